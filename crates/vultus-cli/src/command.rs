@@ -1,0 +1,129 @@
+//! The subcommands, a module each.
+
+pub mod data;
+pub mod evaluate;
+pub mod predict;
+pub mod report;
+//pub mod search;
+pub mod train;
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use vultus_train::config::TrainConfig;
+use vultus_train::environment::Invocation;
+
+use crate::failure::Failure;
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Count, audit and convert data sets.
+    #[command(subcommand)]
+    Data(data::Data),
+    /// Train a network and evaluate it; with nothing else, the paper's network on drawn faces, in about a minute.
+    Train(train::Train),
+    /// Search settings by k-fold cross-validation.
+    //Search(search::Search),
+    /// Evaluate a run's model or a bundle.
+    Evaluate(evaluate::Evaluate),
+    /// Write a run's report again.
+    Report(report::Report),
+    /// Classify pictures of faces.
+    Predict(predict::Predict),
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Data(data) => data.run(),
+            Self::Train(train) => train.run(),
+            //Self::Search(search) => search.run(),
+            Self::Evaluate(evaluate) => evaluate.run(),
+            Self::Report(report) => report.run(),
+            Self::Predict(predict) => predict.run(),
+        }
+    }
+}
+
+/// The options that make a configuration.
+#[derive(clap::Args)]
+pub struct ConfigArguments {
+    /// Images; may be given several times. Takes the place of data.sources.
+    #[arg(long = "data", value_name = "SOURCE")]
+    data: Vec<String>,
+    /// Overrides a key of the configuration, such as train.epochs=3 or network.layers.*.rate=0.1.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Where to compute: flex (CPU), and wgpu or cuda where compiled in. Takes the place of device.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+}
+
+impl ConfigArguments {
+    /// Whether anything was given.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty() && self.set.is_empty() && self.device.is_none()
+    }
+
+    /// Applies them to the file at `path`, or to the defaults.
+    pub fn load(&self, path: Option<&Path>) -> Result<TrainConfig, Failure> {
+        let config = TrainConfig::load(path, &[]).map_err(Failure::usage)?;
+        self.apply(&config)
+    }
+
+    /// Applies them to `config`.
+    pub fn apply(&self, config: &TrainConfig) -> Result<TrainConfig, Failure> {
+        let mut config = config.clone();
+        if !self.data.is_empty() {
+            config.data.sources = self.data.iter().map(|source| absolute(source)).collect();
+        }
+        if let Some(device) = &self.device {
+            config.device.clone_from(device);
+        }
+        config.with_overrides(&self.set).map_err(Failure::usage)
+    }
+}
+
+/// A source that means the same in every directory, so that a run can be run again from anywhere.
+fn absolute(source: &str) -> String {
+    let one = |path: &str| {
+        std::path::absolute(path).ok().filter(|path| path.exists()).map(|path| path.display().to_string())
+    };
+    if let Some(path) = one(source) {
+        return path;
+    }
+    match source.split_once(".csv+").map(|(images, votes)| (one(&format!("{images}.csv")), one(votes))) {
+        Some((Some(images), Some(votes))) => format!("{images}+{votes}"),
+        _ => source.to_owned(),
+    }
+}
+
+/// This call, for the record.
+pub fn invocation() -> Invocation {
+    let quote = |argument: String| {
+        if argument.contains([' ', '*', '"', '\'', '$', '[', ']', '{', '}']) {
+            format!("'{argument}'")
+        } else {
+            argument
+        }
+    };
+    let arguments: Vec<String> = std::env::args().skip(1).map(quote).collect();
+    Invocation {
+        revision: env!("VULTUS_REVISION").to_owned(),
+        command: format!("vultus {}", arguments.join(" ")).trim_end().to_owned(),
+    }
+}
+
+/// The first of `runs/<name>-001`, `-002`, ... that does not exist.
+pub fn next_run_directory(name: &str) -> PathBuf {
+    let mut number = 1;
+    loop {
+        let path = Path::new("runs").join(format!("{name}-{number:03}"));
+        if !path.exists() {
+            return path;
+        }
+        number += 1;
+    }
+}

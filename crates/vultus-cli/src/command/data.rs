@@ -1,0 +1,168 @@
+//! `vultus data`: stats, audit, convert.
+
+use std::path::PathBuf;
+
+use serde_json::to_string;
+use vultus::preprocess::Preprocessing;
+use vultus_train::audit::{Audit, Finding};
+use vultus_train::convert::convert;
+use vultus_train::dataset::{DataError, Dataset};
+use vultus_train::source::{LoadOptions, Source, load};
+use vultus_train::statistics::Statistics;
+
+use crate::failure::Failure;
+use crate::table::{print, table};
+
+/// Count, audit and convert data sets.
+#[derive(clap::Subcommand)]
+pub enum Data {
+    /// Images of each class and split.
+    Stats(Inspect),
+    /// Unreadable and blank images, duplicates, conflicting labels, images in two splits.
+    Audit(Inspect),
+    /// Write the images in another layout: a folder, a .parquet file, or a .csv file like fer2013.csv.
+    Convert(Convert),
+}
+
+/// What to look at.
+#[derive(clap::Args)]
+pub struct Inspect {
+    /// Images; several are put together.
+    #[arg(value_name = "SOURCE", required = true)]
+    sources: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to convert.
+#[derive(clap::Args)]
+pub struct Convert {
+    /// Images.
+    source: String,
+    /// A new folder, or a new file ending in .parquet or .csv.
+    out: PathBuf,
+}
+
+impl Data {
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Stats(inspect) => inspect.stats(),
+            Self::Audit(inspect) => inspect.audit(),
+            Self::Convert(arguments) => {
+                let dataset = read(std::slice::from_ref(&arguments.source))?;
+                report_removed(&dataset);
+                convert(&dataset, &arguments.out)?;
+                print(format_args!("{} images written to {}", dataset.samples.len(), arguments.out.display()))?;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Inspect {
+    fn stats(&self) -> Result<(), Failure> {
+        let dataset = read(&self.sources)?;
+        let statistics = Statistics::compute(&dataset);
+        if self.json {
+            print(to_string(&statistics)?)?;
+            return Ok(());
+        }
+        let mut rows = table(
+            ["class".to_owned()]
+                .into_iter()
+                .chain(statistics.splits.iter().map(|split| split.split.clone()))
+                .chain(["total".to_owned()]),
+        );
+        for (class, label) in statistics.labels.iter().enumerate() {
+            let mut row = vec![label.clone()];
+            row.extend(statistics.splits.iter().map(|split| split.classes[class].to_string()));
+            row.push(statistics.classes[class].to_string());
+            rows.add_row(row);
+        }
+        let mut totals = vec!["total".to_owned()];
+        totals.extend(statistics.splits.iter().map(|split| split.images.to_string()));
+        totals.push(statistics.images.to_string());
+        rows.add_row(totals);
+        print(rows)?;
+        print("")?;
+        for size in &statistics.sizes {
+            print(format_args!("size      {} x {}: {} images", size.width, size.height, size.images))?;
+        }
+        print(format_args!(
+            "pixels    mean {:.2}, standard deviation {:.2}",
+            statistics.pixel_mean, statistics.pixel_standard_deviation
+        ))?;
+        if statistics.with_votes > 0 {
+            print(format_args!("FER+      {} images have votes", statistics.with_votes))?;
+        }
+        for removal in &statistics.removed {
+            print(format_args!("left out  {} {}", removal.images, removal.reason.name().replace('_', " ")))?;
+        }
+        Ok(())
+    }
+
+    fn audit(&self) -> Result<(), Failure> {
+        let dataset = read(&self.sources)?;
+        let audit = Audit::compute(&dataset);
+        if self.json {
+            print(to_string(&audit)?)?;
+            return Ok(());
+        }
+        print(format_args!("{} images; {} of them are redundant copies", audit.images, audit.redundant))?;
+        for split in &audit.splits {
+            print(format_args!("\n{} ({} images)", split.split, split.images))?;
+            finding("all black", &split.black)?;
+            finding("nearly flat", &split.nearly_flat)?;
+            if let Some(not_a_face) = &split.not_a_face {
+                finding("no face, say all FER+ taggers", not_a_face)?;
+            }
+            for (name, groups) in [("duplicates", &split.duplicates), ("conflicting labels", &split.conflicts)] {
+                print(format_args!(
+                    "  {:<32}{:>6} groups, {} images, {} redundant",
+                    name, groups.groups, groups.images, groups.redundant
+                ))?;
+                if let Some(example) = groups.examples.first() {
+                    print(format_args!("  {:<32}  such as {}", "", example.join(" = ")))?;
+                }
+            }
+        }
+        for leak in &audit.leaks {
+            print(format_args!(
+                "\n{} of {} also stand in {} ({} with another label there)",
+                leak.images_of_second, leak.second, leak.first, leak.conflicting
+            ))?;
+            if let Some((first, second)) = leak.examples.first() {
+                print(format_args!("  such as {second} = {first}"))?;
+            }
+        }
+        if !audit.removed.is_empty() {
+            print(format_args!("\n{} images cannot be used:", audit.removed.len()))?;
+            for removal in &audit.removed {
+                print(format_args!("  {}: {}", removal.origin, removal.detail))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn finding(name: &str, finding: &Finding) -> std::io::Result<()> {
+    print(format_args!("  {:<32}{:>6} images", name, finding.images))?;
+    match finding.examples.first() {
+        Some(example) => print(format_args!("  {:<32}  such as {example}", "")),
+        None => Ok(()),
+    }
+}
+
+/// Reads sources at the usual size.
+fn read(sources: &[String]) -> Result<Dataset, Failure> {
+    let sources =
+        sources.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, DataError>>().map_err(Failure::usage)?;
+    Ok(load(&sources, &Preprocessing::default(), &LoadOptions::default())?)
+}
+
+fn report_removed(dataset: &Dataset) {
+    for removal in &dataset.removed {
+        eprintln!("left out: {}: {}", removal.origin, removal.detail);
+    }
+}

@@ -1,0 +1,26 @@
+//! `vultus report`.
+
+use std::path::PathBuf;
+
+use vultus_train::report;
+
+use crate::failure::Failure;
+use crate::table;
+
+/// Write a run's report again.
+#[derive(clap::Args)]
+pub struct Report {
+    /// The run's directory.
+    run: PathBuf,
+    /// Leave out the pictures, for reports on data that may not be shown.
+    #[arg(long)]
+    no_pictures: bool,
+}
+
+impl Report {
+    pub fn run(self) -> Result<(), Failure> {
+        let path = report::write(&self.run, !self.no_pictures)?;
+        table::print(path.display())?;
+        Ok(())
+    }
+}

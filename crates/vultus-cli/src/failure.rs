@@ -1,0 +1,62 @@
+//! How a command ends when it does not end well.
+
+use std::process::ExitCode;
+
+/// A failed command, by exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// 1: the run failed.
+    Run(anyhow::Error),
+    /// 2: bad usage or configuration.
+    Usage(anyhow::Error),
+    /// 130: interrupted, with what to do next.
+    Interrupted(String),
+    /// 1: done, but some inputs failed; they were reported one by one.
+    Inputs(usize),
+}
+
+impl Failure {
+    /// Bad usage or configuration.
+    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self::Usage(error.into())
+    }
+
+    /// Prints the message and gives the exit code.
+    pub fn report(self) -> ExitCode {
+        match self {
+            Self::Run(error) => {
+                if is_closed_pipe(&error) {
+                    return ExitCode::SUCCESS;
+                }
+                eprintln!("error: {error:#}");
+                ExitCode::from(1)
+            }
+            Self::Usage(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::from(2)
+            }
+            Self::Interrupted(message) => {
+                eprintln!("interrupted: {message}");
+                ExitCode::from(130)
+            }
+            Self::Inputs(count) => {
+                eprintln!("error: {count} of the inputs could not be used; their rows say why");
+                ExitCode::from(1)
+            }
+        }
+    }
+}
+
+/// Whether the reader of our output has gone, as `head` does; that is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Run(error.into())
+    }
+}

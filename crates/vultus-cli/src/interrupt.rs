@@ -1,0 +1,23 @@
+//! Ctrl-C and termination: the first asks the work to stop at a good place, the second ends the program at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// Starts to listen.
+///
+/// # Errors
+/// The system's refusal.
+pub fn listen() -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(|| {
+        if REQUESTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after this step, with a checkpoint; once more to stop at once");
+    })
+}
+
+/// Whether someone has asked to stop.
+pub fn requested() -> bool {
+    REQUESTED.load(Ordering::SeqCst)
+}

@@ -1,0 +1,44 @@
+//! The `vultus` command: parsing, output and exit codes. What it does is in the libraries.
+//!
+//! stdout carries results, stderr messages and progress. Exit codes: 0 done, 1 the run failed, 2 bad usage or
+//! configuration, 130 interrupted (after a checkpoint).
+
+mod command;
+mod failure;
+mod interrupt;
+mod progress;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::command::Command;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Train, audit, evaluate and run facial-expression classifiers on an ordinary CPU.
+#[derive(Parser)]
+#[command(name = "vultus", version, about, after_help = AFTER_HELP, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+A SOURCE is a folder of images (train/<class>/*, test/<class>/*, or one folder of classes), fer2013.csv, \
+icml_face_data.csv, a Parquet file, fer2013.csv+fer2013new.csv (with FER+ votes), or `synthetic` (drawn faces).
+
+Exit codes: 0 done, 1 the run failed, 2 bad usage or configuration, 130 interrupted (after a checkpoint).
+
+Inferring emotions of people at work or in education is banned in the European Union (AI Act, Art. 5(1)(f)); \
+elsewhere people must be told (Art. 50(3)). Expressions are not feelings: do not decide about people with them.";
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

@@ -1,0 +1,90 @@
+//! What a person sees while training goes on: a bar on a terminal, plain lines elsewhere. All of it goes to stderr.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use vultus_train::fit::{Observer, StepReport};
+use vultus_train::history::EpochRecord;
+use vultus_train::prepare::Prepared;
+
+use crate::interrupt;
+
+/// Shows training, and stops it on Ctrl-C.
+#[derive(Debug)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    epochs: usize,
+}
+
+impl Progress {
+    /// For a run of `epochs`.
+    pub fn new(epochs: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {eta}") {
+                bar.set_style(style.progress_chars("━╸ "));
+            }
+            bar
+        });
+        Self { bar, epochs }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Observer for Progress {
+    fn stop_requested(&self) -> bool {
+        interrupt::requested()
+    }
+
+    fn prepared(&mut self, prepared: &Prepared) {
+        let dataset = &prepared.dataset;
+        self.line(&format!(
+            "{} images of {} classes: {} to train on, {} to validate, {} left out",
+            dataset.samples.len(),
+            dataset.labels.len(),
+            prepared.train.len(),
+            prepared.validation.len(),
+            dataset.removed.len()
+        ));
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        let Some(bar) = &self.bar else { return };
+        bar.set_length(report.steps as u64);
+        bar.set_prefix(format!("epoch {}/{}", report.epoch, report.epochs));
+        bar.set_message(format!("loss {:.3} accuracy {:.3}", report.loss, report.accuracy));
+        bar.set_position(report.step as u64);
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        let width = self.epochs.to_string().len();
+        let validated = match (record.val_loss, record.val_accuracy) {
+            (Some(loss), Some(accuracy)) => format!("  val_loss {loss:.4}  val_accuracy {accuracy:.4}"),
+            _ => String::new(),
+        };
+        self.line(&format!(
+            "epoch {:>width$}/{}  loss {:.4}  accuracy {:.4}{validated}  {:.0} images/s  waiting {:.1} %  {:.1} s",
+            record.epoch,
+            self.epochs,
+            record.loss,
+            record.accuracy,
+            record.images_per_second,
+            record.wait_share * 100.0,
+            record.seconds
+        ));
+    }
+}

@@ -1,0 +1,238 @@
+//! Activation functions, element by element.
+//!
+//! In: values. Out: their image, or gradients through it computed from the *output*, so that a layer need not keep
+//! its input. Softmax is no function of one element and lives in [`crate::softmax`].
+
+use crate::ELEMENTS_PER_TASK;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+/// Slope of [`Activation::LeakyRelu`] below zero: the default of Keras 3's `leaky_relu` function (its layer of the
+/// same name has 0.3).
+pub const LEAKY_SLOPE: f32 = 0.2;
+
+/// The function applied to each output of a layer; written in lower case in configuration files (`leaky_relu`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// The value itself.
+    #[default]
+    Linear,
+    /// `max(v, 0)`; NaN stays NaN.
+    Relu,
+    /// `v` above zero, [`LEAKY_SLOPE`]` * v` below.
+    LeakyRelu,
+    /// `v` above zero, `exp(v) - 1` below (alpha 1).
+    Elu,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+impl Activation {
+    /// The name in configuration files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linear => "linear",
+            Self::Relu => "relu",
+            Self::LeakyRelu => "leaky_relu",
+            Self::Elu => "elu",
+            Self::Tanh => "tanh",
+        }
+    }
+
+    /// The function's value at `v`.
+    #[inline]
+    pub fn apply(self, v: f32) -> f32 {
+        match self {
+            Self::Linear => v,
+            Self::Relu => relu(v),
+            Self::LeakyRelu => leaky_relu(v),
+            Self::Elu => elu(v),
+            Self::Tanh => v.tanh(),
+        }
+    }
+
+    /// The derivative at the point where the function's value is `y`. At the kink of [`Activation::Relu`] and
+    /// [`Activation::LeakyRelu`] it is that of the negative side. NaN gives NaN.
+    #[inline]
+    pub fn derivative_from_output(self, y: f32) -> f32 {
+        match self {
+            Self::Linear => linear_derivative(y),
+            Self::Relu => relu_derivative(y),
+            Self::LeakyRelu => leaky_relu_derivative(y),
+            Self::Elu => elu_derivative(y),
+            Self::Tanh => tanh_derivative(y),
+        }
+    }
+
+    /// Replaces each element of `x` by the function's value, on all threads.
+    pub fn forward(self, x: &mut [f32]) {
+        if self != Self::Linear {
+            x.par_chunks_mut(ELEMENTS_PER_TASK).for_each(|x| self.forward_serial(0.0, x));
+        }
+    }
+
+    /// Multiplies the gradient `dy` by the derivative at the outputs `y`, on all threads.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn backward(self, y: &[f32], dy: &mut [f32]) {
+        assert_eq!(y.len(), dy.len(), "outputs and gradient differ in length");
+        if self == Self::Linear {
+            return;
+        }
+        dy.par_chunks_mut(ELEMENTS_PER_TASK).zip(y.par_chunks(ELEMENTS_PER_TASK)).for_each(|(dy, y)| {
+            for (dy, &y) in dy.iter_mut().zip(y) {
+                *dy *= self.derivative_from_output(y);
+            }
+        });
+    }
+
+    /// `x = f(x + bias)` on the calling thread.
+    pub(crate) fn forward_serial(self, bias: f32, x: &mut [f32]) {
+        // The match stands outside the loop so that each loop is a plain one that the compiler vectorises.
+        match self {
+            Self::Linear => x.iter_mut().for_each(|v| *v += bias),
+            Self::Relu => x.iter_mut().for_each(|v| *v = relu(*v + bias)),
+            Self::LeakyRelu => x.iter_mut().for_each(|v| *v = leaky_relu(*v + bias)),
+            Self::Elu => x.iter_mut().for_each(|v| *v = elu(*v + bias)),
+            Self::Tanh => x.iter_mut().for_each(|v| *v = (*v + bias).tanh()),
+        }
+    }
+
+    /// `dx = dy * f'(y)` on the calling thread.
+    pub(crate) fn backward_serial(self, y: &[f32], dy: &[f32], dx: &mut [f32]) {
+        fn each(y: &[f32], dy: &[f32], dx: &mut [f32], derivative: impl Fn(f32) -> f32) {
+            for ((dx, &dy), &y) in dx.iter_mut().zip(dy).zip(y) {
+                *dx = dy * derivative(y);
+            }
+        }
+        match self {
+            Self::Linear => dx.copy_from_slice(dy),
+            Self::Relu => each(y, dy, dx, relu_derivative),
+            Self::LeakyRelu => each(y, dy, dx, leaky_relu_derivative),
+            Self::Elu => each(y, dy, dx, elu_derivative),
+            Self::Tanh => each(y, dy, dx, tanh_derivative),
+        }
+    }
+}
+
+// Comparisons are written so that NaN takes the branch that keeps it; `f32::max` would turn it into zero.
+
+#[inline]
+fn relu(v: f32) -> f32 {
+    if v < 0.0 { 0.0 } else { v }
+}
+
+#[inline]
+fn leaky_relu(v: f32) -> f32 {
+    if v < 0.0 { LEAKY_SLOPE * v } else { v }
+}
+
+#[inline]
+fn elu(v: f32) -> f32 {
+    if v < 0.0 { v.exp_m1() } else { v }
+}
+
+#[inline]
+fn linear_derivative(y: f32) -> f32 {
+    if y.is_nan() { y } else { 1.0 }
+}
+
+#[inline]
+fn relu_derivative(y: f32) -> f32 {
+    if y > 0.0 {
+        1.0
+    } else if y <= 0.0 {
+        0.0
+    } else {
+        y
+    }
+}
+
+#[inline]
+fn leaky_relu_derivative(y: f32) -> f32 {
+    if y > 0.0 {
+        1.0
+    } else if y <= 0.0 {
+        LEAKY_SLOPE
+    } else {
+        y
+    }
+}
+
+#[inline]
+fn elu_derivative(y: f32) -> f32 {
+    if y > 0.0 { 1.0 } else { y + 1.0 }
+}
+
+#[inline]
+fn tanh_derivative(y: f32) -> f32 {
+    1.0 - y * y
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{numbers, same_for_any_thread_count};
+
+    const ALL: [Activation; 5] =
+        [Activation::Linear, Activation::Relu, Activation::LeakyRelu, Activation::Elu, Activation::Tanh];
+
+    /// The definitions in double precision.
+    fn reference(activation: Activation, v: f64) -> f64 {
+        match activation {
+            Activation::Linear => v,
+            Activation::Relu => v.max(0.0),
+            Activation::LeakyRelu => v.max(0.2 * v),
+            Activation::Elu => v.max(v.min(0.0).exp() - 1.0),
+            Activation::Tanh => v.tanh(),
+        }
+    }
+
+    #[test]
+    fn values_and_derivatives_follow_the_definition() {
+        for activation in ALL {
+            for v in numbers(3, 200).into_iter().map(|v| 4.0 * v) {
+                let y = activation.apply(v);
+                assert!((y as f64 - reference(activation, v as f64)).abs() < 1e-6, "{activation:?} at {v}");
+                let slope = (reference(activation, v as f64 + 1e-6) - reference(activation, v as f64 - 1e-6)) / 2e-6;
+                let derivative = activation.derivative_from_output(y) as f64;
+                assert!((derivative - slope).abs() < 1e-5, "{activation:?}: slope {derivative} at {v}, not {slope}");
+            }
+        }
+    }
+
+    #[test]
+    fn slices_equal_elements_for_any_thread_count() {
+        let x = numbers(4, 3 * ELEMENTS_PER_TASK + 5);
+        for activation in ALL {
+            let result = same_for_any_thread_count(|| {
+                let mut y = x.clone();
+                activation.forward(&mut y);
+                let mut gradient = vec![2.0; y.len()];
+                activation.backward(&y, &mut gradient);
+                y.extend(gradient);
+                y
+            });
+            for (index, &v) in x.iter().enumerate() {
+                assert_eq!(result[index], activation.apply(v));
+                assert_eq!(result[x.len() + index], 2.0 * activation.derivative_from_output(result[index]));
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_propagate() {
+        for activation in ALL {
+            let mut y = [f32::NAN, f32::INFINITY];
+            activation.forward(&mut y);
+            assert!(y[0].is_nan(), "{activation:?}");
+            assert_eq!(y[1], activation.apply(f32::INFINITY));
+            assert!(activation.derivative_from_output(f32::NAN).is_nan(), "{activation:?}");
+            let mut gradient = [0.0];
+            activation.backward_serial(&[0.0], &[f32::NAN], &mut gradient);
+            assert!(gradient[0].is_nan(), "{activation:?}");
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Arithmetic of small convolutional networks on plain `f32` slices.
+//!
+//! In: contiguous, row-major slices (images are `[batch, channels, height, width]`) and their sizes. Out: slices that
+//! the caller owns. Every forward pass has the backward pass beside it, written by hand:
+//!
+//! 1. [`convolution`] and [`dense`]: the layers with weights, bias and [`activation`] fused in;
+//! 2. [`batch_norm`], [`pooling`], [`dropout`]: the layers between them;
+//! 3. [`softmax`]: probabilities and the weighted cross-entropy;
+//! 4. [`optimizer`]: Adam and SGD, one pass over memory a step.
+//!
+//! Three promises hold everywhere. Results do not depend on the number of threads: work is cut by shape alone and
+//! partial sums meet in a fixed order. NaN and infinities propagate, so that a diverged training shows. No large
+//! buffer is allocated per image: scratch memory is kept by each thread.
+//!
+//! The crate knows no tensor library, no image and no file. Slices of a wrong length are a fault of the caller and
+//! panic at the public edge.
+
+pub mod activation;
+pub mod batch_norm;
+pub mod convolution;
+pub mod dense;
+pub mod dropout;
+pub mod optimizer;
+pub mod pooling;
+pub mod softmax;
+
+mod matrix;
+mod scratch;
+
+#[cfg(test)]
+mod testing;
+
+/// Elements that one parallel task of an element-wise pass works on. Fixed, so that results never depend on the
+/// number of threads; 64 KB, so that a task stays in the first two cache levels.
+const ELEMENTS_PER_TASK: usize = 16 * 1024;

@@ -1,0 +1,65 @@
+//! What the tests of all kernels share: reproducible numbers, comparison with `f64` references, finite differences.
+
+use rayon::ThreadPoolBuilder;
+
+/// `length` reproducible numbers in -1..1.
+pub(crate) fn numbers(seed: u64, length: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1);
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// The same numbers in double precision.
+pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| value as f64).collect()
+}
+
+/// Asserts `|actual - expected| <= tolerance * max(1, largest |expected|)` everywhere.
+#[track_caller]
+pub(crate) fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(actual.len(), expected.len());
+    let scale = expected.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
+    for (index, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
+        let difference = (actual as f64 - expected).abs();
+        assert!(difference <= tolerance * scale, "element {index}: {actual} instead of {expected} (scale {scale})");
+    }
+}
+
+/// Runs `compute` on one, two and five threads, asserts equal bits, and returns the result.
+#[track_caller]
+pub(crate) fn same_for_any_thread_count(compute: impl Fn() -> Vec<f32> + Sync) -> Vec<f32> {
+    let on = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&compute);
+    let alone = on(1);
+    for threads in [2, 5] {
+        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&alone), bits(&on(threads)), "{threads} threads give another result than one");
+    }
+    alone
+}
+
+/// Central differences of `function` at `values`, one for each element.
+pub(crate) fn finite_differences(values: &[f64], function: impl Fn(&[f64]) -> f64) -> Vec<f64> {
+    let step = 1e-6;
+    let mut moved = values.to_vec();
+    (0..values.len())
+        .map(|index| {
+            moved[index] = values[index] + step;
+            let above = function(&moved);
+            moved[index] = values[index] - step;
+            let below = function(&moved);
+            moved[index] = values[index];
+            (above - below) / (2.0 * step)
+        })
+        .collect()
+}
+
+/// The inner product that turns an output and a direction into a scalar.
+pub(crate) fn dot(output: &[f64], direction: &[f32]) -> f64 {
+    output.iter().zip(direction).map(|(&output, &direction)| output * direction as f64).sum()
+}

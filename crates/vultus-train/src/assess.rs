@@ -1,0 +1,123 @@
+//! A finished model on a split of some data set.
+//!
+//! In: a bundle and a data set. Out: metrics, predictions and the pictures worth looking at, in memory and as the files
+//! of `evaluation/<split>/`. It selects nothing and changes no model.
+
+use std::path::Path;
+
+use vultus::bundle::{Bundle, BundleFault};
+use vultus::plan::Plan;
+use vultus::weights::WeightsError;
+
+use crate::batches::dataset_probabilities;
+use crate::dataset::Dataset;
+use crate::evaluate::pictures::Pictures;
+use crate::evaluate::{Evaluation, EvaluationError, Predictions};
+use crate::run::write_json;
+use crate::prepare::{PrepareError, split_indices};
+
+/// Metrics, predictions and pictures of one split.
+#[derive(Clone, Debug)]
+pub struct Assessment {
+    /// The metrics.
+    pub evaluation: Evaluation,
+    /// Every image's probabilities.
+    pub predictions: Predictions,
+    /// Pictures worth looking at.
+    pub pictures: Pictures,
+    /// Images of classes that the model does not know, by class.
+    pub ignored: Vec<(String, usize)>,
+}
+
+/// A model or data that do not go together.
+#[derive(Debug, thiserror::Error)]
+pub enum AssessError {
+    /// The split is not there.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The metrics cannot be computed.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    /// The bundle's parts do not belong together.
+    #[error(transparent)]
+    Bundle(#[from] BundleFault),
+    /// The bundle's weights do not fit its network.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The data have a class that the model was never taught.
+    #[error(
+        "split {split} has {count} images of class \"{class}\", which the model does not know (it knows: {known}): \
+         remove them with --drop-class {class}, or use a model that was trained on them"
+    )]
+    UnknownClass {
+        /// The split.
+        split: String,
+        /// The class.
+        class: String,
+        /// Its images.
+        count: usize,
+        /// Classes of the model.
+        known: String,
+    },
+    /// A picture cannot be encoded.
+    #[error("a picture cannot be encoded: {0}")]
+    Picture(#[from] image::ImageError),
+    /// The system's refusal, naming the path.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs `bundle` on `split`. Images of classes in `dropped` that the model does not know are left out and counted; any
+/// other class it does not know is an error.
+///
+/// # Errors
+/// See [`AssessError`].
+pub fn assess(bundle: &Bundle, dataset: &Dataset, split: &str, dropped: &[String]) -> Result<Assessment, AssessError> {
+    let label_of: Vec<Option<usize>> = dataset.labels.names().iter().map(|name| bundle.labels.index_of(name)).collect();
+    let all = split_indices(dataset, split)?;
+    let mut ignored = Vec::new();
+    for (index, count) in dataset.class_counts(&all).into_iter().enumerate() {
+        let class = dataset.labels.name(index);
+        if label_of[index].is_some() || count == 0 {
+            continue;
+        }
+        if !dropped.iter().any(|name| vultus::labels::canonical(name) == class) {
+            return Err(AssessError::UnknownClass {
+                split: split.to_owned(),
+                class: class.to_owned(),
+                count,
+                known: bundle.labels.names().join(", "),
+            });
+        }
+        ignored.push((class.to_owned(), count));
+    }
+    let mut indices = Vec::with_capacity(all.len());
+    let mut truth = Vec::with_capacity(all.len());
+    for index in all {
+        if let Some(label) = label_of[dataset.samples[index].label] {
+            indices.push(index);
+            truth.push(label);
+        }
+    }
+    let origins: Vec<String> = indices.iter().map(|&index| dataset.samples[index].origin.clone()).collect();
+    let plan = Plan::new(&bundle.resolve()?, &bundle.weights)?;
+    let probabilities = dataset_probabilities(&plan, &bundle.preprocessing, dataset, &indices);
+    let evaluation = Evaluation::compute(split, &bundle.labels, &truth, &probabilities)?;
+    let predictions = Predictions::new(&bundle.labels, &origins, &truth, &probabilities)?;
+    let face = |row: usize| &dataset.samples[indices[row]].image;
+    let pictures = Pictures::pick(&predictions, face)?;
+    Ok(Assessment { evaluation, predictions, pictures, ignored })
+}
+
+impl Assessment {
+    /// Writes `evaluation.json`, `predictions.csv` and the pictures into `directory`.
+    ///
+    /// # Errors
+    /// The system's refusal, naming the path.
+    pub fn save(&self, directory: &Path) -> Result<(), AssessError> {
+        fs_err::create_dir_all(directory)?;
+        self.predictions.write_csv(&directory.join("predictions.csv"))?;
+        self.pictures.save(directory)?;
+        Ok(write_json(&directory.join("evaluation.json"), &self.evaluation)?)
+    }
+}

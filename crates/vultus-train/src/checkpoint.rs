@@ -1,0 +1,186 @@
+//! The state of a training run at one step: enough to go on as if nothing had happened.
+//!
+//! In: network, optimiser, progress. Out: one file in the [container](vultus::container) format, and back. There is no
+//! generator state in it: every random choice is derived from the seed and the step's number.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use vultus::container::{Container, ContainerError, Format};
+use vultus::weights::Weights;
+
+use crate::history::EpochRecord;
+
+const FORMAT: Format = Format { name: "vultus-checkpoint", version: 1 };
+
+/// Prefix of the names of the optimiser's tensors.
+const OPTIMIZER: &str = "optimizer.";
+
+/// How far a run has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Epochs that are finished.
+    pub epoch: usize,
+    /// Steps done in the epoch after them.
+    pub step: usize,
+    /// Updates of the optimiser since the start.
+    pub updates: u64,
+    /// Sums over the steps of the unfinished epoch.
+    pub running: RunningEpoch,
+    /// Finished epochs.
+    pub history: Vec<EpochRecord>,
+    /// Best epoch so far by the monitored value.
+    pub best: Option<BestEpoch>,
+}
+
+/// Sums over the steps of one epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunningEpoch {
+    /// Loss times batch size.
+    pub loss: f64,
+    /// Images classified correctly.
+    pub correct: usize,
+    /// Images seen.
+    pub seen: usize,
+    /// Seconds spent.
+    pub seconds: f64,
+    /// Seconds of them spent waiting for a batch.
+    pub waited: f64,
+}
+
+/// An epoch and its monitored value.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BestEpoch {
+    /// Its number, from 1.
+    pub epoch: usize,
+    /// Validation accuracy or loss.
+    pub value: f64,
+}
+
+/// Everything a run needs to go on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// What must be the same for it to fit: labels, network, optimiser and data, as JSON.
+    pub identity: String,
+    /// How far the run had come.
+    pub progress: Progress,
+    /// The network's tensors.
+    pub weights: Weights,
+    /// The optimiser's tensors.
+    pub optimizer: Weights,
+}
+
+/// A checkpoint that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file is refused, or cannot be written.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// It belongs to another network, other labels or other data.
+    #[error("{path} is a checkpoint of another run: its {part} differs; resume with the run's own configuration")]
+    OtherRun {
+        /// The file.
+        path: String,
+        /// What differs.
+        part: String,
+    },
+}
+
+impl Checkpoint {
+    /// Writes the file; an older one stays until this one is complete.
+    ///
+    /// # Errors
+    /// The system's refusal, naming `path`.
+    pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
+        let mut container = Container::default();
+        container.texts.insert("identity".to_owned(), self.identity.clone());
+        let progress = serde_json::to_string(&self.progress).map_err(|error| content(path, &error))?;
+        container.texts.insert("progress".to_owned(), progress);
+        let prefixed = self.optimizer.iter().map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor.clone()));
+        let own = self.weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
+        container.tensors = own.chain(prefixed).collect();
+        Ok(container.save(path, FORMAT)?)
+    }
+
+    /// Reads the file and checks that it belongs to the run called `identity`.
+    ///
+    /// # Errors
+    /// A damaged or foreign file, or one of another run, with what differs.
+    pub fn load(path: &Path, identity: &str) -> Result<Self, CheckpointError> {
+        let container = Container::load(path, FORMAT)?;
+        let text = |name: &str| container.texts.get(name).cloned().unwrap_or_default();
+        let found = text("identity");
+        if found != identity {
+            let part = differing_part(&found, identity);
+            return Err(CheckpointError::OtherRun { path: path.display().to_string(), part });
+        }
+        let progress = serde_json::from_str(&text("progress")).map_err(|error| content(path, &error))?;
+        let (mut weights, mut optimizer) = (Weights::default(), Weights::default());
+        for (name, tensor) in container.tensors.iter() {
+            match name.strip_prefix(OPTIMIZER) {
+                Some(name) => optimizer.insert(name.to_owned(), tensor.clone()),
+                None => weights.insert(name.to_owned(), tensor.clone()),
+            }
+        }
+        Ok(Self { identity: found, progress, weights, optimizer })
+    }
+}
+
+fn content(path: &Path, error: &serde_json::Error) -> CheckpointError {
+    let reason = error.to_string();
+    CheckpointError::Container(ContainerError::Content { path: path.to_owned(), expected: FORMAT.name, reason })
+}
+
+/// First key whose value differs between two JSON objects.
+fn differing_part(found: &str, expected: &str) -> String {
+    let parse = |text: &str| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text);
+    match (parse(found), parse(expected)) {
+        (Ok(found), Ok(expected)) => expected
+            .iter()
+            .find(|(key, value)| found.get(*key) != Some(value))
+            .map_or_else(|| "identity".to_owned(), |(key, _)| key.clone()),
+        _ => "identity".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vultus::weights::WeightTensor;
+
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        let tensor = |value: f32| WeightTensor { shape: vec![2], data: vec![value, f32::MIN_POSITIVE] };
+        Checkpoint {
+            identity: r#"{"labels":["a","b"],"network":1}"#.to_owned(),
+            progress: Progress {
+                epoch: 2,
+                step: 3,
+                updates: 40,
+                running: RunningEpoch { loss: 0.1 + 0.2, correct: 1, seen: 2, seconds: 0.5, waited: 0.25 },
+                history: Vec::new(),
+                best: Some(BestEpoch { epoch: 1, value: 1.0 / 3.0 }),
+            },
+            weights: [("layers.0.bias".to_owned(), tensor(1.0))].into_iter().collect(),
+            optimizer: [("velocity.layers.0.bias".to_owned(), tensor(2.0))].into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("last.safetensors");
+        let checkpoint = checkpoint();
+        checkpoint.save(&path).unwrap();
+        assert_eq!(Checkpoint::load(&path, &checkpoint.identity).unwrap(), checkpoint);
+    }
+
+    #[test]
+    fn another_network_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("last.safetensors");
+        checkpoint().save(&path).unwrap();
+        let message = Checkpoint::load(&path, r#"{"labels":["a","b"],"network":2}"#).unwrap_err().to_string();
+        assert!(message.contains("its network differs"), "{message}");
+    }
+}

@@ -1,0 +1,602 @@
+//! The configuration of a run: every choice that changes a result, as one value.
+//!
+//! In: a TOML file and `key=value` overrides. Out: a validated [`TrainConfig`]. Precedence: defaults < file < overrides.
+//! The resolved value is written into every run directory and can be run again from there.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+use vultus::network::{
+    Activation, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FlattenConfig, LayerConfig, NetworkConfig,
+    Padding, PoolConfig,
+};
+use vultus::preprocess::Preprocessing;
+
+use crate::clean::CleaningConfig;
+use crate::dataset::split_name;
+use crate::search::SearchConfig;
+
+/// Everything that `vultus train` needs to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Seed of the split, the initial weights, the order of the images and the dropout.
+    pub seed: u64,
+    /// Where tensors live: `flex` (CPU, our kernels), and `wgpu` or `cuda` where compiled in.
+    pub device: String,
+    /// Which images.
+    pub data: DataConfig,
+    /// How an image becomes the network's input.
+    pub preprocessing: Preprocessing,
+    /// What is left out.
+    pub cleaning: CleaningConfig,
+    /// The network.
+    pub network: NetworkConfig,
+    /// How it is trained.
+    pub train: FitConfig,
+    /// What `vultus search` tries; empty for `vultus train`.
+    pub search: SearchConfig,
+}
+
+/// Which images are read, and what each split is for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Folders, csv or Parquet files, or `synthetic`; several are put together.
+    pub sources: Vec<String>,
+    /// The split that is trained on; a part of it validates.
+    pub train_split: String,
+    /// The splits that the finished model is evaluated on; empty means every split except the one trained on.
+    pub evaluate_splits: Vec<String>,
+}
+
+/// How the network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FitConfig {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images of one step; the last step of an epoch may have fewer.
+    pub batch_size: usize,
+    /// Part of the training split, stratified by class, that validates; 0 is none.
+    pub validation_fraction: f64,
+    /// Factors on each sample's loss.
+    pub class_weights: ClassWeights,
+    /// The update rule.
+    pub optimizer: OptimizerConfig,
+    /// How the learning rate changes.
+    pub schedule: ScheduleConfig,
+    /// When to stop before the last epoch.
+    pub early_stopping: EarlyStoppingConfig,
+    /// What decides which epoch is best.
+    pub monitor: Monitor,
+    /// Which epoch's weights become the model.
+    pub keep: Keep,
+    /// Minutes between checkpoints inside an epoch; there is always one at its end. 0 is never.
+    pub checkpoint_minutes: f64,
+}
+
+/// Factors on each sample's loss, by its class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// All 1.
+    None,
+    /// scikit-learn's `balanced`: `samples / (classes * count)`, counted over the images trained on.
+    Balanced,
+}
+
+/// The update rule and its constants, with Keras' names and defaults.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum OptimizerConfig {
+    /// Adam (Kingma & Ba 2015) in Keras' form: epsilon is added to the root of the uncorrected second moment.
+    Adam(AdamConfig),
+    /// Stochastic gradient descent with momentum.
+    Sgd(SgdConfig),
+}
+
+/// Keys of Adam.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamConfig {
+    /// Largest step size; the schedule scales it.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+}
+
+/// Keys of SGD.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SgdConfig {
+    /// Largest step size; the schedule scales it.
+    pub learning_rate: f64,
+    /// Share of the last step that is kept.
+    pub momentum: f64,
+    /// Nesterov's look-ahead.
+    pub nesterov: bool,
+}
+
+/// How the learning rate changes from step to step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleConfig {
+    /// The curve after the warm-up.
+    #[serde(rename = "type")]
+    pub kind: ScheduleKind,
+    /// Part of all steps over which the rate rises linearly to its peak (`one_cycle`: the rising half).
+    pub warmup: f64,
+    /// Rate at the very end, as a part of the peak.
+    pub floor: f64,
+}
+
+/// The curve of the learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    /// The peak, always.
+    Constant,
+    /// Half a cosine from the peak down to the floor (Loshchilov & Hutter 2017).
+    Cosine,
+    /// Up from a 25th of the peak and down to the floor, both along half a cosine (Smith & Topin 2018).
+    OneCycle,
+}
+
+/// When to stop before the last epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EarlyStoppingConfig {
+    /// Epochs without improvement of the monitored value after which training stops; 0 never stops.
+    pub patience: usize,
+    /// What counts as an improvement.
+    pub min_delta: f64,
+}
+
+/// The value that decides which epoch is best. It is always computed on the validation part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Monitor {
+    /// Validation accuracy, highest.
+    ValAccuracy,
+    /// Validation loss, lowest.
+    ValLoss,
+}
+
+/// Which epoch's weights become the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// The best by [`Monitor`].
+    Best,
+    /// The last, as the report did.
+    Last,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            device: "flex".to_owned(),
+            data: DataConfig::default(),
+            preprocessing: Preprocessing::default(),
+            cleaning: CleaningConfig::default(),
+            network: paper_network(),
+            train: FitConfig::default(),
+            search: SearchConfig::default(),
+        }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            sources: vec!["synthetic".to_owned()],
+            train_split: split_name::TRAIN.to_owned(),
+            evaluate_splits: Vec::new(),
+        }
+    }
+}
+
+impl Default for FitConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 8,
+            batch_size: 32,
+            validation_fraction: 0.2,
+            class_weights: ClassWeights::Balanced,
+            optimizer: OptimizerConfig::Adam(AdamConfig::default()),
+            schedule: ScheduleConfig::default(),
+            early_stopping: EarlyStoppingConfig::default(),
+            monitor: Monitor::ValAccuracy,
+            keep: Keep::Best,
+            checkpoint_minutes: 10.0,
+        }
+    }
+}
+
+impl Default for AdamConfig {
+    fn default() -> Self {
+        Self { learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-7 }
+    }
+}
+
+impl Default for SgdConfig {
+    fn default() -> Self {
+        Self { learning_rate: 0.01, momentum: 0.9, nesterov: false }
+    }
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self { kind: ScheduleKind::Constant, warmup: 0.0, floor: 0.0 }
+    }
+}
+
+impl Default for EarlyStoppingConfig {
+    fn default() -> Self {
+        Self { patience: 0, min_delta: 0.0 }
+    }
+}
+
+impl OptimizerConfig {
+    /// The peak of the schedule.
+    pub fn learning_rate(&self) -> f64 {
+        match self {
+            Self::Adam(adam) => adam.learning_rate,
+            Self::Sgd(sgd) => sgd.learning_rate,
+        }
+    }
+}
+
+/// The network that the report chose: two convolutions of 64 and 128 filters, a dense layer of 128 units, dropout 0.25,
+/// L2 0.01 on their kernels.
+pub fn paper_network() -> NetworkConfig {
+    let conv = |filters| {
+        LayerConfig::Conv(ConvConfig {
+            filters,
+            kernel: 3,
+            stride: 1,
+            padding: Padding::Valid,
+            activation: Activation::Relu,
+            l2: 0.01,
+        })
+    };
+    let norm = || LayerConfig::BatchNorm(BatchNormConfig { momentum: 0.99, epsilon: 1e-3 });
+    let pool = || LayerConfig::MaxPool(PoolConfig { size: 2 });
+    let dropout = || LayerConfig::Dropout(DropoutConfig { rate: 0.25 });
+    NetworkConfig {
+        layers: vec![
+            conv(64),
+            norm(),
+            pool(),
+            dropout(),
+            conv(128),
+            norm(),
+            pool(),
+            dropout(),
+            LayerConfig::Flatten(FlattenConfig {}),
+            LayerConfig::Dense(DenseConfig { units: 128, activation: Activation::Relu, l2: 0.01 }),
+            norm(),
+            dropout(),
+        ],
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    /// The text is no TOML, or has a key that does not exist.
+    #[error("{origin}: {message}")]
+    Parse {
+        /// File, or the override.
+        origin: String,
+        /// What the parser says; it names the key.
+        message: String,
+    },
+    /// An override that is not `key=value`.
+    #[error("--set {0}: expected key=value, such as train.epochs=3")]
+    Override(String),
+    /// An override of a key that does not exist.
+    #[error("--set {text}: there is no key {key}{hint}")]
+    UnknownKey {
+        /// The override.
+        text: String,
+        /// The part that was not found.
+        key: String,
+        /// The keys that do exist there.
+        hint: String,
+    },
+    /// A value outside its range.
+    #[error("{key} is {value}: {expected}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What it says.
+        value: String,
+        /// What it should say.
+        expected: &'static str,
+    },
+}
+
+impl TrainConfig {
+    /// Reads `path` (all defaults when `None`) and applies `key=value` overrides in order.
+    ///
+    /// In a key, a number is an index in a list and `*` every index whose element has the rest of the key
+    /// (`network.layers.*.rate=0.1`). A value is TOML; what is no TOML is a string.
+    ///
+    /// # Errors
+    /// An unreadable file, a key that does not exist, a value of the wrong type or out of range.
+    pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Self, ConfigError> {
+        let config = match path {
+            None => Self::default(),
+            Some(path) => {
+                let text = fs_err::read_to_string(path)?;
+                Self::from_toml(&text, &path.display().to_string())?
+            }
+        };
+        config.with_overrides(overrides)
+    }
+
+    /// Parses TOML; `origin` names the text in errors.
+    ///
+    /// # Errors
+    /// As [`TrainConfig::load`].
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Parse {
+            origin: origin.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The same configuration with `key=value` overrides applied in order.
+    ///
+    /// # Errors
+    /// As [`TrainConfig::load`].
+    pub fn with_overrides(&self, overrides: &[String]) -> Result<Self, ConfigError> {
+        let mut assignments = Vec::with_capacity(overrides.len());
+        for text in overrides {
+            let (key, value) = text.split_once('=').ok_or_else(|| ConfigError::Override(text.clone()))?;
+            assignments.push((key.trim().to_owned(), parse_value(value.trim())));
+        }
+        self.with_values(&assignments)
+    }
+
+    /// The same configuration with values put at keys, in order.
+    ///
+    /// # Errors
+    /// As [`TrainConfig::load`].
+    pub fn with_values(&self, assignments: &[(String, Value)]) -> Result<Self, ConfigError> {
+        let mut config = self.clone();
+        for (key, value) in assignments {
+            let text = format!("{key}={value}");
+            let mut tree = Value::Table(config.to_table());
+            let steps: Vec<&str> = key.split('.').collect();
+            assign(&mut tree, &steps, value).map_err(|missing| ConfigError::UnknownKey {
+                text: text.clone(),
+                key: missing.key,
+                hint: missing.hint,
+            })?;
+            config = tree.try_into().map_err(|error: toml::de::Error| ConfigError::Parse {
+                origin: format!("--set {text}"),
+                message: error.message().to_owned(),
+            })?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The whole configuration as TOML, defaults included.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.to_table()).unwrap_or_default()
+    }
+
+    fn to_table(&self) -> Table {
+        Table::try_from(self).unwrap_or_default()
+    }
+
+    /// Checks every range; the network's own are checked when it is resolved.
+    fn check(&self) -> Result<(), ConfigError> {
+        let require = |holds: bool, key: &'static str, value: String, expected: &'static str| {
+            if holds { Ok(()) } else { Err(ConfigError::Value { key, value, expected }) }
+        };
+        let fit = &self.train;
+        require(!self.data.sources.is_empty(), "data.sources", "[]".to_owned(), "name at least one source")?;
+        require(fit.epochs >= 1, "train.epochs", fit.epochs.to_string(), "use 1 or more")?;
+        require(
+            (1..=65_536).contains(&fit.batch_size),
+            "train.batch_size",
+            fit.batch_size.to_string(),
+            "use 1 to 65536",
+        )?;
+        require(
+            (0.0..1.0).contains(&fit.validation_fraction),
+            "train.validation_fraction",
+            fit.validation_fraction.to_string(),
+            "use 0 up to below 1",
+        )?;
+        let rate = fit.optimizer.learning_rate();
+        require(
+            rate > 0.0 && rate.is_finite(),
+            "train.optimizer.learning_rate",
+            rate.to_string(),
+            "use a number above 0",
+        )?;
+        match &fit.optimizer {
+            OptimizerConfig::Adam(adam) => {
+                for (key, beta) in [("train.optimizer.beta1", adam.beta1), ("train.optimizer.beta2", adam.beta2)] {
+                    require((0.0..1.0).contains(&beta), key, beta.to_string(), "use 0 up to below 1")?;
+                }
+                let epsilon = adam.epsilon;
+                require(epsilon > 0.0, "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
+            }
+            OptimizerConfig::Sgd(sgd) => {
+                let momentum = sgd.momentum;
+                let key = "train.optimizer.momentum";
+                require((0.0..1.0).contains(&momentum), key, momentum.to_string(), "use 0 up to below 1")?;
+            }
+        }
+        let schedule = &fit.schedule;
+        for (key, part) in [("train.schedule.warmup", schedule.warmup), ("train.schedule.floor", schedule.floor)] {
+            require((0.0..=1.0).contains(&part), key, part.to_string(), "use a part from 0 to 1")?;
+        }
+        let minutes = fit.checkpoint_minutes;
+        require(
+            minutes >= 0.0 && minutes.is_finite(),
+            "train.checkpoint_minutes",
+            minutes.to_string(),
+            "use 0 or more",
+        )?;
+        let stopping_needs = fit.early_stopping.patience == 0 || fit.validation_fraction > 0.0;
+        require(
+            stopping_needs,
+            "train.early_stopping.patience",
+            fit.early_stopping.patience.to_string(),
+            "early stopping needs train.validation_fraction above 0",
+        )
+    }
+}
+
+/// TOML if it is that, else the text itself: `train.keep=last` needs no quotes.
+fn parse_value(text: &str) -> Value {
+    toml::from_str::<Table>(&format!("value = {text}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+struct MissingKey {
+    key: String,
+    hint: String,
+}
+
+/// Puts `value` at `steps` below `tree`. An integer becomes a float where a float stood.
+fn assign(tree: &mut Value, steps: &[&str], value: &Value) -> Result<(), MissingKey> {
+    let Some((step, rest)) = steps.split_first() else {
+        *tree = match (&*tree, value) {
+            (Value::Float(_), Value::Integer(integer)) => Value::Float(*integer as f64),
+            _ => value.clone(),
+        };
+        return Ok(());
+    };
+    let missing = |hint: String| MissingKey { key: (*step).to_owned(), hint };
+    match tree {
+        // Another optimiser has other keys: its table starts afresh with the new type.
+        Value::Table(table) if *step == "type" && rest.is_empty() && table.contains_key("learning_rate") => {
+            let rate = table.get("learning_rate").cloned();
+            table.clear();
+            table.insert("type".to_owned(), value.clone());
+            table.extend(rate.map(|rate| ("learning_rate".to_owned(), rate)));
+            Ok(())
+        }
+        Value::Table(table) => {
+            let hint = format!("; there are: {}", table.keys().cloned().collect::<Vec<_>>().join(", "));
+            let next = table.get_mut(*step).ok_or_else(|| missing(hint))?;
+            assign(next, rest, value)
+        }
+        Value::Array(list) if *step == "*" => {
+            let mut found = false;
+            let mut last = None;
+            for element in list.iter_mut() {
+                match assign(element, rest, value) {
+                    Ok(()) => found = true,
+                    Err(error) => last = Some(error),
+                }
+            }
+            if found { Ok(()) } else { Err(last.unwrap_or_else(|| missing("; the list is empty".to_owned()))) }
+        }
+        Value::Array(list) => {
+            let hint = format!("; the list has {} elements, counted from 0", list.len());
+            let next = step.parse::<usize>().ok().and_then(|index| list.get_mut(index));
+            assign(next.ok_or_else(|| missing(hint))?, rest, value)
+        }
+        _ => Err(missing("; the key before it holds a value, not a table".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(texts: &[&str]) -> Result<TrainConfig, ConfigError> {
+        let texts: Vec<String> = texts.iter().map(|&text| text.to_owned()).collect();
+        TrainConfig::default().with_overrides(&texts)
+    }
+
+    #[test]
+    fn toml_round_trip() {
+        let config = TrainConfig::default();
+        assert_eq!(TrainConfig::from_toml(&config.to_toml(), "text").unwrap(), config);
+        assert!(config.to_toml().contains("l2 = 0.01"), "{}", config.to_toml());
+    }
+
+    #[test]
+    fn overrides_reach_lists_wildcards_and_strings() {
+        let config = set(&[
+            "train.epochs=3",
+            "network.layers.*.rate=0.5",
+            "network.layers.0.filters=8",
+            "train.keep=last",
+            "train.optimizer.learning_rate=1",
+        ])
+        .unwrap();
+        assert_eq!(config.train.epochs, 3);
+        assert_eq!(config.train.keep, Keep::Last);
+        assert_eq!(config.train.optimizer.learning_rate(), 1.0);
+        let rates: Vec<f64> = config
+            .network
+            .layers
+            .iter()
+            .filter_map(|layer| match layer {
+                LayerConfig::Dropout(dropout) => Some(dropout.rate),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(rates, [0.5; 3]);
+        assert!(matches!(&config.network.layers[0], LayerConfig::Conv(conv) if conv.filters == 8));
+        assert!(matches!(&config.network.layers[4], LayerConfig::Conv(conv) if conv.filters == 128));
+    }
+
+    #[test]
+    fn the_optimizer_can_be_exchanged() {
+        let config = set(&["train.optimizer.type=sgd", "train.optimizer.momentum=0.8"]).unwrap();
+        assert_eq!(
+            config.train.optimizer,
+            OptimizerConfig::Sgd(SgdConfig { learning_rate: 0.001, momentum: 0.8, nesterov: false })
+        );
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        let message = set(&["train.epoch=3"]).unwrap_err().to_string();
+        assert!(message.contains("no key epoch") && message.contains("epochs"), "{message}");
+        let message = set(&["network.layers.99.rate=3"]).unwrap_err().to_string();
+        assert!(message.contains("12 elements"), "{message}");
+        let message = TrainConfig::from_toml("[train]\nepoch = 3\n", "my.toml").unwrap_err().to_string();
+        assert!(message.contains("my.toml") && message.contains("epoch"), "{message}");
+        assert!(matches!(set(&["train.epochs"]), Err(ConfigError::Override(_))));
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        for (text, key) in [
+            ("train.epochs=0", "train.epochs"),
+            ("train.validation_fraction=1.0", "train.validation_fraction"),
+            ("train.optimizer.learning_rate=-1.0", "learning_rate"),
+            ("data.sources=[]", "data.sources"),
+        ] {
+            let message = set(&[text]).unwrap_err().to_string();
+            assert!(message.contains(key), "{message}");
+        }
+    }
+}

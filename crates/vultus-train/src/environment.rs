@@ -1,0 +1,64 @@
+//! What a run was made with: program, data, machine.
+
+use serde::{Deserialize, Serialize};
+
+/// Facts that are kept beside every result. None of them names a person, a host or a path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Version of this program.
+    pub version: String,
+    /// Git revision that it was built from, or `unknown`.
+    pub revision: String,
+    /// The command line.
+    pub command: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// SHA-256 of labels, pixels, classes and splits after cleaning.
+    pub data_sha256: String,
+    /// Operating system and processor architecture.
+    pub platform: String,
+    /// Name of the processor.
+    pub processor: String,
+    /// Threads that the work is shared among.
+    pub threads: usize,
+    /// When it began, in seconds since 1970 (UTC).
+    pub started: u64,
+}
+
+/// What only the program itself knows of its build and call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// Git revision that it was built from.
+    pub revision: String,
+    /// The command line.
+    pub command: String,
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub fn new(invocation: &Invocation, seed: u64, data_sha256: String) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: invocation.revision.clone(),
+            command: invocation.command.clone(),
+            seed,
+            data_sha256,
+            platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            processor: processor(),
+            threads: rayon::current_num_threads(),
+            started: crate::tensorboard::seconds_since_1970() as u64,
+        }
+    }
+}
+
+/// The first `model name` of Linux' list of processors; elsewhere unknown.
+fn processor() -> String {
+    fs_err::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        })
+        .unwrap_or_else(|| "unknown".to_owned())
+}

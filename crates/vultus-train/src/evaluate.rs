@@ -1,0 +1,314 @@
+//! What a classifier is worth, in numbers.
+//!
+//! In: the true classes of a split and one row of probabilities an image. Out: an [`Evaluation`], which every table and
+//! figure of the report is made from, and [`Predictions`], the same rows one by one. It runs no network, chooses no
+//! threshold and selects nothing.
+//!
+//! Definitions are those of scikit-learn, against which a golden test holds them: a ratio without cases is 0
+//! (`zero_division=0`), macro averages run over all labels, balanced accuracy over the classes that have images.
+
+pub mod pictures;
+mod predictions;
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+use vultus::labels::Labels;
+
+pub use predictions::{ConfusedPair, PredictionRow, Predictions};
+
+/// Number of equal-width bins of the top score, for the calibration error and the reliability diagram.
+pub const RELIABILITY_BINS: usize = 15;
+
+/// How far the probabilities of one image may be from the sum 1.
+const SUM_TOLERANCE: f32 = 1e-3;
+
+/// Two-sided 95 % quantile of the normal distribution.
+const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
+
+/// Precision, recall and F1 of one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassScores {
+    /// Class name.
+    pub label: String,
+    /// Number of images that truly are of this class.
+    pub support: usize,
+    /// Share of the images called this class that are of it; 0 when none is called so.
+    pub precision: f64,
+    /// Share of this class's images that are called so; 0 when there are none.
+    pub recall: f64,
+    /// Harmonic mean of precision and recall; 0 when both are 0.
+    pub f1: f64,
+}
+
+/// One bin of the reliability diagram.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReliabilityBin {
+    /// Lower edge of the top score, excluded.
+    pub low: f64,
+    /// Upper edge of the top score, included.
+    pub high: f64,
+    /// Number of images whose top score lies in the bin.
+    pub count: usize,
+    /// Mean top score of those images; 0 in an empty bin.
+    pub confidence: f64,
+    /// Share of those images that are classified correctly; 0 in an empty bin.
+    pub accuracy: f64,
+}
+
+/// All metrics of one split. Shares and scores are between 0 and 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Name of the split that was evaluated.
+    pub split: String,
+    /// Number of images.
+    pub n: usize,
+    /// Class names, in the order of all rows and columns below.
+    pub labels: Vec<String>,
+    /// Share of images whose highest probability is that of their true class.
+    pub accuracy: f64,
+    /// 95 % confidence interval of the accuracy `[low, high]` (Wilson's score interval).
+    pub accuracy_interval: [f64; 2],
+    /// Mean F1 over all labels.
+    pub macro_f1: f64,
+    /// Mean recall over the classes that have images.
+    pub balanced_accuracy: f64,
+    /// Share of images whose true class is among the two highest probabilities.
+    pub top2_accuracy: f64,
+    /// Mean of `-ln p(true class)`, with p kept 2^-23 (f32's epsilon) away from 0 and 1.
+    pub log_loss: f64,
+    /// Expected calibration error: mean |accuracy - confidence| over the bins, weighted by their counts.
+    pub ece: f64,
+    /// Mean of the highest probability.
+    pub mean_confidence: f64,
+    /// Counts `[classes][classes]`: rows are true classes, columns predicted ones.
+    pub confusion: Vec<Vec<usize>>,
+    /// The same, each row divided by its sum; a row without images stays 0.
+    pub confusion_normalized: Vec<Vec<f64>>,
+    /// One entry a class, in label order.
+    pub per_class: Vec<ClassScores>,
+    /// [`RELIABILITY_BINS`] bins of the top score.
+    pub reliability: Vec<ReliabilityBin>,
+}
+
+/// Why there is no evaluation.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluationError {
+    /// The split holds no image.
+    #[error("split {0:?} has no images to evaluate: choose another one with --split")]
+    Empty(String),
+    /// The slices do not belong together.
+    #[error("{images} images and {classes} classes need {expected} probabilities, not {found}")]
+    Length {
+        /// Number of true classes given.
+        images: usize,
+        /// Number of labels.
+        classes: usize,
+        /// Product of the two.
+        expected: usize,
+        /// Number of probabilities given.
+        found: usize,
+    },
+    /// As many origins as images are needed.
+    #[error("{images} images need as many origins, not {origins}")]
+    Origins {
+        /// Number of true classes given.
+        images: usize,
+        /// Number of origins given.
+        origins: usize,
+    },
+    /// A true class beyond the label list.
+    #[error("row {row}: true class {truth} is beyond the {classes} labels")]
+    Truth {
+        /// Index of the image.
+        row: usize,
+        /// Its class index.
+        truth: usize,
+        /// Number of labels.
+        classes: usize,
+    },
+    /// A value that is no probability.
+    #[error("row {row}: {value} is no probability (class {label:?}): the model may have diverged")]
+    NotAProbability {
+        /// Index of the image.
+        row: usize,
+        /// Class of the value.
+        label: String,
+        /// The value.
+        value: f32,
+    },
+    /// The probabilities of an image do not sum to 1.
+    #[error("row {row}: probabilities sum to {sum}, not to 1: pass the output of a softmax")]
+    Sum {
+        /// Index of the image.
+        row: usize,
+        /// What they sum to.
+        sum: f32,
+    },
+    /// The table of predictions could not be written; the system's message names the path.
+    #[error("predictions: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl Evaluation {
+    /// Computes all metrics of a split from true class indices `truth` `[n]` and row-major `probabilities`
+    /// `[n, classes]`. Of equal probabilities the class with the lower index ranks higher.
+    ///
+    /// # Errors
+    /// No image, slices that do not fit together, a class index beyond the labels, NaN or another value outside 0..1,
+    /// a row that does not sum to 1; each names the row.
+    pub fn compute(
+        split: &str,
+        labels: &Labels,
+        truth: &[usize],
+        probabilities: &[f32],
+    ) -> Result<Self, EvaluationError> {
+        if truth.is_empty() {
+            return Err(EvaluationError::Empty(split.to_owned()));
+        }
+        check(labels, truth, probabilities)?;
+        let classes = labels.len();
+        let mut confusion = vec![vec![0_usize; classes]; classes];
+        let mut bins = vec![(0_usize, 0.0_f64, 0_usize); RELIABILITY_BINS];
+        let (mut within_two, mut loss, mut confidence_sum) = (0_usize, 0.0_f64, 0.0_f64);
+        for (&truth, row) in truth.iter().zip(probabilities.chunks_exact(classes)) {
+            let predicted = highest(row);
+            let confidence = f64::from(row[predicted]);
+            confusion[truth][predicted] += 1;
+            within_two += usize::from(rank(row, truth) < 2);
+            let epsilon = f64::from(f32::EPSILON);
+            loss -= f64::from(row[truth]).clamp(epsilon, 1.0 - epsilon).ln();
+            confidence_sum += confidence;
+            let (count, scores, correct) = &mut bins[reliability_bin(confidence)];
+            *count += 1;
+            *scores += confidence;
+            *correct += usize::from(predicted == truth);
+        }
+        let n = truth.len();
+        let correct: usize = (0..classes).map(|class| confusion[class][class]).sum();
+        let per_class = class_scores(labels, &confusion);
+        let with_images: Vec<f64> =
+            per_class.iter().filter(|scores| scores.support > 0).map(|scores| scores.recall).collect();
+        let reliability: Vec<ReliabilityBin> = bins.iter().enumerate().map(summarise_bin).collect();
+        Ok(Self {
+            split: split.to_owned(),
+            n,
+            labels: labels.names().to_vec(),
+            accuracy: ratio(correct, n),
+            accuracy_interval: wilson_interval(correct, n),
+            macro_f1: mean(&per_class.iter().map(|scores| scores.f1).collect::<Vec<_>>()),
+            balanced_accuracy: mean(&with_images),
+            top2_accuracy: ratio(within_two, n),
+            log_loss: loss / n as f64,
+            ece: reliability.iter().map(|bin| ratio(bin.count, n) * (bin.accuracy - bin.confidence).abs()).sum(),
+            mean_confidence: confidence_sum / n as f64,
+            confusion_normalized: confusion
+                .iter()
+                .map(|row| row.iter().map(|&count| ratio(count, row.iter().sum())).collect())
+                .collect(),
+            confusion,
+            per_class,
+            reliability,
+        })
+    }
+}
+
+/// Wilson's 95 % score interval `[low, high]` of `successes` out of `trials`; `[0, 1]` without trials.
+pub fn wilson_interval(successes: usize, trials: usize) -> [f64; 2] {
+    if trials == 0 {
+        return [0.0, 1.0];
+    }
+    let n = trials as f64;
+    let share = successes as f64 / n;
+    let square = NORMAL_QUANTILE * NORMAL_QUANTILE;
+    let centre = share + square / (2.0 * n);
+    let margin = NORMAL_QUANTILE * (share * (1.0 - share) / n + square / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + square / n;
+    // The exact ends at 0 and 1 are met only up to rounding.
+    let low = if successes == 0 { 0.0 } else { (centre - margin) / scale };
+    let high = if successes == trials { 1.0 } else { (centre + margin) / scale };
+    [low, high]
+}
+
+/// Refuses slices that do not fit together and rows that are no probabilities.
+fn check(labels: &Labels, truth: &[usize], probabilities: &[f32]) -> Result<(), EvaluationError> {
+    let (images, classes, found) = (truth.len(), labels.len(), probabilities.len());
+    let expected = images * classes;
+    if found != expected {
+        return Err(EvaluationError::Length { images, classes, expected, found });
+    }
+    for (row, (&truth, values)) in truth.iter().zip(probabilities.chunks_exact(classes)).enumerate() {
+        if truth >= classes {
+            return Err(EvaluationError::Truth { row, truth, classes });
+        }
+        if let Some(class) = values.iter().position(|value| !(-SUM_TOLERANCE..=1.0 + SUM_TOLERANCE).contains(value)) {
+            let (label, value) = (labels.name(class).to_owned(), values[class]);
+            return Err(EvaluationError::NotAProbability { row, label, value });
+        }
+        let sum: f32 = values.iter().sum();
+        if (sum - 1.0).abs() > SUM_TOLERANCE {
+            return Err(EvaluationError::Sum { row, sum });
+        }
+    }
+    Ok(())
+}
+
+/// Index of the highest value; the first one among equals.
+pub(crate) fn highest(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, &value) in row.iter().enumerate() {
+        if value > row[best] {
+            best = class;
+        }
+    }
+    best
+}
+
+/// Number of classes that rank above `class`.
+fn rank(row: &[f32], class: usize) -> usize {
+    let above = |(other, &value): (usize, &f32)| value > row[class] || (value == row[class] && other < class);
+    row.iter().enumerate().filter(|&entry| above(entry)).count()
+}
+
+/// Bin of a top score: bin `i` holds scores above `i / bins` up to `(i + 1) / bins`.
+fn reliability_bin(confidence: f64) -> usize {
+    let edge = (confidence * RELIABILITY_BINS as f64).ceil() as usize;
+    edge.saturating_sub(1).min(RELIABILITY_BINS - 1)
+}
+
+fn summarise_bin((index, &(count, scores, correct)): (usize, &(usize, f64, usize))) -> ReliabilityBin {
+    ReliabilityBin {
+        low: ratio(index, RELIABILITY_BINS),
+        high: ratio(index + 1, RELIABILITY_BINS),
+        count,
+        confidence: if count == 0 { 0.0 } else { scores / count as f64 },
+        accuracy: ratio(correct, count),
+    }
+}
+
+fn class_scores(labels: &Labels, confusion: &[Vec<usize>]) -> Vec<ClassScores> {
+    let scores = |(class, label): (usize, &String)| {
+        let correct = confusion[class][class];
+        let support: usize = confusion[class].iter().sum();
+        let called: usize = confusion.iter().map(|row| row[class]).sum();
+        ClassScores {
+            label: label.clone(),
+            support,
+            precision: ratio(correct, called),
+            recall: ratio(correct, support),
+            f1: ratio(2 * correct, support + called),
+        }
+    };
+    labels.names().iter().enumerate().map(scores).collect()
+}
+
+fn ratio(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! The pictures of an evaluation worth looking at: confident mistakes and confused pairs of classes.
+//!
+//! In: predictions and the faces they were made for. Out: PNG files with a list of them, and back.
+
+use std::io::{self, Cursor, Write};
+use std::path::Path;
+
+use image::{GrayImage, ImageError, ImageFormat};
+use serde::{Deserialize, Serialize};
+use vultus::persist::write_atomically;
+
+use super::Predictions;
+
+/// Most confident mistakes that are kept.
+const MISTAKES: usize = 24;
+/// Most confused pairs that are kept.
+const PAIRS: usize = 5;
+/// Pictures of each pair.
+const PAIR_PICTURES: usize = 10;
+/// The list of the files.
+const LIST: &str = "pictures.json";
+
+/// All of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pictures {
+    /// The wrongly classified images with the highest scores.
+    pub mistakes: Vec<Picture>,
+    /// The pairs of classes confused most often.
+    pub pairs: Vec<PicturePair>,
+}
+
+/// One classified image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Picture {
+    /// Its PNG file, relative to the list.
+    pub file: String,
+    /// Name of the true class.
+    pub truth: String,
+    /// Name of the predicted class.
+    pub predicted: String,
+    /// Probability of the predicted class.
+    pub score: f32,
+    /// Path or row it came from.
+    pub origin: String,
+    /// The file's bytes.
+    #[serde(skip)]
+    pub png: Vec<u8>,
+}
+
+/// Two classes of which one is taken for the other, with examples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PicturePair {
+    /// Name of the true class.
+    pub truth: String,
+    /// Name of the class it is taken for.
+    pub predicted: String,
+    /// Number of images.
+    pub count: usize,
+    /// The most confident ones.
+    pub pictures: Vec<Picture>,
+}
+
+impl Pictures {
+    /// Picks them; `face` gives the face of a row of `predictions`.
+    ///
+    /// # Errors
+    /// A face that cannot be written as PNG.
+    pub fn pick<'a>(predictions: &Predictions, face: impl Fn(usize) -> &'a GrayImage) -> Result<Self, ImageError> {
+        let picture = |prefix: &str, number: usize, row: usize| -> Result<Picture, ImageError> {
+            let mut png = Vec::new();
+            face(row).write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
+            let entry = &predictions.rows[row];
+            Ok(Picture {
+                file: format!("pictures/{prefix}-{number:02}.png"),
+                truth: predictions.labels[entry.truth].clone(),
+                predicted: predictions.labels[entry.predicted].clone(),
+                score: entry.score,
+                origin: entry.origin.clone(),
+                png,
+            })
+        };
+        let all = |prefix: &str, rows: &[usize]| -> Result<Vec<Picture>, ImageError> {
+            rows.iter().enumerate().map(|(number, &row)| picture(prefix, number + 1, row)).collect()
+        };
+        let pairs = predictions.most_confused_pairs(PAIRS, PAIR_PICTURES);
+        Ok(Self {
+            mistakes: all("mistake", &predictions.most_confident_mistakes(MISTAKES))?,
+            pairs: pairs
+                .iter()
+                .enumerate()
+                .map(|(number, pair)| {
+                    Ok(PicturePair {
+                        truth: predictions.labels[pair.truth].clone(),
+                        predicted: predictions.labels[pair.predicted].clone(),
+                        count: pair.count,
+                        pictures: all(&format!("pair-{}", number + 1), &pair.examples)?,
+                    })
+                })
+                .collect::<Result<_, ImageError>>()?,
+        })
+    }
+
+    /// Writes the list and the files into `directory`, in place of older ones.
+    ///
+    /// # Errors
+    /// The system's refusal, naming the path.
+    pub fn save(&self, directory: &Path) -> io::Result<()> {
+        let files = directory.join("pictures");
+        if files.exists() {
+            fs_err::remove_dir_all(&files)?;
+        }
+        fs_err::create_dir_all(&files)?;
+        for picture in self.mistakes.iter().chain(self.pairs.iter().flat_map(|pair| &pair.pictures)) {
+            write_atomically(&directory.join(&picture.file), |file| file.write_all(&picture.png))?;
+        }
+        let list = serde_json::to_string_pretty(self)?;
+        write_atomically(&directory.join(LIST), |file| writeln!(file, "{list}"))
+    }
+
+    /// Reads what [`Pictures::save`] wrote.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged; the message names it.
+    pub fn load(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(LIST);
+        let text = fs_err::read_to_string(&path)?;
+        let mut pictures: Self = serde_json::from_str(&text).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
+        })?;
+        let Self { mistakes, pairs } = &mut pictures;
+        for picture in mistakes.iter_mut().chain(pairs.iter_mut().flat_map(|pair| &mut pair.pictures)) {
+            picture.png = fs_err::read(directory.join(&picture.file))?;
+        }
+        Ok(pictures)
+    }
+}

@@ -1,0 +1,143 @@
+//! The predictions of a split, image by image.
+//!
+//! In: origins, true classes and probabilities. Out: rows for a CSV file, the most confident mistakes and the most
+//! confused pairs. It holds no pictures.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use vultus::labels::Labels;
+use vultus::persist::write_atomically;
+
+use super::{EvaluationError, check, highest};
+
+/// What was predicted for one image.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PredictionRow {
+    /// Path or row the image came from.
+    pub origin: String,
+    /// Index of the true class.
+    pub truth: usize,
+    /// Index of the class with the highest probability.
+    pub predicted: usize,
+    /// That probability.
+    pub score: f32,
+    /// Probability of every class, in label order.
+    pub probabilities: Vec<f32>,
+}
+
+/// Two classes of which one is taken for the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfusedPair {
+    /// Index of the true class.
+    pub truth: usize,
+    /// Index of the class it is taken for.
+    pub predicted: usize,
+    /// Number of images.
+    pub count: usize,
+    /// Indices of the most confident of these images in [`Predictions::rows`], most confident first.
+    pub examples: Vec<usize>,
+}
+
+/// All predictions of one split, in the order of its images.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Predictions {
+    /// Class names.
+    pub labels: Vec<String>,
+    /// One row an image.
+    pub rows: Vec<PredictionRow>,
+}
+
+impl Predictions {
+    /// Joins `origins` `[n]`, true class indices `truth` `[n]` and row-major `probabilities` `[n, classes]`.
+    ///
+    /// # Errors
+    /// As [`Evaluation::compute`](super::Evaluation::compute), and when the number of origins differs.
+    pub fn new(
+        labels: &Labels,
+        origins: &[String],
+        truth: &[usize],
+        probabilities: &[f32],
+    ) -> Result<Self, EvaluationError> {
+        check(labels, truth, probabilities)?;
+        if origins.len() != truth.len() {
+            return Err(EvaluationError::Origins { images: truth.len(), origins: origins.len() });
+        }
+        let join = |((origin, &truth), probabilities): ((&String, &usize), &[f32])| {
+            let predicted = highest(probabilities);
+            PredictionRow {
+                origin: origin.clone(),
+                truth,
+                predicted,
+                score: probabilities[predicted],
+                probabilities: probabilities.to_vec(),
+            }
+        };
+        let rows = origins.iter().zip(truth).zip(probabilities.chunks_exact(labels.len())).map(join).collect();
+        Ok(Self { labels: labels.names().to_vec(), rows })
+    }
+
+    /// Writes the rows to a CSV file: `origin,truth,predicted,score`, then `probability_<label>` for every class.
+    ///
+    /// # Errors
+    /// A failed write names the path; the file is complete or absent.
+    pub fn write_csv(&self, path: &Path) -> Result<(), EvaluationError> {
+        Ok(write_atomically(path, |file| self.to_csv(file).map_err(io::Error::from))?)
+    }
+
+    fn to_csv(&self, file: impl Write) -> Result<(), csv::Error> {
+        let mut writer = csv::Writer::from_writer(file);
+        let mut header: Vec<String> = ["origin", "truth", "predicted", "score"].map(str::to_owned).into();
+        header.extend(self.labels.iter().map(|label| format!("probability_{label}")));
+        writer.write_record(&header)?;
+        for row in &self.rows {
+            let mut record = vec![
+                row.origin.clone(),
+                self.labels[row.truth].clone(),
+                self.labels[row.predicted].clone(),
+                row.score.to_string(),
+            ];
+            record.extend(row.probabilities.iter().map(f32::to_string));
+            writer.write_record(&record)?;
+        }
+        Ok(writer.flush()?)
+    }
+
+    /// Indices of the wrongly classified rows with the highest scores, at most `limit`, highest first.
+    pub fn most_confident_mistakes(&self, limit: usize) -> Vec<usize> {
+        let wrong = (0..self.rows.len()).filter(|&row| self.rows[row].truth != self.rows[row].predicted);
+        self.most_confident(wrong.collect(), limit)
+    }
+
+    /// The pairs of different true and predicted class with the most images, at most `limit` pairs with at most
+    /// `examples` rows each. Pairs of equal count come in label order.
+    pub fn most_confused_pairs(&self, limit: usize, examples: usize) -> Vec<ConfusedPair> {
+        let classes = self.labels.len();
+        let mut members = vec![Vec::new(); classes * classes];
+        for (index, row) in self.rows.iter().enumerate() {
+            if row.truth != row.predicted {
+                members[row.truth * classes + row.predicted].push(index);
+            }
+        }
+        let mut pairs: Vec<(usize, Vec<usize>)> =
+            members.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()).collect();
+        pairs.sort_by_key(|(cell, rows)| (std::cmp::Reverse(rows.len()), *cell));
+        pairs.truncate(limit);
+        pairs
+            .into_iter()
+            .map(|(cell, rows)| ConfusedPair {
+                truth: cell / classes,
+                predicted: cell % classes,
+                count: rows.len(),
+                examples: self.most_confident(rows, examples),
+            })
+            .collect()
+    }
+
+    fn most_confident(&self, mut rows: Vec<usize>, limit: usize) -> Vec<usize> {
+        rows.sort_by(|&a, &b| self.rows[b].score.total_cmp(&self.rows[a].score).then(a.cmp(&b)));
+        rows.truncate(limit);
+        rows
+    }
+}

@@ -1,0 +1,243 @@
+//! Figure 1: the network, layer by layer.
+//!
+//! In: a resolved network and the class names. Out: one SVG, from the picture at the top to the probabilities at the
+//! bottom, with the shape, parameters and multiply-adds of every layer. Planes are drawn to scale (side by height,
+//! stack by the logarithm of their number).
+
+use serde::Serialize;
+use vultus::network::{FeatureShape, ResolvedLayer, ResolvedNetwork};
+
+use super::{FONT_FAMILY, FigureError, grouped, palette, shortened, template};
+
+const TEMPLATE: &str = include_str!("../../templates/architecture.svg.jinja");
+
+const WIDTH: f64 = 920.0;
+
+/// Height of a row that changes the shape, and of one that does not.
+const ROW_HEIGHTS: [f64; 2] = [66.0, 40.0];
+
+/// Height of the head of the columns.
+const HEADER: f64 = 34.0;
+
+/// Side of a plane of the input's height.
+const PLANE_SIDE: f64 = 34.0;
+
+/// Characters of the list of class names before it is cut.
+const CLASSES_LIMIT: usize = 52;
+
+#[derive(Serialize)]
+struct Drawing {
+    title: String,
+    width: f64,
+    height: f64,
+    font: &'static str,
+    paper: &'static str,
+    ink: &'static str,
+    muted: &'static str,
+    grid: &'static str,
+    panel: &'static str,
+    rows: Vec<Row>,
+    total_y: f64,
+    parameters: String,
+    trainable: String,
+    multiply_adds: String,
+}
+
+#[derive(Serialize)]
+struct Row {
+    y: f64,
+    height: f64,
+    name: String,
+    details: String,
+    colour: &'static str,
+    shape: String,
+    parameters: String,
+    multiply_adds: String,
+    planes: Vec<Plane>,
+    bar: Option<f64>,
+    first: bool,
+}
+
+#[derive(Serialize)]
+struct Plane {
+    x: f64,
+    y: f64,
+    side: f64,
+}
+
+/// Draws `network`, whose outputs are named by `labels`.
+///
+/// # Errors
+/// A network without layers.
+pub fn draw(network: &ResolvedNetwork, labels: &[String]) -> Result<String, FigureError> {
+    if network.layers.is_empty() {
+        return Err(FigureError::Nothing { figure: "architecture", needed: "at least one layer" });
+    }
+    let mut rows = vec![Row {
+        name: "input".to_owned(),
+        details: "grayscale face".to_owned(),
+        colour: palette::MUTED,
+        shape: multiplied(&network.input),
+        ..blank(&network.input, network, ROW_HEIGHTS[0])
+    }];
+    rows.extend(network.layers.iter().map(|layer| layer_row(layer, network)));
+    let last = network.layers.last().map_or(network.input, |layer| layer.output);
+    rows.push(Row {
+        name: "softmax".to_owned(),
+        details: shortened(&labels.join(", "), CLASSES_LIMIT),
+        colour: palette::MUTED,
+        shape: grouped(network.classes as u64),
+        ..blank(&last, network, ROW_HEIGHTS[1])
+    });
+    let mut y = HEADER;
+    for (index, row) in rows.iter_mut().enumerate() {
+        row.first = index == 0;
+        row.y = y;
+        y += row.height;
+    }
+    let drawing = Drawing {
+        title: format!(
+            "Architecture: {} layers, {} parameters, {} multiply-adds for one picture",
+            network.layers.len(),
+            grouped(network.parameter_count() as u64),
+            grouped(network.multiply_adds())
+        ),
+        width: WIDTH,
+        height: y + 40.0,
+        font: FONT_FAMILY,
+        paper: palette::PAPER,
+        ink: palette::INK,
+        muted: palette::MUTED,
+        grid: palette::GRID,
+        panel: palette::PANEL,
+        rows,
+        total_y: y + 24.0,
+        parameters: grouped(network.parameter_count() as u64),
+        trainable: grouped(network.trainable_count() as u64),
+        multiply_adds: millions(network.multiply_adds()),
+    };
+    template::render("architecture.svg", TEMPLATE, &drawing)
+        .map_err(|message| FigureError::Template { name: "architecture.svg", message })
+}
+
+fn layer_row(layer: &ResolvedLayer, network: &ResolvedNetwork) -> Row {
+    let changed = layer.input != layer.output;
+    let parameters = layer.parameter_count() as u64;
+    let row = blank(&layer.output, network, ROW_HEIGHTS[usize::from(!changed)]);
+    Row {
+        name: layer.kind().replace('_', " "),
+        details: layer.details(),
+        colour: match layer.kind() {
+            "conv" => palette::BLUE,
+            "dense" => palette::GREEN,
+            "max_pool" | "average_pool" => palette::ORANGE,
+            "batch_norm" => palette::PURPLE,
+            _ => palette::MUTED,
+        },
+        shape: if changed { multiplied(&layer.output) } else { String::new() },
+        parameters: if parameters == 0 { String::new() } else { grouped(parameters) },
+        multiply_adds: if layer.multiply_adds == 0 { String::new() } else { millions(layer.multiply_adds) },
+        planes: if changed { row.planes } else { Vec::new() },
+        bar: row.bar.filter(|_| changed),
+        ..row
+    }
+}
+
+/// A row that shows `shape` and says nothing yet.
+fn blank(shape: &FeatureShape, network: &ResolvedNetwork, height: f64) -> Row {
+    let scale = |features: usize| (features.max(1) as f64).log2();
+    let widest = network.layers.iter().map(|layer| layer.output.channels()).max().unwrap_or(1).max(2);
+    let (planes, bar) = match *shape {
+        FeatureShape::Flat { features } => (Vec::new(), Some((8.0 + 62.0 * scale(features) / scale(widest)).round())),
+        FeatureShape::Planes { channels, height: rows, .. } => {
+            let input_rows = match network.input {
+                FeatureShape::Planes { height, .. } => height.max(1),
+                FeatureShape::Flat { .. } => rows.max(1),
+            };
+            let side = (6.0 + (PLANE_SIDE - 6.0) * rows as f64 / input_rows as f64).min(PLANE_SIDE);
+            let count = 1 + (scale(channels) * 0.75).round().min(6.0) as usize;
+            let plane = |index: usize| Plane {
+                x: (index as f64 * 4.0).round(),
+                y: ((count - 1 - index) as f64 * 3.0 - (side + (count - 1) as f64 * 3.0) / 2.0).round(),
+                side: side.round(),
+            };
+            // The one in front is drawn last.
+            ((0..count).rev().map(plane).collect(), None)
+        }
+    };
+    Row {
+        y: 0.0,
+        height,
+        name: String::new(),
+        details: String::new(),
+        colour: palette::MUTED,
+        shape: String::new(),
+        parameters: String::new(),
+        multiply_adds: String::new(),
+        planes,
+        bar,
+        first: false,
+    }
+}
+
+fn multiplied(shape: &FeatureShape) -> String {
+    match *shape {
+        FeatureShape::Planes { channels, height, width } => format!("{channels} × {height} × {width}"),
+        FeatureShape::Flat { features } => grouped(features as u64),
+    }
+}
+
+/// `35347456` as `35.35 M`; small numbers in full.
+fn millions(number: u64) -> String {
+    if number < 100_000 { grouped(number) } else { format!("{:.2} M", number as f64 / 1e6) }
+}
+
+#[cfg(test)]
+mod tests {
+    use vultus::network::{Activation, ConvConfig, DenseConfig, FlattenConfig, LayerConfig, NetworkConfig, Padding};
+
+    use super::*;
+
+    fn network() -> ResolvedNetwork {
+        let conv = ConvConfig {
+            filters: 64,
+            kernel: 3,
+            stride: 1,
+            padding: Padding::Valid,
+            activation: Activation::Relu,
+            l2: 0.0,
+        };
+        let layers = vec![
+            LayerConfig::Conv(conv),
+            LayerConfig::Flatten(FlattenConfig {}),
+            LayerConfig::Dense(DenseConfig { units: 8, activation: Activation::Linear, l2: 0.0 }),
+        ];
+        NetworkConfig { layers }.resolve(48, 48, 2).unwrap()
+    }
+
+    #[test]
+    fn shows_shapes_parameters_and_costs() {
+        let svg = draw(&network(), &["happy".into(), "a < b".into()]).unwrap();
+        for text in [
+            "1 × 48 × 48",
+            "64 × 46 × 46",
+            ">135,424<",
+            "64 filters 3x3",
+            ">640<",
+            ">1.22 M<",
+            ">1,083,400<",
+            "happy, a &lt; b",
+            "softmax",
+            "1,084,058",
+        ] {
+            assert!(svg.contains(text), "{text} is missing:\n{svg}");
+        }
+        assert_eq!(svg.matches("class=\"layer\"").count(), 6);
+    }
+
+    #[test]
+    fn a_network_without_layers_is_an_error() {
+        let empty = ResolvedNetwork { input: FeatureShape::Flat { features: 1 }, classes: 2, layers: Vec::new() };
+        assert!(draw(&empty, &[]).is_err());
+    }
+}

@@ -1,0 +1,80 @@
+//! Reliability diagram: how often a score of 80 % is right, and how the scores are spread.
+//!
+//! In: the reliability bins of an evaluation. Out: one SVG with two panels.
+
+use super::chart::{Axis, Columns, Panel, Series, Ticks, panels};
+use super::{FigureError, palette};
+use crate::evaluate::{Evaluation, ReliabilityBin};
+
+/// Draws the share of correct images over the top score, beside the diagonal of perfect calibration; and the share of
+/// images in every bin.
+///
+/// # Errors
+/// An evaluation without bins.
+pub fn draw(evaluation: &Evaluation) -> Result<String, FigureError> {
+    let bins = &evaluation.reliability;
+    let Some(last) = bins.last() else {
+        return Err(FigureError::Nothing { figure: "reliability", needed: "reliability bins" });
+    };
+    let edges: Vec<f64> = bins.iter().map(|bin| bin.low).chain([last.high]).collect();
+    let columns = |name, colour, height: &dyn Fn(&ReliabilityBin) -> f64| {
+        Some(Columns { name, colour, edges: edges.clone(), heights: bins.iter().map(height).collect() })
+    };
+    let score = || Axis { label: "score of the predicted class", range: Some((0.0, 1.0)), ticks: Ticks::Percent };
+    let filled = bins.iter().filter(|bin| bin.count > 0);
+    let accuracy = Panel {
+        x: score(),
+        y: Axis { label: "correct", range: Some((0.0, 1.0)), ticks: Ticks::Percent },
+        series: vec![
+            Series {
+                name: "perfect calibration",
+                colour: palette::INK,
+                points: vec![(0.0, 0.0), (1.0, 1.0)],
+                reference: true,
+            },
+            Series {
+                name: "mean score of a bin",
+                colour: palette::ORANGE,
+                points: filled.map(|bin| (bin.confidence, bin.accuracy)).collect(),
+                reference: false,
+            },
+        ],
+        columns: columns("accuracy", palette::BLUE, &|bin| bin.accuracy),
+        mark: None,
+    };
+    let share = |bin: &ReliabilityBin| bin.count as f64 / evaluation.n.max(1) as f64;
+    let spread = Panel {
+        x: score(),
+        y: Axis { label: "images", range: None, ticks: Ticks::Percent },
+        series: Vec::new(),
+        columns: columns("share of images", palette::PURPLE, &share),
+        mark: None,
+    };
+    let title = format!(
+        "Reliability of the scores on {}: expected calibration error {:.3} over {} images",
+        evaluation.split, evaluation.ece, evaluation.n
+    );
+    Ok(panels(&title, vec![accuracy, spread], 500.0, 360.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use vultus::labels::Labels;
+
+    use super::*;
+
+    #[test]
+    fn shows_the_error_the_diagonal_and_the_bins() {
+        let labels = Labels::new(["happy", "sad"]).unwrap();
+        let probabilities = [0.9, 0.1, 0.7, 0.3, 0.45, 0.55, 0.2, 0.8];
+        let mut evaluation = Evaluation::compute("public_test", &labels, &[0, 1, 1, 1], &probabilities).unwrap();
+        let svg = draw(&evaluation).unwrap();
+        for text in ["public_test", "perfect calibration", "over 4 images", "100 %", "share of images"] {
+            assert!(svg.contains(text), "{text} is missing");
+        }
+        let error = format!("error {:.3}", evaluation.ece);
+        assert!(svg.contains(&error), "{error} is missing");
+        evaluation.reliability.clear();
+        assert!(draw(&evaluation).is_err());
+    }
+}

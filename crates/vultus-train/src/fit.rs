@@ -1,0 +1,521 @@
+//! The training loop.
+//!
+//! In: a configuration, samples split into training and validation parts. Out: the chosen epoch's weights and the
+//! history. With a run directory it also writes checkpoints, metrics and TensorBoard events, and goes on from the last
+//! checkpoint such that the result is that of an uninterrupted run. It evaluates nothing but the validation part.
+
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use serde::Serialize;
+use vultus::network::{LayerConfig, NetworkError, ResolvedNetwork};
+use vultus::plan::Plan;
+use vultus::weights::{Weights, WeightsError};
+
+use crate::batches::{Batch, BatchSource, dataset_probabilities, epoch_order};
+use crate::checkpoint::{BestEpoch, Checkpoint, CheckpointError, Progress, RunningEpoch};
+use crate::clean::class_weights;
+use crate::config::{ClassWeights, FitConfig, Keep, Monitor, TrainConfig};
+use crate::dataset::Dataset;
+use crate::device::{DeviceError, device};
+use crate::evaluate::highest;
+use crate::history::{self, EpochRecord, HistoryError};
+use crate::model::{Network, initial_weights, values_of};
+use crate::optimizer::Optimizer;
+use crate::prepare::Prepared;
+use crate::run::RunDirectory;
+use crate::schedule::learning_rate;
+use crate::seed::{derive_seed, purpose};
+use crate::statistics::fingerprint;
+use crate::tensorboard::{EventWriter, TensorboardError, seconds_since_1970};
+
+/// What a training run works on. Indices point into the data set.
+#[derive(Clone, Copy, Debug)]
+pub struct FitData<'a> {
+    /// All samples.
+    pub dataset: &'a Dataset,
+    /// Those that are trained on.
+    pub train: &'a [usize],
+    /// Those that validate; may be empty.
+    pub validation: &'a [usize],
+}
+
+/// Where the loop is, for people who wait.
+#[derive(Clone, Copy, Debug)]
+pub struct StepReport {
+    /// Epoch, from 1.
+    pub epoch: usize,
+    /// Epochs in all.
+    pub epochs: usize,
+    /// Steps done in this epoch.
+    pub step: usize,
+    /// Steps of an epoch.
+    pub steps: usize,
+    /// Mean loss of this epoch so far.
+    pub loss: f64,
+    /// Training accuracy of this epoch so far.
+    pub accuracy: f64,
+}
+
+/// Watches a training run, and may stop it.
+pub trait Observer {
+    /// Asked before each step; `true` ends the run after a checkpoint.
+    fn stop_requested(&self) -> bool {
+        false
+    }
+    /// Once, when the data are ready.
+    fn prepared(&mut self, _prepared: &Prepared) {}
+    /// After each step.
+    fn step(&mut self, _report: &StepReport) {}
+    /// After each epoch.
+    fn epoch(&mut self, _record: &EpochRecord) {}
+}
+
+/// An observer that sees nothing and never stops.
+#[derive(Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// All epochs are done.
+    Finished,
+    /// The monitored value did not improve for long enough.
+    StoppedEarly,
+    /// The observer asked for it; a checkpoint was written.
+    Interrupted,
+}
+
+/// What a training run leaves behind.
+#[derive(Clone, Debug)]
+pub struct Fitted {
+    /// Why it ended.
+    pub ended: Ended,
+    /// Weights of the chosen epoch.
+    pub weights: Weights,
+    /// The chosen epoch, from 1; 0 if none was finished.
+    pub epoch: usize,
+    /// All finished epochs.
+    pub history: Vec<EpochRecord>,
+    /// Best epoch by the monitored value, where something validated.
+    pub best: Option<BestEpoch>,
+}
+
+/// A training run that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    /// The network does not fit the pictures.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// No such device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Weights of another network.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A checkpoint cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The metrics cannot be written.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// The event file cannot be written.
+    #[error(transparent)]
+    Tensorboard(#[from] TensorboardError),
+    /// A directory cannot be made.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// There is nothing to train on.
+    #[error("there are no images to train on in split {0}")]
+    NoImages(String),
+    /// The loss is no number any more.
+    #[error(
+        "the loss is {loss} in epoch {epoch}, step {step} (learning rate {learning_rate}); the batch begins with {batch}: \
+         lower train.optimizer.learning_rate or look at these images"
+    )]
+    NotFinite {
+        /// NaN or an infinity.
+        loss: f32,
+        /// From 1.
+        epoch: usize,
+        /// From 1.
+        step: usize,
+        /// At this step.
+        learning_rate: f64,
+        /// Origins of the first images.
+        batch: String,
+    },
+    /// The batches ended early.
+    #[error("the thread that makes batches ended before epoch {0} was over")]
+    Batches(usize),
+}
+
+/// Trains, from the start or from `checkpoint` (see [`resume_from`]).
+///
+/// # Errors
+/// See [`FitError`]; what was written before stays usable.
+pub fn fit(
+    config: &TrainConfig,
+    data: FitData<'_>,
+    run: Option<&RunDirectory>,
+    checkpoint: Option<Checkpoint>,
+    observer: &mut dyn Observer,
+) -> Result<Fitted, FitError> {
+    if data.train.is_empty() {
+        return Err(FitError::NoImages(config.data.train_split.clone()));
+    }
+    let mut fitting = Fitting::new(config, data, run, checkpoint)?;
+    let ended = fitting.run(observer)?;
+    fitting.finish(ended)
+}
+
+/// Reads the run's last checkpoint; `None` if it has none yet.
+///
+/// # Errors
+/// A damaged checkpoint, or one that does not fit the configuration and the data, with what differs.
+pub fn resume_from(
+    config: &TrainConfig,
+    data: FitData<'_>,
+    run: &RunDirectory,
+) -> Result<Option<Checkpoint>, FitError> {
+    let path = run.last_checkpoint();
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(Checkpoint::load(&path, &identity(config, data))?))
+}
+
+/// What must be the same for a checkpoint to fit.
+fn identity(config: &TrainConfig, data: FitData<'_>) -> String {
+    let identity = serde_json::json!({
+        "labels": data.dataset.labels,
+        "network": config.network,
+        "optimizer": config.train.optimizer,
+        "preprocessing": config.preprocessing,
+        "seed": config.seed,
+        "batch_size": config.train.batch_size,
+        "data": fingerprint(data.dataset),
+        "images": [data.train.len(), data.validation.len()],
+    });
+    identity.to_string()
+}
+
+/// State of a run while it goes on.
+struct Fitting<'a> {
+    config: &'a TrainConfig,
+    data: FitData<'a>,
+    run: Option<&'a RunDirectory>,
+    identity: String,
+    class_weights: Vec<f32>,
+    network: Network,
+    optimizer: Optimizer,
+    progress: Progress,
+    best_weights: Option<Weights>,
+    events: Option<EventWriter>,
+    saved: Instant,
+}
+
+impl<'a> Fitting<'a> {
+    fn new(
+        config: &'a TrainConfig,
+        data: FitData<'a>,
+        run: Option<&'a RunDirectory>,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<Self, FitError> {
+        let labels = &data.dataset.labels;
+        let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
+        let resolved = config.network.resolve(height, width, labels.len())?;
+        let device = device(&config.device)?;
+        // Only checkpoints need it, and it reads every pixel.
+        let identity = run.map_or_else(String::new, |_| identity(config, data));
+        let weights = match &checkpoint {
+            Some(checkpoint) => checkpoint.weights.clone(),
+            None => initial_weights(&resolved, derive_seed(config.seed, &[purpose::WEIGHTS])),
+        };
+        let network = Network::new(resolved, &weights, &device)?;
+        let mut optimizer = Optimizer::new(&config.train.optimizer, &network);
+        let mut progress = Progress::default();
+        let mut best_weights = None;
+        if let Some(checkpoint) = checkpoint {
+            optimizer.restore(&network, &checkpoint.optimizer, checkpoint.progress.updates)?;
+            progress = checkpoint.progress;
+            if let (Some(run), Some(_)) = (run, progress.best) {
+                best_weights = Some(Checkpoint::load(&run.best_checkpoint(), &identity)?.weights);
+            }
+        }
+        let events = match run {
+            Some(run) => {
+                fs_err::create_dir_all(run.path().join("checkpoints"))?;
+                history::keep_until(&run.metrics(), progress.epoch)?;
+                Some(EventWriter::create(run.path())?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            class_weights: match config.train.class_weights {
+                ClassWeights::None => vec![1.0; labels.len()],
+                ClassWeights::Balanced => class_weights(&data.dataset.class_counts(data.train)),
+            },
+            config,
+            data,
+            run,
+            identity,
+            network,
+            optimizer,
+            progress,
+            best_weights,
+            events,
+            saved: Instant::now(),
+        })
+    }
+
+    fn run(&mut self, observer: &mut dyn Observer) -> Result<Ended, FitError> {
+        let patience = self.config.train.early_stopping.patience;
+        while self.progress.epoch < self.config.train.epochs {
+            let idle = self.progress.epoch - self.progress.best.map_or(self.progress.epoch, |best| best.epoch);
+            if patience > 0 && idle >= patience {
+                return Ok(Ended::StoppedEarly);
+            }
+            if !self.train_epoch(observer)? {
+                self.save_last()?;
+                return Ok(Ended::Interrupted);
+            }
+            self.end_epoch(observer)?;
+        }
+        Ok(Ended::Finished)
+    }
+
+    /// Steps of one epoch from where it was left; `false` if the observer asked to stop.
+    fn train_epoch(&mut self, observer: &mut dyn Observer) -> Result<bool, FitError> {
+        let epoch = self.progress.epoch;
+        let batch_size = self.config.train.batch_size;
+        let steps = self.data.train.len().div_ceil(batch_size);
+        let class_weights = self.class_weights.clone();
+        let source = BatchSource {
+            dataset: self.data.dataset,
+            preprocessing: &self.config.preprocessing,
+            class_weights: &class_weights,
+            batch_size,
+        };
+        let order = epoch_order(self.data.train, self.config.seed, epoch);
+        std::thread::scope(|scope| {
+            let batches = source.stream(scope, order, self.progress.step);
+            let mut clock = Instant::now();
+            while self.progress.step < steps {
+                if observer.stop_requested() {
+                    return Ok(false);
+                }
+                let asked = Instant::now();
+                let batch = batches.recv().map_err(|_| FitError::Batches(epoch + 1))?;
+                self.progress.running.waited += asked.elapsed().as_secs_f64();
+                self.train_step(batch, steps)?;
+                self.progress.running.seconds += clock.elapsed().as_secs_f64();
+                clock = Instant::now();
+                let running = &self.progress.running;
+                observer.step(&StepReport {
+                    epoch: epoch + 1,
+                    epochs: self.config.train.epochs,
+                    step: self.progress.step,
+                    steps,
+                    loss: running.loss / running.seen as f64,
+                    accuracy: running.correct as f64 / running.seen as f64,
+                });
+                let interval = Duration::from_secs_f64(self.config.train.checkpoint_minutes * 60.0);
+                if !interval.is_zero() && self.saved.elapsed() >= interval {
+                    self.save_last()?;
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn train_step(&mut self, batch: Batch, steps: usize) -> Result<(), FitError> {
+        let epoch = self.progress.epoch;
+        let all_steps = (steps * self.config.train.epochs) as u64;
+        let rate = learning_rate(
+            &self.config.train.schedule,
+            self.config.train.optimizer.learning_rate(),
+            self.progress.updates,
+            all_steps,
+        );
+        let labels: Vec<usize> = batch.indices.iter().map(|&index| self.data.dataset.samples[index].label).collect();
+        let dropout_seed = derive_seed(self.config.seed, &[purpose::DROPOUT, self.progress.updates]);
+        let forward = self.network.forward(batch.pixels, batch.targets, batch.weights, dropout_seed);
+        let loss = values_of(forward.loss.clone().inner())[0];
+        if !loss.is_finite() {
+            return Err(FitError::NotFinite {
+                loss,
+                epoch: epoch + 1,
+                step: self.progress.step + 1,
+                learning_rate: rate,
+                batch: self.name_batch(&batch.indices),
+            });
+        }
+        let mut gradients = forward.loss.backward();
+        self.optimizer.update(&mut self.network, &mut gradients, rate);
+        let running = &mut self.progress.running;
+        running.loss += f64::from(loss) * labels.len() as f64;
+        running.correct += count_correct(&values_of(forward.probabilities), &labels);
+        running.seen += labels.len();
+        self.progress.step += 1;
+        self.progress.updates += 1;
+        Ok(())
+    }
+
+    fn name_batch(&self, indices: &[usize]) -> String {
+        let named = indices.iter().take(3).map(|&index| self.data.dataset.samples[index].origin.as_str());
+        named.collect::<Vec<_>>().join(", ")
+    }
+
+    fn end_epoch(&mut self, observer: &mut dyn Observer) -> Result<(), FitError> {
+        let started = Instant::now();
+        let validated = self.validate()?;
+        let running = std::mem::take(&mut self.progress.running);
+        let last_rate = learning_rate(
+            &self.config.train.schedule,
+            self.config.train.optimizer.learning_rate(),
+            self.progress.updates.saturating_sub(1),
+            (self.progress.step * self.config.train.epochs) as u64,
+        );
+        let RunningEpoch { loss, correct, seen, seconds, waited } = running;
+        let record = EpochRecord {
+            epoch: self.progress.epoch + 1,
+            loss: loss / seen as f64,
+            accuracy: correct as f64 / seen as f64,
+            val_loss: validated.map(|(loss, _)| loss),
+            val_accuracy: validated.map(|(_, accuracy)| accuracy),
+            learning_rate: last_rate,
+            images_per_second: seen as f64 / seconds.max(1e-9),
+            wait_share: (waited / seconds.max(1e-9)).min(1.0),
+            seconds: seconds + started.elapsed().as_secs_f64(),
+        };
+        self.progress.epoch += 1;
+        self.progress.step = 0;
+        self.progress.history.push(record.clone());
+        let best = best_epoch(&self.config.train, &self.progress.history);
+        let improved = best != self.progress.best;
+        self.progress.best = best;
+        if improved {
+            self.best_weights = Some(self.network.weights());
+        }
+        if let Some(run) = self.run {
+            if improved {
+                self.checkpoint().save(&run.best_checkpoint())?;
+            }
+            self.save_last()?;
+            history::append(&run.metrics(), &record)?;
+            self.write_events(&record)?;
+        }
+        observer.epoch(&record);
+        Ok(())
+    }
+
+    /// Loss (penalties included, class weights not) and accuracy on the validation part.
+    fn validate(&self) -> Result<Option<(f64, f64)>, FitError> {
+        if self.data.validation.is_empty() {
+            return Ok(None);
+        }
+        let weights = self.network.weights();
+        let resolved = self.network.resolved();
+        let plan = Plan::new(resolved, &weights)?;
+        let probabilities =
+            dataset_probabilities(&plan, &self.config.preprocessing, self.data.dataset, self.data.validation);
+        let classes = resolved.classes;
+        let labels: Vec<usize> =
+            self.data.validation.iter().map(|&index| self.data.dataset.samples[index].label).collect();
+        let entropy: f64 = probabilities
+            .chunks_exact(classes)
+            .zip(&labels)
+            .map(|(row, &label)| -f64::from(row[label].max(f32::MIN_POSITIVE)).ln())
+            .sum();
+        let loss = entropy / labels.len() as f64 + penalty(resolved, &weights)?;
+        Ok(Some((loss, count_correct(&probabilities, &labels) as f64 / labels.len() as f64)))
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            identity: self.identity.clone(),
+            progress: self.progress.clone(),
+            weights: self.network.weights(),
+            optimizer: self.optimizer.state(&self.network),
+        }
+    }
+
+    fn save_last(&mut self) -> Result<(), FitError> {
+        if let Some(run) = self.run {
+            self.checkpoint().save(&run.last_checkpoint())?;
+        }
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    fn write_events(&mut self, record: &EpochRecord) -> Result<(), FitError> {
+        let Some(events) = &mut self.events else { return Ok(()) };
+        let now = seconds_since_1970();
+        let values = [
+            ("loss/train", Some(record.loss)),
+            ("loss/validation", record.val_loss),
+            ("accuracy/train", Some(record.accuracy)),
+            ("accuracy/validation", record.val_accuracy),
+            ("learning_rate", Some(record.learning_rate)),
+            ("images_per_second", Some(record.images_per_second)),
+            ("wait_share", Some(record.wait_share)),
+        ];
+        for (tag, value) in values {
+            if let Some(value) = value {
+                events.scalar(tag, record.epoch as u64, value as f32, now)?;
+            }
+        }
+        Ok(events.flush()?)
+    }
+
+    fn finish(self, ended: Ended) -> Result<Fitted, FitError> {
+        let best = self.progress.best;
+        let (weights, epoch) = match (self.config.train.keep, self.best_weights, best) {
+            (Keep::Best, Some(weights), Some(best)) => (weights, best.epoch),
+            _ => (self.network.weights(), self.progress.epoch),
+        };
+        Ok(Fitted { ended, weights, epoch, history: self.progress.history, best })
+    }
+}
+
+/// `sum(l2 * sum(kernel^2))` over the layers.
+fn penalty(resolved: &ResolvedNetwork, weights: &Weights) -> Result<f64, WeightsError> {
+    let mut sum = 0.0;
+    for layer in &resolved.layers {
+        let l2 = match &layer.config {
+            LayerConfig::Conv(conv) => conv.l2,
+            LayerConfig::Dense(dense) => dense.l2,
+            _ => 0.0,
+        };
+        if l2 > 0.0 {
+            sum += l2 * vultus_kernels::optimizer::squared_sum(&weights.get(&layer.parameters[0].name)?.data);
+        }
+    }
+    Ok(sum)
+}
+
+/// The best epoch by the monitored value: each must beat the best before it by more than `min_delta`. `None` where
+/// nothing validated.
+pub fn best_epoch(config: &FitConfig, history: &[EpochRecord]) -> Option<BestEpoch> {
+    let mut best: Option<BestEpoch> = None;
+    for record in history {
+        let (value, sign) = match config.monitor {
+            Monitor::ValAccuracy => (record.val_accuracy, 1.0),
+            Monitor::ValLoss => (record.val_loss, -1.0),
+        };
+        let Some(value) = value else { continue };
+        if best.is_none_or(|best| sign * (value - best.value) > config.early_stopping.min_delta) {
+            best = Some(BestEpoch { epoch: record.epoch, value });
+        }
+    }
+    best
+}
+
+fn count_correct(probabilities: &[f32], labels: &[usize]) -> usize {
+    let classes = probabilities.len() / labels.len();
+    probabilities.par_chunks_exact(classes).zip(labels).filter(|(row, label)| highest(row) == **label).count()
+}

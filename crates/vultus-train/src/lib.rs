@@ -1,0 +1,30 @@
+//! From data sets to bundles.
+
+pub mod assess;
+pub mod audit;
+pub mod batches;
+pub mod checkpoint;
+pub mod clean;
+pub mod config;
+pub mod convert;
+pub mod dataset;
+pub mod device;
+pub mod environment;
+pub mod evaluate;
+pub mod figure;
+pub mod fit;
+pub mod history;
+pub mod model;
+pub mod operations;
+pub mod optimizer;
+pub mod prepare;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod search;
+pub mod seed;
+pub mod source;
+pub mod split;
+pub mod statistics;
+pub mod tensorboard;
+pub mod train;

@@ -1,0 +1,246 @@
+//! The trainable network, built from a [`NetworkConfig`](vultus::network::NetworkConfig).
+//!
+//! In: batches of pixels. Out: logits with the autodiff graph behind them, and after the update new parameters. Every
+//! parameter is a flat tensor whose shape is in its [`ParameterSpec`]; all arithmetic goes through [`Operations`].
+//! Inference, validation included, is [`vultus::plan::Plan`]'s work: there is one way to run a finished network.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use vultus::network::{FeatureShape, LayerConfig, ParameterRole, ParameterSpec, ResolvedLayer, ResolvedNetwork};
+use vultus::weights::{WeightTensor, Weights};
+
+use crate::device::operations_of;
+use crate::operations::{ChannelShape, ConvolutionShape, DenseShape, Operations, Pooling, PoolingShape};
+use crate::seed::derive_seed;
+
+/// A network that is being trained.
+#[derive(Debug)]
+pub struct Network {
+    resolved: ResolvedNetwork,
+    operations: Operations,
+    device: Device,
+    /// Parallel to `resolved.parameters()`. Trainable ones are leaves of the graph; running statistics are not in it.
+    parameters: Vec<Tensor<1>>,
+    specs: Vec<ParameterSpec>,
+}
+
+/// What one training step showed.
+#[derive(Debug)]
+pub struct Forward {
+    /// The loss that is minimised, `[1]`: weighted cross-entropy plus penalties.
+    pub loss: Tensor<1>,
+    /// `[batch, classes]`, outside the graph.
+    pub probabilities: Tensor<2>,
+}
+
+/// Weights for a fresh network: Glorot uniform kernels (Glorot & Bengio 2010, equation 16), zero biases, batch norms
+/// that do nothing. Each tensor has its own generator, so that adding a layer leaves the others as they were.
+pub fn initial_weights(network: &ResolvedNetwork, seed: u64) -> Weights {
+    let mut weights = Weights::default();
+    for (index, spec) in network.parameters().enumerate() {
+        let data = match spec.role {
+            ParameterRole::Kernel { fan_in, fan_out } => {
+                let limit = (6.0 / (fan_in + fan_out) as f32).sqrt();
+                let mut generator = ChaCha8Rng::seed_from_u64(derive_seed(seed, &[index as u64]));
+                (0..spec.len()).map(|_| generator.random_range(-limit..limit)).collect()
+            }
+            ParameterRole::Gamma | ParameterRole::RunningVariance => vec![1.0; spec.len()],
+            ParameterRole::Bias | ParameterRole::Beta | ParameterRole::RunningMean => vec![0.0; spec.len()],
+        };
+        weights.insert(spec.name.clone(), WeightTensor { shape: spec.shape.clone(), data });
+    }
+    weights
+}
+
+impl Network {
+    /// Puts `weights` on `device`.
+    ///
+    /// # Errors
+    /// Weights that do not fit the network name the tensor.
+    pub fn new(
+        resolved: ResolvedNetwork,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, vultus::weights::WeightsError> {
+        weights.check(&resolved)?;
+        let device = device.clone().autodiff();
+        let specs: Vec<ParameterSpec> = resolved.parameters().cloned().collect();
+        let mut parameters = Vec::with_capacity(specs.len());
+        for spec in &specs {
+            let data = weights.get(&spec.name)?.data.clone();
+            parameters.push(leaf(spec, flat(data, &device.clone().inner())));
+        }
+        Ok(Self { operations: operations_of(&device), resolved, device, parameters, specs })
+    }
+
+    /// The shapes it was built from.
+    pub fn resolved(&self) -> &ResolvedNetwork {
+        &self.resolved
+    }
+
+    /// Which arithmetic it uses.
+    pub fn operations(&self) -> Operations {
+        self.operations
+    }
+
+    /// The device of its parameters, inside the graph.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Description of every parameter, in order.
+    pub fn specs(&self) -> &[ParameterSpec] {
+        &self.specs
+    }
+
+    /// The parameter at `index`; a leaf of the graph if it is trainable.
+    pub fn parameter(&self, index: usize) -> &Tensor<1> {
+        &self.parameters[index]
+    }
+
+    /// Replaces the parameter at `index` by what `change` makes of its value. The value is handed over unshared, so that
+    /// it can be changed in place.
+    pub fn update(&mut self, index: usize, change: impl FnOnce(Tensor<1>) -> Tensor<1>) {
+        let placeholder = Tensor::zeros([1], &self.device.clone().inner());
+        let value = std::mem::replace(&mut self.parameters[index], placeholder).inner();
+        self.parameters[index] = leaf(&self.specs[index], change(value));
+    }
+
+    /// Copies all weights out.
+    pub fn weights(&self) -> Weights {
+        let mut weights = Weights::default();
+        for (spec, parameter) in self.specs.iter().zip(&self.parameters) {
+            let data = values_of(parameter.clone().inner());
+            weights.insert(spec.name.clone(), WeightTensor { shape: spec.shape.clone(), data });
+        }
+        weights
+    }
+
+    /// Training pass: batch statistics, dropout, loss. Moves the running statistics of the batch norms.
+    ///
+    /// `pixels` `[batch * height * width]`, `targets` `[batch * classes]` (probabilities), `sample_weights` `[batch]`.
+    /// `dropout_seed` decides every mask.
+    pub fn forward(
+        &mut self,
+        pixels: Vec<f32>,
+        targets: Vec<f32>,
+        sample_weights: Vec<f32>,
+        dropout_seed: u64,
+    ) -> Forward {
+        let batch = sample_weights.len();
+        let classes = self.resolved.classes;
+        let mut x = self.constant(pixels, batch, self.resolved.input.len());
+        let mut penalty: Option<Tensor<1>> = None;
+        let layers = self.resolved.layers.clone();
+        let mut first = 0;
+        for (index, layer) in layers.iter().enumerate() {
+            x = self.forward_layer(layer, first, x, batch, derive_seed(dropout_seed, &[index as u64]));
+            let l2 = match &layer.config {
+                LayerConfig::Conv(conv) => conv.l2,
+                LayerConfig::Dense(dense) => dense.l2,
+                _ => 0.0,
+            };
+            if l2 > 0.0 {
+                let term = self.operations.squared_sum(self.parameters[first].clone()) * l2;
+                penalty = Some(match penalty {
+                    Some(sum) => sum + term,
+                    None => term,
+                });
+            }
+            first += layer.parameters.len();
+        }
+        let targets = self.constant(targets, batch, classes);
+        let weights = Tensor::<1>::from_data(TensorData::new(sample_weights, [batch]), &self.device);
+        let (loss, probabilities) = self.operations.cross_entropy(x, targets, weights, classes);
+        let loss = match penalty {
+            Some(penalty) => loss + penalty,
+            None => loss,
+        };
+        Forward { loss, probabilities: probabilities.inner() }
+    }
+
+    fn forward_layer(
+        &mut self,
+        layer: &ResolvedLayer,
+        first: usize,
+        x: Tensor<2>,
+        batch: usize,
+        dropout_key: u64,
+    ) -> Tensor<2> {
+        let operations = self.operations;
+        let parameter = |offset: usize| self.parameters[first + offset].clone();
+        match &layer.config {
+            LayerConfig::Conv(conv) => {
+                let (channels, height, width) = planes(layer.input);
+                let shape = ConvolutionShape {
+                    batch,
+                    in_channels: channels,
+                    in_height: height,
+                    in_width: width,
+                    out_channels: conv.filters,
+                    kernel_height: conv.kernel,
+                    kernel_width: conv.kernel,
+                    stride: conv.stride,
+                    padding: conv.padding_size(),
+                };
+                operations.convolution(x, parameter(0), parameter(1), shape, conv.activation)
+            }
+            LayerConfig::Dense(dense) => {
+                let shape = DenseShape { batch, inputs: layer.input.len(), outputs: dense.units };
+                operations.dense(x, parameter(0), parameter(1), shape, dense.activation)
+            }
+            LayerConfig::BatchNorm(norm) => {
+                let shape = ChannelShape { batch, channels: layer.input.channels(), spatial: layer.input.spatial() };
+                let (y, mean, variance) =
+                    operations.batch_norm_training(x, parameter(0), parameter(1), shape, norm.epsilon as f32);
+                let kept = norm.momentum as f32;
+                for (offset, statistic) in [(2, mean), (3, variance)] {
+                    let moved = statistic.inner() * (1.0 - kept);
+                    self.update(first + offset, |running| running * kept + moved);
+                }
+                y
+            }
+            LayerConfig::MaxPool(pool) => operations.pool(x, Pooling::Max, pooling(layer.input, pool.size, batch)),
+            LayerConfig::AveragePool(pool) => {
+                operations.pool(x, Pooling::Average, pooling(layer.input, pool.size, batch))
+            }
+            LayerConfig::Dropout(dropout) if dropout.rate > 0.0 => {
+                operations.dropout(x, dropout.rate as f32, dropout_key)
+            }
+            LayerConfig::Dropout(_) | LayerConfig::Flatten(_) => x,
+            LayerConfig::Activation(activation) => operations.activation(x, activation.function),
+        }
+    }
+
+    fn constant(&self, values: Vec<f32>, rows: usize, columns: usize) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(values, [rows, columns]), &self.device)
+    }
+}
+
+/// Copies a tensor's values to the host.
+pub fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.try_into_vec_as::<f32>().expect("parameters and outputs are f32 values")
+}
+
+/// Moves values to a device.
+pub fn flat(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let len = values.len();
+    Tensor::from_data(TensorData::new(values, [len]), device)
+}
+
+fn leaf(spec: &ParameterSpec, value: Tensor<1>) -> Tensor<1> {
+    if spec.is_trainable() { value.autodiff().require_grad() } else { value }
+}
+
+fn planes(shape: FeatureShape) -> (usize, usize, usize) {
+    match shape {
+        FeatureShape::Planes { channels, height, width } => (channels, height, width),
+        FeatureShape::Flat { features } => (features, 1, 1),
+    }
+}
+
+fn pooling(input: FeatureShape, size: usize, batch: usize) -> PoolingShape {
+    let (channels, in_height, in_width) = planes(input);
+    PoolingShape { planes: batch * channels, in_height, in_width, size, stride: size }
+}

@@ -1,0 +1,235 @@
+//! The one place where the trainable network reaches arithmetic.
+//!
+//! In: Burn tensors. Out: Burn tensors that are part of the autodiff graph. Activations are `[batch, values]` (planes
+//! row by row, channel after channel), parameters are flat `[values]`; their geometry is passed beside them, so no
+//! operation ever copies for a change of layout. On the `flex` device every operation is one of
+//! [`vultus_kernels`] with a hand-written backward pass ([`extension`]); on any other device the same functions are
+//! compositions of Burn's own operations ([`stock`]).
+
+mod extension;
+mod stock;
+
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+pub use vultus_kernels::activation::Activation;
+pub use vultus_kernels::convolution::ConvolutionShape;
+pub use vultus_kernels::optimizer::{AdamUpdate, SgdUpdate};
+pub use vultus_kernels::pooling::PoolingShape;
+
+use self::extension::{Layers, Updates};
+
+/// Which arithmetic the operations use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operations {
+    /// Our kernels; the tensors must be on the `flex` device.
+    Kernels,
+    /// Burn's own operations, for any device.
+    Stock,
+}
+
+/// Which kind of window a pooling layer uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The largest value.
+    Max,
+    /// The mean.
+    Average,
+}
+
+/// Planes that a batch norm treats alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelShape {
+    /// Samples.
+    pub batch: usize,
+    /// Channels, each with its own statistics.
+    pub channels: usize,
+    /// Values of one channel of one sample.
+    pub spatial: usize,
+}
+
+/// Geometry of a dense layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DenseShape {
+    /// Samples.
+    pub batch: usize,
+    /// Features going in.
+    pub inputs: usize,
+    /// Units.
+    pub outputs: usize,
+}
+
+impl Operations {
+    /// Convolution with bias and activation (the report's section 2, equations 1 to 4).
+    ///
+    /// `x` `[batch, in_channels * in_height * in_width]`, `weight` `[out * in * kernel_height * kernel_width]`, `bias`
+    /// `[out]`; gives `[batch, out * out_height * out_width]`.
+    pub fn convolution(
+        self,
+        x: Tensor<2>,
+        weight: Tensor<1>,
+        bias: Tensor<1>,
+        shape: ConvolutionShape,
+        activation: Activation,
+    ) -> Tensor<2> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::convolution(
+                x.into_dispatch(),
+                weight.into_dispatch(),
+                bias.into_dispatch(),
+                shape,
+                activation,
+            )),
+            Self::Stock => stock::convolution(x, weight, bias, shape, activation),
+        }
+    }
+
+    /// Fully connected layer with bias and activation: `x` `[batch, inputs]`, `weight` `[inputs * outputs]` (row-major
+    /// `[inputs, outputs]`), `bias` `[outputs]`; gives `[batch, outputs]`.
+    pub fn dense(
+        self,
+        x: Tensor<2>,
+        weight: Tensor<1>,
+        bias: Tensor<1>,
+        shape: DenseShape,
+        activation: Activation,
+    ) -> Tensor<2> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::dense(
+                x.into_dispatch(),
+                weight.into_dispatch(),
+                bias.into_dispatch(),
+                shape,
+                activation,
+            )),
+            Self::Stock => stock::dense(x, weight, bias, shape, activation),
+        }
+    }
+
+    /// Batch normalisation with the statistics of this batch. Gives the output, the mean and the biased variance, both
+    /// `[channels]`; no gradient flows through the last two.
+    pub fn batch_norm_training(
+        self,
+        x: Tensor<2>,
+        gamma: Tensor<1>,
+        beta: Tensor<1>,
+        shape: ChannelShape,
+        epsilon: f32,
+    ) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
+        match self {
+            Self::Kernels => {
+                let (y, mean, variance) = Dispatch::batch_norm_training(
+                    x.into_dispatch(),
+                    gamma.into_dispatch(),
+                    beta.into_dispatch(),
+                    shape,
+                    epsilon,
+                );
+                (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
+            }
+            Self::Stock => stock::batch_norm_training(x, gamma, beta, shape, epsilon),
+        }
+    }
+
+    /// Pooling over windows that stay inside the plane; `x` `[batch, channels * height * width]`.
+    pub fn pool(self, x: Tensor<2>, pooling: Pooling, shape: PoolingShape) -> Tensor<2> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::pool(x.into_dispatch(), pooling, shape)),
+            Self::Stock => stock::pool(x, pooling, shape),
+        }
+    }
+
+    /// Dropout whose mask is a function of `key` and the position alone; survivors are scaled by `1 / (1 - rate)`.
+    pub fn dropout(self, x: Tensor<2>, rate: f32, key: u64) -> Tensor<2> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::dropout(x.into_dispatch(), rate, key)),
+            Self::Stock => stock::dropout(x, rate, key),
+        }
+    }
+
+    /// An activation on its own.
+    pub fn activation(self, x: Tensor<2>, activation: Activation) -> Tensor<2> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::activation(x.into_dispatch(), activation)),
+            Self::Stock => stock::activation(x, activation),
+        }
+    }
+
+    /// Softmax and categorical cross-entropy, `sum_i w_i * (-sum_c t_ic log p_ic) / batch`.
+    ///
+    /// `logits` and `targets` `[batch, classes]`, `weights` `[batch]`. Gives the loss `[1]` and the probabilities
+    /// `[batch, classes]`; no gradient flows through the latter.
+    pub fn cross_entropy(
+        self,
+        logits: Tensor<2>,
+        targets: Tensor<2>,
+        weights: Tensor<1>,
+        classes: usize,
+    ) -> (Tensor<1>, Tensor<2>) {
+        match self {
+            Self::Kernels => {
+                let (loss, probabilities) = Dispatch::cross_entropy(
+                    logits.into_dispatch(),
+                    targets.into_dispatch(),
+                    weights.into_dispatch(),
+                    classes,
+                );
+                (Tensor::from_dispatch(loss), Tensor::from_dispatch(probabilities))
+            }
+            Self::Stock => stock::cross_entropy(logits, targets, weights),
+        }
+    }
+
+    /// `sum(x^2)` as `[1]`, the L2 penalty before its factor.
+    pub fn squared_sum(self, x: Tensor<1>) -> Tensor<1> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::squared_sum(x.into_dispatch())),
+            Self::Stock => x.powi_scalar(2).sum(),
+        }
+    }
+
+    /// One Adam update; see [`AdamUpdate`]. Gives the parameter and both moments.
+    pub fn adam(
+        self,
+        parameter: Tensor<1>,
+        gradient: Tensor<1>,
+        moments: [Tensor<1>; 2],
+        update: AdamUpdate,
+    ) -> (Tensor<1>, [Tensor<1>; 2]) {
+        let [first, second] = moments;
+        match self {
+            Self::Kernels => {
+                let (parameter, first, second) = Dispatch::adam(
+                    parameter.into_dispatch(),
+                    gradient.into_dispatch(),
+                    first.into_dispatch(),
+                    second.into_dispatch(),
+                    update,
+                );
+                (Tensor::from_dispatch(parameter), [Tensor::from_dispatch(first), Tensor::from_dispatch(second)])
+            }
+            Self::Stock => stock::adam(parameter, gradient, first, second, update),
+        }
+    }
+
+    /// One update of SGD with momentum; see [`SgdUpdate`]. Gives the parameter and the velocity.
+    pub fn sgd(
+        self,
+        parameter: Tensor<1>,
+        gradient: Tensor<1>,
+        velocity: Tensor<1>,
+        update: SgdUpdate,
+    ) -> (Tensor<1>, Tensor<1>) {
+        match self {
+            Self::Kernels => {
+                let (parameter, velocity) = Dispatch::sgd(
+                    parameter.into_dispatch(),
+                    gradient.into_dispatch(),
+                    velocity.into_dispatch(),
+                    update,
+                );
+                (Tensor::from_dispatch(parameter), Tensor::from_dispatch(velocity))
+            }
+            Self::Stock => stock::sgd(parameter, gradient, velocity, update),
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! Our kernels as operations of Burn's `flex` backend, with hand-written backward passes.
+//!
+//! [`Layers`] holds what can be differentiated: its implementation for [`Flex`] calls the forward kernel, the one for
+//! [`Autodiff`] also records which backward kernel to call. [`Backwards`] holds those; Burn never dispatches it.
+//! [`Updates`] holds the optimisers, which run outside the graph.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::backend::autodiff::Autodiff;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Flex, backend_extension};
+use burn::tensor::{Bytes, DType, Shape};
+use vultus_kernels::{batch_norm, convolution, dense, dropout, optimizer, pooling, softmax};
+
+use super::{Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate};
+
+/// Operations with a forward pass; the arguments are those of [`super::Operations`].
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait Layers: Backend {
+    fn convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: ConvolutionShape,
+        activation: Activation,
+    ) -> FloatTensor<Self>;
+
+    fn dense(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: DenseShape,
+        activation: Activation,
+    ) -> FloatTensor<Self>;
+
+    fn batch_norm_training(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        shape: ChannelShape,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    fn pool(x: FloatTensor<Self>, pooling: Pooling, shape: PoolingShape) -> FloatTensor<Self>;
+
+    fn dropout(x: FloatTensor<Self>, rate: f32, key: u64) -> FloatTensor<Self>;
+
+    fn activation(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
+
+    fn cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        classes: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    fn squared_sum(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// Optimiser updates, in place where the tensors are not shared.
+#[backend_extension(Flex)]
+pub(crate) trait Updates: Backend {
+    fn adam(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first_moment: FloatTensor<Self>,
+        second_moment: FloatTensor<Self>,
+        update: AdamUpdate,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    fn sgd(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        velocity: FloatTensor<Self>,
+        update: SgdUpdate,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Position of the winner inside each window of a max pooling; empty for average pooling.
+type Winners = Arc<Vec<u8>>;
+
+/// Gradients of the kernel or the input, the weight and the bias; `None` for an input that needs none.
+type LayerGradients<B> = [Option<FloatTensor<B>>; 3];
+
+/// Backward kernels, called by what [`Autodiff`] records. `y` is the output of the forward pass, `dy` its gradient.
+trait Backwards: Layers {
+    fn convolution_backward(
+        saved: [FloatTensor<Self>; 3],
+        dy: FloatTensor<Self>,
+        shape: &ConvolutionShape,
+        activation: Activation,
+        wants_dx: bool,
+    ) -> LayerGradients<Self>;
+
+    fn dense_backward(
+        saved: [FloatTensor<Self>; 3],
+        dy: FloatTensor<Self>,
+        shape: &DenseShape,
+        activation: Activation,
+        wants_dx: bool,
+    ) -> LayerGradients<Self>;
+
+    fn batch_norm_backward(
+        saved: [FloatTensor<Self>; 4],
+        dy: FloatTensor<Self>,
+        shape: &ChannelShape,
+        epsilon: f32,
+    ) -> LayerGradients<Self>;
+
+    fn pool_recorded(x: FloatTensor<Self>, pooling: Pooling, shape: &PoolingShape) -> (FloatTensor<Self>, Winners);
+
+    fn pool_backward(
+        dy: FloatTensor<Self>,
+        winners: &Winners,
+        pooling: Pooling,
+        shape: &PoolingShape,
+    ) -> FloatTensor<Self>;
+
+    fn activation_backward(y: FloatTensor<Self>, dy: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self>;
+
+    fn cross_entropy_backward(
+        saved: [FloatTensor<Self>; 3],
+        dy: FloatTensor<Self>,
+        classes: usize,
+    ) -> FloatTensor<Self>;
+
+    fn squared_sum_backward(x: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+// ---- flex ------------------------------------------------------------------------------------------------------
+
+/// The values of a tensor whose layout [`contiguous`] has made plain.
+fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice::<f32>().expect("operations run on contiguous f32 tensors")
+}
+
+fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), DType::F32)
+}
+
+fn dims2(tensor: &FlexTensor) -> [usize; 2] {
+    tensor.layout().shape().dims::<2>()
+}
+
+impl Layers for Flex {
+    fn convolution(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        shape: ConvolutionShape,
+        activation: Activation,
+    ) -> FlexTensor {
+        let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
+        let mut y = vec![0.0; shape.output_len()];
+        convolution::forward(&shape, values(&x), values(&weight), values(&bias), activation, &mut y);
+        let width = y.len() / shape.batch;
+        tensor(y, [shape.batch, width])
+    }
+
+    fn dense(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        shape: DenseShape,
+        activation: Activation,
+    ) -> FlexTensor {
+        let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
+        let DenseShape { batch, inputs, outputs } = shape;
+        let mut y = vec![0.0; batch * outputs];
+        dense::forward(batch, inputs, outputs, values(&x), values(&weight), values(&bias), activation, &mut y);
+        tensor(y, [batch, outputs])
+    }
+
+    fn batch_norm_training(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        shape: ChannelShape,
+        epsilon: f32,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
+        let ChannelShape { batch, channels, spatial } = shape;
+        let mut y = vec![0.0; batch * channels * spatial];
+        let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
+        batch_norm::forward_training(
+            batch,
+            channels,
+            spatial,
+            values(&x),
+            values(&gamma),
+            values(&beta),
+            epsilon,
+            &mut y,
+            &mut mean,
+            &mut variance,
+        );
+        (tensor(y, [batch, channels * spatial]), tensor(mean, [channels]), tensor(variance, [channels]))
+    }
+
+    fn pool(x: FlexTensor, pooling: Pooling, shape: PoolingShape) -> FlexTensor {
+        Self::pool_recorded(x, pooling, &shape).0
+    }
+
+    fn dropout(x: FlexTensor, rate: f32, key: u64) -> FlexTensor {
+        let mut x = contiguous(x);
+        dropout::apply(rate, key, x.storage_mut());
+        x
+    }
+
+    fn activation(x: FlexTensor, activation: Activation) -> FlexTensor {
+        let mut x = contiguous(x);
+        activation.forward(x.storage_mut());
+        x
+    }
+
+    fn cross_entropy(
+        logits: FlexTensor,
+        targets: FlexTensor,
+        weights: FlexTensor,
+        classes: usize,
+    ) -> (FlexTensor, FlexTensor) {
+        let (logits, targets, weights) = (contiguous(logits), contiguous(targets), contiguous(weights));
+        let [batch, _] = dims2(&logits);
+        let mut probabilities = vec![0.0; batch * classes];
+        let loss = softmax::cross_entropy_forward(
+            classes,
+            values(&logits),
+            values(&targets),
+            values(&weights),
+            &mut probabilities,
+        );
+        (tensor(vec![loss], [1]), tensor(probabilities, [batch, classes]))
+    }
+
+    fn squared_sum(x: FlexTensor) -> FlexTensor {
+        let x = contiguous(x);
+        tensor(vec![optimizer::squared_sum(values(&x)) as f32], [1])
+    }
+}
+
+impl Updates for Flex {
+    fn adam(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        first_moment: FlexTensor,
+        second_moment: FlexTensor,
+        update: AdamUpdate,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let gradient = contiguous(gradient);
+        let (mut parameter, mut first, mut second) =
+            (contiguous(parameter), contiguous(first_moment), contiguous(second_moment));
+        optimizer::adam(&update, parameter.storage_mut(), values(&gradient), first.storage_mut(), second.storage_mut());
+        (parameter, first, second)
+    }
+
+    fn sgd(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        velocity: FlexTensor,
+        update: SgdUpdate,
+    ) -> (FlexTensor, FlexTensor) {
+        let (gradient, mut parameter, mut velocity) =
+            (contiguous(gradient), contiguous(parameter), contiguous(velocity));
+        optimizer::sgd(&update, parameter.storage_mut(), values(&gradient), velocity.storage_mut());
+        (parameter, velocity)
+    }
+}
+
+impl Backwards for Flex {
+    fn convolution_backward(
+        [x, weight, y]: [FlexTensor; 3],
+        dy: FlexTensor,
+        shape: &ConvolutionShape,
+        activation: Activation,
+        wants_dx: bool,
+    ) -> LayerGradients<Self> {
+        let dy = contiguous(dy);
+        let mut dx = wants_dx.then(|| vec![0.0; shape.input_len()]);
+        let (mut dweight, mut dbias) = (vec![0.0; shape.weight_len()], vec![0.0; shape.out_channels]);
+        convolution::backward(
+            shape,
+            values(&x),
+            values(&weight),
+            values(&y),
+            values(&dy),
+            activation,
+            dx.as_deref_mut(),
+            &mut dweight,
+            &mut dbias,
+        );
+        let width = shape.input_len() / shape.batch;
+        let (kernel, bias) = (dweight.len(), dbias.len());
+        [dx.map(|dx| tensor(dx, [shape.batch, width])), Some(tensor(dweight, [kernel])), Some(tensor(dbias, [bias]))]
+    }
+
+    fn dense_backward(
+        [x, weight, y]: [FlexTensor; 3],
+        dy: FlexTensor,
+        shape: &DenseShape,
+        activation: Activation,
+        wants_dx: bool,
+    ) -> LayerGradients<Self> {
+        let dy = contiguous(dy);
+        let DenseShape { batch, inputs, outputs } = *shape;
+        let mut dx = wants_dx.then(|| vec![0.0; batch * inputs]);
+        let (mut dweight, mut dbias) = (vec![0.0; inputs * outputs], vec![0.0; outputs]);
+        dense::backward(
+            batch,
+            inputs,
+            outputs,
+            values(&x),
+            values(&weight),
+            values(&y),
+            values(&dy),
+            activation,
+            dx.as_deref_mut(),
+            &mut dweight,
+            &mut dbias,
+        );
+        [
+            dx.map(|dx| tensor(dx, [batch, inputs])),
+            Some(tensor(dweight, [inputs * outputs])),
+            Some(tensor(dbias, [outputs])),
+        ]
+    }
+
+    fn batch_norm_backward(
+        [x, gamma, mean, variance]: [FlexTensor; 4],
+        dy: FlexTensor,
+        shape: &ChannelShape,
+        epsilon: f32,
+    ) -> LayerGradients<Self> {
+        let dy = contiguous(dy);
+        let ChannelShape { batch, channels, spatial } = *shape;
+        let mut dx = vec![0.0; batch * channels * spatial];
+        let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);
+        batch_norm::backward(
+            batch,
+            channels,
+            spatial,
+            values(&x),
+            values(&gamma),
+            values(&mean),
+            values(&variance),
+            epsilon,
+            values(&dy),
+            &mut dx,
+            &mut dgamma,
+            &mut dbeta,
+        );
+        [
+            Some(tensor(dx, [batch, channels * spatial])),
+            Some(tensor(dgamma, [channels])),
+            Some(tensor(dbeta, [channels])),
+        ]
+    }
+
+    fn pool_recorded(x: FlexTensor, pooling: Pooling, shape: &PoolingShape) -> (FlexTensor, Winners) {
+        let x = contiguous(x);
+        let [batch, _] = dims2(&x);
+        let mut y = vec![0.0; shape.output_len()];
+        let mut winners = Vec::new();
+        match pooling {
+            Pooling::Max => {
+                winners.resize(y.len(), 0);
+                pooling::max_forward(shape, values(&x), &mut y, &mut winners);
+            }
+            Pooling::Average => pooling::average_forward(shape, values(&x), &mut y),
+        }
+        let width = y.len() / batch;
+        (tensor(y, [batch, width]), Arc::new(winners))
+    }
+
+    fn pool_backward(dy: FlexTensor, winners: &Winners, pooling: Pooling, shape: &PoolingShape) -> FlexTensor {
+        let dy = contiguous(dy);
+        let [batch, _] = dims2(&dy);
+        let mut dx = vec![0.0; shape.input_len()];
+        match pooling {
+            Pooling::Max => pooling::max_backward(shape, values(&dy), winners, &mut dx),
+            Pooling::Average => pooling::average_backward(shape, values(&dy), &mut dx),
+        }
+        let width = dx.len() / batch;
+        tensor(dx, [batch, width])
+    }
+
+    fn activation_backward(y: FlexTensor, dy: FlexTensor, activation: Activation) -> FlexTensor {
+        let (y, mut dy) = (contiguous(y), contiguous(dy));
+        activation.backward(values(&y), dy.storage_mut());
+        dy
+    }
+
+    fn cross_entropy_backward(
+        [probabilities, targets, weights]: [FlexTensor; 3],
+        dy: FlexTensor,
+        classes: usize,
+    ) -> FlexTensor {
+        let (targets, weights, dy) = (contiguous(targets), contiguous(weights), contiguous(dy));
+        let [batch, _] = dims2(&probabilities);
+        let mut dlogits = vec![0.0; batch * classes];
+        let scale = values(&dy)[0];
+        softmax::cross_entropy_backward(
+            classes,
+            values(&probabilities),
+            values(&targets),
+            values(&weights),
+            scale,
+            &mut dlogits,
+        );
+        tensor(dlogits, [batch, classes])
+    }
+
+    fn squared_sum_backward(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
+        let (x, dy) = (contiguous(x), contiguous(dy));
+        let factor = 2.0 * values(&dy)[0];
+        let dx: Vec<f32> = values(&x).iter().map(|value| factor * value).collect();
+        let len = dx.len();
+        tensor(dx, [len])
+    }
+}
+
+// ---- autodiff --------------------------------------------------------------------------------------------------
+
+type BackwardPass<B, const N: usize> = dyn Fn(FloatTensor<B>, [bool; N]) -> [Option<FloatTensor<B>>; N] + Send + Sync;
+
+/// What a recorded operation keeps until its backward pass: a closure over the saved tensors.
+struct Saved<B: Backend, const N: usize>(Arc<BackwardPass<B, N>>);
+
+impl<B: Backend, const N: usize> Clone for Saved<B, N> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B: Backend, const N: usize> fmt::Debug for Saved<B, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Saved")
+    }
+}
+
+/// An operation whose backward pass is the closure it saved.
+#[derive(Debug)]
+struct HandWritten;
+
+impl<B: Backend, const N: usize> Backward<B, N> for HandWritten {
+    type State = Saved<B, N>;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let gradients = (ops.state.0)(dy, wanted);
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+/// Puts `y` into the graph as a function of `parents`.
+fn record<B: Backend, C: CheckpointStrategy, const N: usize>(
+    parents: [NodeGuard; N],
+    y: FloatTensor<B>,
+    backward: impl Fn(FloatTensor<B>, [bool; N]) -> [Option<FloatTensor<B>>; N] + Send + Sync + 'static,
+) -> FloatTensor<Autodiff<B, C>> {
+    match Backward::<B, N>::prepare::<C>(HandWritten, parents).compute_bound().stateful() {
+        OpsKind::Tracked(preparation) => preparation.finish(Saved(Arc::new(backward)), y),
+        OpsKind::UnTracked(preparation) => preparation.finish(y),
+    }
+}
+
+impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
+    fn convolution(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: ConvolutionShape,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        let ((x, x_node), (weight, weight_node), (bias, bias_node)) =
+            (x.into_parts(), weight.into_parts(), bias.into_parts());
+        let y = B::convolution(x.clone(), weight.clone(), bias, shape, activation);
+        record::<B, C, 3>([x_node, weight_node, bias_node], y.clone(), move |dy, [wants_dx, ..]| {
+            B::convolution_backward([x.clone(), weight.clone(), y.clone()], dy, &shape, activation, wants_dx)
+        })
+    }
+
+    fn dense(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        shape: DenseShape,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
+        let ((x, x_node), (weight, weight_node), (bias, bias_node)) =
+            (x.into_parts(), weight.into_parts(), bias.into_parts());
+        let y = B::dense(x.clone(), weight.clone(), bias, shape, activation);
+        record::<B, C, 3>([x_node, weight_node, bias_node], y.clone(), move |dy, [wants_dx, ..]| {
+            B::dense_backward([x.clone(), weight.clone(), y.clone()], dy, &shape, activation, wants_dx)
+        })
+    }
+
+    fn batch_norm_training(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        shape: ChannelShape,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let ((x, x_node), (gamma, gamma_node), (beta, beta_node)) =
+            (x.into_parts(), gamma.into_parts(), beta.into_parts());
+        let (y, mean, variance) = B::batch_norm_training(x.clone(), gamma.clone(), beta, shape, epsilon);
+        let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
+        let y = record::<B, C, 3>([x_node, gamma_node, beta_node], y, move |dy, _| {
+            let saved = [x.clone(), gamma.clone(), mean.clone(), variance.clone()];
+            B::batch_norm_backward(saved, dy, &shape, epsilon)
+        });
+        (y, constants.0, constants.1)
+    }
+
+    fn pool(x: FloatTensor<Self>, pooling: Pooling, shape: PoolingShape) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let (y, winners) = B::pool_recorded(x, pooling, &shape);
+        record::<B, C, 1>([x_node], y, move |dy, _| [Some(B::pool_backward(dy, &winners, pooling, &shape))])
+    }
+
+    fn dropout(x: FloatTensor<Self>, rate: f32, key: u64) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        record::<B, C, 1>([x_node], B::dropout(x, rate, key), move |dy, _| [Some(B::dropout(dy, rate, key))])
+    }
+
+    fn activation(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        let (x, x_node) = x.into_parts();
+        let y = B::activation(x, activation);
+        record::<B, C, 1>([x_node], y.clone(), move |dy, _| [Some(B::activation_backward(y.clone(), dy, activation))])
+    }
+
+    fn cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        classes: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (logits, node) = logits.into_parts();
+        let (targets, weights) = (targets.into_primitive(), weights.into_primitive());
+        let (loss, probabilities) = B::cross_entropy(logits, targets.clone(), weights.clone(), classes);
+        let constant = FloatTensor::<Self>::new(probabilities.clone());
+        let loss = record::<B, C, 1>([node], loss, move |dy, _| {
+            let saved = [probabilities.clone(), targets.clone(), weights.clone()];
+            [Some(B::cross_entropy_backward(saved, dy, classes))]
+        });
+        (loss, constant)
+    }
+
+    fn squared_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let y = B::squared_sum(x.clone());
+        record::<B, C, 1>([node], y, move |dy, _| [Some(B::squared_sum_backward(x.clone(), dy))])
+    }
+}

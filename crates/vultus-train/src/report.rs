@@ -1,0 +1,221 @@
+//! The report of a run: ONE self-contained HTML file, and its figures as files.
+//!
+//! In: everything a run directory holds, already read. Out: HTML with inline SVG, inline styles and pictures as `data:`
+//! URIs; no scripts, nothing loaded from anywhere; light and dark; fit to print. It computes no metric and reads no
+//! file.
+
+mod collect;
+mod page;
+
+pub use self::collect::write;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use vultus::network::{NetworkError, ResolvedNetwork};
+use vultus::persist::write_atomically;
+
+use crate::evaluate::Evaluation;
+use crate::evaluate::pictures::{Picture, PicturePair};
+use crate::figure::search::TrialSummary;
+use crate::figure::{self, FigureError, template};
+use crate::history::{EpochRecord, HistoryError};
+use crate::run::RunError;
+
+const TEMPLATE: &str = include_str!("../templates/report.html.jinja");
+
+/// All that a report tells.
+#[derive(Clone, Debug)]
+pub struct ReportInput {
+    /// Heading of the page.
+    pub title: String,
+    /// The command that made the run.
+    pub command: String,
+    /// The resolved configuration, as TOML.
+    pub config: String,
+    /// Version, git revision, seed, data hash, machine, start, seconds and the like, in the order shown.
+    pub environment: Map<String, Value>,
+    /// Names of the splits, in the order of [`ClassCounts::counts`].
+    pub splits: Vec<String>,
+    /// Table 1: one row a class.
+    pub class_counts: Vec<ClassCounts>,
+    /// Reasons for removing images, and how many each took.
+    pub cleaning: Vec<(String, usize)>,
+    /// The network, with its shapes and costs.
+    pub network: ResolvedNetwork,
+    /// Class names in index order.
+    pub labels: Vec<String>,
+    /// One record an epoch; empty for a bundle that came without its run.
+    pub history: Vec<EpochRecord>,
+    /// The epoch whose weights were kept.
+    pub selected_epoch: Option<usize>,
+    /// What selected it, as a sentence: `highest validation accuracy on 20 % of train`.
+    pub selection: String,
+    /// One evaluation a split.
+    pub evaluations: Vec<Evaluation>,
+    /// The search that led to the configuration, if there was one.
+    pub search: Option<Vec<TrialSummary>>,
+    /// The wrongly classified images with the highest scores.
+    pub mistakes: Vec<Picture>,
+    /// The pairs of classes confused most often.
+    pub pairs: Vec<PicturePair>,
+}
+
+/// Images of one class in every split.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassCounts {
+    /// Class name.
+    pub label: String,
+    /// One count a split, in the order of [`ReportInput::splits`].
+    pub counts: Vec<usize>,
+}
+
+/// A figure of the report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportFigure {
+    /// Name of its files, without the ending.
+    pub stem: String,
+    /// What it shows, in one line.
+    pub caption: String,
+    /// The drawing.
+    pub svg: String,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A figure failed.
+    #[error(transparent)]
+    Figure(#[from] FigureError),
+    /// The page did not render.
+    #[error("report page: {0}")]
+    Page(String),
+    /// A file could not be read or written; the system's message names it.
+    #[error("report: {0}")]
+    File(#[from] io::Error),
+    /// The run cannot be read.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The run's network cannot be read.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The run's history cannot be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A file of the run that is no JSON of the expected kind.
+    #[error("{path}: {message}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// All figures of a report, drawn once.
+struct Figures {
+    architecture: ReportFigure,
+    curves: Option<ReportFigure>,
+    search: Option<ReportFigure>,
+    /// Confusion matrix and reliability diagram of every evaluation.
+    evaluations: Vec<[ReportFigure; 2]>,
+}
+
+impl Figures {
+    fn draw(input: &ReportInput) -> Result<Self, FigureError> {
+        let curves = if input.history.is_empty() {
+            None
+        } else {
+            Some(ReportFigure {
+                stem: "figure-2-curves".to_owned(),
+                caption: "Figure 2. Loss and accuracy of training and validation.".to_owned(),
+                svg: figure::curves::draw(&input.history, input.selected_epoch)?,
+            })
+        };
+        let search = match input.search.as_deref() {
+            None | Some([]) => None,
+            Some(trials) => Some(ReportFigure {
+                stem: "search".to_owned(),
+                caption: "Search: mean and standard deviation over the folds, best setting first.".to_owned(),
+                svg: figure::search::draw(trials)?,
+            }),
+        };
+        Ok(Self {
+            architecture: ReportFigure {
+                stem: "figure-1-architecture".to_owned(),
+                caption: "Figure 1. The network: channels × height × width after every layer that changes them."
+                    .to_owned(),
+                svg: figure::architecture::draw(&input.network, &input.labels)?,
+            },
+            curves,
+            search,
+            evaluations: input.evaluations.iter().map(evaluation_figures).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn into_list(self) -> Vec<ReportFigure> {
+        let mut list = vec![self.architecture];
+        list.extend(self.curves);
+        list.extend(self.evaluations.into_iter().flatten());
+        list.extend(self.search);
+        list
+    }
+}
+
+fn evaluation_figures(evaluation: &Evaluation) -> Result<[ReportFigure; 2], FigureError> {
+    let split = &evaluation.split;
+    let name = split.replace(|character: char| !character.is_ascii_alphanumeric() && character != '_', "-");
+    Ok([
+        ReportFigure {
+            stem: format!("figure-3-confusion-{name}"),
+            caption: format!("Figure 3. Confusion matrix on {split}: shares of each true class, and counts."),
+            svg: figure::confusion::draw(evaluation)?,
+        },
+        ReportFigure {
+            stem: format!("reliability-{name}"),
+            caption: format!("Calibration on {split}: how often a score is right, and how the scores are spread."),
+            svg: figure::reliability::draw(evaluation)?,
+        },
+    ])
+}
+
+/// The figures of the report, for files of their own.
+///
+/// # Errors
+/// A figure that cannot be drawn.
+pub fn figures(input: &ReportInput) -> Result<Vec<ReportFigure>, ReportError> {
+    Ok(Figures::draw(input)?.into_list())
+}
+
+/// Renders the page.
+///
+/// # Errors
+/// A figure that cannot be drawn, or a template that does not fit its data.
+pub fn render(input: &ReportInput) -> Result<String, ReportError> {
+    page_of(input, &Figures::draw(input)?)
+}
+
+/// Writes `report.html` and `figures/*.svg` and `*.png` into `directory`, each file complete or absent, and returns the
+/// path of the page.
+///
+/// # Errors
+/// As [`render`], and failed writes.
+pub fn save(input: &ReportInput, directory: &Path) -> Result<PathBuf, ReportError> {
+    let figures = Figures::draw(input)?;
+    let html = page_of(input, &figures)?;
+    let figure_directory = directory.join("figures");
+    fs_err::create_dir_all(&figure_directory)?;
+    for drawn in figures.into_list() {
+        figure::save(&drawn.svg, &figure_directory, &drawn.stem)?;
+    }
+    let path = directory.join("report.html");
+    write_atomically(&path, |file| file.write_all(html.as_bytes()))?;
+    Ok(path)
+}
+
+fn page_of(input: &ReportInput, figures: &Figures) -> Result<String, ReportError> {
+    template::render("report.html", TEMPLATE, &page::Page::new(input, figures)).map_err(ReportError::Page)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! From the files of a run directory to its report.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::{ClassCounts, ReportError, ReportInput, save};
+use crate::config::TrainConfig;
+use crate::evaluate::Evaluation;
+use crate::evaluate::pictures::Pictures;
+use crate::history;
+use crate::run::{RunDirectory, metrics_path, read_json};
+use crate::search::TABLE;
+use crate::statistics::Statistics;
+use crate::train::{chosen_epoch, selection};
+
+/// Reads the run at `run` and writes its report and figures there; `with_pictures` decides whether the report shows
+/// images of the data. Returns the path of the page.
+///
+/// # Errors
+/// A file of the run that is missing or damaged, or a report that cannot be written.
+pub fn write(run: &Path, with_pictures: bool) -> Result<PathBuf, ReportError> {
+    save(&collect(run, with_pictures)?, run)
+}
+
+fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> {
+    let config = RunDirectory::config_of(run)?;
+    let environment: Map<String, Value> = read_json(&run.join("environment.json"))?;
+    let statistics: Statistics = read_json(&run.join("data.json"))?;
+    let history = if metrics_path(run).exists() { history::read(&metrics_path(run))? } else { Vec::new() };
+    let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
+    let (mut evaluations, mut pictures) = (Vec::new(), Pictures::default());
+    for directory in evaluation_directories(run)? {
+        evaluations.push(read_json::<Evaluation>(&directory.join("evaluation.json"))?);
+        if with_pictures && evaluations.len() == 1 {
+            pictures = Pictures::load(&directory)?;
+        }
+    }
+    let search = run.join(TABLE);
+    Ok(ReportInput {
+        title: title(&config, &statistics.labels),
+        command: environment.get("command").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        config: config.to_toml(),
+        environment: shown_environment(environment, &history),
+        splits: statistics.splits.iter().map(|split| split.split.clone()).collect(),
+        class_counts: statistics
+            .labels
+            .iter()
+            .enumerate()
+            .map(|(class, label)| ClassCounts {
+                label: label.clone(),
+                counts: statistics.splits.iter().map(|split| split.classes[class]).collect(),
+            })
+            .collect(),
+        cleaning: statistics
+            .removed
+            .iter()
+            .map(|removal| (removal.reason.name().replace('_', " "), removal.images))
+            .collect(),
+        network: config.network.resolve(height, width, statistics.labels.len())?,
+        labels: statistics.labels,
+        selected_epoch: chosen_epoch(&config, &history),
+        selection: selection(&config),
+        history,
+        evaluations,
+        search: if search.exists() { Some(read_json(&search)?) } else { None },
+        mistakes: pictures.mistakes,
+        pairs: pictures.pairs,
+    })
+}
+
+fn title(config: &TrainConfig, labels: &[String]) -> String {
+    let sources: Vec<&str> = config
+        .data
+        .sources
+        .iter()
+        .map(|source| Path::new(source).file_name().and_then(|name| name.to_str()).unwrap_or(source))
+        .collect();
+    format!("{} expressions, trained on {}", labels.len(), sources.join(" and "))
+}
+
+/// The environment with what only the history knows.
+fn shown_environment(mut environment: Map<String, Value>, history: &[history::EpochRecord]) -> Map<String, Value> {
+    let seconds: f64 = history.iter().map(|record| record.seconds).sum();
+    environment.remove("command");
+    environment.insert("training_seconds".to_owned(), json!(seconds.round()));
+    environment
+}
+
+/// Directories below `evaluation/` that hold one, `test` and `public_test` before others.
+fn evaluation_directories(run: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let parent = run.join("evaluation");
+    if !parent.exists() {
+        return Ok(Vec::new());
+    }
+    let mut directories = Vec::new();
+    for entry in fs_err::read_dir(parent)? {
+        let path = entry?.path();
+        if path.join("evaluation.json").exists() {
+            directories.push(path);
+        }
+    }
+    directories.sort_by_key(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        (!["test", "public_test"].contains(&name.as_str()), name)
+    });
+    Ok(directories)
+}

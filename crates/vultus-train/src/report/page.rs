@@ -1,0 +1,217 @@
+//! What the page's template shows: every number already written out, every figure and picture already text.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Figures, ReportFigure, ReportInput};
+use crate::evaluate::pictures::Picture;
+use crate::evaluate::Evaluation;
+use crate::figure::search::ranked;
+use crate::figure::{grouped, palette, themed};
+
+/// Colours of the figures on a dark page, in the order of [`palette::ALL`].
+const DARK: [&str; 9] =
+    ["#161b22", "#e6edf3", "#9aa5b1", "#39424d", "#1f2630", "#6cb0f2", "#f0944d", "#63c08b", "#b795e8"];
+
+/// Keeps a number and its unit on one line.
+const NO_BREAK: char = '\u{a0}';
+
+#[derive(Serialize)]
+pub(super) struct Page {
+    title: String,
+    command: String,
+    config: String,
+    light: Vec<(&'static str, &'static str)>,
+    dark: Vec<(&'static str, &'static str)>,
+    environment: Vec<(String, String)>,
+    splits: Vec<String>,
+    class_counts: Vec<(String, Vec<String>)>,
+    totals: Vec<String>,
+    cleaning: Vec<(String, String)>,
+    parameters: String,
+    multiply_adds: String,
+    architecture: Drawing,
+    curves: Option<Drawing>,
+    epochs: usize,
+    selected_epoch: Option<usize>,
+    selection: String,
+    evaluations: Vec<EvaluationView>,
+    search: Option<SearchView>,
+    mistakes: Vec<PictureView>,
+    pairs: Vec<PairView>,
+}
+
+#[derive(Serialize)]
+struct Drawing {
+    caption: String,
+    svg: String,
+}
+
+#[derive(Serialize)]
+struct EvaluationView {
+    split: String,
+    images: String,
+    accuracy: String,
+    low: String,
+    high: String,
+    balanced_accuracy: String,
+    macro_f1: String,
+    top2_accuracy: String,
+    log_loss: String,
+    ece: String,
+    mean_confidence: String,
+    per_class: Vec<[String; 5]>,
+    confusion: Drawing,
+    reliability: Drawing,
+}
+
+#[derive(Serialize)]
+struct SearchView {
+    figure: Drawing,
+    rows: Vec<[String; 4]>,
+}
+
+#[derive(Serialize)]
+struct PictureView {
+    uri: String,
+    truth: String,
+    predicted: String,
+    score: String,
+    origin: String,
+}
+
+#[derive(Serialize)]
+struct PairView {
+    truth: String,
+    predicted: String,
+    count: String,
+    pictures: Vec<PictureView>,
+}
+
+impl Page {
+    pub(super) fn new(input: &ReportInput, figures: &Figures) -> Self {
+        let total =
+            |split: usize| -> usize { input.class_counts.iter().filter_map(|class| class.counts.get(split)).sum() };
+        let variables = |colours: [&'static str; 9]| {
+            palette::ALL.iter().zip(colours).map(|(&(variable, _), colour)| (variable, colour)).collect()
+        };
+        Self {
+            title: input.title.clone(),
+            command: input.command.clone(),
+            config: input.config.trim_end().to_owned(),
+            light: variables(palette::ALL.map(|(_, colour)| colour)),
+            dark: variables(DARK),
+            environment: input.environment.iter().map(|(key, value)| (key.replace('_', " "), plain(value))).collect(),
+            splits: input.splits.clone(),
+            class_counts: input
+                .class_counts
+                .iter()
+                .map(|class| (class.label.clone(), class.counts.iter().map(|&count| count_text(count)).collect()))
+                .collect(),
+            totals: (0..input.splits.len()).map(|split| count_text(total(split))).collect(),
+            cleaning: input.cleaning.iter().map(|(reason, count)| (reason.clone(), count_text(*count))).collect(),
+            parameters: count_text(input.network.parameter_count()),
+            multiply_adds: grouped(input.network.multiply_adds()),
+            architecture: drawing(&figures.architecture),
+            curves: figures.curves.as_ref().map(drawing),
+            epochs: input.history.len(),
+            selected_epoch: input.selected_epoch,
+            selection: input.selection.clone(),
+            evaluations: input
+                .evaluations
+                .iter()
+                .zip(&figures.evaluations)
+                .map(|(evaluation, figures)| evaluation_view(evaluation, figures))
+                .collect(),
+            search: figures.search.as_ref().map(|figure| search_view(input, figure)),
+            mistakes: input.mistakes.iter().map(picture_view).collect(),
+            pairs: input
+                .pairs
+                .iter()
+                .map(|pair| PairView {
+                    truth: pair.truth.clone(),
+                    predicted: pair.predicted.clone(),
+                    count: count_text(pair.count),
+                    pictures: pair.pictures.iter().map(picture_view).collect(),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn drawing(figure: &ReportFigure) -> Drawing {
+    Drawing { caption: figure.caption.clone(), svg: themed(&figure.svg) }
+}
+
+fn evaluation_view(evaluation: &Evaluation, [confusion, reliability]: &[ReportFigure; 2]) -> EvaluationView {
+    let [low, high] = evaluation.accuracy_interval;
+    let class = |scores: &crate::evaluate::ClassScores| {
+        [
+            scores.label.clone(),
+            count_text(scores.support),
+            decimals(scores.precision),
+            decimals(scores.recall),
+            decimals(scores.f1),
+        ]
+    };
+    EvaluationView {
+        split: evaluation.split.clone(),
+        images: count_text(evaluation.n),
+        accuracy: percent(evaluation.accuracy),
+        low: percent(low),
+        high: percent(high),
+        balanced_accuracy: percent(evaluation.balanced_accuracy),
+        macro_f1: decimals(evaluation.macro_f1),
+        top2_accuracy: percent(evaluation.top2_accuracy),
+        log_loss: decimals(evaluation.log_loss),
+        ece: decimals(evaluation.ece),
+        mean_confidence: percent(evaluation.mean_confidence),
+        per_class: evaluation.per_class.iter().map(class).collect(),
+        confusion: drawing(confusion),
+        reliability: drawing(reliability),
+    }
+}
+
+fn search_view(input: &ReportInput, figure: &ReportFigure) -> SearchView {
+    let trials = input.search.as_deref().unwrap_or_default();
+    let rows = ranked(trials)
+        .into_iter()
+        .map(|trial| {
+            let scores: Vec<String> = trial.scores.iter().map(|&score| decimals(score)).collect();
+            [trial.name(), decimals(trial.mean), decimals(trial.standard_deviation), scores.join(", ")]
+        })
+        .collect();
+    SearchView { figure: drawing(figure), rows }
+}
+
+fn picture_view(picture: &Picture) -> PictureView {
+    PictureView {
+        uri: format!("data:image/png;base64,{}", STANDARD.encode(&picture.png)),
+        truth: picture.truth.clone(),
+        predicted: picture.predicted.clone(),
+        score: format!("{:.0}{NO_BREAK}%", picture.score * 100.0),
+        origin: picture.origin.clone(),
+    }
+}
+
+fn count_text(count: usize) -> String {
+    grouped(count as u64)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2}{NO_BREAK}%", share * 100.0)
+}
+
+fn decimals(value: f64) -> String {
+    if value.is_finite() { format!("{value:.4}") } else { "not a number".to_owned() }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "unknown".to_owned(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,193 @@
+use serde_json::json;
+use vultus::labels::Labels;
+use vultus::network::{FlattenConfig, LayerConfig, NetworkConfig};
+
+use super::*;
+
+fn input() -> ReportInput {
+    let labels = Labels::new(["<script>alert(1)</script>", "happy"]).unwrap();
+    let probabilities = [0.9, 0.1, 0.3, 0.7, 0.8, 0.2, 0.45, 0.55];
+    let evaluation = Evaluation::compute("public_test", &labels, &[0, 1, 1, 0], &probabilities).unwrap();
+    let record = EpochRecord {
+        epoch: 1,
+        loss: 1.5,
+        accuracy: 0.4,
+        val_loss: Some(1.6),
+        val_accuracy: Some(0.35),
+        learning_rate: 1e-3,
+        images_per_second: 400.0,
+        wait_share: 0.0,
+        seconds: 3.0,
+    };
+    let picture = Picture {
+        file: String::new(),
+        png: vec![0x89, b'P', b'N', b'G'],
+        truth: labels.name(0).to_owned(),
+        predicted: "happy".to_owned(),
+        score: 0.8,
+        origin: "faces/\"a\" & b.png".to_owned(),
+    };
+    let trial = TrialSummary {
+        setting: vec![("train.epochs".to_owned(), "3".to_owned())],
+        scores: vec![0.5, 0.6],
+        mean: 0.55,
+        standard_deviation: 0.0707,
+    };
+    let Value::Object(environment) = json!({ "git_revision": "abc123", "seed": 7, "data_hash": null }) else {
+        unreachable!()
+    };
+    ReportInput {
+        title: "Faces & <b>more</b>".to_owned(),
+        command: "vultus train --set train.epochs=1".to_owned(),
+        config: "[train]\nepochs = 1 # <b>\n".to_owned(),
+        environment,
+        splits: vec!["train".to_owned(), "public_test".to_owned()],
+        class_counts: vec![
+            ClassCounts { label: labels.name(0).to_owned(), counts: vec![1200, 2] },
+            ClassCounts { label: "happy".to_owned(), counts: vec![34, 2] },
+        ],
+        cleaning: vec![("unreadable".to_owned(), 3)],
+        network: NetworkConfig { layers: vec![LayerConfig::Flatten(FlattenConfig {})] }.resolve(8, 8, 2).unwrap(),
+        labels: labels.names().to_vec(),
+        history: vec![record],
+        selected_epoch: Some(1),
+        selection: "highest validation accuracy on 20 % of train".to_owned(),
+        evaluations: vec![evaluation],
+        search: Some(vec![trial]),
+        mistakes: vec![picture.clone()],
+        pairs: vec![PicturePair {
+            truth: labels.name(0).to_owned(),
+            predicted: "happy".to_owned(),
+            count: 1,
+            pictures: vec![picture],
+        }],
+    }
+}
+
+#[test]
+fn tells_everything_it_was_given() {
+    let html = render(&input()).unwrap();
+    for text in [
+        "Table 1.",
+        "Figure 1.",
+        "Figure 2.",
+        "Figure 3.",
+        "50.00\u{a0}%",
+        "95 % interval 15.00\u{a0}% to 85.00\u{a0}%",
+        "1,234",
+        "unreadable",
+        "abc123",
+        "unknown",
+        "epochs = 1",
+        "highest validation accuracy on 20 % of train",
+        "Most confident mistakes",
+        "Most confused pairs",
+        "epochs=3",
+        "0.5500",
+        "Article 5(1)(f)",
+        "Article 50(3)",
+        "data:image/png;base64,iVBORw==",
+        "vultus train --set train.epochs=1",
+    ] {
+        assert!(html.contains(text), "{text} is missing");
+    }
+}
+
+#[test]
+fn nothing_is_loaded_and_nothing_runs() {
+    let html = render(&input()).unwrap();
+    for text in
+        ["<script", "<link", "<iframe", "<object", "@import", "src=\"http", "href=\"http", " onload", " onclick"]
+    {
+        assert!(!html.contains(text), "{text}");
+    }
+    assert_eq!(html.matches("url(").count(), html.matches("url(#").count());
+    for attribute in ["src=\"", "href=\""] {
+        for (start, _) in html.match_indices(attribute) {
+            let target = &html[start + attribute.len()..];
+            assert!(target.starts_with("data:image/png;base64,") || target.starts_with('#'), "{}", &target[..40]);
+        }
+    }
+    assert!(html.contains("default-src 'none'"));
+}
+
+#[test]
+fn names_from_outside_are_escaped() {
+    let html = render(&input()).unwrap();
+    assert!(
+        html.contains("&lt;script&gt;alert(1)&lt;&#x2f;script&gt;")
+            || html.contains("&lt;script&gt;alert(1)&lt;/script&gt;")
+    );
+    assert!(!html.contains("<b>more") && !html.contains("# <b>"));
+    assert!(html.contains("faces&#x2f;&quot;a&quot; &amp; b.png") || html.contains("faces/&quot;a&quot; &amp; b.png"));
+}
+
+/// Every element that is opened is closed, in order.
+#[test]
+fn the_page_is_well_formed() {
+    const VOID: [&str; 3] = ["meta", "img", "br"];
+    let html = render(&input()).unwrap();
+    let mut open: Vec<String> = Vec::new();
+    let mut rest = html.as_str();
+    while let Some(start) = rest.find('<') {
+        let end = start + rest[start..].find('>').unwrap();
+        let tag = &rest[start + 1..end];
+        rest = &rest[end + 1..];
+        let name = |text: &str| text.split([' ', '\n', '/']).next().unwrap().to_owned();
+        if let Some(closed) = tag.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(name(closed).as_str()), "near {}", &rest[..rest.len().min(80)]);
+        } else if !tag.starts_with('!') && !tag.ends_with('/') && !VOID.contains(&name(tag).as_str()) {
+            open.push(name(tag));
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+    let mut ids: Vec<&str> = html.split(" id=\"").skip(1).filter_map(|text| text.split('"').next()).collect();
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "an id stands twice");
+    for (start, _) in html.match_indices("href=\"#") {
+        let target = html[start + 7..].split('"').next().unwrap();
+        assert!(ids.contains(&target), "{target} leads nowhere");
+    }
+    assert_eq!(html.matches("<img ").count(), html.matches(" alt=\"Face of").count());
+    assert_eq!(html.matches("<table>").count(), html.matches("<caption>").count());
+}
+
+#[test]
+fn parts_that_are_not_there_are_left_out() {
+    let bare = ReportInput {
+        history: Vec::new(),
+        selected_epoch: None,
+        evaluations: Vec::new(),
+        search: None,
+        mistakes: Vec::new(),
+        pairs: Vec::new(),
+        cleaning: Vec::new(),
+        ..input()
+    };
+    let html = render(&bare).unwrap();
+    assert!(html.contains("No split was evaluated") && html.contains("No image was taken out"));
+    assert!(!html.contains("Figure 2.") && !html.contains("id=\"search\"") && !html.contains("id=\"mistakes\""));
+}
+
+#[test]
+fn files_of_the_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let page = save(&input(), directory.path()).unwrap();
+    assert!(fs_err::read_to_string(page).unwrap().starts_with("<!DOCTYPE html>"));
+    let mut names: Vec<String> = fs_err::read_dir(directory.path().join("figures"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let stems = [
+        "figure-1-architecture",
+        "figure-2-curves",
+        "figure-3-confusion-public_test",
+        "reliability-public_test",
+        "search",
+    ];
+    let expected: Vec<String> = stems.iter().flat_map(|stem| [format!("{stem}.png"), format!("{stem}.svg")]).collect();
+    assert_eq!(names, expected);
+}

@@ -1,0 +1,197 @@
+//! The directory of a run: what lies where, and who may write there.
+//!
+//! ```text
+//! config.toml            the resolved configuration; `vultus train --config` runs it again
+//! environment.json       version, revision, seed, data hash, machine, command
+//! data.json              images per split and class, and what was removed, by reason
+//! removed.csv            every removed image with its reason
+//! metrics.jsonl          one line an epoch
+//! events.out.tfevents.*  the same for TensorBoard
+//! checkpoints/           last.safetensors, best.safetensors
+//! model.safetensors      the bundle
+//! evaluation/<split>/    evaluation.json, predictions.csv, pictures
+//! report.html, figures/  the report
+//! ```
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::{ConfigError, TrainConfig};
+
+/// A directory that holds one run.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    /// Held while this process writes there.
+    _lock: File,
+}
+
+/// A directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The system's refusal, naming the path.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// There is a run already.
+    #[error("{0} already holds a run: give another --out, or --resume to go on with it")]
+    Exists(PathBuf),
+    /// Something else is there.
+    #[error("{0} is not empty and holds no run: give another --out")]
+    NotEmpty(PathBuf),
+    /// There is nothing to resume.
+    #[error("{0} holds no run: there is no config.toml in it")]
+    Missing(PathBuf),
+    /// Another process is at work there.
+    #[error("{0} is in use by another vultus process: wait for it, or give another --out")]
+    InUse(PathBuf),
+    /// Its configuration cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+const CONFIG: &str = "config.toml";
+const LOCK: &str = ".lock";
+
+impl RunDirectory {
+    /// Makes the directory and writes `config` into it.
+    ///
+    /// # Errors
+    /// If the directory already holds a run or anything else.
+    pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, RunError> {
+        if path.join(CONFIG).exists() {
+            return Err(RunError::Exists(path.to_owned()));
+        }
+        fs_err::create_dir_all(path)?;
+        if fs_err::read_dir(path)?.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK)) {
+            return Err(RunError::NotEmpty(path.to_owned()));
+        }
+        let lock = lock(path)?;
+        // A second process may have been faster between the check and the lock.
+        if path.join(CONFIG).exists() {
+            return Err(RunError::Exists(path.to_owned()));
+        }
+        vultus::persist::write_atomically(&path.join(CONFIG), |file| {
+            file.write_all(config.to_toml().as_bytes())
+        })?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Opens a directory that holds a run, and reads its configuration.
+    ///
+    /// # Errors
+    /// If there is no run, or another process is at work there.
+    pub fn open(path: &Path) -> Result<(Self, TrainConfig), RunError> {
+        let config = Self::config_of(path)?;
+        Ok((Self { path: path.to_owned(), _lock: lock(path)? }, config))
+    }
+
+    /// Configuration of the run at `path`, without locking it.
+    ///
+    /// # Errors
+    /// If there is no run, or its configuration cannot be read.
+    pub fn config_of(path: &Path) -> Result<TrainConfig, RunError> {
+        if !path.join(CONFIG).is_file() {
+            return Err(RunError::Missing(path.to_owned()));
+        }
+        Ok(TrainConfig::load(Some(&path.join(CONFIG)), &[])?)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The checkpoint of the last step.
+    pub fn last_checkpoint(&self) -> PathBuf {
+        self.path.join("checkpoints").join("last.safetensors")
+    }
+
+    /// The checkpoint of the best epoch.
+    pub fn best_checkpoint(&self) -> PathBuf {
+        self.path.join("checkpoints").join("best.safetensors")
+    }
+
+    /// The history.
+    pub fn metrics(&self) -> PathBuf {
+        metrics_path(&self.path)
+    }
+
+    /// The bundle.
+    pub fn bundle(&self) -> PathBuf {
+        bundle_path(&self.path)
+    }
+}
+
+/// Where the run at `path` keeps its history.
+pub fn metrics_path(path: &Path) -> PathBuf {
+    path.join("metrics.jsonl")
+}
+
+/// Where the run at `path` keeps its bundle.
+pub fn bundle_path(path: &Path) -> PathBuf {
+    path.join("model.safetensors")
+}
+
+/// Where the run at `path` keeps its evaluation on `split`.
+pub fn evaluation_path(path: &Path, split: &str) -> PathBuf {
+    path.join("evaluation").join(split)
+}
+
+/// Writes a value as indented JSON, atomically.
+///
+/// # Errors
+/// The system's refusal, naming the path.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    vultus::persist::write_atomically(path, |file| writeln!(file, "{text}"))
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// A file that is missing, or holds something else; the message names it.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    let text = fs_err::read_to_string(path)?;
+    serde_json::from_str(&text)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display())))
+}
+
+fn lock(path: &Path) -> Result<File, RunError> {
+    let file = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK))?;
+    let file = file.into_parts().0;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RunError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(RunError::Io(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_runs_do_not_share_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run");
+        let first = RunDirectory::create(&path, &TrainConfig::default()).unwrap();
+        assert!(matches!(RunDirectory::create(&path, &TrainConfig::default()), Err(RunError::Exists(_))));
+        assert!(matches!(RunDirectory::open(&path), Err(RunError::InUse(_))));
+        drop(first);
+        let (_run, config) = RunDirectory::open(&path).unwrap();
+        assert_eq!(config, TrainConfig::default());
+    }
+
+    #[test]
+    fn foreign_files_are_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        fs_err::write(directory.path().join("thesis.tex"), "text").unwrap();
+        let error = RunDirectory::create(directory.path(), &TrainConfig::default()).unwrap_err();
+        assert!(matches!(error, RunError::NotEmpty(_)));
+        assert!(matches!(RunDirectory::open(directory.path()), Err(RunError::Missing(_))));
+    }
+}

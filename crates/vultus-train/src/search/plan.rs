@@ -1,0 +1,180 @@
+//! From settings to trials: one for each setting and fold, each with a key that says what it is.
+//!
+//! In: a configuration and the labels of the training images. Out: the trials in the order in which they run, checked
+//! as far as possible before hours are spent. It trains nothing.
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use vultus::labels::Labels;
+
+use super::config::SearchConfig;
+use super::error::SearchError;
+use super::space::{Setting, settings};
+use crate::config::{DataConfig, FitConfig, TrainConfig};
+use crate::seed::derive_seed;
+use crate::split::stratified_folds;
+
+/// Goes up when the meaning of a trial changes, so that old results are not taken for new ones.
+const KEY_VERSION: u32 = 1;
+
+/// First part of the path of trial seeds.
+const TRIAL: u64 = 5;
+
+/// Folds of one search at most.
+const MAXIMUM_FOLDS: usize = 1000;
+
+/// The images that are searched on: the training split, and nothing of a test split.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchData<'a> {
+    /// Class names.
+    pub names: &'a Labels,
+    /// Class of each training image; trials get positions in this list.
+    pub labels: &'a [usize],
+    /// Equal exactly for equal data, such as [`fingerprint`](crate::statistics::fingerprint).
+    pub fingerprint: &'a str,
+}
+
+/// One setting on one fold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// Position among all trials, from 0.
+    pub number: usize,
+    /// Position of its setting, from 0.
+    pub setting: usize,
+    /// The fold that validates, from 0.
+    pub fold: usize,
+    /// Folds of its setting.
+    pub folds: usize,
+    /// Names the trial by everything that its result depends on: 16 hexadecimal digits.
+    pub key: String,
+}
+
+/// A setting with its configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedSetting {
+    /// The values.
+    pub setting: Setting,
+    /// What trains it; without a search.
+    pub config: TrainConfig,
+    /// Number of folds.
+    pub folds: usize,
+    /// Seed of the folds.
+    pub fold_seed: u64,
+}
+
+impl PlannedSetting {
+    /// The configuration for one fold (from 0): each has its own seed, the same in every setting.
+    pub fn config_of_fold(&self, fold: usize) -> TrainConfig {
+        // TOML has signed integers only.
+        TrainConfig { seed: derive_seed(self.config.seed, &[TRIAL, fold as u64]) >> 1, ..self.config.clone() }
+    }
+
+    fn key(&self, fold: usize, fingerprint: &str) -> Result<String, SearchError> {
+        let mut config = self.config.clone();
+        // What says where the images came from is replaced by what they are; what does nothing here is left out.
+        let unused = FitConfig::default();
+        config.data = DataConfig::default();
+        config.cleaning = Default::default();
+        config.train.validation_fraction = unused.validation_fraction;
+        config.train.keep = unused.keep;
+        config.train.checkpoint_minutes = unused.checkpoint_minutes;
+        let trial = json!({
+            "version": KEY_VERSION,
+            "config": serde_json::to_value(&config).map_err(std::io::Error::from)?,
+            "fold": fold,
+            "folds": self.folds,
+            "fold_seed": self.fold_seed,
+            "data": fingerprint,
+        });
+        let hash = Sha256::digest(trial.to_string().as_bytes());
+        Ok(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// All that a search will do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchPlan {
+    /// In order.
+    pub settings: Vec<PlannedSetting>,
+    /// Setting by setting, its folds in order.
+    pub trials: Vec<Trial>,
+}
+
+impl SearchPlan {
+    /// Makes and checks every setting and trial.
+    ///
+    /// # Errors
+    /// Axes that cannot be used, a setting whose configuration or network is not valid, a class with fewer images than
+    /// folds.
+    pub fn new(config: &TrainConfig, data: SearchData<'_>) -> Result<Self, SearchError> {
+        let count = |class: usize| data.labels.iter().filter(|&&label| label == class).count();
+        let counts: Vec<usize> = (0..data.names.len()).map(count).collect();
+        let mut plan = Self { settings: Vec::new(), trials: Vec::new() };
+        for (index, setting) in settings(&config.search)?.into_iter().enumerate() {
+            let planned = planned(config, setting)?;
+            check(&planned, data.names, &counts)?;
+            for fold in 0..planned.folds {
+                let key = planned.key(fold, data.fingerprint)?;
+                let number = plan.trials.len();
+                plan.trials.push(Trial { number, setting: index, fold, folds: planned.folds, key });
+            }
+            plan.settings.push(planned);
+        }
+        Ok(plan)
+    }
+}
+
+fn planned(config: &TrainConfig, setting: Setting) -> Result<PlannedSetting, SearchError> {
+    let applied = setting.apply(config)?;
+    let SearchConfig { folds, seed, .. } = applied.search;
+    Ok(PlannedSetting {
+        config: TrainConfig { search: SearchConfig::default(), ..applied },
+        setting,
+        folds,
+        fold_seed: seed,
+    })
+}
+
+/// `counts` are the training images of each class.
+fn check(planned: &PlannedSetting, names: &Labels, counts: &[usize]) -> Result<(), SearchError> {
+    let folds = planned.folds;
+    if !(2..=MAXIMUM_FOLDS).contains(&folds) {
+        return Err(SearchError::Value { key: "folds", value: folds.to_string(), expected: "use 2 to 1000" });
+    }
+    if let Some((class, &count)) = names.names().iter().zip(counts).find(|&(_, &count)| count < folds) {
+        return Err(SearchError::SmallClass { class: class.clone(), count, folds });
+    }
+    let PlannedSetting { config, setting, .. } = planned;
+    let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
+    match config.network.resolve(height, width, names.len()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(SearchError::Setting { setting: setting.name(), detail: error.to_string() }),
+    }
+}
+
+/// Training and validation positions of the fold last asked for, so that the folds of a setting are split once.
+#[derive(Debug, Default)]
+pub(super) struct Folds {
+    folds: usize,
+    seed: u64,
+    parts: Vec<(Vec<usize>, Vec<usize>)>,
+}
+
+impl Folds {
+    /// Positions that train and positions that validate in `fold` of `planned`.
+    pub(super) fn of(
+        &mut self,
+        planned: &PlannedSetting,
+        fold: usize,
+        labels: &[usize],
+    ) -> Result<(&[usize], &[usize]), SearchError> {
+        let (folds, seed) = (planned.folds, planned.fold_seed);
+        let failed = |detail: String| SearchError::Folds { folds, detail };
+        if self.parts.is_empty() || (self.folds, self.seed) != (folds, seed) {
+            let parts = stratified_folds(labels, folds, seed).map_err(|error| failed(error.to_string()))?;
+            *self = Self { folds, seed, parts };
+        }
+        let part = self.parts.get(fold).ok_or_else(|| failed(format!("there is no fold {}", fold + 1)))?;
+        Ok((&part.0, &part.1))
+    }
+}

@@ -1,0 +1,321 @@
+//! What a search found: a ranked table of settings, as values, CSV, JSON and figure.
+//!
+//! In: a plan and the journal's records. Out: [`SearchResults`], and its files. Only settings whose every fold has a
+//! score are compared; nothing here looks at test images.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use vultus::persist::write_atomically;
+
+use super::config::{Score, SearchConfig, SearchMethod};
+use super::error::SearchError;
+use super::journal::{Journal, TrialRecord};
+use super::plan::SearchPlan;
+use super::space::texts;
+use crate::config::Monitor;
+use crate::figure::{self, search::TrialSummary};
+
+/// In the directory of the winner's run: the search's complete settings as a JSON list of [`TrialSummary`], best first.
+pub const TABLE: &str = "search-table.json";
+
+/// File names of the results.
+const CSV: &str = "search.csv";
+const JSON: &str = "search.json";
+const FIGURES: &str = "figures";
+const FIGURE: &str = "search";
+
+/// How far a setting has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettingStatus {
+    /// Every fold has a score.
+    Complete,
+    /// Folds are missing.
+    Incomplete,
+    /// The loss became no number on at least one fold; such a setting cannot win.
+    Diverged,
+}
+
+/// A setting and its scores.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingResult {
+    /// Name of each axis and its value.
+    pub setting: Map<String, Value>,
+    /// How far it has come.
+    pub status: SettingStatus,
+    /// Mean of the scores of a complete setting.
+    pub mean: Option<f64>,
+    /// Sample standard deviation of the scores of a complete setting.
+    pub standard_deviation: Option<f64>,
+    /// Score of each fold in order; nothing where the trial is missing or diverged.
+    pub scores: Vec<Option<f64>>,
+    /// Why folds diverged.
+    pub diverged: Vec<String>,
+    /// Seconds of all its trials.
+    pub seconds: f64,
+}
+
+/// The table of a search.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchResults {
+    /// How the settings were made.
+    pub method: SearchMethod,
+    /// Which epoch counted.
+    pub score: Score,
+    /// What its score was.
+    pub monitor: Monitor,
+    /// Trials in all.
+    pub trials: usize,
+    /// Trials with a result.
+    pub finished: usize,
+    /// Lines of the journals that belong to no trial of this search.
+    pub ignored: usize,
+    /// Complete settings, best first; then those with missing folds, then those that diverged.
+    pub settings: Vec<SettingResult>,
+}
+
+impl SearchResults {
+    /// Puts the table together; also returns, for each row, the setting's position in the plan.
+    pub(super) fn new(search: &SearchConfig, plan: &SearchPlan, journal: &Journal) -> (Self, Vec<usize>) {
+        let mut trials: Vec<Vec<Option<&TrialRecord>>> = vec![Vec::new(); plan.settings.len()];
+        for trial in &plan.trials {
+            trials[trial.setting].push(journal.get(&trial.key));
+        }
+        let finished = trials.iter().flatten().flatten().count();
+        let mut rows: Vec<(usize, SettingResult)> = plan
+            .settings
+            .iter()
+            .zip(&trials)
+            .map(|(planned, trials)| setting_result(search, planned.setting.to_json(), trials))
+            .enumerate()
+            .collect();
+        let better_first = |mean: Option<f64>| match (mean, search.monitor) {
+            (None, _) => f64::INFINITY,
+            (Some(mean), Monitor::ValAccuracy) => -mean,
+            (Some(mean), Monitor::ValLoss) => mean,
+        };
+        rows.sort_by(|(_, a), (_, b)| {
+            let by_status = (a.status as u8).cmp(&(b.status as u8));
+            by_status.then(better_first(a.mean).total_cmp(&better_first(b.mean)))
+        });
+        let ignored = journal.foreign(plan.trials.iter().map(|trial| trial.key.as_str()));
+        let (order, settings) = rows.into_iter().unzip();
+        let SearchConfig { method, score, monitor, .. } = *search;
+        (Self { method, score, monitor, trials: plan.trials.len(), finished, ignored, settings }, order)
+    }
+
+    /// Whether every trial has a result.
+    pub fn is_complete(&self) -> bool {
+        self.finished == self.trials
+    }
+
+    /// The rows for figures and reports, best first; without a mean (NaN) where a setting is not complete.
+    pub fn summaries(&self) -> Vec<TrialSummary> {
+        let summary = |row: &SettingResult| TrialSummary {
+            setting: texts(&row.setting),
+            scores: row.scores.iter().flatten().copied().collect(),
+            mean: row.mean.unwrap_or(f64::NAN),
+            standard_deviation: row.standard_deviation.unwrap_or(f64::NAN),
+        };
+        self.settings.iter().map(summary).collect()
+    }
+
+    /// Writes the complete settings as [`TABLE`] into the directory of the winner's run, for its report. The report shows
+    /// accuracies: where the score is a loss, nothing is written.
+    ///
+    /// # Errors
+    /// A failed write, which names the file.
+    pub fn write_for_report(&self, run: &Path) -> Result<(), SearchError> {
+        let mut complete = self.summaries();
+        complete.retain(|summary| summary.mean.is_finite());
+        if self.monitor == Monitor::ValAccuracy && !complete.is_empty() {
+            write_json(&run.join(TABLE), &complete)?;
+        }
+        Ok(())
+    }
+
+    /// Writes `search.csv`, `search.json` and `figures/search.svg` and `.png` into `directory` and returns the paths.
+    /// The figure shows accuracies: it is left out when the score is a loss, or no setting is complete.
+    ///
+    /// # Errors
+    /// A failed write, which names the file.
+    pub fn write(&self, directory: &Path) -> Result<Vec<PathBuf>, SearchError> {
+        fs_err::create_dir_all(directory)?;
+        let csv = directory.join(CSV);
+        self.write_table_csv(&csv)?;
+        let json = directory.join(JSON);
+        write_json(&json, self)?;
+        let mut paths = vec![csv, json];
+        let drawable = self.settings.iter().any(|row| row.status == SettingStatus::Complete);
+        if drawable && self.monitor == Monitor::ValAccuracy {
+            let figures = directory.join(FIGURES);
+            fs_err::create_dir_all(&figures)?;
+            paths.extend(figure::save(&figure::search::draw(&self.summaries())?, &figures, FIGURE)?);
+        }
+        Ok(paths)
+    }
+
+    /// Writes the table: rank, a column for each axis, status, mean, standard deviation, a column for each fold,
+    /// seconds. Scores are fractions; cells without a value are empty, and only complete settings have a rank.
+    ///
+    /// # Errors
+    /// A failed write, which names the file.
+    pub fn write_table_csv(&self, path: &Path) -> Result<(), SearchError> {
+        let failed = |detail: String| SearchError::Table { path: path.to_owned(), detail };
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let folds = self.settings.iter().map(|row| row.scores.len()).max().unwrap_or(0);
+        let axes = self.settings.first().map_or_else(Vec::new, |row| texts(&row.setting));
+        let mut heading = vec!["rank".to_owned()];
+        heading.extend(axes.into_iter().map(|(name, _)| name));
+        heading.extend(["status", "mean", "standard_deviation"].map(str::to_owned));
+        heading.extend((1..=folds).map(|fold| format!("fold_{fold}")));
+        heading.push("seconds".to_owned());
+        writer.write_record(&heading).map_err(|error| failed(error.to_string()))?;
+        for (index, row) in self.settings.iter().enumerate() {
+            writer.write_record(cells(index, row, folds)).map_err(|error| failed(error.to_string()))?;
+        }
+        let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
+        Ok(write_atomically(path, |file| file.write_all(&bytes))?)
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SearchError> {
+    let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from)? + "\n";
+    Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
+}
+
+fn cells(index: usize, row: &SettingResult, folds: usize) -> Vec<String> {
+    let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+    let (rank, status) = match row.status {
+        SettingStatus::Complete => ((index + 1).to_string(), "complete"),
+        SettingStatus::Incomplete => (String::new(), "incomplete"),
+        SettingStatus::Diverged => (String::new(), "diverged"),
+    };
+    let mut cells = vec![rank];
+    cells.extend(texts(&row.setting).into_iter().map(|(_, value)| value));
+    cells.extend([status.to_owned(), number(row.mean), number(row.standard_deviation)]);
+    cells.extend((0..folds).map(|fold| number(row.scores.get(fold).copied().flatten())));
+    cells.push(format!("{:.1}", row.seconds));
+    cells
+}
+
+fn setting_result(
+    search: &SearchConfig,
+    setting: Map<String, Value>,
+    trials: &[Option<&TrialRecord>],
+) -> SettingResult {
+    let scores: Vec<Option<f64>> =
+        trials.iter().map(|trial| trial.and_then(|trial| trial.score(search.score, search.monitor))).collect();
+    let known: Option<Vec<f64>> = scores.iter().copied().collect();
+    let diverged: Vec<String> = trials.iter().flatten().filter_map(|trial| trial.diverged.clone()).collect();
+    let status = match &known {
+        Some(_) => SettingStatus::Complete,
+        None if diverged.is_empty() => SettingStatus::Incomplete,
+        None => SettingStatus::Diverged,
+    };
+    SettingResult {
+        setting,
+        status,
+        mean: known.as_deref().map(mean),
+        standard_deviation: known.as_deref().map(standard_deviation),
+        scores,
+        diverged,
+        seconds: trials.iter().flatten().map(|trial| trial.seconds).sum(),
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// With n - 1 in the denominator. There are never fewer than two folds.
+fn standard_deviation(values: &[f64]) -> f64 {
+    let centre = mean(values);
+    let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
+    (squares / (values.len() - 1).max(1) as f64).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mean_and_sample_standard_deviation() {
+        // python3 -c "import statistics as s; print(s.mean([.5, .75, .25, .5]), s.stdev([.5, .75, .25, .5]))"
+        let values = [0.5, 0.75, 0.25, 0.5];
+        assert_eq!(mean(&values), 0.5);
+        assert!((standard_deviation(&values) - 0.204_124_145_231_931_5).abs() < 1e-15);
+    }
+
+    fn row(filters: usize, status: SettingStatus, scores: Vec<Option<f64>>) -> SettingResult {
+        let mut setting = Map::new();
+        setting.insert("F".to_owned(), serde_json::json!([filters, 2 * filters]));
+        setting.insert("note".to_owned(), serde_json::json!("a, \"b\""));
+        let complete = status == SettingStatus::Complete;
+        SettingResult {
+            setting,
+            status,
+            mean: complete.then_some(0.5),
+            standard_deviation: complete.then_some(0.125),
+            scores,
+            diverged: Vec::new(),
+            seconds: 12.345,
+        }
+    }
+
+    fn results() -> SearchResults {
+        SearchResults {
+            method: SearchMethod::Grid,
+            score: Score::Last,
+            monitor: Monitor::ValAccuracy,
+            trials: 5,
+            finished: 3,
+            ignored: 0,
+            settings: vec![
+                row(32, SettingStatus::Complete, vec![Some(0.375), Some(0.625)]),
+                row(64, SettingStatus::Incomplete, vec![None, Some(0.25), None]),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_table_says_what_is_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("table.csv");
+        results().write_table_csv(&path).unwrap();
+        let expected = "rank,F,note,status,mean,standard_deviation,fold_1,fold_2,fold_3,seconds\n\
+                        1,32/64,\"a, \"\"b\"\"\",complete,0.5,0.125,0.375,0.625,,12.3\n\
+                        ,64/128,\"a, \"\"b\"\"\",incomplete,,,,0.25,,12.3\n";
+        assert_eq!(fs_err::read_to_string(path).unwrap(), expected);
+    }
+
+    #[test]
+    fn files_come_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = results().write(directory.path()).unwrap();
+        let names = ["search.csv", "search.json", "figures/search.svg", "figures/search.png"];
+        assert_eq!(paths, names.map(|name| directory.path().join(name)));
+        assert!(paths.iter().all(|path| path.is_file()));
+        let read = serde_json::from_slice::<SearchResults>(&fs_err::read(&paths[1]).unwrap());
+        assert_eq!(read.unwrap(), results());
+        let by_loss = SearchResults { monitor: Monitor::ValLoss, ..results() };
+        assert_eq!(by_loss.write(directory.path()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_report_gets_the_complete_settings() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(TABLE);
+        SearchResults { monitor: Monitor::ValLoss, ..results() }.write_for_report(directory.path()).unwrap();
+        assert!(!path.exists());
+        results().write_for_report(directory.path()).unwrap();
+        let summaries: Vec<TrialSummary> = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+        assert_eq!(summaries, results().summaries()[..1]);
+        assert_eq!(summaries[0].scores, [0.375, 0.625]);
+    }
+}

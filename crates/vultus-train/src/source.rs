@@ -1,0 +1,320 @@
+//! Data sets from where people keep them: folders, FER-2013's csv files, Parquet, FER+ votes, drawn faces.
+//!
+//! In: [`Source`]s as written on the command line, the [`Preprocessing`] of the network. Out: one [`Dataset`] in a
+//! fixed order, with a row for every image that could not be used. It does not judge or drop readable images: see
+//! [`crate::audit`] and [`crate::clean`].
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use image::{DynamicImage, GrayImage};
+use vultus::decode::{DecodeError, DecodeLimits, decode};
+use vultus::labels::{Labels, canonical};
+use vultus::preprocess::Preprocessing;
+
+use crate::dataset::{DataError, Dataset, Removal, RemovalReason, Sample};
+
+pub mod fer_csv;
+pub mod ferplus;
+pub mod folder;
+pub mod parquet;
+pub mod synthetic;
+
+use synthetic::SyntheticConfig;
+
+/// One place that images come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Faces drawn by the program, with the number of training images a class where it was given.
+    Synthetic {
+        /// Training images a class; a fifth of it (at least 1) are drawn for the test split.
+        per_class: Option<usize>,
+    },
+    /// A folder of images, or of Parquet files.
+    Folder(PathBuf),
+    /// `fer2013.csv` or `icml_face_data.csv`.
+    FerCsv(PathBuf),
+    /// A FER-2013 csv file with the votes of FER+ joined to it by row order.
+    FerPlus {
+        /// The file with the pixels.
+        images: PathBuf,
+        /// `fer2013new.csv`.
+        votes: PathBuf,
+    },
+    /// A Parquet file.
+    Parquet(PathBuf),
+}
+
+impl Source {
+    /// Reads a source as written on the command line: `synthetic`, `synthetic:PER_CLASS`, a folder, a `.csv` file, a
+    /// `.parquet` file, or `IMAGES.csv+VOTES.csv` for FER-2013 with FER+ votes. Nothing is opened; a path that is a
+    /// folder counts as one whatever it is called.
+    ///
+    /// # Errors
+    /// Empty text, a count that is no number, or a file of another kind.
+    pub fn parse(text: &str) -> Result<Self, DataError> {
+        let unknown = |detail: &str| DataError::UnknownSource { text: text.to_owned(), detail: detail.to_owned() };
+        if text == "synthetic" {
+            return Ok(Self::Synthetic { per_class: None });
+        }
+        if let Some(count) = text.strip_prefix("synthetic:") {
+            return match count.parse() {
+                Ok(per_class) if per_class > 0 => Ok(Self::Synthetic { per_class: Some(per_class) }),
+                _ => Err(unknown("after `synthetic:` comes the number of training images a class, such as 300")),
+            };
+        }
+        if text.trim().is_empty() {
+            return Err(unknown("it is empty"));
+        }
+        let path = PathBuf::from(text);
+        if path.is_dir() {
+            return Ok(Self::Folder(path));
+        }
+        let lower = text.to_ascii_lowercase();
+        if let Some(place) = lower.find(".csv+").filter(|_| lower.ends_with(".csv")) {
+            let (images, votes) = (&text[..place + 4], &text[place + 5..]);
+            return Ok(Self::FerPlus { images: PathBuf::from(images), votes: PathBuf::from(votes) });
+        }
+        match path.extension().map(|extension| extension.to_ascii_lowercase()) {
+            Some(extension) if extension == "csv" => Ok(Self::FerCsv(path)),
+            Some(extension) if extension == "parquet" => Ok(Self::Parquet(path)),
+            _ if path.is_file() => Err(unknown("a file must be a .csv or .parquet file; images are named by folder")),
+            _ => Ok(Self::Folder(path)),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Synthetic { per_class: None } => formatter.write_str("synthetic"),
+            Self::Synthetic { per_class: Some(count) } => write!(formatter, "synthetic:{count}"),
+            Self::Folder(path) | Self::FerCsv(path) | Self::Parquet(path) => path.display().fmt(formatter),
+            Self::FerPlus { images, votes } => write!(formatter, "{}+{}", images.display(), votes.display()),
+        }
+    }
+}
+
+/// Settings of reading that are not preprocessing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoadOptions {
+    /// How large a picture may be.
+    pub limits: DecodeLimits,
+    /// How faces are drawn for `synthetic`; a count given in the source itself goes before these.
+    pub synthetic: SyntheticConfig,
+}
+
+/// A face whose class is still a name: what the readers give.
+#[derive(Clone, Debug)]
+pub struct NamedSample {
+    /// 8-bit grey pixels at the network's input size.
+    pub image: GrayImage,
+    /// Class name as the source spells it.
+    pub label: String,
+    /// Split name, see [`crate::dataset::split_name`].
+    pub split: &'static str,
+    /// Path or row.
+    pub origin: String,
+    /// FER+ votes in the order of [`ferplus::CLASSES`], where known.
+    pub votes: Option<[u8; 10]>,
+}
+
+/// What became of one image of a source.
+pub type Reading = Result<NamedSample, Removal>;
+
+/// Reads and combines `sources`. Labels are the canonical names of all classes with a usable image, in alphabetical
+/// order; samples stand in the order of the sources, and within one in the order of its rows or sorted paths.
+///
+/// # Errors
+/// A path that does not exist, a source without images, a table without the needed columns, or not one usable image.
+/// A bad image is no error: it becomes a row of [`Dataset::removed`].
+pub fn load(sources: &[Source], preprocessing: &Preprocessing, options: &LoadOptions) -> Result<Dataset, DataError> {
+    if sources.is_empty() {
+        return Err(DataError::NoSource);
+    }
+    preprocessing.validate().map_err(|error| DataError::Setting { key: "preprocessing", detail: error.to_string() })?;
+    let mut readings = Vec::new();
+    for source in sources {
+        readings.extend(read(source, preprocessing, options)?);
+    }
+    combine(readings)
+}
+
+/// Reads one source.
+fn read(source: &Source, preprocessing: &Preprocessing, options: &LoadOptions) -> Result<Vec<Reading>, DataError> {
+    match source {
+        Source::Synthetic { per_class } => draw(*per_class, preprocessing, options),
+        Source::Folder(path) => match parquet::files_in(existing(path)?)? {
+            files if files.is_empty() => folder::read(path, preprocessing, &options.limits),
+            files => {
+                let mut readings = Vec::new();
+                for file in files {
+                    readings.extend(parquet::read(&file, preprocessing, &options.limits)?);
+                }
+                Ok(readings)
+            }
+        },
+        Source::FerCsv(path) => fer_csv::read(existing(path)?, preprocessing),
+        Source::FerPlus { images, votes } => {
+            let votes = ferplus::VoteFile::read(existing(votes)?)?;
+            votes.join(existing(images)?, fer_csv::read(images, preprocessing)?)
+        }
+        Source::Parquet(path) => parquet::read(existing(path)?, preprocessing, &options.limits),
+    }
+}
+
+/// The path, if something is there.
+fn existing(path: &Path) -> Result<&Path, DataError> {
+    if path.exists() { Ok(path) } else { Err(DataError::NotFound { path: path.to_owned() }) }
+}
+
+/// Draws the synthetic faces.
+fn draw(
+    per_class: Option<usize>,
+    preprocessing: &Preprocessing,
+    options: &LoadOptions,
+) -> Result<Vec<Reading>, DataError> {
+    let mut config = options.synthetic.clone();
+    if let Some(count) = per_class {
+        config.train_per_class = count;
+        config.test_per_class = (count / 5).max(1);
+    }
+    config.validate().map_err(|error| DataError::Setting { key: "synthetic", detail: error.to_string() })?;
+    let size_px = preprocessing.width.max(preprocessing.height);
+    let faces = synthetic::generate(&config, size_px);
+    Ok(faces
+        .into_iter()
+        .map(|face| {
+            Ok(NamedSample {
+                origin: format!("synthetic {} {} {}", face.split, face.class, face.index),
+                image: preprocessing.to_face(&DynamicImage::from(face.image)),
+                label: face.class.to_owned(),
+                split: face.split,
+                votes: None,
+            })
+        })
+        .collect())
+}
+
+/// Gives every class its index and parts the samples from the removals.
+fn combine(readings: Vec<Reading>) -> Result<Dataset, DataError> {
+    let mut named = Vec::with_capacity(readings.len());
+    let mut removed = Vec::new();
+    for reading in readings {
+        match reading {
+            Ok(sample) if canonical(&sample.label).is_empty() => removed.push(Removal {
+                detail: format!("its class name {:?} is blank", sample.label),
+                origin: sample.origin,
+                split: sample.split.to_owned(),
+                label: None,
+                reason: RemovalReason::Missing,
+            }),
+            Ok(sample) => named.push(sample),
+            Err(removal) => removed.push(removal),
+        }
+    }
+    if named.is_empty() {
+        let (origin, detail) = removed
+            .first()
+            .map_or((String::new(), String::new()), |first: &Removal| (first.origin.clone(), first.detail.clone()));
+        return Err(DataError::NothingReadable { removed: removed.len(), origin, detail });
+    }
+    // Few spellings, many samples: each spelling is looked up once.
+    let mut spellings: Vec<&str> = named.iter().map(|sample| sample.label.as_str()).collect();
+    spellings.sort_unstable();
+    spellings.dedup();
+    let labels = Labels::sorted(&spellings)?;
+    let indices: std::collections::HashMap<String, usize> =
+        spellings.iter().filter_map(|spelling| Some(((*spelling).to_owned(), labels.index_of(spelling)?))).collect();
+    let samples = named
+        .into_iter()
+        .filter_map(|sample| {
+            Some(Sample {
+                label: *indices.get(&sample.label)?,
+                image: sample.image,
+                split: sample.split.to_owned(),
+                origin: sample.origin,
+                votes: sample.votes,
+            })
+        })
+        .collect();
+    Ok(Dataset { labels, samples, removed })
+}
+
+/// Bytes of a picture file to a face, or why not.
+fn face_from_bytes(
+    bytes: &[u8],
+    preprocessing: &Preprocessing,
+    limits: &DecodeLimits,
+) -> Result<GrayImage, (RemovalReason, String)> {
+    match decode(bytes, limits) {
+        Ok(picture) => Ok(preprocessing.to_face(&picture)),
+        Err(error) => {
+            let reason = match error {
+                DecodeError::Empty => RemovalReason::Missing,
+                DecodeError::TooLarge { .. } => RemovalReason::TooLarge,
+                DecodeError::NotAnImage | DecodeError::Damaged { .. } => RemovalReason::Unreadable,
+            };
+            Err((reason, error.to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::split_name::{TEST, TRAIN};
+
+    fn named(label: &str, origin: &str) -> Reading {
+        let image = GrayImage::new(48, 48);
+        Ok(NamedSample { image, label: label.to_owned(), split: TRAIN, origin: origin.to_owned(), votes: None })
+    }
+
+    #[test]
+    fn sources_are_told_apart() {
+        let parsed = |text: &str| Source::parse(text).unwrap();
+        assert_eq!(parsed("synthetic"), Source::Synthetic { per_class: None });
+        assert_eq!(parsed("synthetic:12"), Source::Synthetic { per_class: Some(12) });
+        assert_eq!(parsed("a/fer2013.csv"), Source::FerCsv("a/fer2013.csv".into()));
+        assert_eq!(parsed("X.PARQUET"), Source::Parquet("X.PARQUET".into()));
+        assert_eq!(parsed("some/folder"), Source::Folder("some/folder".into()));
+        let joined = Source::FerPlus { images: "a+b/fer2013.csv".into(), votes: "fer2013new.csv".into() };
+        assert_eq!(parsed("a+b/fer2013.csv+fer2013new.csv"), joined);
+        for text in ["synthetic", "synthetic:12", "a.csv+b.csv", "faces"] {
+            assert_eq!(parsed(text).to_string(), text);
+        }
+        for bad in ["synthetic:many", "synthetic:0", " "] {
+            assert!(matches!(Source::parse(bad), Err(DataError::UnknownSource { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_missing_path_is_named() {
+        for text in ["nowhere/at/all", "nowhere.csv", "nowhere.parquet", "nowhere.csv+new.csv"] {
+            let source = Source::parse(text).unwrap();
+            let error = load(&[source], &Preprocessing::default(), &LoadOptions::default()).unwrap_err().to_string();
+            assert!(error.ends_with("no such file or folder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_two_sources_become_one_class() {
+        let dataset =
+            combine(vec![named("Surprised", "a"), named("disgust", "b"), named("Disgusted", "c"), named(" ", "d")])
+                .unwrap();
+        assert_eq!(dataset.labels.names(), ["disgust", "surprise"]);
+        assert_eq!(dataset.samples.iter().map(|sample| sample.label).collect::<Vec<_>>(), [1, 0, 0]);
+        assert_eq!(dataset.removed.len(), 1);
+        assert_eq!(dataset.removed[0].origin, "d");
+    }
+
+    #[test]
+    fn synthetic_faces_need_no_files() {
+        let sources = [Source::parse("synthetic:5").unwrap()];
+        let dataset = load(&sources, &Preprocessing::default(), &LoadOptions::default()).unwrap();
+        assert_eq!(dataset.labels.names(), vultus::labels::BASIC_EXPRESSIONS);
+        assert_eq!(dataset.class_counts(&dataset.indices_of(TRAIN)), [5; 7]);
+        assert_eq!(dataset.class_counts(&dataset.indices_of(TEST)), [1; 7]);
+        assert_eq!(dataset.samples[0].image.dimensions(), (48, 48));
+    }
+}

@@ -1,0 +1,235 @@
+//! FER-2013's csv files: `fer2013.csv` (`emotion,pixels,Usage`) and `icml_face_data.csv` (`emotion, Usage, pixels`).
+//!
+//! In: a csv file whose header names `emotion` and `pixels`, in any order and case, and perhaps `Usage`. Out: one
+//! reading for each row, in row order, so that other files can be joined by row. Rows count from 0 without the
+//! header. A row that cannot be used is a removal, never an abort.
+
+use std::path::Path;
+
+use csv::ByteRecord;
+use image::{DynamicImage, GrayImage};
+use rayon::prelude::*;
+use vultus::preprocess::Preprocessing;
+
+use super::{NamedSample, Reading};
+use crate::dataset::{DataError, Removal, RemovalReason, split_name};
+
+/// Class names by the number in the `emotion` column.
+pub const EMOTIONS: [&str; 7] = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"];
+
+/// Width and height of the pictures in these files, in pixels.
+pub const SIDE_PX: u32 = 48;
+
+/// Pixels of one picture.
+const PIXELS: usize = (SIDE_PX * SIDE_PX) as usize;
+
+/// Rows that are read before their pixels are parsed in parallel: bounds the memory for text.
+const ROWS_AT_ONCE: usize = 2048;
+
+/// Where the columns stand.
+struct Columns {
+    emotion: usize,
+    pixels: usize,
+    usage: Option<usize>,
+}
+
+impl Columns {
+    fn find(path: &Path, header: &ByteRecord) -> Result<Self, DataError> {
+        let names: Vec<String> =
+            header.iter().map(|name| String::from_utf8_lossy(name).trim().to_lowercase()).collect();
+        let position = |column: &str| names.iter().position(|name| name == column);
+        let needed = |column: &'static str| {
+            position(column).ok_or_else(|| DataError::MissingColumn {
+                path: path.to_owned(),
+                column,
+                found: names.join(", "),
+            })
+        };
+        Ok(Self { emotion: needed("emotion")?, pixels: needed("pixels")?, usage: position("usage") })
+    }
+}
+
+/// Reads all rows.
+///
+/// # Errors
+/// A file that cannot be read, has no needed column, or has no rows.
+pub fn read(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<Reading>, DataError> {
+    let failed = |error: csv::Error| DataError::Csv { path: path.to_owned(), detail: error.to_string() };
+    let file = fs_err::File::open(path)?;
+    let mut reader = csv::ReaderBuilder::new().flexible(true).buffer_capacity(1 << 20).from_reader(file);
+    let columns = Columns::find(path, reader.byte_headers().map_err(failed)?)?;
+    let mut records = reader.into_byte_records();
+    let mut readings: Vec<Reading> = Vec::new();
+    loop {
+        let batch: Vec<ByteRecord> = records.by_ref().take(ROWS_AT_ONCE).collect::<Result<_, _>>().map_err(failed)?;
+        if batch.is_empty() {
+            break;
+        }
+        let first_row = readings.len();
+        readings.par_extend(batch.into_par_iter().enumerate().map(|(place, record)| {
+            let origin = format!("{} row {}", path.display(), first_row + place);
+            read_row(&columns, &record, origin, preprocessing)
+        }));
+    }
+    if readings.is_empty() { Err(DataError::NoImages { path: path.to_owned() }) } else { Ok(readings) }
+}
+
+/// Reads one row.
+fn read_row(columns: &Columns, record: &ByteRecord, origin: String, preprocessing: &Preprocessing) -> Reading {
+    let cell = |column: usize| record.get(column).map(<[u8]>::trim_ascii);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+
+    let usage = columns.usage.map_or(Some("train".as_bytes()), cell);
+    let split = usage.and_then(|usage| split_name::canonical(&text(usage)));
+    let emotion = cell(columns.emotion).and_then(|emotion| text(emotion).parse::<usize>().ok());
+    let label = emotion.and_then(|emotion| EMOTIONS.get(emotion).copied());
+    let removal = |reason, detail| Removal {
+        origin: origin.clone(),
+        split: split.unwrap_or_default().to_owned(),
+        label: label.map(str::to_owned),
+        reason,
+        detail,
+    };
+
+    let (Some(emotion_cell), Some(pixels_cell), Some(usage_cell)) =
+        (cell(columns.emotion), cell(columns.pixels), usage)
+    else {
+        return Err(removal(RemovalReason::Missing, format!("the row is short: it has {} columns", record.len())));
+    };
+    let Some(label) = label else {
+        let detail = format!("emotion `{}` is not a number from 0 to 6", text(emotion_cell));
+        return Err(removal(RemovalReason::Unreadable, detail));
+    };
+    let Some(split) = split else {
+        let detail = format!("usage `{}` is none of Training, PublicTest, PrivateTest", text(usage_cell));
+        return Err(removal(RemovalReason::Unreadable, detail));
+    };
+    if pixels_cell.is_empty() {
+        return Err(removal(RemovalReason::Missing, "the pixels are missing".to_owned()));
+    }
+    match parse_pixels(pixels_cell) {
+        Ok(image) => {
+            let image = preprocessing.to_face(&DynamicImage::from(image));
+            Ok(NamedSample { image, label: label.to_owned(), split, origin, votes: None })
+        }
+        Err(detail) => Err(removal(RemovalReason::Unreadable, detail)),
+    }
+}
+
+/// Parses pixels written as numbers between blanks.
+fn parse_pixels(text: &[u8]) -> Result<GrayImage, String> {
+    let mut pixels = Vec::with_capacity(PIXELS);
+    for word in text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
+        let value = std::str::from_utf8(word).ok().and_then(|word| word.parse::<u8>().ok());
+        let Some(value) = value else {
+            let word = String::from_utf8_lossy(word);
+            return Err(format!("pixel {} is `{word}`, not a number from 0 to 255", pixels.len()));
+        };
+        pixels.push(value);
+    }
+    let found = pixels.len();
+    if found != PIXELS {
+        return Err(format!("it has {found} pixels, not {PIXELS}"));
+    }
+    GrayImage::from_raw(SIDE_PX, SIDE_PX, pixels).ok_or_else(|| format!("it has {found} pixels, not {PIXELS}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pixels(count: usize, value: u32) -> String {
+        vec![value.to_string(); count].join(" ")
+    }
+
+    fn read_text(text: &str) -> Result<Vec<Reading>, DataError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faces.csv");
+        fs_err::write(&path, text).unwrap();
+        read(&path, &Preprocessing::default())
+    }
+
+    #[test]
+    fn both_published_layouts_are_read() {
+        let face = pixels(PIXELS, 17);
+        for text in [
+            format!("emotion,pixels,Usage\n3,{face},Training\n6,{face},PublicTest\n0,{face},PrivateTest\n"),
+            format!("emotion, Usage, pixels\n3, Training, {face}\n6, PublicTest, {face}\n0, PrivateTest, {face}\n"),
+            format!(
+                "\u{feff}emotion,pixels,Usage\r\n3,\"{face}\",Training\r\n6,{face},PublicTest\r\n0,{face},PrivateTest"
+            ),
+        ] {
+            let found: Vec<(String, &str)> = read_text(&text)
+                .unwrap()
+                .into_iter()
+                .map(|reading| reading.unwrap())
+                .inspect(|sample| assert_eq!(sample.image.as_raw(), &vec![17; PIXELS]))
+                .map(|sample| (sample.label, sample.split))
+                .collect();
+            let expected = [("happy", "train"), ("neutral", "public_test"), ("angry", "private_test")];
+            assert_eq!(found, expected.map(|(label, split)| (label.to_owned(), split)));
+        }
+    }
+
+    #[test]
+    fn without_a_usage_column_all_is_train() {
+        let readings = read_text(&format!("emotion,pixels\n5,{}\n", pixels(PIXELS, 1))).unwrap();
+        assert_eq!(readings[0].as_ref().unwrap().split, "train");
+    }
+
+    #[test]
+    fn bad_rows_are_removals_with_their_row() {
+        let face = pixels(PIXELS, 5);
+        let rows = [
+            format!("3,{face},Training"),
+            "3".to_owned(),
+            format!("3,{},Training", pixels(PIXELS - 1, 5)),
+            format!("3,{} 256,Training", pixels(PIXELS - 1, 5)),
+            format!("7,{face},Training"),
+            format!("happy,{face},Training"),
+            format!("3,{face},Sometimes"),
+            "3,,Training".to_owned(),
+            format!("4,{face},Training"),
+        ];
+        let readings = read_text(&format!("emotion,pixels,Usage\n{}\n", rows.join("\n"))).unwrap();
+        let expected = [
+            None,
+            Some("row is short"),
+            Some("2303 pixels, not 2304"),
+            Some("pixel 2303 is `256`"),
+            Some("emotion `7`"),
+            Some("emotion `happy`"),
+            Some("usage `Sometimes`"),
+            Some("pixels are missing"),
+            None,
+        ];
+        assert_eq!(readings.len(), expected.len());
+        for (row, (reading, expected)) in readings.iter().zip(expected).enumerate() {
+            match (reading, expected) {
+                (Ok(sample), None) => assert!(sample.origin.ends_with(&format!("faces.csv row {row}"))),
+                (Err(removal), Some(words)) => {
+                    assert!(removal.detail.contains(words), "row {row}: {}", removal.detail);
+                    assert!(removal.origin.ends_with(&format!("faces.csv row {row}")));
+                }
+                _ => panic!("row {row}: {reading:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_column_is_named() {
+        let error = read_text("feeling,pixels\n3,1 2 3\n").unwrap_err().to_string();
+        assert!(error.contains("column `emotion` is missing; the columns are: feeling, pixels"), "{error}");
+        assert!(matches!(read_text("emotion,pixels\n"), Err(DataError::NoImages { .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn random_rows_never_panic(rows in proptest::collection::vec("[0-9, \"\n\r\\PC]{0,60}", 0..8)) {
+            let _ = read_text(&format!("emotion,pixels,Usage\n{}", rows.join("\n")));
+        }
+    }
+}

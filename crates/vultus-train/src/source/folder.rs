@@ -1,0 +1,201 @@
+//! Folders of image files.
+//!
+//! In: a folder in the Kaggle layout (`train/<class>/*`, `test/<class>/*`; other names of splits as in
+//! [`split_name::canonical`]) or one folder of classes, all of which is `train`. Out: one reading for each image file,
+//! sorted by path. Folders inside a class folder belong to the class. Hidden files, files with other extensions and
+//! folders beside the splits are none of its business.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use vultus::decode::DecodeLimits;
+use vultus::preprocess::Preprocessing;
+
+use super::{NamedSample, Reading, face_from_bytes};
+use crate::dataset::{DataError, Removal, RemovalReason, split_name};
+
+/// Extensions of the files that are tried; the content decides.
+const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
+
+/// An image file with what its place says about it.
+struct Candidate {
+    path: PathBuf,
+    class: String,
+    split: &'static str,
+}
+
+/// Reads all image files under `root` in parallel.
+///
+/// # Errors
+/// A folder that cannot be listed, or one without any image file.
+pub fn read(root: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
+    let mut candidates = Vec::new();
+    let folders = folders_in(root)?;
+    let splits: Vec<(&PathBuf, &'static str)> =
+        folders.iter().filter_map(|(path, name)| Some((path, split_name::canonical(name)?))).collect();
+    if splits.is_empty() {
+        collect_classes(&folders, split_name::TRAIN, &mut candidates)?;
+    }
+    for (path, split) in splits {
+        collect_classes(&folders_in(path)?, split, &mut candidates)?;
+    }
+    if candidates.is_empty() {
+        return Err(DataError::NoImages { path: root.to_owned() });
+    }
+    Ok(candidates.into_par_iter().map(|candidate| read_file(candidate, preprocessing, limits)).collect())
+}
+
+/// Reads one file.
+fn read_file(candidate: Candidate, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Reading {
+    let Candidate { path, class, split } = candidate;
+    let origin = path.display().to_string();
+    let face = match fs_err::read(&path) {
+        Ok(bytes) => face_from_bytes(&bytes, preprocessing, limits),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err((RemovalReason::Missing, error.to_string())),
+        Err(error) => Err((RemovalReason::Unreadable, error.to_string())),
+    };
+    match face {
+        Ok(image) => Ok(NamedSample { image, label: class, split, origin, votes: None }),
+        Err((reason, detail)) => Err(Removal {
+            origin,
+            split: split.to_owned(),
+            label: Some(vultus::labels::canonical(&class)),
+            reason,
+            detail,
+        }),
+    }
+}
+
+/// Adds the image files of each class folder.
+fn collect_classes(
+    folders: &[(PathBuf, String)],
+    split: &'static str,
+    candidates: &mut Vec<Candidate>,
+) -> Result<(), DataError> {
+    for (path, class) in folders {
+        let mut files = Vec::new();
+        collect_files(path, &mut files)?;
+        files.sort();
+        candidates.extend(files.into_iter().map(|path| Candidate { path, class: class.clone(), split }));
+    }
+    Ok(())
+}
+
+/// Adds the image files under `folder`. Links to folders are not followed, so that a circle of links ends.
+fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if is_hidden(&path) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            collect_files(&path, files)?;
+        } else if has_image_extension(&path) && !path.is_dir() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The folders directly inside `root` with their names, sorted, hidden ones left out.
+fn folders_in(root: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
+    let mut folders = Vec::new();
+    for entry in fs_err::read_dir(root)? {
+        let path = entry?.path();
+        if path.is_dir() && !is_hidden(&path) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            folders.push((path, name));
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+}
+
+fn has_image_extension(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, Luma};
+
+    fn write(root: &Path, place: &str, bytes: &[u8]) {
+        let path = root.join(place);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, bytes).unwrap();
+    }
+
+    fn png(value: u8) -> Vec<u8> {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        GrayImage::from_pixel(48, 48, Luma([value])).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    fn read_all(root: &Path) -> Result<Vec<Reading>, DataError> {
+        read(root, &Preprocessing::default(), &DecodeLimits::default())
+    }
+
+    #[test]
+    fn splits_and_classes_come_from_the_folders() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "train/happy/b.png", &png(2));
+        write(root.path(), "train/happy/a.PNG", &png(1));
+        write(root.path(), "train/sad/person/c.png", &png(3));
+        write(root.path(), "val/sad/d.png", &png(4));
+        write(root.path(), "test/happy/notes.txt", b"not an image");
+        write(root.path(), "test/happy/.hidden.png", b"not an image");
+        write(root.path(), "extras/happy/e.png", &png(5));
+        let found: Vec<(String, &str, u8)> = read_all(root.path())
+            .unwrap()
+            .into_iter()
+            .map(|reading| reading.unwrap())
+            .map(|sample| (sample.label, sample.split, sample.image.as_raw()[0]))
+            .collect();
+        let expected = [("happy", "train", 1), ("happy", "train", 2), ("sad", "train", 3), ("sad", "validation", 4)];
+        assert_eq!(found, expected.map(|(label, split, value)| (label.to_owned(), split, value)));
+    }
+
+    #[test]
+    fn one_folder_of_classes_is_all_train() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "very tired/a.png", &png(9));
+        let sample = read_all(root.path()).unwrap().remove(0).unwrap();
+        assert_eq!((sample.label.as_str(), sample.split), ("very tired", "train"));
+    }
+
+    #[test]
+    fn bad_files_are_rows_and_never_an_abort() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "happy/a.png", &png(1));
+        write(root.path(), "happy/b.png", b"dear diary, this is no picture");
+        write(root.path(), "happy/c.png", b"");
+        let bytes = png(7);
+        write(root.path(), "happy/d.png", &bytes[..bytes.len() / 2]);
+        let mut huge = png(7);
+        huge[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
+        huge[29..33].copy_from_slice(&[0x43, 0x4C, 0xA7, 0x66]);
+        write(root.path(), "happy/e.png", &huge);
+        let reasons: Vec<Option<RemovalReason>> = read_all(root.path())
+            .unwrap()
+            .into_iter()
+            .map(|reading| reading.err().map(|removal| removal.reason))
+            .collect();
+        use RemovalReason::{Missing, TooLarge, Unreadable};
+        assert_eq!(reasons, [None, Some(Unreadable), Some(Missing), Some(Unreadable), Some(TooLarge)]);
+    }
+
+    #[test]
+    fn a_folder_without_images_is_an_error_that_names_it() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "train/happy/readme.txt", b"soon");
+        let error = read_all(root.path()).unwrap_err();
+        assert!(matches!(&error, DataError::NoImages { path } if path == root.path()));
+        assert!(error.to_string().starts_with("no images found in "), "{error}");
+    }
+}

@@ -1,0 +1,371 @@
+//! Parquet files with pictures.
+//!
+//! In: our own layout (`split`, `label`, `image` as bytes, perhaps ten `ferplus_*` columns of votes) or the image
+//! layout of Hugging Face (`image` as a struct of `bytes` and `path`, `label` as a number whose name stands in the
+//! file's metadata, the split in the file's name). Out: one reading for each row, in row order. Other columns are not
+//! read. Compressions: none, snappy, gzip, zstd.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::parquet::basic::Compression;
+use ::parquet::file::reader::FileReader;
+use ::parquet::file::serialized_reader::SerializedFileReader;
+use ::parquet::record::{Field, Row};
+use ::parquet::schema::types::Type;
+use rayon::prelude::*;
+use serde::Deserialize;
+use vultus::decode::DecodeLimits;
+use vultus::preprocess::Preprocessing;
+
+use super::{NamedSample, Reading, face_from_bytes, ferplus};
+use crate::dataset::{DataError, Removal, RemovalReason, split_name};
+
+/// Rows that are read before their pictures are decoded in parallel: bounds the memory for encoded pictures.
+const ROWS_AT_ONCE: usize = 2048;
+
+/// Name of the column with the votes for `class` of [`ferplus::CLASSES`].
+pub fn vote_column(class: &str) -> String {
+    format!("ferplus_{}", class.to_ascii_lowercase())
+}
+
+/// The Parquet files directly inside `folder`, sorted; a downloaded data set is often a folder of them.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn files_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// What is known about a file before its rows are read.
+struct Layout {
+    /// The columns that are read.
+    projection: Type,
+    /// Class names by number, where the metadata hold them.
+    class_names: Option<Vec<String>>,
+    /// The split of all rows, where there is no column for it.
+    file_split: &'static str,
+}
+
+/// One row, still encoded.
+#[derive(Default)]
+struct EncodedRow {
+    image: Option<Vec<u8>>,
+    image_path: Option<String>,
+    label: Option<Result<String, i64>>,
+    split: Option<String>,
+    votes: [Option<u8>; 10],
+}
+
+/// Reads all rows.
+///
+/// # Errors
+/// A file that is no Parquet file or is damaged, lacks the `image` or `label` column, is compressed in a way that is
+/// not built in, has numbers for labels and no names for them, or has no rows.
+pub fn read(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
+    let failed = |detail: String| DataError::Parquet { path: path.to_owned(), detail };
+    let file = fs_err::File::open(path)?.into_file();
+    let reader = SerializedFileReader::new(file).map_err(|error| failed(error.to_string()))?;
+    let layout = Layout::of(path, &reader)?;
+    let mut rows = reader.get_row_iter(Some(layout.projection.clone())).map_err(|error| failed(error.to_string()))?;
+    let mut readings: Vec<Reading> = Vec::new();
+    loop {
+        let first_row = readings.len();
+        let mut batch = Vec::with_capacity(ROWS_AT_ONCE);
+        for row in rows.by_ref().take(ROWS_AT_ONCE) {
+            let place = first_row + batch.len();
+            let row = row.map_err(|error| failed(format!("damaged at row {place}: {error}")))?;
+            batch.push(EncodedRow::of(row));
+        }
+        if batch.is_empty() {
+            break;
+        }
+        if layout.class_names.is_none() && batch.iter().any(|row| matches!(row.label, Some(Err(_)))) {
+            return Err(failed("the labels are numbers, and the metadata do not hold their names".to_owned()));
+        }
+        readings.par_extend(batch.into_par_iter().enumerate().map(|(place, row)| {
+            let origin = format!("{} row {}", path.display(), first_row + place);
+            layout.decode_row(row, origin, preprocessing, limits)
+        }));
+    }
+    if readings.is_empty() { Err(DataError::NoImages { path: path.to_owned() }) } else { Ok(readings) }
+}
+
+impl Layout {
+    /// Looks at the schema, the metadata and the name of the file.
+    fn of(path: &Path, reader: &dyn FileReader) -> Result<Self, DataError> {
+        let metadata = reader.metadata();
+        let root = metadata.file_metadata().schema_descr().root_schema();
+        let vote_columns = ferplus::CLASSES.map(vote_column);
+        let wanted = |name: &str| {
+            ["image", "label", "split"].contains(&name) || vote_columns.iter().any(|column| column == name)
+        };
+        let fields: Vec<Arc<Type>> = root.get_fields().iter().filter(|field| wanted(field.name())).cloned().collect();
+        for column in ["image", "label"] {
+            if !fields.iter().any(|field| field.name() == column) {
+                let found = root.get_fields().iter().map(|field| field.name()).collect::<Vec<_>>().join(", ");
+                return Err(DataError::MissingColumn { path: path.to_owned(), column, found });
+            }
+        }
+        for group in metadata.row_groups() {
+            for column in group.columns() {
+                let name = column.column_path().string();
+                let top = column.column_path().parts().first().map_or("", String::as_str);
+                // The parquet crate asserts this when it reads the column.
+                let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+                if start < 0 || column.compressed_size() < 0 {
+                    let detail = format!("damaged: column `{name}` has no place in the file");
+                    return Err(DataError::Parquet { path: path.to_owned(), detail });
+                }
+                let codec = column.compression();
+                if wanted(top) && !is_built_in(codec) {
+                    let codec = format!("{codec:?}").split('(').next().unwrap_or_default().to_lowercase();
+                    return Err(DataError::Codec { path: path.to_owned(), column: name, codec });
+                }
+            }
+        }
+        let projection = Type::group_type_builder(root.name())
+            .with_fields(fields)
+            .build()
+            .map_err(|error| DataError::Parquet { path: path.to_owned(), detail: error.to_string() })?;
+        let class_names = metadata
+            .file_metadata()
+            .key_value_metadata()
+            .and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface"))
+            .and_then(|pair| pair.value.as_deref())
+            .and_then(class_names);
+        Ok(Self { projection, class_names, file_split: split_of_file(path) })
+    }
+
+    /// Decodes one row.
+    fn decode_row(
+        &self,
+        row: EncodedRow,
+        origin: String,
+        preprocessing: &Preprocessing,
+        limits: &DecodeLimits,
+    ) -> Reading {
+        let split = row.split.as_deref().map_or(Some(self.file_split), split_name::canonical);
+        let label = match &row.label {
+            Some(Ok(name)) => Ok(name.clone()),
+            Some(Err(number)) => usize::try_from(*number)
+                .ok()
+                .and_then(|number| self.class_names.as_ref()?.get(number).cloned())
+                .ok_or_else(|| format!("label {number} has no name in the metadata")),
+            None => Err("the label is missing".to_owned()),
+        };
+        let removal = |label: Option<&String>, reason, detail| Removal {
+            origin: origin.clone(),
+            split: split.unwrap_or_default().to_owned(),
+            label: label.map(|label| vultus::labels::canonical(label)),
+            reason,
+            detail,
+        };
+        let label = label.map_err(|detail| removal(None, RemovalReason::Missing, detail))?;
+        let Some(split) = split else {
+            let name = row.split.unwrap_or_default();
+            let detail = format!("split `{name}` is none of train, validation, test, public_test, private_test");
+            return Err(removal(Some(&label), RemovalReason::Unreadable, detail));
+        };
+        let Some(bytes) = row.image else {
+            let detail = match row.image_path {
+                Some(path) => format!("the row has no bytes, only the path {path}"),
+                None => "the image is missing".to_owned(),
+            };
+            return Err(removal(Some(&label), RemovalReason::Missing, detail));
+        };
+        let image = face_from_bytes(&bytes, preprocessing, limits)
+            .map_err(|(reason, detail)| removal(Some(&label), reason, detail))?;
+        let votes = row.votes.iter().all(Option::is_some).then(|| row.votes.map(Option::unwrap_or_default));
+        Ok(NamedSample { image, label, split, origin, votes })
+    }
+}
+
+impl EncodedRow {
+    /// Takes the cells out of a row.
+    fn of(row: Row) -> Self {
+        let mut encoded = Self::default();
+        for (name, field) in row.into_columns() {
+            match name.as_str() {
+                "image" => match field {
+                    Field::Group(parts) => {
+                        for (part, field) in parts.into_columns() {
+                            match part.as_str() {
+                                "bytes" => encoded.image = bytes(field),
+                                "path" => encoded.image_path = text(field),
+                                _ => {}
+                            }
+                        }
+                    }
+                    field => encoded.image = bytes(field),
+                },
+                "label" => {
+                    encoded.label = match integer(&field) {
+                        Some(number) => Some(Err(number)),
+                        None => text(field).map(Ok),
+                    }
+                }
+                "split" => encoded.split = text(field),
+                name => {
+                    if let Some(place) = ferplus::CLASSES.iter().position(|class| vote_column(class) == name) {
+                        encoded.votes[place] = integer(&field).and_then(|votes| u8::try_from(votes).ok());
+                    }
+                }
+            }
+        }
+        encoded
+    }
+}
+
+/// The parts that are read of the JSON that Hugging Face's `datasets` writes into a file's metadata.
+#[derive(Deserialize)]
+struct HuggingFace {
+    info: HuggingFaceInfo,
+}
+
+#[derive(Deserialize)]
+struct HuggingFaceInfo {
+    features: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Class names of the column `label` in the metadata of Hugging Face.
+fn class_names(json: &str) -> Option<Vec<String>> {
+    let metadata: HuggingFace = serde_json::from_str(json).ok()?;
+    let names = metadata.info.features.get("label")?.get("names")?.as_array()?;
+    names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
+/// The split that a file name such as `test-00000-of-00001.parquet` announces; `train` if it announces none.
+fn split_of_file(path: &Path) -> &'static str {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let first = stem.split('-').next().unwrap_or_default();
+    split_name::canonical(first).unwrap_or(split_name::TRAIN)
+}
+
+/// Whether the compression is compiled in: agrees with the features of the `parquet` dependency.
+fn is_built_in(codec: Compression) -> bool {
+    matches!(codec, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) | Compression::ZSTD(_))
+}
+
+fn bytes(field: Field) -> Option<Vec<u8>> {
+    match field {
+        Field::Bytes(bytes) => Some(bytes.data().to_vec()),
+        _ => None,
+    }
+}
+
+fn text(field: Field) -> Option<String> {
+    match field {
+        Field::Str(text) => Some(text),
+        Field::Bytes(bytes) => String::from_utf8(bytes.data().to_vec()).ok(),
+        _ => None,
+    }
+}
+
+fn integer(field: &Field) -> Option<i64> {
+    match *field {
+        Field::Byte(number) => Some(number.into()),
+        Field::Short(number) => Some(number.into()),
+        Field::Int(number) => Some(number.into()),
+        Field::Long(number) => Some(number),
+        Field::UByte(number) => Some(number.into()),
+        Field::UShort(number) => Some(number.into()),
+        Field::UInt(number) => Some(number.into()),
+        Field::ULong(number) => i64::try_from(number).ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(path: &Path) -> Result<Vec<Reading>, DataError> {
+        read(path, &Preprocessing::default(), &DecodeLimits::default())
+    }
+
+    /// Files written by `tests/data/make_parquet.py`.
+    fn test_file(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    }
+
+    #[test]
+    fn the_layout_of_hugging_face_is_read() {
+        let readings = read_all(&test_file("test-00000-of-00001.parquet")).unwrap();
+        let found: Vec<Result<(&str, &str, u8), RemovalReason>> = readings
+            .iter()
+            .map(|reading| match reading {
+                Ok(sample) => Ok((sample.label.as_str(), sample.split, sample.image.as_raw()[0])),
+                Err(removal) => Err(removal.reason),
+            })
+            .collect();
+        let expected = [
+            Ok(("angry", "test", 10)),
+            Ok(("surprise", "test", 20)),
+            Err(RemovalReason::Missing),
+            Err(RemovalReason::Unreadable),
+            Err(RemovalReason::Missing),
+        ];
+        assert_eq!(found, expected);
+        let detail = |row: usize| readings[row].as_ref().unwrap_err().detail.as_str();
+        assert_eq!(detail(2), "the row has no bytes, only the path elsewhere/c.png");
+        assert_eq!(detail(4), "label -1 has no name in the metadata");
+    }
+
+    #[test]
+    fn a_compression_that_is_not_built_in_is_named() {
+        let error = read_all(&test_file("brotli.parquet")).unwrap_err().to_string();
+        assert!(error.contains("is compressed with brotli, which is not built in"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_parquet_or_a_broken_one_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("train-0.parquet");
+        let whole = fs_err::read(test_file("test-00000-of-00001.parquet")).unwrap();
+        let mut scrambled = whole.clone();
+        scrambled[200..260].fill(0xA5);
+        for bytes in [&b""[..], b"PAR1 but nothing more PAR1", &whole[..whole.len() / 2], &scrambled] {
+            fs_err::write(&path, bytes).unwrap();
+            let error = read_all(&path).unwrap_err();
+            assert!(matches!(error, DataError::Parquet { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_file_name_tells_the_split() {
+        for (name, split) in [
+            ("data/test-00000-of-00001.parquet", "test"),
+            ("validation.parquet", "validation"),
+            ("train-00003-of-00009.parquet", "train"),
+            ("faces.parquet", "train"),
+        ] {
+            assert_eq!(split_of_file(Path::new(name)), split, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_real_file_is_read_whole() {
+        let root = std::env::var("VULTUS_DATA")
+            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data").to_owned());
+        let path = Path::new(&root).join("fer2013.parquet");
+        if !path.exists() {
+            eprintln!("SKIPPED: {} is not there", path.display());
+            return;
+        }
+        let readings = read_all(&path).unwrap();
+        assert_eq!(readings.len(), 32_298);
+        let samples: Vec<NamedSample> = readings.into_iter().map(|reading| reading.unwrap()).collect();
+        assert_eq!(samples.iter().filter(|sample| sample.split == "public_test").count(), 3589);
+        assert_eq!(samples.iter().filter(|sample| sample.label == "disgust").count(), 436 + 56);
+        assert!(samples.iter().all(|sample| sample.votes.is_some_and(|votes| votes.iter().sum::<u8>() >= 9)));
+    }
+}

@@ -1,0 +1,231 @@
+//! The whole job: from sources to a model, its evaluation and its report, in one run directory.
+//!
+//! In: a configuration and a directory. Out: everything that [`crate::run`] lists. Each step is a module of its own;
+//! here they are only put in order.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use vultus::bundle::{Bundle, BundleError};
+
+use crate::assess::{AssessError, Assessment, assess};
+use crate::config::{Keep, Monitor, TrainConfig};
+use crate::dataset::Dataset;
+use crate::environment::{Environment, Invocation};
+use crate::evaluate::Evaluation;
+use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, resume_from};
+use crate::history::EpochRecord;
+use crate::prepare::{PrepareError, Prepared, prepare};
+use crate::report::{self, ReportError};
+use crate::run::{RunDirectory, evaluation_path, read_json, write_json};
+use crate::statistics::{Statistics, fingerprint};
+
+/// What a run ended with.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// Why training ended. After an interruption there is only a checkpoint.
+    pub ended: Ended,
+    /// The epoch whose weights the model has, from 1.
+    pub epoch: usize,
+    /// One for each evaluated split.
+    pub evaluations: Vec<Evaluation>,
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// The report.
+    pub report: PathBuf,
+}
+
+/// A run that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The data.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The training.
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    /// The model file.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The evaluation.
+    #[error(transparent)]
+    Assess(#[from] AssessError),
+    /// The report.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A file of the run; the message names it.
+    #[error(transparent)]
+    File(#[from] std::io::Error),
+}
+
+/// Does the whole job in `run`, from the start or from the last checkpoint.
+///
+/// # Errors
+/// See [`TrainError`]; finished parts of the run stay.
+pub fn train(
+    config: &TrainConfig,
+    run: &RunDirectory,
+    resume: bool,
+    invocation: &Invocation,
+    observer: &mut dyn Observer,
+) -> Result<Trained, TrainError> {
+    let prepared = prepare(config)?;
+    observer.prepared(&prepared);
+    train_prepared(config, &prepared, run, resume, invocation, observer)
+}
+
+/// As [`train`], on data that are ready.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_prepared(
+    config: &TrainConfig,
+    prepared: &Prepared,
+    run: &RunDirectory,
+    resume: bool,
+    invocation: &Invocation,
+    observer: &mut dyn Observer,
+) -> Result<Trained, TrainError> {
+    let Prepared { dataset, train, validation } = prepared;
+    let data = FitData { dataset, train, validation };
+    let environment = describe(config, dataset, run, resume, invocation)?;
+    let checkpoint = if resume { resume_from(config, data, run)? } else { None };
+    let fitted = fit(config, data, Some(run), checkpoint, observer)?;
+    if fitted.ended == Ended::Interrupted {
+        let (bundle, report) = (run.bundle(), PathBuf::new());
+        return Ok(Trained { ended: fitted.ended, epoch: fitted.epoch, evaluations: Vec::new(), bundle, report });
+    }
+    let mut bundle = Bundle {
+        labels: dataset.labels.clone(),
+        preprocessing: config.preprocessing.clone(),
+        network: config.network.clone(),
+        weights: fitted.weights.clone(),
+        training: training_facts(config, prepared, &fitted, &environment),
+        metrics: serde_json::Value::Null,
+    };
+    let mut evaluations = Vec::new();
+    for split in evaluated_splits(config, dataset) {
+        let assessment = assess(&bundle, dataset, &split, &config.cleaning.drop_classes)?;
+        assessment.save(&evaluation_path(run.path(), &split))?;
+        evaluations.push(assessment.evaluation);
+    }
+    bundle.metrics = json!(evaluations.iter().map(headline).collect::<Vec<_>>());
+    bundle.save(&run.bundle())?;
+    let report = report::write(run.path(), true)?;
+    Ok(Trained { ended: fitted.ended, epoch: fitted.epoch, evaluations, bundle: run.bundle(), report })
+}
+
+/// Evaluates the run's model once more, on `dataset`, and renews its report.
+///
+/// # Errors
+/// As [`train`].
+pub fn add_assessment(run: &std::path::Path, assessment: &Assessment) -> Result<(), TrainError> {
+    assessment.save(&evaluation_path(run, &assessment.evaluation.split))?;
+    report::write(run, true)?;
+    Ok(())
+}
+
+/// The splits that the finished model is evaluated on.
+fn evaluated_splits(config: &TrainConfig, dataset: &Dataset) -> Vec<String> {
+    if config.data.evaluate_splits.is_empty() {
+        dataset.splits().into_iter().filter(|split| *split != config.data.train_split).collect()
+    } else {
+        config.data.evaluate_splits.clone()
+    }
+}
+
+/// Writes `environment.json`, `data.json` and `removed.csv`. A resumed run keeps its first environment.
+fn describe(
+    config: &TrainConfig,
+    dataset: &Dataset,
+    run: &RunDirectory,
+    resume: bool,
+    invocation: &Invocation,
+) -> Result<Environment, TrainError> {
+    let path = run.path().join("environment.json");
+    if resume && path.exists() {
+        return Ok(read_json(&path)?);
+    }
+    let environment = Environment::new(invocation, config.seed, fingerprint(dataset));
+    write_json(&path, &environment)?;
+    write_json(&run.path().join("data.json"), &Statistics::compute(dataset))?;
+    write_removed(dataset, &run.path().join("removed.csv"))?;
+    Ok(environment)
+}
+
+/// Writes one row for each removed image.
+///
+/// # Errors
+/// The system's refusal.
+pub fn write_removed(dataset: &Dataset, path: &std::path::Path) -> std::io::Result<()> {
+    vultus::persist::write_atomically(path, |file| {
+        let mut writer = csv::Writer::from_writer(file);
+        for removal in &dataset.removed {
+            writer.serialize(removal).map_err(std::io::Error::other)?;
+        }
+        writer.flush()
+    })
+}
+
+/// What a model's file tells of its training.
+fn training_facts(
+    config: &TrainConfig,
+    prepared: &Prepared,
+    fitted: &Fitted,
+    environment: &Environment,
+) -> serde_json::Value {
+    let chosen = fitted.epoch.checked_sub(1).and_then(|index| fitted.history.get(index));
+    json!({
+        "environment": environment,
+        "sources": config.data.sources,
+        "train_split": config.data.train_split,
+        "images": { "train": prepared.train.len(), "validation": prepared.validation.len() },
+        "dropped_classes": config.cleaning.drop_classes,
+        "train": config.train,
+        "ended": fitted.ended,
+        "epochs": fitted.history.len(),
+        "epoch": fitted.epoch,
+        "selection": selection(config),
+        "record": chosen,
+        "seconds": fitted.history.iter().map(|record| record.seconds).sum::<f64>(),
+    })
+}
+
+/// What selected the epoch, in words.
+pub fn selection(config: &TrainConfig) -> String {
+    let monitored = match config.train.monitor {
+        Monitor::ValAccuracy => "highest accuracy",
+        Monitor::ValLoss => "lowest loss",
+    };
+    if config.train.keep == Keep::Last || config.train.validation_fraction == 0.0 {
+        "the last epoch; nothing was selected".to_owned()
+    } else {
+        format!(
+            "the epoch with the {monitored} on {:.0} % of split {} held out for validation",
+            config.train.validation_fraction * 100.0,
+            config.data.train_split
+        )
+    }
+}
+
+/// The epoch whose weights the model has, from 1; `None` before the first is finished.
+pub fn chosen_epoch(config: &TrainConfig, history: &[EpochRecord]) -> Option<usize> {
+    let last = history.last()?;
+    if config.train.keep == Keep::Last {
+        return Some(last.epoch);
+    }
+    Some(best_epoch(&config.train, history).map_or(last.epoch, |best| best.epoch))
+}
+
+fn headline(evaluation: &Evaluation) -> serde_json::Value {
+    json!({
+        "split": evaluation.split,
+        "n": evaluation.n,
+        "accuracy": evaluation.accuracy,
+        "accuracy_interval": evaluation.accuracy_interval,
+        "macro_f1": evaluation.macro_f1,
+        "balanced_accuracy": evaluation.balanced_accuracy,
+        "log_loss": evaluation.log_loss,
+        "ece": evaluation.ece,
+    })
+}

@@ -1,0 +1,163 @@
+//! A bundle at work: pictures of faces become labelled probabilities.
+//!
+//! In: a bundle and pictures that each show one face. Out: a [`Prediction`] a picture. It does not find faces in
+//! photographs.
+
+use std::path::Path;
+
+use image::{DynamicImage, GrayImage};
+use serde::Serialize;
+
+use crate::bundle::{Bundle, BundleError, BundleFault};
+use crate::labels::Labels;
+use crate::plan::Plan;
+use crate::preprocess::Preprocessing;
+
+/// What a classifier says about one face.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Name of the most probable class; the first of equals.
+    pub label: String,
+    /// Its probability.
+    pub score: f32,
+    /// Every class with its probability, in the bundle's order; the probabilities sum to 1.
+    pub probabilities: Vec<(String, f32)>,
+}
+
+/// A classifier ready to run, from any number of threads at once.
+///
+/// ```
+/// use image::DynamicImage;
+/// use vultus::{bundle::Bundle, classifier::Classifier, labels::Labels, network::NetworkConfig};
+/// use vultus::weights::{WeightTensor, Weights};
+///
+/// // A network that only looks at the sum of the pixels; a real one comes out of a training.
+/// let network: NetworkConfig = serde_json::from_str(r#"{"layers": [{"type": "flatten"}]}"#)?;
+/// let labels = Labels::new(["dark", "bright"])?;
+/// let mut weights = Weights::default();
+/// let head = (0..48 * 48).flat_map(|_| [0.0, 1e-4]).collect();
+/// weights.insert("layers.1.weight".to_owned(), WeightTensor { shape: vec![48 * 48, 2], data: head });
+/// weights.insert("layers.1.bias".to_owned(), WeightTensor { shape: vec![2], data: vec![0.0, -20.0] });
+/// let (preprocessing, training, metrics) = Default::default();
+/// let bundle = Bundle { labels, preprocessing, network, weights, training, metrics };
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("brightness.safetensors");
+/// bundle.save(&path)?;
+///
+/// let classifier = Classifier::load(&path)?;
+/// let prediction = classifier.predict(&DynamicImage::new_luma8(100, 100));
+/// assert_eq!(prediction.label, "dark");
+/// assert!(prediction.score > 0.99);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Classifier {
+    labels: Labels,
+    preprocessing: Preprocessing,
+    plan: Plan,
+}
+
+impl Classifier {
+    /// Loads a bundle's file.
+    ///
+    /// # Errors
+    /// Why the file is refused; see [`Bundle::load`].
+    pub fn load(path: &Path) -> Result<Self, BundleError> {
+        let unusable = |fault| BundleError::Unusable { path: path.to_owned(), fault };
+        Self::from_bundle(Bundle::load(path)?).map_err(unusable)
+    }
+
+    /// Prepares a bundle that is in memory.
+    ///
+    /// # Errors
+    /// Parts that do not belong together.
+    pub fn from_bundle(bundle: Bundle) -> Result<Self, BundleFault> {
+        let plan = Plan::new(&bundle.resolve()?, &bundle.weights)?;
+        Ok(Self { labels: bundle.labels, preprocessing: bundle.preprocessing, plan })
+    }
+
+    /// Class names, in the order of the probabilities.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// What is done to each picture first.
+    pub fn preprocessing(&self) -> &Preprocessing {
+        &self.preprocessing
+    }
+
+    /// Classifies a picture of one face, of any size and colour.
+    pub fn predict(&self, picture: &DynamicImage) -> Prediction {
+        let face = self.preprocessing.to_face(picture);
+        self.predict_batch(std::slice::from_ref(&face)).remove(0)
+    }
+
+    /// Classifies grey pictures of one face each, of any size; one prediction a picture, in order.
+    pub fn predict_batch(&self, faces: &[GrayImage]) -> Vec<Prediction> {
+        let size = (self.preprocessing.width, self.preprocessing.height);
+        let mut pixels = vec![0.0; faces.len() * self.plan.inputs()];
+        for (face, pixels) in faces.iter().zip(pixels.chunks_exact_mut(self.plan.inputs())) {
+            if face.dimensions() == size {
+                self.preprocessing.fill(face, pixels);
+            } else {
+                let face = self.preprocessing.to_face(&DynamicImage::ImageLuma8(face.clone()));
+                self.preprocessing.fill(&face, pixels);
+            }
+        }
+        let probabilities = self.plan.probabilities(&pixels);
+        probabilities.chunks_exact(self.labels.len()).map(|row| self.prediction(row)).collect()
+    }
+
+    fn prediction(&self, row: &[f32]) -> Prediction {
+        let mut best = 0;
+        for (index, &probability) in row.iter().enumerate() {
+            if probability > row[best] {
+                best = index;
+            }
+        }
+        let probabilities = self.labels.names().iter().cloned().zip(row.iter().copied()).collect();
+        Prediction { label: self.labels.name(best).to_owned(), score: row[best], probabilities }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::tests::brightness;
+    use image::{Luma, Rgb, RgbImage};
+
+    #[test]
+    fn pictures_of_any_size_and_colour_are_classified() {
+        let classifier = Classifier::from_bundle(brightness()).unwrap();
+        let bright = classifier.predict(&DynamicImage::from(RgbImage::from_pixel(9, 7, Rgb([200; 3]))));
+        // Logits 0.1 * 200 - 12 and its negative.
+        let expected = 1.0 / (1.0 + (-16.0_f64).exp());
+        assert_eq!(bright.label, "happy");
+        assert!((f64::from(bright.score) - expected).abs() < 1e-6);
+        assert_eq!(bright.probabilities[0], ("happy".to_owned(), bright.score));
+        assert_eq!(bright.probabilities[1].0, "sad");
+        let dark = classifier.predict(&DynamicImage::new_luma8(4, 4));
+        assert_eq!(dark.label, "sad");
+    }
+
+    #[test]
+    fn a_batch_equals_its_pictures_one_by_one() {
+        let classifier = Classifier::from_bundle(brightness()).unwrap();
+        let faces: Vec<GrayImage> =
+            (0..70).map(|index| GrayImage::from_pixel(4 + index % 2, 4, Luma([100 + index as u8]))).collect();
+        let batch = classifier.predict_batch(&faces);
+        assert_eq!(batch.len(), 70);
+        for (face, prediction) in faces.iter().zip(&batch) {
+            assert_eq!(classifier.predict(&DynamicImage::from(face.clone())), *prediction);
+        }
+        assert!(classifier.predict_batch(&[]).is_empty());
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let mut bundle = brightness();
+        bundle.labels = Labels::new(["a", "b", "c"]).unwrap();
+        assert!(matches!(Classifier::from_bundle(bundle), Err(BundleFault::Labels { labels: 3, outputs: 2 })));
+    }
+}

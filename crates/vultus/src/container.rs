@@ -1,0 +1,213 @@
+//! The file format of bundles and checkpoints: safetensors with named texts and a checksum in its metadata.
+//!
+//! In: tensors and texts. Out: one file, and back. It does not know what the texts mean; [`crate::bundle`] does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
+use sha2::{Digest, Sha256};
+
+use crate::persist::write_atomically;
+use crate::weights::{WeightTensor, Weights};
+
+/// Larger files are refused before they are read: no network of this project comes near, and a foreign file should not
+/// fill the memory.
+const LARGEST_FILE: u64 = 2 << 30;
+
+/// Metadata keys of the container itself.
+const FORMAT: &str = "format";
+const VERSION: &str = "version";
+const CHECKSUM: &str = "sha256";
+
+/// Tensors and named texts of one kind of file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Container {
+    /// Texts by name.
+    pub texts: BTreeMap<String, String>,
+    /// The tensors.
+    pub tensors: Weights,
+}
+
+/// What kind of file, and which version of it this program writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// Name in the metadata, such as `vultus-bundle`.
+    pub name: &'static str,
+    /// Newest version that can be read.
+    pub version: u32,
+}
+
+/// A file that cannot be used, with the reason.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// It is larger than anything this program writes.
+    #[error("{path} has {size} bytes, more than any {expected} has: is it the right file?")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+        /// Kind of file that was expected.
+        expected: &'static str,
+    },
+    /// It is no safetensors file, or a truncated one.
+    #[error("{path} is no {expected}: {reason}")]
+    NotSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// Kind of file that was expected.
+        expected: &'static str,
+        /// What the reader says.
+        reason: SafeTensorError,
+    },
+    /// It is a safetensors file of something else.
+    #[error("{path} is no {expected}: it is {found}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Kind of file that was expected.
+        expected: &'static str,
+        /// What it says it is.
+        found: String,
+    },
+    /// It was written by a later version.
+    #[error("{path} has version {found} of {expected}; this program reads up to {known}: use a newer vultus")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Kind of file.
+        expected: &'static str,
+        /// Its version.
+        found: String,
+        /// Newest version this program reads.
+        known: u32,
+    },
+    /// Its contents are not what was written.
+    #[error("{path} is damaged: its checksum does not match its contents; copy or download it again")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A text or tensor of it makes no sense.
+    #[error("{path} is no usable {expected}: {reason}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Kind of file that was expected.
+        expected: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Container {
+    /// Writes the file atomically.
+    ///
+    /// # Errors
+    /// The system's refusal, naming `path`.
+    pub fn save(&self, path: &Path, format: Format) -> Result<(), ContainerError> {
+        let content = |reason: SafeTensorError| ContainerError::Content {
+            path: path.to_owned(),
+            expected: format.name,
+            reason: reason.to_string(),
+        };
+        let bytes: Vec<(&str, &WeightTensor, Vec<u8>)> = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| (name, tensor, tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect()))
+            .collect();
+        let mut metadata: HashMap<String, String> = self.texts.clone().into_iter().collect();
+        metadata.insert(FORMAT.to_owned(), format.name.to_owned());
+        metadata.insert(VERSION.to_owned(), format.version.to_string());
+        metadata.insert(CHECKSUM.to_owned(), self.checksum(format));
+        let mut views = Vec::with_capacity(bytes.len());
+        for (name, tensor, data) in &bytes {
+            views.push((*name, TensorView::new(Dtype::F32, tensor.shape.clone(), data).map_err(content)?));
+        }
+        let file = safetensors::serialize(views, Some(metadata)).map_err(content)?;
+        write_atomically(path, |writer| writer.write_all(&file))?;
+        Ok(())
+    }
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Why the file is refused: see [`ContainerError`].
+    pub fn load(path: &Path, format: Format) -> Result<Self, ContainerError> {
+        let expected = format.name;
+        let size = fs_err::metadata(path)?.len();
+        if size > LARGEST_FILE {
+            return Err(ContainerError::TooLarge { path: path.to_owned(), size, expected });
+        }
+        let bytes = fs_err::read(path)?;
+        let unreadable = |reason| ContainerError::NotSafetensors { path: path.to_owned(), expected, reason };
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
+        let mut texts: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        let foreign = |found: String| ContainerError::Foreign { path: path.to_owned(), expected, found };
+        match texts.remove(FORMAT) {
+            Some(name) if name == format.name => {}
+            Some(name) => return Err(foreign(name)),
+            None => return Err(foreign("a safetensors file of another program".to_owned())),
+        }
+        let version = texts.remove(VERSION).unwrap_or_default();
+        if version.parse::<u32>().is_ok_and(|version| version > format.version) {
+            return Err(ContainerError::Newer {
+                path: path.to_owned(),
+                expected,
+                found: version,
+                known: format.version,
+            });
+        }
+        let checksum = texts.remove(CHECKSUM);
+        let tensors = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
+        let mut weights = Weights::default();
+        for (name, view) in tensors.tensors() {
+            if view.dtype() != Dtype::F32 {
+                return Err(ContainerError::Content {
+                    path: path.to_owned(),
+                    expected,
+                    reason: format!("tensor {name} has type {:?}, not F32", view.dtype()),
+                });
+            }
+            let data = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            weights.insert(name, WeightTensor { shape: view.shape().to_vec(), data });
+        }
+        let container = Self { texts, tensors: weights };
+        // The version was part of what was summed.
+        let written = Format { name: format.name, version: version.parse().unwrap_or_default() };
+        if checksum.as_deref() != Some(container.checksum(written).as_str()) {
+            return Err(ContainerError::Corrupt { path: path.to_owned() });
+        }
+        Ok(container)
+    }
+
+    /// SHA-256 over format, version, texts and tensors in order of their names, each part preceded by its length.
+    fn checksum(&self, format: Format) -> String {
+        let mut hash = Sha256::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        part(format.name.as_bytes());
+        part(&format.version.to_le_bytes());
+        for (name, text) in &self.texts {
+            part(name.as_bytes());
+            part(text.as_bytes());
+        }
+        for (name, tensor) in self.tensors.iter() {
+            part(name.as_bytes());
+            for &size in &tensor.shape {
+                part(&(size as u64).to_le_bytes());
+            }
+            let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+            part(&bytes);
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}

@@ -1,0 +1,250 @@
+//! From the bytes of a picture file to pixels.
+//!
+//! In: bytes of a PNG, JPEG, BMP or WebP file, recognised by content, never by name. Out: a decoded picture, upright
+//! according to its EXIF orientation, or the reason why not. The size is checked from the header before any pixel is
+//! allocated. It does not read files and does not change pixels: see [`crate::preprocess`].
+
+use std::io::Cursor;
+
+use image::error::LimitErrorKind;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+
+/// Bytes of the widest pixel that is decoded (four channels of 16 bits).
+const WIDEST_PIXEL_BYTES: u64 = 8;
+
+/// How large a picture may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Most pixels (width times height); 64 million by default.
+    pub pixels: u64,
+    /// Longest side in pixels; 65,535 by default.
+    pub side_px: u32,
+}
+
+impl Default for DecodeLimits {
+    fn default() -> Self {
+        Self { pixels: 64_000_000, side_px: 65_535 }
+    }
+}
+
+/// Why bytes did not become a picture.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// There are no bytes.
+    #[error("the file is empty")]
+    Empty,
+    /// The content is not one of the formats that are read.
+    #[error("the content is not a PNG, JPEG, BMP or WebP picture")]
+    NotAnImage,
+    /// The header announces more pixels than the limit allows.
+    #[error("the picture is {width} x {height} pixels, more than the limit of {limit} pixels: make it smaller")]
+    TooLarge {
+        /// Width from the header.
+        width: u32,
+        /// Height from the header.
+        height: u32,
+        /// The limit that it breaks, in pixels (of the area, or of the longer side).
+        limit: u64,
+    },
+    /// The format is known and the content broken off or corrupt.
+    #[error("the {format} picture is damaged: {detail}")]
+    Damaged {
+        /// Name of the format.
+        format: &'static str,
+        /// The decoder's words.
+        detail: String,
+    },
+}
+
+impl DecodeError {
+    /// The kind of error in one word, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::NotAnImage => "not_an_image",
+            Self::TooLarge { .. } => "too_large",
+            Self::Damaged { .. } => "damaged",
+        }
+    }
+}
+
+/// Decodes a picture.
+///
+/// # Errors
+/// See [`DecodeError`]; no input makes it panic.
+pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<DynamicImage, DecodeError> {
+    if bytes.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    let format = image::guess_format(bytes).map_err(|_| DecodeError::NotAnImage)?;
+    let name = format_name(format).ok_or(DecodeError::NotAnImage)?;
+    let damaged = |error: ImageError| DecodeError::Damaged { format: name, detail: error.to_string() };
+
+    let mut allocation = Limits::no_limits();
+    allocation.max_alloc = Some(limits.pixels.saturating_mul(WIDEST_PIXEL_BYTES));
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(allocation);
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > limits.pixels {
+        return Err(DecodeError::TooLarge { width, height, limit: limits.pixels });
+    }
+    if width.max(height) > limits.side_px {
+        return Err(DecodeError::TooLarge { width, height, limit: u64::from(limits.side_px) });
+    }
+    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
+        return Err(DecodeError::Damaged { format: name, detail: "it ends before its end marker".to_owned() });
+    }
+    // A damaged EXIF block does not spoil the pixels.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| match error {
+        ImageError::Limits(ref inner) if inner.kind() == LimitErrorKind::InsufficientMemory => {
+            DecodeError::TooLarge { width, height, limit: limits.pixels }
+        }
+        other => damaged(other),
+    })?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
+    Ok(picture)
+}
+
+/// The names of the formats that are read.
+fn format_name(format: ImageFormat) -> Option<&'static str> {
+    match format {
+        ImageFormat::Png => Some("PNG"),
+        ImageFormat::Jpeg => Some("JPEG"),
+        ImageFormat::Bmp => Some("BMP"),
+        ImageFormat::WebP => Some("WebP"),
+        _ => None,
+    }
+}
+
+/// Whether a JPEG's scan data run up to an end-of-image marker. The decoder fills the missing part of a broken-off
+/// file with grey and says nothing; such a face must not be trained on.
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+    let mut position = 2;
+    while let Some(&[first, marker]) = bytes.get(position..position + 2).and_then(|pair| pair.first_chunk()) {
+        match (first, marker) {
+            (0xFF, START_OF_SCAN) => return bytes[position..].windows(2).any(|pair| pair == END_OF_IMAGE),
+            // Fill bytes before a marker, markers without a length.
+            (0xFF, 0xFF) => position += 1,
+            (0xFF, 0x01 | 0xD0..=0xD8) => position += 2,
+            (0xFF, _) => {
+                let Some(length) = bytes.get(position + 2..position + 4).and_then(|pair| pair.first_chunk()) else {
+                    return false;
+                };
+                position += 2 + usize::from(u16::from_be_bytes(*length)).max(2);
+            }
+            _ => position += 1,
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, Luma, Rgb, RgbImage};
+    use proptest::prelude::*;
+
+    fn encoded(format: ImageFormat) -> Vec<u8> {
+        let picture = RgbImage::from_fn(40, 30, |x, y| Rgb([(x * 6) as u8, (y * 8) as u8, (x * y % 251) as u8]));
+        let mut bytes = Cursor::new(Vec::new());
+        DynamicImage::from(picture).write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    const FORMATS: [ImageFormat; 4] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::WebP];
+
+    /// A PNG of one colour type 0 (grey) header with the given sides and no pixel data.
+    fn png_header(width: u32, height: u32) -> Vec<u8> {
+        let mut chunk = b"IHDR".to_vec();
+        chunk.extend(width.to_be_bytes());
+        chunk.extend(height.to_be_bytes());
+        chunk.extend([8, 0, 0, 0, 0]);
+        let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".to_vec();
+        bytes.extend(&chunk);
+        bytes.extend(crc32(&chunk).to_be_bytes());
+        bytes.extend(b"\0\0\0\0IDAT\x35\xaf\x06\x1e");
+        bytes
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        let step = |crc: u32| if crc & 1 == 1 { 0xEDB8_8320 ^ (crc >> 1) } else { crc >> 1 };
+        !bytes.iter().fold(!0, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| step(crc)))
+    }
+
+    #[test]
+    fn every_format_is_read_by_content() {
+        for format in FORMATS {
+            let picture = decode(&encoded(format), &DecodeLimits::default()).unwrap();
+            assert_eq!((picture.width(), picture.height()), (40, 30), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn lossless_formats_keep_the_pixels() {
+        let grey = GrayImage::from_fn(9, 7, |x, y| Luma([(x * 20 + y) as u8]));
+        let mut bytes = Cursor::new(Vec::new());
+        grey.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        assert_eq!(decode(bytes.get_ref(), &DecodeLimits::default()).unwrap().to_luma8(), grey);
+    }
+
+    #[test]
+    fn broken_off_files_are_damaged() {
+        for format in FORMATS {
+            let bytes = encoded(format);
+            for percent in [30, 60, 95] {
+                let error = decode(&bytes[..bytes.len() * percent / 100], &DecodeLimits::default()).unwrap_err();
+                assert!(matches!(error, DecodeError::Damaged { .. }), "{format:?} {percent}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_and_nothing_are_not_images() {
+        assert_eq!(decode(b"dear diary, no pixels here", &DecodeLimits::default()), Err(DecodeError::NotAnImage));
+        assert_eq!(decode(b"GIF89a\x01\0\x01\0\0\0\0;", &DecodeLimits::default()), Err(DecodeError::NotAnImage));
+        assert_eq!(decode(b"", &DecodeLimits::default()), Err(DecodeError::Empty));
+    }
+
+    #[test]
+    fn a_huge_header_is_refused_before_allocation() {
+        let error = decode(&png_header(30_000, 30_000), &DecodeLimits::default()).unwrap_err();
+        assert_eq!(error, DecodeError::TooLarge { width: 30_000, height: 30_000, limit: 64_000_000 });
+        let error = decode(&png_header(1_000_000, 2), &DecodeLimits::default()).unwrap_err();
+        assert_eq!(error, DecodeError::TooLarge { width: 1_000_000, height: 2, limit: 65_535 });
+        let tiny = DecodeLimits { pixels: 1199, ..DecodeLimits::default() };
+        for format in FORMATS {
+            let error = decode(&encoded(format), &tiny).unwrap_err();
+            assert!(matches!(error, DecodeError::TooLarge { .. }), "{format:?}: {error}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn random_bytes_never_panic(format in 0..4_usize, tail in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut bytes = encoded(FORMATS[format])[..16].to_vec();
+            bytes.extend(tail);
+            let _ = decode(&bytes, &DecodeLimits { pixels: 1_000_000, side_px: 4096 });
+        }
+
+        #[test]
+        fn mutated_files_never_panic(
+            format in 0..4_usize,
+            changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..12),
+        ) {
+            let mut bytes = encoded(FORMATS[format]);
+            for (place, value) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = value;
+            }
+            let _ = decode(&bytes, &DecodeLimits { pixels: 1_000_000, side_px: 4096 });
+        }
+    }
+}

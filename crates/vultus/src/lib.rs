@@ -1,0 +1,24 @@
+//! From image bytes to facial-expression probabilities.
+//!
+//! 1. [`decode`]: bytes become a picture, or an error with its reason;
+//! 2. [`preprocess`]: a picture of one face becomes grey pixels of the network's size, and numbers;
+//! 3. [`network`]: what a network is, as data, and the shapes and parameters that follow from it;
+//! 4. [`weights`]: its named tensors;
+//! 5. [`plan`]: network and weights made ready to run: numbers become probabilities;
+//! 6. [`labels`]: the names of the classes, in the order of the probabilities;
+//! 7. [`bundle`]: all of this in one file ([`container`] is its format, [`persist`] how files are written);
+//! 8. [`classifier`]: a bundle at work.
+//!
+//! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
+//! automatic differentiation and no data sets.
+
+pub mod bundle;
+pub mod classifier;
+pub mod container;
+pub mod decode;
+pub mod labels;
+pub mod network;
+pub mod persist;
+pub mod plan;
+pub mod preprocess;
+pub mod weights;

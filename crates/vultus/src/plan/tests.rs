@@ -1,0 +1,278 @@
+//! Plans against networks computed by hand, and against plain double-precision layers one after the other.
+
+use super::*;
+use crate::network::{
+    ActivationConfig, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FeatureShape, FlattenConfig,
+    LayerConfig, NetworkConfig, Padding, ParameterRole, PoolConfig,
+};
+use crate::weights::WeightTensor;
+use proptest::prelude::*;
+
+fn conv(filters: usize, kernel: usize, padding: Padding, activation: Activation) -> LayerConfig {
+    LayerConfig::Conv(ConvConfig { filters, kernel, stride: 1, padding, activation, l2: 0.0 })
+}
+
+fn dense(units: usize, activation: Activation) -> LayerConfig {
+    LayerConfig::Dense(DenseConfig { units, activation, l2: 0.0 })
+}
+
+fn norm() -> LayerConfig {
+    LayerConfig::BatchNorm(BatchNormConfig { momentum: 0.99, epsilon: 1e-3 })
+}
+
+fn flatten() -> LayerConfig {
+    LayerConfig::Flatten(FlattenConfig {})
+}
+
+/// Reproducible numbers in -1..1.
+fn numbers(seed: u64, length: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+    };
+    // The first few numbers still resemble the seed.
+    (0..length + 8).map(|_| next()).skip(8).collect()
+}
+
+fn weights(network: &ResolvedNetwork, seed: u64, lowest_gamma: f32) -> Weights {
+    let specs = network.parameters().enumerate();
+    specs
+        .map(|(index, spec)| {
+            let mut data = numbers(seed + index as u64, spec.len());
+            for value in &mut data {
+                *value = match spec.role {
+                    ParameterRole::Gamma => lowest_gamma + (*value + 1.0),
+                    ParameterRole::RunningVariance => value.abs() + 0.1,
+                    _ => *value,
+                };
+            }
+            (spec.name.clone(), WeightTensor { shape: spec.shape.clone(), data })
+        })
+        .collect()
+}
+
+/// One sample through the layers as they are written, in double precision.
+fn reference(network: &ResolvedNetwork, weights: &Weights, x: &[f32]) -> Vec<f64> {
+    let mut values: Vec<f64> = x.iter().map(|&value| f64::from(value)).collect();
+    for layer in &network.layers {
+        let parameter = |index: usize, place: usize| -> f64 {
+            f64::from(weights.get(&layer.parameters[index].name).unwrap().data[place])
+        };
+        let apply = |function: Activation, v: f64| match function {
+            Activation::Relu => v.max(0.0),
+            Activation::Tanh => v.tanh(),
+            Activation::Linear => v,
+            other => panic!("the tests do not use {other:?}"),
+        };
+        let place = |channel: usize, row: usize, column: usize| match layer.input {
+            FeatureShape::Planes { height, width, .. } => (channel * height + row) * width + column,
+            FeatureShape::Flat { .. } => panic!("a list has no rows"),
+        };
+        let (spatial, mut output) = (layer.input.spatial(), Vec::with_capacity(layer.output.len()));
+        if let (LayerConfig::Conv(_) | LayerConfig::MaxPool(_) | LayerConfig::AveragePool(_), shape) =
+            (&layer.config, layer.output)
+        {
+            let FeatureShape::Planes { channels, height, width } = shape else { panic!("planes stay planes") };
+            let FeatureShape::Planes { height: in_height, width: in_width, .. } = layer.input else { panic!() };
+            for channel in 0..channels {
+                for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
+                    output.push(match &layer.config {
+                        LayerConfig::Conv(conv) => {
+                            let (k, p) = (conv.kernel, conv.padding_size());
+                            let mut total = parameter(1, channel);
+                            for (c, i, j) in (0..layer.input.channels())
+                                .flat_map(|c| (0..k).flat_map(move |i| (0..k).map(move |j| (c, i, j))))
+                            {
+                                let (r, s) = (row * conv.stride + i, column * conv.stride + j);
+                                if r >= p && s >= p && r - p < in_height && s - p < in_width {
+                                    let tap = ((channel * layer.input.channels() + c) * k + i) * k + j;
+                                    total += parameter(0, tap) * values[place(c, r - p, s - p)];
+                                }
+                            }
+                            apply(conv.activation, total)
+                        }
+                        LayerConfig::MaxPool(pool) | LayerConfig::AveragePool(pool) => {
+                            let n = pool.size;
+                            let window: Vec<f64> = (0..n * n)
+                                .map(|k| values[place(channel, row * n + k / n, column * n + k % n)])
+                                .collect();
+                            match layer.config {
+                                LayerConfig::MaxPool(_) => window.iter().fold(f64::MIN, |best, &v| best.max(v)),
+                                _ => window.iter().sum::<f64>() / window.len() as f64,
+                            }
+                        }
+                        _ => unreachable!(),
+                    });
+                }
+            }
+        } else {
+            match &layer.config {
+                LayerConfig::BatchNorm(norm) => output.extend(values.iter().enumerate().map(|(index, value)| {
+                    let channel = index / spatial;
+                    let deviation = (parameter(3, channel) + norm.epsilon).sqrt();
+                    parameter(0, channel) * (value - parameter(2, channel)) / deviation + parameter(1, channel)
+                })),
+                LayerConfig::Activation(config) => output.extend(values.iter().map(|&v| apply(config.function, v))),
+                LayerConfig::Dense(dense) => output.extend((0..dense.units).map(|unit| {
+                    let terms = values.iter().enumerate().map(|(i, v)| v * parameter(0, i * dense.units + unit));
+                    apply(dense.activation, terms.sum::<f64>() + parameter(1, unit))
+                })),
+                _ => output = values.clone(),
+            }
+        }
+        values = output;
+    }
+    values
+}
+
+fn check(layers: Vec<LayerConfig>, seed: u64, lowest_gamma: f32, samples: usize) -> Plan {
+    let network = NetworkConfig { layers }.resolve(12, 10, 3).unwrap();
+    let weights = weights(&network, seed, lowest_gamma);
+    let plan = Plan::new(&network, &weights).unwrap();
+    let x = numbers(seed + 100, samples * 120);
+    let logits = plan.logits(&x);
+    assert_eq!(logits.len(), samples * 3);
+    for (x, logits) in x.chunks(120).zip(logits.chunks(3)) {
+        let expected = reference(&network, &weights, x);
+        let scale = expected.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
+        for (logit, expected) in logits.iter().zip(&expected) {
+            assert!((f64::from(*logit) - expected).abs() <= 1e-5 * scale, "{logits:?} instead of {expected:?}");
+        }
+    }
+    plan
+}
+
+fn paper(padding: Padding) -> Vec<LayerConfig> {
+    let pool = LayerConfig::MaxPool(PoolConfig { size: 2 });
+    let dropout = LayerConfig::Dropout(DropoutConfig { rate: 0.25 });
+    vec![
+        conv(4, 3, padding, Activation::Relu),
+        norm(),
+        pool.clone(),
+        dropout.clone(),
+        conv(5, 3, padding, Activation::Relu),
+        norm(),
+        pool,
+        dropout.clone(),
+        flatten(),
+        dense(6, Activation::Relu),
+        norm(),
+        dropout,
+    ]
+}
+
+#[test]
+fn a_network_computed_by_hand() {
+    // 2 x 2 picture, kernel 2 x 2 of ones, bias -1, ReLU; norm with gamma 2, beta 1, mean 3, variance 4 - 0.001;
+    // head weights 1 and -1, biases 0.5 and 0. [1 2 3 4] -> 9 -> 2 * (9 - 3) / 2 + 1 = 7 -> 7.5 and -7.
+    let network = NetworkConfig { layers: vec![conv(1, 2, Padding::Valid, Activation::Relu), norm(), flatten()] };
+    let network = network.resolve(2, 2, 2).unwrap();
+    let values: [&[f32]; 8] = [&[1.0; 4], &[-1.0], &[2.0], &[1.0], &[3.0], &[3.999], &[1.0, -1.0], &[0.5, 0.0]];
+    let specs = network.parameters().zip(values);
+    let weights: Weights = specs
+        .map(|(spec, data)| (spec.name.clone(), WeightTensor { shape: spec.shape.clone(), data: data.to_vec() }))
+        .collect();
+    let plan = Plan::new(&network, &weights).unwrap();
+    let logits = plan.logits(&[1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]);
+    for (logit, expected) in logits.iter().zip([7.5, -7.0, -1.5, 2.0]) {
+        assert!((logit - expected).abs() < 1e-5, "{logits:?}");
+    }
+    let probabilities = plan.probabilities(&[1.0, 2.0, 3.0, 4.0]);
+    assert!((f64::from(probabilities[1]) - 1.0 / (1.0 + 14.5_f64.exp())).abs() < 1e-9);
+}
+
+#[test]
+fn the_papers_network_folds_every_norm() {
+    let plan = check(paper(Padding::Valid), 1, 0.1, 3);
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Affine { .. })), "{:?}", plan.steps.len());
+    assert_eq!(plan.steps.len(), 6);
+}
+
+#[test]
+fn padding_and_negative_scales_keep_the_norm_a_step() {
+    let plan = check(paper(Padding::Same), 2, 0.1, 2);
+    assert_eq!(plan.steps.iter().filter(|step| matches!(step, Step::Affine { .. })).count(), 1);
+    let plan = check(paper(Padding::Valid), 3, -2.0, 2);
+    assert_eq!(plan.steps.iter().filter(|step| matches!(step, Step::Affine { .. })).count(), 2);
+}
+
+#[test]
+fn norms_before_activations_fold_backwards() {
+    let relu = || LayerConfig::Activation(ActivationConfig { function: Activation::Relu });
+    let linear = Activation::Linear;
+    let layers = vec![conv(4, 3, Padding::Same, linear), norm(), relu(), flatten(), dense(5, linear), norm(), relu()];
+    let plan = check(layers, 4, -1.0, 2);
+    assert_eq!(plan.steps.len(), 3);
+}
+
+#[test]
+fn norms_meet_across_flatten_and_at_the_very_start() {
+    let average = LayerConfig::AveragePool(PoolConfig { size: 3 });
+    let tanh = LayerConfig::Activation(ActivationConfig { function: Activation::Tanh });
+    check(vec![norm(), norm(), average.clone(), flatten(), norm(), tanh.clone()], 5, -1.0, 2);
+    let relu = Activation::Relu;
+    check(vec![conv(3, 2, Padding::Valid, relu), norm(), average, tanh, flatten(), norm()], 6, -1.0, 2);
+}
+
+#[test]
+fn chunks_and_threads_do_not_matter() {
+    let samples = 2 * SAMPLES_PER_CHUNK + 5;
+    let plan = check(paper(Padding::Valid), 7, 0.1, samples);
+    let x = numbers(9, samples * 120);
+    let expected = plan.probabilities(&x);
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| plan.probabilities(&x))).collect();
+        for run in runs {
+            assert_eq!(run.join().unwrap(), expected);
+        }
+    });
+    for row in expected.chunks(3) {
+        assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+    }
+    assert!(plan.logits(&[]).is_empty());
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let network = NetworkConfig { layers: paper(Padding::Valid) }.resolve(12, 10, 3).unwrap();
+    let error = Plan::new(&network, &Weights::default()).unwrap_err();
+    assert_eq!(error, WeightsError::Missing("layers.0.weight".to_owned()));
+}
+
+fn layer() -> impl Strategy<Value = LayerConfig> {
+    let function = prop_oneof![Just(Activation::Linear), Just(Activation::Relu), Just(Activation::Tanh)];
+    let padding = prop_oneof![Just(Padding::Valid), Just(Padding::Same)];
+    prop_oneof![
+        (1_usize..4, padding, function.clone()).prop_map(|(filters, padding, f)| conv(filters, 3, padding, f)),
+        Just(norm()),
+        Just(norm()),
+        (1_usize..3).prop_map(|size| LayerConfig::MaxPool(PoolConfig { size })),
+        (1_usize..3).prop_map(|size| LayerConfig::AveragePool(PoolConfig { size })),
+        function.prop_map(|function| LayerConfig::Activation(ActivationConfig { function })),
+        Just(LayerConfig::Dropout(DropoutConfig { rate: 0.5 })),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn any_network_equals_its_layers_one_after_the_other(
+        mut layers in prop::collection::vec(layer(), 0..7),
+        tail in prop_oneof![
+            Just(vec![]),
+            Just(vec![norm()]),
+            Just(vec![dense(4, Activation::Linear), norm()]),
+            Just(vec![norm(), dense(4, Activation::Tanh), norm(), norm()]),
+        ],
+        seed in 0_u64..1000,
+        lowest_gamma in prop_oneof![Just(-1.0_f32), Just(0.1_f32)],
+    ) {
+        layers.push(flatten());
+        layers.extend(tail);
+        prop_assume!(NetworkConfig { layers: layers.clone() }.resolve(12, 10, 3).is_ok());
+        check(layers, seed, lowest_gamma, 2);
+    }
+}
