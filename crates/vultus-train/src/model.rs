@@ -74,6 +74,12 @@ impl Network {
         Ok(Self { operations: operations_of(&device), resolved, device, parameters, specs })
     }
 
+    /// The same network with other arithmetic: Burn's own operations run on any device, `flex` too.
+    pub fn with_operations(mut self, operations: Operations) -> Self {
+        self.operations = operations;
+        self
+    }
+
     /// The shapes it was built from.
     pub fn resolved(&self) -> &ResolvedNetwork {
         &self.resolved
