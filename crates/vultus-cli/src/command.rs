@@ -4,7 +4,7 @@ pub mod data;
 pub mod evaluate;
 pub mod predict;
 pub mod report;
-//pub mod search;
+pub mod search;
 pub mod train;
 
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub enum Command {
     /// Train a network and evaluate it; with nothing else, the paper's network on drawn faces, in about a minute.
     Train(train::Train),
     /// Search settings by k-fold cross-validation.
-    //Search(search::Search),
+    Search(search::Search),
     /// Evaluate a run's model or a bundle.
     Evaluate(evaluate::Evaluate),
     /// Write a run's report again.
@@ -39,7 +39,7 @@ impl Command {
         match self {
             Self::Data(data) => data.run(),
             Self::Train(train) => train.run(),
-            //Self::Search(search) => search.run(),
+            Self::Search(search) => search.run(),
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
@@ -88,9 +88,8 @@ impl ConfigArguments {
 
 /// A source that means the same in every directory, so that a run can be run again from anywhere.
 fn absolute(source: &str) -> String {
-    let one = |path: &str| {
-        std::path::absolute(path).ok().filter(|path| path.exists()).map(|path| path.display().to_string())
-    };
+    let one =
+        |path: &str| std::path::absolute(path).ok().filter(|path| path.exists()).map(|path| path.display().to_string());
     if let Some(path) = one(source) {
         return path;
     }

@@ -13,8 +13,8 @@ use crate::batches::dataset_probabilities;
 use crate::dataset::Dataset;
 use crate::evaluate::pictures::Pictures;
 use crate::evaluate::{Evaluation, EvaluationError, Predictions};
-use crate::run::write_json;
 use crate::prepare::{PrepareError, split_indices};
+use crate::run::write_json;
 
 /// Metrics, predictions and pictures of one split.
 #[derive(Clone, Debug)]

@@ -519,3 +519,6 @@ fn count_correct(probabilities: &[f32], labels: &[usize]) -> usize {
     let classes = probabilities.len() / labels.len();
     probabilities.par_chunks_exact(classes).zip(labels).filter(|(row, label)| highest(row) == **label).count()
 }
+
+#[cfg(test)]
+mod tests;

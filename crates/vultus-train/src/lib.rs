@@ -1,4 +1,19 @@
 //! From data sets to bundles.
+//!
+//! 1. [`source`]: folders, csv and Parquet files and drawn faces become one [`dataset`];
+//! 2. [`audit`], [`statistics`]: what is in it; [`clean`]: what is left out, and why; [`convert`]: another layout;
+//! 3. [`split`]: stratified parts and folds; [`prepare`]: all of this as the configuration says;
+//! 4. [`batches`]: samples become numbers, ahead of the training step;
+//! 5. [`model`]: the trainable network; [`operations`]: the one place where it reaches arithmetic, on a [`device`];
+//! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`checkpoint`], [`history`], [`tensorboard`];
+//! 7. [`search`]: many trainings, by k-fold cross-validation;
+//! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split;
+//! 9. [`figure`], [`report`]: what people look at;
+//! 10. [`train`]: the whole job in one [`run`] directory.
+//!
+//! [`config`] holds every choice that changes a result, [`seed`] derives all randomness from one number, and
+//! [`environment`] says what a result was made with. Burn is used in [`model`], [`operations`], [`optimizer`] and
+//! [`fit`] and nowhere else. Finished networks run in the `vultus` crate.
 
 pub mod assess;
 pub mod audit;

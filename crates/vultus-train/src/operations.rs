@@ -8,6 +8,8 @@
 
 mod extension;
 mod stock;
+#[cfg(test)]
+mod tests;
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;

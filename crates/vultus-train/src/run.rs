@@ -74,9 +74,7 @@ impl RunDirectory {
         if path.join(CONFIG).exists() {
             return Err(RunError::Exists(path.to_owned()));
         }
-        vultus::persist::write_atomically(&path.join(CONFIG), |file| {
-            file.write_all(config.to_toml().as_bytes())
-        })?;
+        vultus::persist::write_atomically(&path.join(CONFIG), |file| file.write_all(config.to_toml().as_bytes()))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 

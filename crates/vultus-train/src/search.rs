@@ -13,6 +13,7 @@ pub mod plan;
 pub mod results;
 pub mod shard;
 pub mod space;
+pub mod trial;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

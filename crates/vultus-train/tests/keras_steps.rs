@@ -71,8 +71,11 @@ fn check(case: &str, operations: Operations) {
     let first = golden.tensor(&format!("{case}/step1/pixels"));
     let resolved = config.resolve(first.shape[2], first.shape[3], classes).unwrap();
     let initial = format!("{case}/initial/");
-    let weights: Weights =
-        golden.names(&initial).into_iter().map(|name| (name.clone(), golden.tensor(&(initial.clone() + &name)))).collect();
+    let weights: Weights = golden
+        .names(&initial)
+        .into_iter()
+        .map(|name| (name.clone(), golden.tensor(&(initial.clone() + &name))))
+        .collect();
     let mut network = Network::new(resolved.clone(), &weights, &Device::flex()).unwrap().with_operations(operations);
     let mut optimizer = Optimizer::new(&rule, &network);
     for step in 1..=3 {

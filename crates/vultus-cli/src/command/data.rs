@@ -156,8 +156,11 @@ fn finding(name: &str, finding: &Finding) -> std::io::Result<()> {
 
 /// Reads sources at the usual size.
 fn read(sources: &[String]) -> Result<Dataset, Failure> {
-    let sources =
-        sources.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, DataError>>().map_err(Failure::usage)?;
+    let sources = sources
+        .iter()
+        .map(|text| Source::parse(text))
+        .collect::<Result<Vec<_>, DataError>>()
+        .map_err(Failure::usage)?;
     Ok(load(&sources, &Preprocessing::default(), &LoadOptions::default())?)
 }
 

@@ -68,8 +68,7 @@ impl Predict {
 }
 
 fn predict(classifier: &Classifier, path: &Path) -> Row {
-    let bytes =
-        std::fs::read(path).map_err(|error| PictureError { code: "unreadable", message: error.to_string() })?;
+    let bytes = std::fs::read(path).map_err(|error| PictureError { code: "unreadable", message: error.to_string() })?;
     let picture = decode(&bytes, &DecodeLimits::default())
         .map_err(|error| PictureError { code: error.code(), message: error.to_string() })?;
     Ok(classifier.predict(&picture))

@@ -60,7 +60,10 @@ impl Train {
             // A config file rarely names the sources that were given on the command line.
             config.data.sources.clone_from(&saved.data.sources);
         }
-        let same = TrainConfig { train: vultus_train::config::FitConfig { epochs: saved.train.epochs, ..config.train.clone() }, ..config.clone() };
+        let same = TrainConfig {
+            train: vultus_train::config::FitConfig { epochs: saved.train.epochs, ..config.train.clone() },
+            ..config.clone()
+        };
         if same != saved {
             return Err(Failure::usage(anyhow!(
                 "{} was made with another configuration: resume with --out alone, or change only train.epochs; \
@@ -86,7 +89,9 @@ pub fn usage_or_run(error: RunError) -> Failure {
 pub fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
     if trained.ended == Ended::Interrupted {
         let out = run.path().display();
-        return Err(Failure::Interrupted(format!("a checkpoint is saved; go on with: vultus train --resume --out {out}")));
+        return Err(Failure::Interrupted(format!(
+            "a checkpoint is saved; go on with: vultus train --resume --out {out}"
+        )));
     }
     for evaluation in &trained.evaluations {
         table::print_evaluation(evaluation)?;

@@ -124,9 +124,8 @@ impl Pictures {
     pub fn load(directory: &Path) -> io::Result<Self> {
         let path = directory.join(LIST);
         let text = fs_err::read_to_string(&path)?;
-        let mut pictures: Self = serde_json::from_str(&text).map_err(|error| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
-        })?;
+        let mut pictures: Self = serde_json::from_str(&text)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display())))?;
         let Self { mistakes, pairs } = &mut pictures;
         for picture in mistakes.iter_mut().chain(pairs.iter_mut().flat_map(|pair| &mut pair.pictures)) {
             picture.png = fs_err::read(directory.join(&picture.file))?;

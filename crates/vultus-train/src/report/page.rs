@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Figures, ReportFigure, ReportInput};
-use crate::evaluate::pictures::Picture;
 use crate::evaluate::Evaluation;
+use crate::evaluate::pictures::Picture;
 use crate::figure::search::ranked;
 use crate::figure::{grouped, palette, themed};
 

@@ -59,6 +59,14 @@ pub struct SettingResult {
     pub seconds: f64,
 }
 
+impl SettingResult {
+    /// The setting in one line, as in `F=64/128, k=3`.
+    pub fn name(&self) -> String {
+        let parts = texts(&self.setting).into_iter().map(|(name, value)| format!("{name}={value}"));
+        parts.collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// The table of a search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

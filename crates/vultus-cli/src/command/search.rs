@@ -1,0 +1,168 @@
+//! `vultus search`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use vultus_train::config::TrainConfig;
+use vultus_train::dataset::Dataset;
+use vultus_train::fit::{FitError, Observer, StepReport};
+use vultus_train::prepare::{prepare, read, split_indices};
+use vultus_train::run::RunDirectory;
+use vultus_train::search::results::SearchResults;
+use vultus_train::search::trial::train_trial;
+use vultus_train::search::{
+    PlannedWork, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner, TrialTask, run_search,
+    winner_config,
+};
+use vultus_train::statistics::fingerprint;
+use vultus_train::train::train_prepared;
+
+use super::train::{show, usage_or_run};
+use super::{ConfigArguments, invocation, next_run_directory};
+use crate::failure::Failure;
+use crate::progress::Progress;
+use crate::{interrupt, table};
+
+/// Search settings by k-fold cross-validation on the training split. The same command goes on where a stopped search
+/// ended; journals of shards (journal-I-of-N.jsonl) copied into one directory are put together.
+#[derive(clap::Args)]
+pub struct Search {
+    /// Configuration with a [search] table, such as configs/paper-search.toml.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    #[command(flatten)]
+    settings: ConfigArguments,
+    /// Directory for the journal, the table and the figure. Without it, runs/search-NNN.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Run only every N-th trial, beginning with the I-th, so that N machines can share a search.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
+    /// Train the best setting on the whole training split when all trials are done, into DIR/winner.
+    #[arg(long)]
+    then_train: bool,
+}
+
+impl Search {
+    pub fn run(self) -> Result<(), Failure> {
+        interrupt::listen()?;
+        let config = self.settings.load(Some(&self.config))?;
+        let out = self.out.clone().unwrap_or_else(|| next_run_directory("search"));
+        let dataset = read(&config)?;
+        let indices = split_indices(&dataset, &config.data.train_split)?;
+        let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
+        let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint(&dataset) };
+        eprintln!("search directory: {}", out.display());
+        let mut runner = Runner { dataset: &dataset, indices: &indices, left: 0 };
+        let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
+        outcome.write_results(&out)?;
+        print_results(&outcome.results)?;
+        if outcome.interrupted {
+            return Err(Failure::Interrupted("the same command goes on where this one stopped".to_owned()));
+        }
+        if !outcome.results.is_complete() {
+            let missing = outcome.results.trials - outcome.results.finished;
+            eprintln!("{missing} trials are still to be done by other shards");
+            return Ok(());
+        }
+        let winner = outcome.winner()?;
+        table::print(format_args!("best    {}", winner.name()))?;
+        if self.then_train { train_winner(&config, winner, &outcome, &out) } else { Ok(()) }
+    }
+}
+
+/// What is wrong with the request is the caller's mistake; a failed trial or disk is not.
+fn usage_or_trial(error: SearchError) -> Failure {
+    match error {
+        SearchError::Trial { .. } | SearchError::Io(_) => Failure::Run(error.into()),
+        _ => Failure::usage(error),
+    }
+}
+
+fn train_winner(config: &TrainConfig, winner: &Setting, outcome: &SearchOutcome, out: &Path) -> Result<(), Failure> {
+    let config = winner_config(config, winner)?;
+    let run = RunDirectory::create(&out.join("winner"), &config).map_err(usage_or_run)?;
+    outcome.results.write_for_report(run.path())?;
+    let prepared = prepare(&config)?;
+    let mut progress = Progress::new(config.train.epochs);
+    progress.prepared(&prepared);
+    let trained = train_prepared(&config, &prepared, &run, false, &invocation(), &mut progress);
+    drop(progress);
+    show(&trained?, &run)
+}
+
+/// Trains trials and says so, a line each.
+struct Runner<'a> {
+    dataset: &'a Dataset,
+    indices: &'a [usize],
+    /// Trials still to run here.
+    left: usize,
+}
+
+impl TrialRunner for Runner<'_> {
+    type Error = FitError;
+
+    fn run(&mut self, task: &TrialTask<'_>) -> Result<TrialEnd, FitError> {
+        let started = Instant::now();
+        let end = train_trial(task, self.dataset, self.indices, &mut Interruptible)?;
+        self.left = self.left.saturating_sub(1);
+        let result = match &end {
+            TrialEnd::Finished(epochs) => {
+                epochs.last().map_or_else(String::new, |last| format!("val_accuracy {:.4}", last.val_accuracy))
+            }
+            TrialEnd::Diverged(reason) => format!("diverged: {reason}"),
+            TrialEnd::Interrupted => return Ok(end),
+        };
+        eprintln!(
+            "trial {}/{}  {}  fold {}/{}  {result}  {:.1} s, {} left",
+            task.trial.number + 1,
+            task.trials,
+            task.setting.name(),
+            task.trial.fold + 1,
+            task.trial.folds,
+            started.elapsed().as_secs_f64(),
+            self.left
+        );
+        Ok(end)
+    }
+
+    fn stop_requested(&self) -> bool {
+        interrupt::requested()
+    }
+
+    fn planned(&mut self, work: PlannedWork) {
+        self.left = work.missing;
+        eprintln!(
+            "{} settings, {} trials: {} done before, {} to do here",
+            work.settings, work.trials, work.finished, work.missing
+        );
+        if work.ignored > 0 {
+            eprintln!("{} lines of the journals belong to another configuration or other data", work.ignored);
+        }
+    }
+}
+
+/// Stops a trial on Ctrl-C and shows nothing.
+struct Interruptible;
+
+impl Observer for Interruptible {
+    fn stop_requested(&self) -> bool {
+        interrupt::requested()
+    }
+
+    fn step(&mut self, _report: &StepReport) {}
+}
+
+fn print_results(results: &SearchResults) -> std::io::Result<()> {
+    let folds = results.settings.iter().map(|row| row.scores.len()).max().unwrap_or_default();
+    let header = ["setting".to_owned(), "mean".to_owned(), "deviation".to_owned()].into_iter();
+    let mut rows = table::table(header.chain((1..=folds).map(|fold| format!("fold {fold}"))));
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+    for row in &results.settings {
+        let mut line = vec![row.name(), number(row.mean), number(row.standard_deviation)];
+        line.extend(row.scores.iter().map(|score| number(*score)));
+        rows.add_row(line);
+    }
+    table::print(rows)?;
+    table::print("")
+}

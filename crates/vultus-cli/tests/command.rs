@@ -1,0 +1,25 @@
+//! Drives the built program as a person would: in temporary directories, with small networks on drawn faces.
+//!
+//! What is checked is the contract of the command line: exit codes, what stdout and stderr carry, what lies in the
+//! directories afterwards. Numbers themselves are checked beside the code that computes them.
+//!
+//! `VULTUS_DATA` names a folder with `fer2013-small.tar`; tests that need it say so and do nothing where it is absent.
+
+#[path = "command/configs.rs"]
+mod configs;
+#[path = "command/data.rs"]
+mod data;
+#[path = "command/help.rs"]
+mod help;
+#[path = "command/model.rs"]
+mod model;
+#[path = "command/picture.rs"]
+mod picture;
+#[path = "command/program.rs"]
+mod program;
+#[path = "command/resume.rs"]
+mod resume;
+#[path = "command/search.rs"]
+mod search;
+#[path = "command/train.rs"]
+mod train;

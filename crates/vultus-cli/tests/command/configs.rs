@@ -1,0 +1,76 @@
+//! The configurations that come with the program, and mistakes in configurations.
+
+use std::path::{Path, PathBuf};
+
+use vultus_train::config::TrainConfig;
+
+use crate::program::{Place, SMALL};
+
+fn shipped() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let mut paths: Vec<PathBuf> = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn every_shipped_config_loads_and_its_network_fits_faces() {
+    let mut names = Vec::new();
+    for path in shipped() {
+        let config = TrainConfig::load(Some(&path), &[]).unwrap_or_else(|error| panic!("{error}"));
+        let resolved = config.network.resolve(48, 48, 7);
+        assert!(resolved.is_ok(), "{}: {:?}", path.display(), resolved.err());
+        let again = TrainConfig::from_toml(&config.to_toml(), "written again").unwrap();
+        assert_eq!(again, config, "{}", path.display());
+        names.push(path.file_name().unwrap().to_string_lossy().into_owned());
+    }
+    for name in ["paper.toml", "paper-search.toml", "smoke.toml"] {
+        assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
+    }
+}
+
+#[test]
+fn the_smoke_config_does_the_whole_job() {
+    let place = Place::new();
+    let smoke = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/smoke.toml").display().to_string();
+    place.run(&["train", "--config", &smoke, "--out", "run"]).ends_with(0).prints(&["accuracy", "run/report.html"]);
+}
+
+#[test]
+fn an_unknown_key_in_the_file_is_named() {
+    let place = Place::new();
+    let bad = SMALL.replace("batch_size", "batchsize");
+    place.write("bad.toml", bad);
+    let outcome = place.run(&["train", "--config", "bad.toml", "--out", "run"]).ends_with(2);
+    let outcome = outcome.says(&["error: bad.toml", "batchsize", "batch_size"]);
+    assert!(outcome.stdout.is_empty());
+    assert!(!place.path("run").exists(), "a run directory was made for a bad configuration");
+    place.run(&["search", "--config", "bad.toml", "--out", "run"]).ends_with(2).says(&["bad.toml", "batchsize"]);
+}
+
+#[test]
+fn an_unknown_key_in_an_override_is_named() {
+    let place = Place::with_config();
+    let set = |text| place.run(&["train", "--config", "small.toml", "--out", "run", "--set", text]).ends_with(2);
+    set("train.epoch=3").says(&["--set train.epoch=3", "no key epoch", "epochs"]);
+    set("network.layers.9.rate=0.5").says(&["6 elements"]);
+    set("train.epochs").says(&["expected key=value"]);
+    set("train.epochs=many").says(&["train.epochs=many"]);
+    set("train.epochs=0").says(&["train.epochs is 0", "use 1 or more"]);
+    assert!(!place.path("run").exists());
+}
+
+#[test]
+fn a_missing_config_is_named() {
+    let place = Place::new();
+    place.run(&["train", "--config", "nowhere.toml", "--out", "run"]).ends_with(2).says(&["nowhere.toml"]);
+}
+
+#[test]
+fn a_network_that_does_not_fit_is_refused_with_its_layer() {
+    let place = Place::with_config();
+    let arguments = ["train", "--config", "small.toml", "--out", "run", "--set", "network.layers.0.kernel=99"];
+    let outcome = place.run(&arguments);
+    assert_ne!(outcome.code, Some(0));
+    outcome.says(&["network.layers.0"]);
+}

@@ -1,0 +1,54 @@
+//! What the program says about itself.
+
+use crate::program::Place;
+
+#[test]
+fn the_program_tells_commands_sources_and_exit_codes() {
+    let commands = ["data", "train", "search", "evaluate", "report", "predict"];
+    let facts = ["0 done", "1 the run failed", "2 bad usage", "130 interrupted", "synthetic", "fer2013.csv", "Parquet"];
+    Place::new().run(&["--help"]).ends_with(0).prints(&commands).prints(&facts);
+}
+
+#[test]
+fn every_command_tells_its_flags() {
+    let place = Place::new();
+    let cases: [(&[&str], &[&str]); 9] = [
+        (&["data"], &["stats", "audit", "convert"]),
+        (&["data", "stats"], &["<SOURCE>", "--json"]),
+        (&["data", "audit"], &["<SOURCE>", "--json"]),
+        (&["data", "convert"], &["<SOURCE>", "<OUT>"]),
+        (&["train"], &["--config", "--data", "--out", "--set", "--device", "--resume"]),
+        (&["search"], &["--config", "--data", "--out", "--shard", "I/N", "--then-train"]),
+        (&["evaluate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--json", "--drop-class", "--out"]),
+        (&["report"], &["<RUN>"]),
+        (&["predict"], &["<IMAGE>", "--model", "--json", "--csv"]),
+    ];
+    for (command, words) in cases {
+        place.run(&[command, &["--help"]].concat()).ends_with(0).prints(words);
+    }
+}
+
+#[test]
+fn bad_usage_ends_with_two_and_prints_nothing() {
+    let place = Place::new();
+    let cases: [(&[&str], &str); 8] = [
+        (&[], "Usage"),
+        (&["tarin"], "train"),
+        (&["train", "--epochs", "3"], "--epochs"),
+        (&["train", "--resume"], "--out"),
+        (&["search"], "--config"),
+        (&["search", "--config", "x.toml", "--shard", "3/2"], "3/2"),
+        (&["predict", "a.png", "--json", "--csv"], "--csv"),
+        (&["predict", "a.png"], "no model"),
+    ];
+    for (arguments, word) in cases {
+        let outcome = place.run(arguments).ends_with(2).says(&[word]);
+        assert!(outcome.stdout.is_empty(), "{}", outcome.stdout);
+    }
+    assert_eq!(fs_err::read_dir(place.path("")).unwrap().count(), 0, "something was written");
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    Place::new().run(&["--version"]).ends_with(0).prints(&[env!("CARGO_PKG_VERSION")]);
+}

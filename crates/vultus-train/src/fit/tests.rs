@@ -1,0 +1,164 @@
+//! The loop as a whole, on a small network and drawn faces.
+
+use vultus::network::{
+    Activation, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FlattenConfig, LayerConfig, NetworkConfig,
+    Padding, PoolConfig,
+};
+
+use super::*;
+use crate::config::{OptimizerConfig, SgdConfig};
+use crate::prepare::{Prepared, prepare};
+
+fn small_network(dropout: f64) -> NetworkConfig {
+    NetworkConfig {
+        layers: vec![
+            LayerConfig::Conv(ConvConfig {
+                filters: 6,
+                kernel: 3,
+                stride: 2,
+                padding: Padding::Same,
+                activation: Activation::Relu,
+                l2: 0.001,
+            }),
+            LayerConfig::BatchNorm(BatchNormConfig { momentum: 0.9, epsilon: 1e-3 }),
+            LayerConfig::MaxPool(PoolConfig { size: 2 }),
+            LayerConfig::Dropout(DropoutConfig { rate: dropout }),
+            LayerConfig::Flatten(FlattenConfig {}),
+            LayerConfig::Dense(DenseConfig { units: 16, activation: Activation::Elu, l2: 0.0 }),
+        ],
+    }
+}
+
+fn config() -> TrainConfig {
+    let mut config = TrainConfig { network: small_network(0.2), ..TrainConfig::default() };
+    config.data.sources = vec!["synthetic:10".to_owned()];
+    config.train.epochs = 3;
+    config.train.batch_size = 8;
+    config
+}
+
+fn run_silently(config: &TrainConfig, prepared: &Prepared) -> Fitted {
+    fit(config, data(prepared), None, None, &mut Silent).unwrap()
+}
+
+fn data(prepared: &Prepared) -> FitData<'_> {
+    FitData { dataset: &prepared.dataset, train: &prepared.train, validation: &prepared.validation }
+}
+
+/// Records without what depends on the clock.
+fn timeless(history: &[EpochRecord]) -> Vec<EpochRecord> {
+    let strip =
+        |record: &EpochRecord| EpochRecord { images_per_second: 0.0, wait_share: 0.0, seconds: 0.0, ..record.clone() };
+    history.iter().map(strip).collect()
+}
+
+/// Stops after a number of steps.
+struct StopAfter(std::cell::Cell<usize>);
+
+impl Observer for StopAfter {
+    fn stop_requested(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left == 0
+    }
+}
+
+#[test]
+fn a_handful_of_images_is_learnt_by_heart() {
+    let mut config = config();
+    config.network = small_network(0.0);
+    config.data.sources = vec!["synthetic:2".to_owned()];
+    config.train.validation_fraction = 0.0;
+    config.train.epochs = 40;
+    let prepared = prepare(&config).unwrap();
+    let fitted = run_silently(&config, &prepared);
+    let (first, last) = (&fitted.history[0], &fitted.history[39]);
+    assert_eq!(last.accuracy, 1.0, "{:?}", fitted.history.last());
+    assert!(last.loss < 0.3 * first.loss, "{} to {}", first.loss, last.loss);
+    assert_eq!((fitted.epoch, fitted.ended), (40, Ended::Finished));
+    assert_eq!(last.val_accuracy, None);
+}
+
+#[test]
+fn the_seed_decides_everything() {
+    let config = config();
+    let prepared = prepare(&config).unwrap();
+    let first = run_silently(&config, &prepared);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let second = pool.install(|| run_silently(&config, &prepared));
+    assert_eq!(timeless(&first.history), timeless(&second.history));
+    assert_eq!(first.weights, second.weights);
+    let other = run_silently(&TrainConfig { seed: 2, ..config.clone() }, &prepared);
+    assert_ne!(timeless(&first.history), timeless(&other.history));
+}
+
+#[test]
+fn resumed_equals_uninterrupted() {
+    let config = config();
+    let prepared = prepare(&config).unwrap();
+    let whole = run_silently(&config, &prepared);
+    // 7 steps an epoch: in the middle of the first, at the end of one, in the middle of the last.
+    for steps in [3, 7, 17] {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunDirectory::create(&directory.path().join("run"), &config).unwrap();
+        let stopped =
+            fit(&config, data(&prepared), Some(&run), None, &mut StopAfter(std::cell::Cell::new(steps))).unwrap();
+        assert_eq!(stopped.ended, Ended::Interrupted);
+        let checkpoint = resume_from(&config, data(&prepared), &run).unwrap();
+        assert_eq!(checkpoint.as_ref().unwrap().progress.updates, steps as u64);
+        let resumed = fit(&config, data(&prepared), Some(&run), checkpoint, &mut Silent).unwrap();
+        assert_eq!(timeless(&resumed.history), timeless(&whole.history), "after {steps} steps");
+        assert_eq!(resumed.weights, whole.weights, "after {steps} steps");
+        assert_eq!(resumed.best, whole.best);
+        assert_eq!(timeless(&history::read(&run.metrics()).unwrap()), timeless(&whole.history));
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_refused() {
+    let config = config();
+    let prepared = prepare(&config).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let run = RunDirectory::create(&directory.path().join("run"), &config).unwrap();
+    fit(&config, data(&prepared), Some(&run), None, &mut StopAfter(std::cell::Cell::new(1))).unwrap();
+    let other = TrainConfig { network: small_network(0.3), ..config };
+    let message = resume_from(&other, data(&prepared), &run).unwrap_err().to_string();
+    assert!(message.contains("its network differs"), "{message}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_epoch_step_and_images() {
+    let mut config = config();
+    config.train.optimizer = OptimizerConfig::Sgd(SgdConfig { learning_rate: 1e20, momentum: 0.9, nesterov: false });
+    let prepared = prepare(&config).unwrap();
+    let error = fit(&config, data(&prepared), None, None, &mut Silent).unwrap_err();
+    let FitError::NotFinite { epoch, step, .. } = &error else { panic!("{error}") };
+    assert!(*epoch == 1 && *step > 1, "epoch {epoch}, step {step}");
+    assert!(error.to_string().contains("synthetic train"), "{error}");
+}
+
+#[test]
+fn early_stopping_counts_epochs_without_improvement() {
+    let mut config = config();
+    config.train.epochs = 30;
+    config.train.early_stopping.patience = 2;
+    // Nothing improves by this much after the first epoch.
+    config.train.early_stopping.min_delta = 1.0;
+    let prepared = prepare(&config).unwrap();
+    let fitted = run_silently(&config, &prepared);
+    assert_eq!((fitted.ended, fitted.history.len(), fitted.epoch), (Ended::StoppedEarly, 3, 1));
+}
+
+#[test]
+fn last_or_best_epoch_is_kept() {
+    let mut config = config();
+    config.train.keep = Keep::Last;
+    let prepared = prepare(&config).unwrap();
+    let last = run_silently(&config, &prepared);
+    assert_eq!(last.epoch, 3);
+    config.train.keep = Keep::Best;
+    let best = run_silently(&config, &prepared);
+    assert_eq!(best.epoch, best.best.unwrap().epoch);
+    let highest = best.history.iter().filter_map(|record| record.val_accuracy).fold(0.0, f64::max);
+    assert_eq!(best.best.unwrap().value, highest);
+}

@@ -1,0 +1,171 @@
+//! Our kernels against Burn's own operations: the same outputs and the same gradients. The kernels themselves are held
+//! against plain references in their own crate.
+
+use burn::tensor::{Device, TensorData};
+
+use super::*;
+use crate::model::{flat, values_of};
+
+fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    (0..len).map(|index| (crate::seed::derive_seed(seed, &[index as u64]) % 2001) as f32 / 1000.0 - 1.0).collect()
+}
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+fn matrix(seed: u64, rows: usize, columns: usize) -> Tensor<2> {
+    let values = TensorData::new(numbers(seed, rows * columns), [rows, columns]);
+    Tensor::<2>::from_data(values, &device()).require_grad()
+}
+
+fn vector(seed: u64, len: usize) -> Tensor<1> {
+    flat(numbers(seed, len), &device()).require_grad()
+}
+
+fn assert_close(what: &str, ours: &[f32], stock: &[f32]) {
+    assert_eq!(ours.len(), stock.len(), "{what}");
+    let scale = stock.iter().fold(1e-3_f32, |largest, value| largest.max(value.abs()));
+    for (index, (ours, stock)) in ours.iter().zip(stock).enumerate() {
+        assert!((ours - stock).abs() <= 2e-5 * scale, "{what}[{index}]: {ours} against {stock}");
+    }
+}
+
+/// Output and gradients of `operation(x, weight, bias)` under a loss that weighs every output differently.
+fn output_and_gradients(
+    x: (usize, usize),
+    parameters: [usize; 2],
+    operation: impl Fn(Tensor<2>, Tensor<1>, Tensor<1>) -> Tensor<2>,
+) -> Vec<Vec<f32>> {
+    let x = matrix(1, x.0, x.1);
+    let (weight, bias) = (vector(2, parameters[0]), vector(3, parameters[1]));
+    let y = operation(x.clone(), weight.clone(), bias.clone());
+    let [rows, columns] = y.dims();
+    let factors = Tensor::<2>::from_data(TensorData::new(numbers(4, rows * columns), [rows, columns]), &device());
+    let gradients = (y.clone() * factors).sum().backward();
+    let mut results = vec![values_of(y.inner())];
+    results.extend(x.grad(&gradients).map(values_of));
+    results.extend(weight.grad(&gradients).map(values_of));
+    results.extend(bias.grad(&gradients).map(values_of));
+    results
+}
+
+fn compare(
+    what: &str,
+    x: (usize, usize),
+    parameters: [usize; 2],
+    operation: impl Fn(Operations, Tensor<2>, Tensor<1>, Tensor<1>) -> Tensor<2>,
+) {
+    let run =
+        |operations| output_and_gradients(x, parameters, |x, weight, bias| operation(operations, x, weight, bias));
+    let (ours, stock) = (run(Operations::Kernels), run(Operations::Stock));
+    assert_eq!(ours.len(), stock.len(), "{what}: as many gradients");
+    for (part, (ours, stock)) in ["output", "dx", "dweight", "dbias"].iter().zip(ours.iter().zip(&stock)) {
+        assert_close(&format!("{what} {part}"), ours, stock);
+    }
+}
+
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::Linear, Activation::Relu, Activation::LeakyRelu, Activation::Elu, Activation::Tanh];
+
+#[test]
+fn convolutions() {
+    for (activation, (stride, padding)) in ACTIVATIONS.into_iter().zip([(1, 0), (1, 1), (2, 1), (1, 2), (2, 0)]) {
+        let shape = ConvolutionShape {
+            batch: 3,
+            in_channels: 2,
+            in_height: 9,
+            in_width: 7,
+            out_channels: 4,
+            kernel_height: 3,
+            kernel_width: 3,
+            stride,
+            padding,
+        };
+        compare(&format!("{shape:?}"), (3, 2 * 9 * 7), [4 * 2 * 9, 4], |operations, x, weight, bias| {
+            operations.convolution(x, weight, bias, shape, activation)
+        });
+    }
+}
+
+#[test]
+fn dense_layers() {
+    let shape = DenseShape { batch: 5, inputs: 7, outputs: 3 };
+    for activation in ACTIVATIONS {
+        compare("dense", (5, 7), [21, 3], |operations, x, weight, bias| {
+            operations.dense(x, weight, bias, shape, activation)
+        });
+    }
+}
+
+#[test]
+fn batch_norms() {
+    let shape = ChannelShape { batch: 4, channels: 3, spatial: 5 };
+    compare("batch norm", (4, 15), [3, 3], |operations, x, gamma, beta| {
+        operations.batch_norm_training(x, gamma, beta, shape, 1e-3).0
+    });
+}
+
+#[test]
+fn pooling() {
+    let shape = PoolingShape { planes: 2 * 3, in_height: 7, in_width: 5, size: 2, stride: 2 };
+    for kind in [Pooling::Max, Pooling::Average] {
+        compare("pooling", (2, 3 * 35), [1, 1], |operations, x, _, _| operations.pool(x, kind, shape));
+    }
+}
+
+#[test]
+fn activations() {
+    for activation in ACTIVATIONS {
+        compare("activation", (3, 11), [1, 1], |operations, x, _, _| operations.activation(x, activation));
+    }
+}
+
+#[test]
+fn cross_entropy_and_penalty() {
+    for operations in [Operations::Kernels, Operations::Stock] {
+        let logits = matrix(5, 2, 3);
+        let targets = Tensor::<2>::from_floats([[0.0, 1.0, 0.0], [0.5, 0.25, 0.25]], &device());
+        let weights = Tensor::<1>::from_floats([2.0, 0.5], &device());
+        let weight = vector(6, 4);
+        let (loss, probabilities) = operations.cross_entropy(logits.clone(), targets, weights, 3);
+        let sums: Vec<f32> = values_of(probabilities.inner()).chunks(3).map(|row| row.iter().sum()).collect();
+        assert_close("sums", &sums, &[1.0, 1.0]);
+        let gradients = (loss + operations.squared_sum(weight.clone()) * 0.5).backward();
+        // d(0.5 sum w^2) = w; the logits' gradient of a row sums to 0 and is w (p - t) / n.
+        assert_close("penalty", &values_of(weight.grad(&gradients).unwrap()), &numbers(6, 4));
+        let row_sums: Vec<f32> =
+            values_of(logits.grad(&gradients).unwrap()).chunks(3).map(|row| 1.0 + row.iter().sum::<f32>()).collect();
+        assert_close("logits", &row_sums, &[1.0, 1.0]);
+    }
+}
+
+#[test]
+fn dropout_sends_gradients_through_the_same_mask() {
+    let ones = Tensor::<2>::ones([16, 64], &device()).require_grad();
+    let y = Operations::Kernels.dropout(ones.clone(), 0.25, 7);
+    let gradients = y.clone().sum().backward();
+    let (y, dx) = (values_of(y.inner()), values_of(ones.grad(&gradients).unwrap()));
+    assert_eq!(y, dx);
+    assert!(y.iter().all(|&value| value == 0.0 || (value - 4.0 / 3.0).abs() < 1e-6));
+    let dropped = y.iter().filter(|&&value| value == 0.0).count();
+    assert!((180..=332).contains(&dropped), "{dropped} of 1024");
+    let other = Operations::Kernels.dropout(Tensor::<2>::ones([16, 64], &device()), 0.25, 8);
+    assert_ne!(y, values_of(other.inner()));
+}
+
+#[test]
+fn optimisers() {
+    let adam = AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 3 };
+    let sgd = SgdUpdate { learning_rate: 0.01, momentum: 0.9, nesterov: true };
+    let plain = |seed| flat(numbers(seed, 9), &Device::flex());
+    let run = |operations: Operations| {
+        let second = plain(4).powi_scalar(2);
+        let (parameter, [first, second]) = operations.adam(plain(1), plain(2), [plain(3), second], adam);
+        let (moved, velocity) = operations.sgd(plain(1), plain(2), plain(3), sgd);
+        [parameter, first, second, moved, velocity].map(values_of)
+    };
+    for (ours, stock) in run(Operations::Kernels).iter().zip(&run(Operations::Stock)) {
+        assert_close("update", ours, stock);
+    }
+}
