@@ -3,6 +3,8 @@
 //! In: a TOML file and `key=value` overrides. Out: a validated [`TrainConfig`]. Precedence: defaults < file < overrides.
 //! The resolved value is written into every run directory and can be run again from there.
 
+mod keys;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,7 @@ use vultus::network::{
 };
 use vultus::preprocess::Preprocessing;
 
+use self::keys::{assign, parse_value};
 use crate::clean::CleaningConfig;
 use crate::dataset::split_name;
 use crate::search::SearchConfig;
@@ -306,7 +309,7 @@ pub enum ConfigError {
     #[error("--set {0}: expected key=value, such as train.epochs=3")]
     Override(String),
     /// An override of a key that does not exist.
-    #[error("--set {text}: there is no key {key}{hint}")]
+    #[error("{text}: there is no key {key}{hint}")]
     UnknownKey {
         /// The override.
         text: String,
@@ -388,7 +391,7 @@ impl TrainConfig {
                 hint: missing.hint,
             })?;
             config = tree.try_into().map_err(|error: toml::de::Error| ConfigError::Parse {
-                origin: format!("--set {text}"),
+                origin: text,
                 message: error.message().to_owned(),
             })?;
         }
@@ -411,6 +414,9 @@ impl TrainConfig {
             if holds { Ok(()) } else { Err(ConfigError::Value { key, value, expected }) }
         };
         let fit = &self.train;
+        let seed = self.seed;
+        // TOML has no larger integers.
+        require(i64::try_from(seed).is_ok(), "seed", seed.to_string(), "use 0 to 9223372036854775807")?;
         require(!self.data.sources.is_empty(), "data.sources", "[]".to_owned(), "name at least one source")?;
         require(fit.epochs >= 1, "train.epochs", fit.epochs.to_string(), "use 1 or more")?;
         require(
@@ -464,63 +470,6 @@ impl TrainConfig {
             fit.early_stopping.patience.to_string(),
             "early stopping needs train.validation_fraction above 0",
         )
-    }
-}
-
-/// TOML if it is that, else the text itself: `train.keep=last` needs no quotes.
-fn parse_value(text: &str) -> Value {
-    toml::from_str::<Table>(&format!("value = {text}"))
-        .ok()
-        .and_then(|mut table| table.remove("value"))
-        .unwrap_or_else(|| Value::String(text.to_owned()))
-}
-
-struct MissingKey {
-    key: String,
-    hint: String,
-}
-
-/// Puts `value` at `steps` below `tree`. An integer becomes a float where a float stood.
-fn assign(tree: &mut Value, steps: &[&str], value: &Value) -> Result<(), MissingKey> {
-    let Some((step, rest)) = steps.split_first() else {
-        *tree = match (&*tree, value) {
-            (Value::Float(_), Value::Integer(integer)) => Value::Float(*integer as f64),
-            _ => value.clone(),
-        };
-        return Ok(());
-    };
-    let missing = |hint: String| MissingKey { key: (*step).to_owned(), hint };
-    match tree {
-        // Another optimiser has other keys: its table starts afresh with the new type.
-        Value::Table(table) if *step == "type" && rest.is_empty() && table.contains_key("learning_rate") => {
-            let rate = table.get("learning_rate").cloned();
-            table.clear();
-            table.insert("type".to_owned(), value.clone());
-            table.extend(rate.map(|rate| ("learning_rate".to_owned(), rate)));
-            Ok(())
-        }
-        Value::Table(table) => {
-            let hint = format!("; there are: {}", table.keys().cloned().collect::<Vec<_>>().join(", "));
-            let next = table.get_mut(*step).ok_or_else(|| missing(hint))?;
-            assign(next, rest, value)
-        }
-        Value::Array(list) if *step == "*" => {
-            let mut found = false;
-            let mut last = None;
-            for element in list.iter_mut() {
-                match assign(element, rest, value) {
-                    Ok(()) => found = true,
-                    Err(error) => last = Some(error),
-                }
-            }
-            if found { Ok(()) } else { Err(last.unwrap_or_else(|| missing("; the list is empty".to_owned()))) }
-        }
-        Value::Array(list) => {
-            let hint = format!("; the list has {} elements, counted from 0", list.len());
-            let next = step.parse::<usize>().ok().and_then(|index| list.get_mut(index));
-            assign(next.ok_or_else(|| missing(hint))?, rest, value)
-        }
-        _ => Err(missing("; the key before it holds a value, not a table".to_owned())),
     }
 }
 

@@ -1,0 +1,230 @@
+//! `vultus data`, and what sources do to training: folders, csv files, several at once, and everything unusable in them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::picture::{bad_pictures, png};
+use crate::program::{Place, read_json};
+
+/// The folder with the test data, from `VULTUS_DATA` or beside the workspace.
+fn sample_archive() -> Option<PathBuf> {
+    let folder = std::env::var_os("VULTUS_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+    let archive = folder.join("fer2013-small.tar");
+    if !archive.is_file() {
+        eprintln!("SKIPPED: there is no {}", archive.display());
+        return None;
+    }
+    Some(archive)
+}
+
+/// A place with the sample of FER-2013 in `fer2013-small`; `None` where it is absent.
+fn place_with_sample() -> Option<Place> {
+    let archive = sample_archive()?;
+    let place = Place::with_config();
+    let status = Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(place.path("")).status().unwrap();
+    assert!(status.success());
+    Some(place)
+}
+
+/// A folder of two classes with 8 training and 2 test pictures each.
+fn place_with_folder() -> Place {
+    let place = Place::with_config();
+    for (class_number, class) in ["happy", "grumpy"].into_iter().enumerate() {
+        for number in 0..10 {
+            let split = if number < 8 { "train" } else { "test" };
+            place.write(&format!("faces/{split}/{class}/{number}.png"), png(class_number * 10 + number, 48));
+        }
+    }
+    place
+}
+
+fn count_of(statistics: &Value, split: &str) -> Value {
+    let splits = statistics["splits"].as_array().unwrap();
+    splits.iter().find(|row| row["split"] == split).map_or(Value::Null, |row| row["classes"].clone())
+}
+
+#[test]
+fn the_sample_is_counted_audited_converted_and_learned() {
+    let Some(place) = place_with_sample() else { return };
+    let outcome = place.run(&["data", "stats", "fer2013-small"]).ends_with(0);
+    outcome.prints(&["class", "train", "test", "420", "105", "525", "disgust", "48 x 48"]);
+    let statistics = place.run(&["data", "stats", "fer2013-small", "--json"]).ends_with(0).json();
+    let names = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"];
+    assert_eq!(statistics["labels"], json!(names));
+    assert_eq!((count_of(&statistics, "train"), count_of(&statistics, "test")), (json!(vec![60; 7]), json!(vec![15; 7])));
+
+    let audit = place.run(&["data", "audit", "fer2013-small", "--json"]).ends_with(0).json();
+    assert_eq!((&audit["images"], &audit["removed"]), (&json!(525), &json!([])));
+
+    for (source, out) in [("fer2013-small", "a.parquet"), ("a.parquet", "b.csv"), ("b.csv", "c")] {
+        place.run(&["data", "convert", source, out]).ends_with(0).prints(&["525 images"]);
+        let mut converted = place.run(&["data", "stats", out, "--json"]).ends_with(0).json();
+        if out == "a.parquet" {
+            assert_eq!(converted, statistics);
+        }
+        // A csv file like fer2013.csv has no split that is merely called test.
+        converted["splits"].take();
+        let mut expected = statistics.clone();
+        expected["splits"].take();
+        assert_eq!(converted, expected, "{out}");
+    }
+
+    place.train("run", &["--data", "fer2013-small"]);
+    let own = place.run(&["evaluate", "run", "--json"]).ends_with(0).json();
+    assert_eq!((&own["split"], &own["n"]), (&json!("test"), &json!(105)));
+    // The same pictures from another form of the data give the same numbers.
+    let same = place.run(&["evaluate", "run/model.safetensors", "--data", "a.parquet", "--json"]).ends_with(0).json();
+    assert_eq!(own, same);
+}
+
+#[test]
+fn several_sources_are_put_together() {
+    let place = place_with_folder();
+    let statistics = place.run(&["data", "stats", "faces", "synthetic:4", "--json"]).ends_with(0).json();
+    assert_eq!(statistics["images"], 20 + 7 * 5);
+    let labels = json!(["angry", "disgust", "fear", "grumpy", "happy", "neutral", "sad", "surprise"]);
+    assert_eq!(statistics["labels"], labels);
+    assert_eq!(count_of(&statistics, "train"), json!([4, 4, 4, 8, 12, 4, 4, 4]));
+
+    place.train("run", &["--data", "faces", "--data", "synthetic:4"]).says(&["55 images of 8 classes"]);
+    assert_eq!(read_json(&place.path("run/evaluation/test/evaluation.json"))["labels"], labels);
+    // Sources are kept as absolute paths, so the run can be run again from anywhere.
+    let config = fs_err::read_to_string(place.path("run/config.toml")).unwrap();
+    assert!(config.contains(&format!("{:?}, \"synthetic:4\"", place.text("faces"))), "{config}");
+}
+
+#[test]
+fn one_folder_of_own_classes_is_all_train() {
+    let place = Place::with_config();
+    for number in 0..12 {
+        place.write(
+            &format!("own/{}/{number}.png", if number % 2 == 0 { "yawning" } else { "winking" }),
+            png(number, 60),
+        );
+    }
+    let statistics = place.run(&["data", "stats", "own", "--json"]).ends_with(0).json();
+    assert_eq!(count_of(&statistics, "train"), json!([6, 6]));
+    assert_eq!(statistics["labels"], json!(["winking", "yawning"]));
+    place.train("run", &["--data", "own"]).prints(&["model", "report"]);
+}
+
+#[test]
+fn duplicates_conflicts_leaks_and_blanks_are_found() {
+    let place = place_with_folder();
+    place.write("faces/train/happy/copy.png", png(0, 48));
+    place.write("faces/train/grumpy/conflict.png", png(1, 48));
+    place.write("faces/test/happy/leak.png", png(2, 48));
+    place.write("faces/train/happy/black.png", {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        image::GrayImage::new(48, 48).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    });
+    let audit = place.run(&["data", "audit", "faces", "--json"]).ends_with(0).json();
+    let train = audit["splits"].as_array().unwrap().iter().find(|split| split["split"] == "train").unwrap();
+    assert_eq!(train["black"]["images"], 1);
+    assert_eq!((&train["duplicates"]["groups"], &train["duplicates"]["images"]), (&json!(2), &json!(4)));
+    assert_eq!((&train["conflicts"]["groups"], &train["conflicts"]["images"]), (&json!(1), &json!(2)));
+    assert_eq!(audit["leaks"][0]["images_of_second"], 1);
+    assert_eq!(audit["redundant"], 3);
+    place.run(&["data", "audit", "faces"]).ends_with(0).prints(&["all black", "duplicates", "also stand in"]);
+}
+
+#[test]
+fn a_conversion_overwrites_nothing() {
+    let place = place_with_folder();
+    place.write("out.parquet", "precious");
+    let outcome = place.run(&["data", "convert", "faces", "out.parquet"]);
+    assert_ne!(outcome.code, Some(0));
+    outcome.says(&["out.parquet", "already exists"]);
+    assert_eq!(fs_err::read_to_string(place.path("out.parquet")).unwrap(), "precious");
+}
+
+#[test]
+fn a_folder_with_no_images_is_named() {
+    let place = Place::with_config();
+    fs_err::create_dir_all(place.path("empty/train/happy")).unwrap();
+    place.write("empty/train/happy/notes.txt", "nothing here");
+    place.run(&["data", "stats", "empty"]).ends_with(1).says(&["no images found in empty"]);
+    let arguments = ["train", "--config", "small.toml", "--data", "empty", "--out", "run"];
+    place.run(&arguments).ends_with(1).says(&["no images found in", "empty", ".png"]);
+    place.run(&["data", "stats", "nowhere"]).ends_with(1).says(&["nowhere", "no such file or folder"]);
+    place.run(&["data", "stats", "small.toml"]).ends_with(2).says(&["small.toml", "no data source"]);
+}
+
+#[test]
+fn bad_picture_files_become_rows_with_their_reason() {
+    let place = place_with_folder();
+    for (name, bytes, _) in bad_pictures() {
+        place.write(&format!("faces/train/happy/{name}"), bytes);
+    }
+    let audit = place.run(&["data", "audit", "faces", "--json"]).ends_with(0).json();
+    assert_eq!(audit["images"], 20);
+    let rows = audit["removed"].as_array().unwrap();
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    let text = place.run(&["data", "audit", "faces"]).ends_with(0).prints(&["3 images cannot be used"]).stdout;
+    place.train("run", &["--data", "faces"]).says(&["20 images of 2 classes", "3 left out"]);
+    let removed = fs_err::read_to_string(place.path("run/removed.csv")).unwrap();
+    for (name, _, reason) in bad_pictures() {
+        let row = rows.iter().find(|row| row["origin"].as_str().unwrap().ends_with(name)).unwrap();
+        assert!(row["detail"].as_str().unwrap().contains(reason), "{row}");
+        for output in [&text, &removed] {
+            assert!(output.lines().any(|line| line.contains(name) && line.contains(reason)), "{name}: {output}");
+        }
+    }
+}
+
+#[test]
+fn only_bad_pictures_are_an_error_with_the_first_reason() {
+    let place = Place::new();
+    for (name, bytes, _) in bad_pictures() {
+        place.write(&format!("faces/happy/{name}"), bytes);
+    }
+    place.run(&["data", "stats", "faces"]).ends_with(1).says(&["3 were refused", "broken.png", "damaged"]);
+}
+
+#[test]
+fn bad_csv_rows_are_named_and_the_rest_is_used() {
+    let place = Place::with_config();
+    let pixels = |count: usize, seed: usize| {
+        (0..count).map(|pixel| (pixel * (seed + 3) % 256).to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let mut text = "emotion,pixels,Usage\n".to_owned();
+    for row in 0..16 {
+        let usage = if row < 12 { "Training" } else { "PublicTest" };
+        text += &format!("{},{},{usage}\n", row % 2 * 3, pixels(2304, row));
+    }
+    text += &format!("3,{}\n", pixels(2304, 90)); // row 16: no Usage
+    text += &format!("3,{},Training\n", pixels(2303, 91)); // row 17
+    let source = place.write("fer2013.csv", text);
+    let audit = place.run(&["data", "audit", &source, "--json"]).ends_with(0).json();
+    assert_eq!(audit["images"], 16);
+    let rows: Vec<(&str, &str)> = audit["removed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["origin"].as_str().unwrap(), row["detail"].as_str().unwrap()))
+        .collect();
+    let [short, few] = rows[..] else { panic!("{rows:?}") };
+    assert!(short.0.ends_with("fer2013.csv row 16") && short.1.contains("the row is short"), "{short:?}");
+    assert!(few.0.ends_with("fer2013.csv row 17") && few.1.contains("2303 pixels"), "{few:?}");
+    place
+        .train("run", &["--data", &source])
+        .says(&["16 images of 2 classes", "2 left out"])
+        .prints(&["public_test (4 images)"]);
+
+    let only_bad = place.write("bad.csv", format!("emotion,pixels,Usage\n3,{},Training\n", pixels(2303, 1)));
+    place.run(&["data", "stats", &only_bad]).ends_with(1).says(&["bad.csv row 0", "2303"]);
+    let no_column = place.write("other.csv", "label,path\n1,a.png\n");
+    place.run(&["data", "stats", &no_column]).ends_with(1).says(&["other.csv", "emotion"]);
+}
+
+#[test]
+fn a_class_with_one_image_is_named_before_training() {
+    let place = place_with_folder();
+    place.write("faces/train/rare/0.png", png(40, 48));
+    let arguments = ["train", "--config", "small.toml", "--data", "faces", "--out", "run"];
+    place.run(&arguments).ends_with(1).says(&["\"rare\"", "1 image", "validation"]);
+}

@@ -1,0 +1,199 @@
+//! Runs that are stopped, killed, out of disk space, or disturbed by another run.
+
+use std::process::Command;
+use std::sync::LazyLock;
+
+use crate::program::{Outcome, Place, Results, VULTUS, header_of, lines_of, metrics_of};
+
+/// Enough steps to be stopped in the middle.
+const LONG: [&str; 8] = [
+    "--data",
+    "synthetic:40",
+    "--set",
+    "train.epochs=30",
+    "--set",
+    "train.batch_size=4",
+    "--set",
+    "train.schedule.type=cosine",
+];
+
+/// What the long run gives when nothing disturbs it.
+static UNDISTURBED: LazyLock<Results> = LazyLock::new(|| {
+    let place = Place::with_config();
+    place.train("run", &LONG);
+    Results::of(&place.path("run"))
+});
+
+fn long_run<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["train", "--config", "small.toml", "--out", "run"], &LONG[..], more].concat()
+}
+
+/// Goes on with `run`, and compares with the undisturbed run.
+fn resume_and_compare(place: &Place) -> Outcome {
+    let outcome = place.run(&["train", "--resume", "--out", "run"]).ends_with(0).says(&["resuming run"]);
+    let results = Results::of(&place.path("run"));
+    assert_eq!(results.epochs(), 30);
+    UNDISTURBED.assert_same(&results);
+    assert!(place.files_named(".writing-").is_empty());
+    outcome
+}
+
+/// Finished epochs by the last checkpoint.
+fn checkpoint_epochs(place: &Place) -> u64 {
+    let header = header_of(&place.path("run/checkpoints/last.safetensors"));
+    let progress = header["__metadata__"]["progress"].as_str().unwrap();
+    serde_json::from_str::<serde_json::Value>(progress).unwrap()["epoch"].as_u64().unwrap()
+}
+
+#[test]
+fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
+    let place = Place::with_config();
+    let mut running = place.start("first", &long_run(&[]));
+    running.wait_for_lines(&place.path("run/metrics.jsonl"), 1);
+    assert_eq!(running.interrupt(), Some(130));
+    let log = fs_err::read_to_string(place.path("first.log")).unwrap();
+    assert!(log.contains("interrupted:") && log.contains("vultus train --resume --out run"), "{log}");
+    assert!(checkpoint_epochs(&place) < 30);
+    assert!(!place.path("run/model.safetensors").exists());
+    resume_and_compare(&place);
+}
+
+#[test]
+fn a_killed_run_goes_on_from_its_last_epoch() {
+    let place = Place::with_config();
+    let mut running = place.start("first", &long_run(&[]));
+    running.wait_for_lines(&place.path("run/metrics.jsonl"), 2);
+    running.kill();
+    assert!((2..30).contains(&checkpoint_epochs(&place)));
+    let outcome = resume_and_compare(&place);
+    assert!(!outcome.stderr.contains("epoch  1/30"), "it began anew: {}", outcome.stderr);
+}
+
+#[test]
+fn a_killed_run_goes_on_from_the_middle_of_an_epoch() {
+    let place = Place::with_config();
+    // A checkpoint after every step; the numbers do not depend on it.
+    let mut running = place.start("first", &long_run(&["--set", "train.checkpoint_minutes=1e-9"]));
+    let in_an_epoch = || {
+        let path = place.path("run/checkpoints/last.safetensors");
+        path.exists() && lines_of(&place.path("run/metrics.jsonl")) >= 1
+    };
+    running.wait_until("there is a checkpoint", in_an_epoch);
+    running.kill();
+    resume_and_compare(&place);
+}
+
+#[test]
+fn a_line_lost_with_the_kill_is_written_again() {
+    let place = Place::with_config();
+    let mut running = place.start("first", &long_run(&[]));
+    running.wait_for_lines(&place.path("run/metrics.jsonl"), 3);
+    running.kill();
+    // As if it had been killed after the checkpoint and in the middle of the line that belongs to it.
+    let path = place.path("run/metrics.jsonl");
+    let mut text = fs_err::read_to_string(&path).unwrap();
+    text.truncate(text.trim_end().len() - 20);
+    fs_err::write(&path, text).unwrap();
+    resume_and_compare(&place);
+}
+
+#[test]
+fn a_finished_run_can_get_more_epochs() {
+    let place = Place::with_config();
+    place.train("all", &["--set", "train.epochs=4"]);
+    place.train("run", &["--set", "train.epochs=2"]);
+    place.run(&["train", "--resume", "--out", "run", "--set", "train.epochs=4"]).ends_with(0);
+    Results::of(&place.path("all")).assert_same(&Results::of(&place.path("run")));
+}
+
+#[test]
+fn a_run_is_resumed_only_with_its_own_configuration() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let other = ["train", "--resume", "--out", "run", "--set", "train.batch_size=8"];
+    place.run(&other).ends_with(2).says(&["run was made with another configuration", "train.epochs", "config.toml"]);
+    place.run(&["train", "--resume", "--out", "nowhere"]).ends_with(2).says(&["nowhere holds no run"]);
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_refused() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.train("wide", &["--set", "network.layers.0.filters=6"]);
+    place.train("seeded", &["--set", "seed=2"]);
+    let before = metrics_of(&place.path("run"));
+    for (other, part) in [("wide", "its network differs"), ("seeded", "its seed differs")] {
+        let name = "checkpoints/last.safetensors";
+        fs_err::copy(place.path(other).join(name), place.path("run").join(name)).unwrap();
+        let outcome = place.run(&["train", "--resume", "--out", "run"]).ends_with(1);
+        outcome.says(&["run/checkpoints/last.safetensors", part]);
+    }
+    let broken = "this is no checkpoint\n";
+    place.write("run/checkpoints/last.safetensors", broken);
+    place.run(&["train", "--resume", "--out", "run"]).ends_with(1).says(&["last.safetensors is no vultus-checkpoint"]);
+    assert_eq!(metrics_of(&place.path("run")), before, "a refused checkpoint changed the run");
+}
+
+#[test]
+fn a_second_run_into_one_directory_is_refused() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let before = Results::of(&place.path("run"));
+    let again = ["train", "--config", "small.toml", "--out", "run"];
+    place.run(&again).ends_with(2).says(&["run already holds a run", "--out", "--resume"]);
+    before.assert_same(&Results::of(&place.path("run")));
+    place.write("letters/letter.txt", "dear");
+    let foreign = ["train", "--config", "small.toml", "--out", "letters"];
+    place.run(&foreign).ends_with(2).says(&["letters is not empty"]);
+    assert_eq!(fs_err::read_dir(place.path("letters")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_directory_in_use_is_left_alone() {
+    let place = Place::with_config();
+    let mut running = place.start("first", &long_run(&["--set", "train.epochs=1000000"]));
+    running.wait_for_lines(&place.path("run/metrics.jsonl"), 1);
+    place.run(&["train", "--resume", "--out", "run"]).ends_with(2).says(&["run is in use by another vultus process"]);
+    place.run(&["train", "--config", "small.toml", "--out", "run"]).ends_with(2).says(&["run already holds a run"]);
+    running.kill();
+}
+
+/// Runs the program where no file can grow beyond `kibibytes`: writing more fails as on a full disk.
+fn run_on_a_full_disk(place: &Place, kibibytes: usize, arguments: &[&str]) -> Outcome {
+    // POSIX counts in blocks of 512 bytes.
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", kibibytes * 2);
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, "sh", VULTUS]).args(arguments).current_dir(place.path(""));
+    Outcome::of(command.output().unwrap())
+}
+
+#[test]
+fn a_full_disk_names_the_checkpoint() {
+    let place = Place::with_config();
+    // 12 bytes a parameter: about 50 KiB.
+    let outcome = run_on_a_full_disk(&place, 20, &["train", "--config", "small.toml", "--out", "run"]).ends_with(1);
+    outcome.says(&["cannot write run/checkpoints/", ".safetensors", "File too large"]);
+    assert_eq!(fs_err::read_dir(place.path("run/checkpoints")).unwrap().count(), 0);
+    assert!(place.files_named(".writing-").is_empty());
+    // With space again, the run can begin.
+    place.run(&["train", "--resume", "--out", "run"]).ends_with(0);
+    place.train("undisturbed", &[]);
+    Results::of(&place.path("undisturbed")).assert_same(&Results::of(&place.path("run")));
+}
+
+#[test]
+fn a_full_disk_leaves_the_older_checkpoint() {
+    let place = Place::with_config();
+    let four = ["--set", "train.epochs=4"];
+    place.train("undisturbed", &four);
+    place.train("run", &[]);
+    let path = place.path("run/checkpoints/last.safetensors");
+    let before = fs_err::read(&path).unwrap();
+    let resume = [&["train", "--resume", "--out", "run"], &four[..]].concat();
+    let outcome = run_on_a_full_disk(&place, 20, &resume).ends_with(1);
+    outcome.says(&["cannot write run/checkpoints/", "File too large"]);
+    assert!(fs_err::read(&path).unwrap() == before, "the older checkpoint changed");
+    assert!(place.files_named(".writing-").is_empty());
+    place.run(&resume).ends_with(0);
+    Results::of(&place.path("undisturbed")).assert_same(&Results::of(&place.path("run")));
+}

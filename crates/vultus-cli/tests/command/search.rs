@@ -1,0 +1,212 @@
+//! `vultus search`: tables that do not depend on how often the search was stopped or how it was shared out.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::picture::png;
+use crate::program::{Place, SMALL, lines_of, read_json};
+
+/// 2 x 2 settings on 3 folds.
+const AXES: &str = r#"
+[search]
+method = "grid"
+folds = 3
+seed = 7
+
+[[search.axes]]
+name = "F"
+keys = ["network.layers.0.filters"]
+values = [2, 4]
+
+[[search.axes]]
+name = "lr"
+keys = ["train.optimizer.learning_rate"]
+values = [1e-3, 1e-2]
+"#;
+
+const SEARCH: [&str; 5] = ["search", "--config", "search.toml", "--data", "synthetic:15"];
+
+fn place_with_search(axes: &str) -> Place {
+    let place = Place::new();
+    place.write("search.toml", SMALL.replace("epochs = 2", "epochs = 3") + axes);
+    place
+}
+
+fn search<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&SEARCH[..], &["--out", out], more].concat()
+}
+
+/// `search.csv` without what the clock says, and `search.json` likewise.
+fn table_of(directory: &Path) -> (Vec<Vec<String>>, Value) {
+    let mut reader = csv::Reader::from_path(directory.join("search.csv")).unwrap();
+    let seconds = reader.headers().unwrap().iter().position(|name| name == "seconds").unwrap();
+    let rows = reader.records().map(|record| {
+        let record = record.unwrap();
+        record.iter().enumerate().filter(|(column, _)| *column != seconds).map(|(_, cell)| cell.to_owned()).collect()
+    });
+    let rows = rows.collect();
+    let mut json = read_json(&directory.join("search.json"));
+    for setting in json["settings"].as_array_mut().unwrap() {
+        setting.as_object_mut().unwrap().remove("seconds").unwrap();
+    }
+    (rows, json)
+}
+
+#[test]
+fn a_killed_search_goes_on_where_it_stopped() {
+    let place = place_with_search(AXES);
+    let outcome = place.run(&search("whole", &[])).ends_with(0);
+    let outcome = outcome.says(&["4 settings, 12 trials: 0 done before, 12 to do here", "trial 12/12"]);
+    outcome.prints(&["mean", "deviation", "fold 3", "best"]);
+    let whole = table_of(&place.path("whole"));
+    assert_eq!(whole.0.len(), 4);
+    assert_eq!((&whole.1["trials"], &whole.1["finished"]), (&json!(12), &json!(12)));
+    assert!(place.path("whole/figures/search.svg").is_file() && place.path("whole/figures/search.png").is_file());
+
+    let longer = ["--set", "train.epochs=40"];
+    let mut running = place.start("killed", &search("killed", &longer));
+    let journal = place.path("killed/journal.jsonl");
+    running.wait_for_lines(&journal, 2);
+    running.kill();
+    let done = lines_of(&journal);
+    assert!((2..12).contains(&done), "{done} trials were done");
+    // A line that was being written when it ended.
+    let text = fs_err::read_to_string(&journal).unwrap();
+    let complete = &text[..text.rfind('\n').unwrap() + 1];
+    fs_err::write(&journal, format!("{complete}{{\"key\":\"0123")).unwrap();
+    let outcome = place.run(&search("killed", &longer)).ends_with(0);
+    outcome.says(&[&format!("{done} done before, {} to do here", 12 - done)]);
+    place.run(&search("undisturbed", &longer)).ends_with(0);
+    assert_eq!(table_of(&place.path("killed")), table_of(&place.path("undisturbed")));
+
+    // Once more there is nothing left to do; another configuration starts from nothing.
+    place.run(&search("whole", &[])).ends_with(0).says(&["12 done before, 0 to do here"]);
+    assert_eq!(table_of(&place.path("whole")), whole);
+    let outcome = place.run(&search("whole", &["--set", "seed=2"])).ends_with(0);
+    outcome.says(&["0 done before, 12 to do here", "12 lines of the journals belong to another configuration"]);
+}
+
+#[test]
+fn an_interrupted_search_ends_with_130() {
+    let place = place_with_search(AXES);
+    let mut running = place.start("first", &search("out", &["--set", "train.epochs=100000"]));
+    running.wait_until("the first trial begins", || {
+        fs_err::read_to_string(place.path("first.log")).is_ok_and(|log| log.contains("12 to do here"))
+    });
+    assert_eq!(running.interrupt(), Some(130));
+    let log = fs_err::read_to_string(place.path("first.log")).unwrap();
+    assert!(log.contains("the same command goes on"), "{log}");
+    assert_eq!(lines_of(&place.path("out/journal.jsonl")), 0);
+}
+
+#[test]
+fn shards_put_together_are_the_whole_search() {
+    let place = place_with_search(AXES);
+    place.run(&search("whole", &[])).ends_with(0);
+    for shard in ["1/2", "2/2"] {
+        let out = format!("part-{}", &shard[..1]);
+        let outcome = place.run(&search(&out, &["--shard", shard])).ends_with(0);
+        outcome.says(&["0 done before, 6 to do here", "6 trials are still to be done by other shards"]);
+        let name = format!("journal-{}-of-2.jsonl", &shard[..1]);
+        place.write(&format!("together/{name}"), fs_err::read(place.path(&out).join(&name)).unwrap());
+    }
+    let outcome = place.run(&search("together", &[])).ends_with(0).prints(&["best"]);
+    outcome.says(&["12 done before, 0 to do here"]);
+    assert_eq!(table_of(&place.path("together")), table_of(&place.path("whole")));
+    place.run(&search("whole", &["--shard", "0/2"])).ends_with(2).says(&["0/2"]);
+}
+
+#[test]
+fn the_winner_is_trained_and_its_report_has_the_table() {
+    let place = place_with_search(AXES);
+    place.run(&search("out", &["--then-train"])).ends_with(0).prints(&[
+        "best",
+        "test (21 images)",
+        "out/winner/report.html",
+    ]);
+    let results = read_json(&place.path("out/search.json"));
+    let best = &results["settings"][0]["setting"];
+    let config = fs_err::read_to_string(place.path("out/winner/config.toml")).unwrap();
+    assert!(config.contains(&format!("filters = {}", best["F"])), "{config}");
+    let table = read_json(&place.path("out/winner/search-table.json"));
+    assert_eq!(table.as_array().unwrap().len(), 4);
+    let report = fs_err::read_to_string(place.path("out/winner/report.html")).unwrap();
+    assert!(report.contains("id=\"search\""), "the report has no search table");
+    for setting in results["settings"].as_array().unwrap() {
+        let mean = setting["mean"].as_f64().unwrap();
+        let shown = [format!("{mean:.4}"), format!("{:.2}", mean * 100.0)];
+        assert!(shown.iter().any(|text| report.contains(text)), "no mean {mean} in the report");
+    }
+    // The winner is an ordinary run.
+    place.run(&["report", "out/winner"]).ends_with(0);
+    place.run(&["evaluate", "out/winner", "--json"]).ends_with(0).json();
+}
+
+#[test]
+fn a_random_search_draws_the_same_settings_again() {
+    let axes = AXES.replace("\"grid\"", "\"random\"\ntrials = 3");
+    let place =
+        place_with_search(&axes.replace("values = [1e-3, 1e-2]", "range = { low = 1e-4, high = 1e-2, log = true }"));
+    for out in ["first", "second"] {
+        place.run(&search(out, &[])).ends_with(0).says(&["3 settings, 9 trials"]);
+    }
+    let first = table_of(&place.path("first"));
+    assert_eq!(first, table_of(&place.path("second")));
+    for setting in first.1["settings"].as_array().unwrap() {
+        let rate = setting["setting"]["lr"].as_f64().unwrap();
+        assert!((1e-4..=1e-2).contains(&rate), "{rate}");
+    }
+    place.run(&search("third", &["--set", "search.seed=8"])).ends_with(0);
+    assert_ne!(first.1["settings"], table_of(&place.path("third")).1["settings"]);
+}
+
+#[test]
+fn a_diverged_setting_is_a_row_and_never_wins() {
+    let place = place_with_search(&AXES.replace("[1e-3, 1e-2]", "[1e30, 1e-3]"));
+    let outcome = place.run(&search("out", &[])).ends_with(0).says(&["diverged: the loss is"]);
+    let best = outcome.stdout.lines().find(|line| line.starts_with("best")).unwrap();
+    assert!(best.contains("lr=0.001"), "{best}");
+    let statuses: Vec<String> = table_of(&place.path("out")).1["settings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|setting| setting["status"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(statuses, ["complete", "complete", "diverged", "diverged"]);
+}
+
+#[test]
+fn a_class_with_one_image_is_named_with_the_folds() {
+    let place = place_with_search(AXES);
+    for number in 0..6 {
+        place.write(&format!("faces/train/happy/{number}.png"), png(number, 48));
+    }
+    place.write("faces/train/rare/0.png", png(9, 48));
+    let arguments = ["search", "--config", "search.toml", "--data", "faces", "--out", "out", "--set", "search.folds=5"];
+    place.run(&arguments).ends_with(2).says(&["class \"rare\" has 1 image", "5 folds", "cleaning.drop_classes"]);
+    let dropped = [&arguments[..], &["--set", "cleaning.minimum_count=2"]].concat();
+    // Without it, one class is left, which is no classifier.
+    place.run(&dropped).ends_with(2).says(&["2 classes"]);
+}
+
+#[test]
+fn a_search_without_axes_or_with_bad_ones_is_refused() {
+    let place = place_with_search("");
+    place.run(&search("out", &[])).ends_with(2).says(&["there is nothing to search", "[[search.axes]]"]);
+    let place = place_with_search(&AXES.replace("layers.0.filters", "layers.0.filter"));
+    place.run(&search("out", &[])).ends_with(2).says(&["search axis \"F\"", "filter"]);
+    let place = place_with_search(&AXES.replace("folds = 3", "folds = 1"));
+    place.run(&search("out", &[])).ends_with(2).says(&["search.folds is 1"]);
+}
+
+#[test]
+fn two_searches_do_not_share_a_journal() {
+    let place = place_with_search(AXES);
+    let mut running = place.start("first", &search("out", &["--set", "train.epochs=100000"]));
+    running.wait_until("the first trial begins", || {
+        fs_err::read_to_string(place.path("first.log")).is_ok_and(|log| log.contains("12 to do here"))
+    });
+    place.run(&search("out", &[])).ends_with(2).says(&["journal.jsonl is in use by another vultus process"]);
+    running.kill();
+}

@@ -1,0 +1,210 @@
+//! `vultus train`, `evaluate` and `report`: what a run leaves behind, and that it can be run again.
+
+use serde_json::{Value, json};
+
+use crate::picture::png;
+use crate::program::{Place, Results, read_json};
+
+#[test]
+fn a_run_directory_describes_itself() {
+    let place = Place::with_config();
+    let outcome = place.train("run", &[]);
+    let outcome = outcome.prints(&["test (14 images)", "accuracy", "run/model.safetensors", "run/report.html"]);
+    // No terminal, so plain lines without escape codes.
+    assert!(!outcome.stderr.contains('\u{1b}') && !outcome.stdout.contains('\u{1b}'));
+    let outcome = outcome.says(&["67 to train on, 17 to validate", "epoch 1/2", "epoch 2/2"]);
+    outcome.says(&["loss", "accuracy", "val_loss", "val_accuracy", "images/s", "waiting"]);
+    for name in [
+        "config.toml",
+        "environment.json",
+        "data.json",
+        "removed.csv",
+        "metrics.jsonl",
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+        "model.safetensors",
+        "evaluation/test/evaluation.json",
+        "evaluation/test/predictions.csv",
+        "report.html",
+        "figures/figure-1-architecture.svg",
+        "figures/figure-1-architecture.png",
+        "figures/figure-2-curves.svg",
+        "figures/figure-2-curves.png",
+        "figures/figure-3-confusion-test.svg",
+        "figures/figure-3-confusion-test.png",
+    ] {
+        assert!(place.path("run").join(name).is_file(), "there is no {name}");
+    }
+    assert_eq!(place.files_named("events.out.tfevents").len(), 1);
+    assert!(place.files_named(".writing-").is_empty());
+    let environment = read_json(&place.path("run/environment.json"));
+    assert_eq!(environment["seed"], 1);
+    assert!(environment["command"].as_str().unwrap().starts_with("vultus train --config small.toml"), "{environment}");
+    let predictions = fs_err::read_to_string(place.path("run/evaluation/test/predictions.csv")).unwrap();
+    assert_eq!(predictions.lines().count(), 1 + 14);
+}
+
+#[test]
+fn a_run_can_be_run_again_from_itself() {
+    let place = Place::with_config();
+    place.train("first", &["--set", "seed=5", "--set", "train.optimizer.type=sgd"]);
+    place.run(&["train", "--config", "first/config.toml", "--out", "second"]).ends_with(0);
+    let [first, second] = ["first", "second"].map(|run| Results::of(&place.path(run)));
+    first.assert_same(&second);
+    assert_eq!(first.epochs(), 2);
+    let texts = ["first", "second"].map(|run| fs_err::read_to_string(place.path(run).join("config.toml")).unwrap());
+    assert_eq!(texts[0], texts[1]);
+    assert!(texts[0].contains("seed = 5"));
+}
+
+#[test]
+fn the_seed_decides_and_the_threads_do_not() {
+    let place = Place::with_config();
+    let results = |out: &str, seed: &str, threads: &str| {
+        let arguments = ["train", "--config", "small.toml", "--out", out, "--set", seed];
+        place.run_with(&arguments, &[("RAYON_NUM_THREADS", threads)]).ends_with(0);
+        Results::of(&place.path(out))
+    };
+    let one = results("one", "seed=3", "1");
+    one.assert_same(&results("two", "seed=3", "2"));
+    one.assert_same(&results("three", "seed=3", "3"));
+    assert!(one != results("other", "seed=4", "2"), "another seed gave the same run");
+}
+
+#[test]
+fn an_evaluation_is_one_object_with_the_promised_keys() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let evaluation = place.run(&["evaluate", "run", "--data", "synthetic:20", "--json"]).ends_with(0).json();
+    assert_eq!((&evaluation["split"], &evaluation["n"]), (&json!("test"), &json!(28)));
+    let classes = evaluation["labels"].as_array().unwrap().len();
+    assert_eq!(classes, 7);
+    let share = |value: &Value| {
+        let number = value.as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&number), "{number}");
+        number
+    };
+    let accuracy = share(&evaluation["accuracy"]);
+    let [low, high] = [0, 1].map(|end| share(&evaluation["accuracy_interval"][end]));
+    assert!(low <= accuracy && accuracy <= high);
+    for key in ["macro_f1", "balanced_accuracy", "ece"] {
+        share(&evaluation[key]);
+    }
+    assert!(evaluation["log_loss"].as_f64().unwrap() > 0.0);
+    let counts: Vec<Vec<u64>> = serde_json::from_value(evaluation["confusion"].clone()).unwrap();
+    assert_eq!(counts.iter().map(|row| row.iter().sum()).collect::<Vec<u64>>(), [4; 7]);
+    let correct: u64 = (0..classes).map(|class| counts[class][class]).sum();
+    assert!((correct as f64 / 28.0 - accuracy).abs() < 1e-12);
+    for class in evaluation["per_class"].as_array().unwrap() {
+        for key in ["precision", "recall", "f1"] {
+            share(&class[key]);
+        }
+    }
+    // A run keeps its evaluations, and train can be looked at by name.
+    let kept = read_json(&place.path("run/evaluation/test/evaluation.json"));
+    assert_eq!(kept, evaluation);
+    let train = place.run(&["evaluate", "run", "--split", "train", "--json"]).ends_with(0).json();
+    assert_eq!(train["n"], 84);
+}
+
+#[test]
+fn an_evaluation_of_a_bundle_goes_where_it_is_told() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    fs_err::copy(place.path("run/model.safetensors"), place.path("model.safetensors")).unwrap();
+    place.run(&["evaluate", "model.safetensors"]).ends_with(2).says(&["--data SOURCE"]);
+    let arguments = ["evaluate", "model.safetensors", "--data", "synthetic:12", "--out", "out"];
+    place.run(&arguments).ends_with(0).prints(&["test (14 images)", "precision", "recall", "F1", "→ happy"]);
+    for name in ["evaluation.json", "predictions.csv"] {
+        let [ours, runs] =
+            ["out", "run/evaluation/test"].map(|folder| fs_err::read(place.path(folder).join(name)).unwrap());
+        assert!(ours == runs, "{name} differs");
+    }
+    let missing = ["evaluate", "model.safetensors", "--data", "synthetic:12", "--split", "private_test"];
+    place.run(&missing).ends_with(2).says(&["private_test", "train, test"]);
+}
+
+#[test]
+fn an_unknown_class_in_the_test_set_is_named() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    for number in 0..6 {
+        place.write(&format!("faces/test/happy/{number}.png"), png(number, 48));
+    }
+    for number in 0..3 {
+        place.write(&format!("faces/test/bored/{number}.png"), png(10 + number, 48));
+    }
+    let arguments = ["evaluate", "run/model.safetensors", "--data", "faces", "--json"];
+    let outcome =
+        place.run(&arguments).ends_with(2).says(&["3 images of class \"bored\"", "--drop-class bored", "happy"]);
+    assert!(outcome.stdout.is_empty());
+    let outcome = place.run(&[&arguments[..], &["--drop-class", "bored"]].concat()).ends_with(0);
+    assert_eq!(outcome.json()["n"], 6);
+    outcome.says(&["3 images of class bored left out"]);
+}
+
+#[test]
+fn classes_dropped_in_training_are_left_out_of_evaluations() {
+    let place = Place::with_config();
+    let outcome = place.train("run", &["--set", "cleaning.drop_classes=[\"disgusted\"]"]);
+    outcome.prints(&["test (12 images)"]).says(&["84 images of 6 classes", "14 left out"]);
+    let outcome = place.run(&["evaluate", "run/model.safetensors", "--data", "synthetic:12", "--json"]).ends_with(0);
+    assert_eq!(outcome.json()["n"], 12);
+    outcome.says(&["2 images of class disgust left out"]);
+}
+
+#[test]
+fn a_report_is_one_file_with_tables_and_figures() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let report = place.path("run/report.html");
+    let first = fs_err::read_to_string(&report).unwrap();
+    for words in
+        ["Table 1", "Figure 1", "Figure 2", "Figure 3", "<svg", "surprise", "data:image/png;base64", "batch_size"]
+    {
+        assert!(first.contains(words), "no {words:?} in the report");
+    }
+    for words in ["<script", "<link", "src=\"http", "href=\"http"] {
+        assert!(!first.contains(words), "{words:?} in the report");
+    }
+    fs_err::remove_file(&report).unwrap();
+    place.run(&["report", "run"]).ends_with(0).prints(&["run/report.html"]);
+    assert!(fs_err::read_to_string(&report).unwrap() == first, "the same run gave another report");
+    place.run(&["report", "run", "--no-pictures"]).ends_with(0);
+    assert!(!fs_err::read_to_string(&report).unwrap().contains("data:image/png;base64"));
+    place.run(&["report", "nowhere"]).ends_with(1).says(&["nowhere"]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_epoch_step_and_batch() {
+    let place = Place::with_config();
+    for optimizer in ["adam", "sgd"] {
+        let kind = format!("train.optimizer.type={optimizer}");
+        let rate = "train.optimizer.learning_rate=1e30";
+        let arguments = ["train", "--config", "small.toml", "--out", optimizer, "--set", &kind, "--set", rate];
+        let outcome = place.run(&arguments).ends_with(1);
+        outcome.says(&["the loss is", "epoch 1, step 2", "the batch begins with synthetic train", "learning_rate"]);
+        assert!(!place.path(optimizer).join("model.safetensors").exists());
+    }
+}
+
+#[test]
+fn training_stops_early_and_keeps_the_best_epoch() {
+    let place = Place::with_config();
+    let patience = ["--set", "train.early_stopping.patience=2", "--set", "train.epochs=60"];
+    let outcome = place.train("run", &patience);
+    let metrics = crate::program::metrics_of(&place.path("run"));
+    assert!(metrics.len() < 60, "it never stopped");
+    let best = metrics.len() - 2;
+    outcome.prints(&[&format!("(epoch {best})")]);
+    let accuracy = |record: &Value| record["val_accuracy"].as_f64().unwrap();
+    assert!(metrics.iter().all(|record| accuracy(record) <= accuracy(&metrics[best - 1])));
+}
+
+#[test]
+fn an_unknown_device_is_refused() {
+    let place = Place::with_config();
+    let outcome = place.run(&["train", "--config", "small.toml", "--out", "run", "--device", "abacus"]);
+    assert_ne!(outcome.code, Some(0));
+    outcome.says(&["abacus", "flex"]);
+}

@@ -1,0 +1,63 @@
+//! Keys of a configuration as text: `network.layers.*.rate`.
+
+use toml::{Table, Value};
+
+/// TOML if it is that, else the text itself: `train.keep=last` needs no quotes.
+pub(super) fn parse_value(text: &str) -> Value {
+    toml::from_str::<Table>(&format!("value = {text}"))
+        .ok()
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// A part of a key that leads nowhere.
+pub(super) struct MissingKey {
+    /// The part.
+    pub(super) key: String,
+    /// What there is instead.
+    pub(super) hint: String,
+}
+
+/// Puts `value` at `steps` below `tree`. An integer becomes a float where a float stood.
+pub(super) fn assign(tree: &mut Value, steps: &[&str], value: &Value) -> Result<(), MissingKey> {
+    let Some((step, rest)) = steps.split_first() else {
+        *tree = match (&*tree, value) {
+            (Value::Float(_), Value::Integer(integer)) => Value::Float(*integer as f64),
+            _ => value.clone(),
+        };
+        return Ok(());
+    };
+    let missing = |hint: String| MissingKey { key: (*step).to_owned(), hint };
+    match tree {
+        // Another optimiser has other keys: its table starts afresh with the new type.
+        Value::Table(table) if *step == "type" && rest.is_empty() && table.contains_key("learning_rate") => {
+            let rate = table.get("learning_rate").cloned();
+            table.clear();
+            table.insert("type".to_owned(), value.clone());
+            table.extend(rate.map(|rate| ("learning_rate".to_owned(), rate)));
+            Ok(())
+        }
+        Value::Table(table) => {
+            let hint = format!("; there are: {}", table.keys().cloned().collect::<Vec<_>>().join(", "));
+            let next = table.get_mut(*step).ok_or_else(|| missing(hint))?;
+            assign(next, rest, value)
+        }
+        Value::Array(list) if *step == "*" => {
+            let mut found = false;
+            let mut last = None;
+            for element in list.iter_mut() {
+                match assign(element, rest, value) {
+                    Ok(()) => found = true,
+                    Err(error) => last = Some(error),
+                }
+            }
+            if found { Ok(()) } else { Err(last.unwrap_or_else(|| missing("; the list is empty".to_owned()))) }
+        }
+        Value::Array(list) => {
+            let hint = format!("; the list has {} elements, counted from 0", list.len());
+            let next = step.parse::<usize>().ok().and_then(|index| list.get_mut(index));
+            assign(next.ok_or_else(|| missing(hint))?, rest, value)
+        }
+        _ => Err(missing("; the key before it holds a value, not a table".to_owned())),
+    }
+}
