@@ -148,6 +148,17 @@ pub enum FitError {
         /// Origins of the first images.
         batch: String,
     },
+    /// The validation loss is no number any more.
+    #[error(
+        "the validation loss is {loss} after epoch {epoch}: the weights have grown too large; lower \
+         train.optimizer.learning_rate"
+    )]
+    ValidationNotFinite {
+        /// NaN or an infinity.
+        loss: f64,
+        /// From 1.
+        epoch: usize,
+    },
     /// The batches ended early.
     #[error("the thread that makes batches ended before epoch {0} was over")]
     Batches(usize),
@@ -426,12 +437,17 @@ impl<'a> Fitting<'a> {
         let classes = resolved.classes;
         let labels: Vec<usize> =
             self.data.validation.iter().map(|&index| self.data.dataset.samples[index].label).collect();
+        // `f64::max` would turn NaN into the other value.
+        let bounded = |p: f32| if p < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { p };
         let entropy: f64 = probabilities
             .chunks_exact(classes)
             .zip(&labels)
-            .map(|(row, &label)| -f64::from(row[label].max(f32::MIN_POSITIVE)).ln())
+            .map(|(row, &label)| -f64::from(bounded(row[label])).ln())
             .sum();
         let loss = entropy / labels.len() as f64 + penalty(resolved, &weights)?;
+        if !loss.is_finite() {
+            return Err(FitError::ValidationNotFinite { loss, epoch: self.progress.epoch + 1 });
+        }
         Ok(Some((loss, count_correct(&probabilities, &labels) as f64 / labels.len() as f64)))
     }
 

@@ -104,6 +104,16 @@ pub fn keep_until(path: &Path, epoch: usize) -> Result<(), HistoryError> {
     Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
 }
 
+/// Makes the file hold exactly `records`. A run that was killed between its checkpoint and the line of that epoch has
+/// lost the line; the checkpoint still has it.
+///
+/// # Errors
+/// As [`append`]; on an error the old file stays.
+pub fn restore(path: &Path, records: &[EpochRecord]) -> Result<(), HistoryError> {
+    let text = records.iter().map(|record| to_line(path, record)).collect::<Result<String, _>>()?;
+    Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
+}
+
 fn to_line(path: &Path, record: &EpochRecord) -> Result<String, HistoryError> {
     let values = [
         ("loss", record.loss),
@@ -152,6 +162,17 @@ mod tests {
         fs_err::write(&path, format!("{text}{{\"epoch\":4,\"lo")).unwrap();
         assert_eq!(read(&path).unwrap().len(), 3);
         keep_until(&path, 2).unwrap();
+        append(&path, &record(3)).unwrap();
+        assert_eq!(read(&path).unwrap(), [record(1), record(2), record(3)]);
+    }
+
+    #[test]
+    fn a_restored_file_has_every_record_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.jsonl");
+        append(&path, &record(1)).unwrap();
+        fs_err::write(&path, fs_err::read_to_string(&path).unwrap() + "{\"epoch\":2,\"lo").unwrap();
+        restore(&path, &[record(1), record(2)]).unwrap();
         append(&path, &record(3)).unwrap();
         assert_eq!(read(&path).unwrap(), [record(1), record(2), record(3)]);
     }

@@ -14,7 +14,7 @@ use crate::dataset::Dataset;
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
 use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, resume_from};
-use crate::history::EpochRecord;
+use crate::history::{self, EpochRecord};
 use crate::prepare::{PrepareError, Prepared, prepare};
 use crate::report::{self, ReportError};
 use crate::run::{RunDirectory, evaluation_path, read_json, write_json};
@@ -90,6 +90,9 @@ pub fn train_prepared(
     let data = FitData { dataset, train, validation };
     let environment = describe(config, dataset, run, resume, invocation)?;
     let checkpoint = if resume { resume_from(config, data, run)? } else { None };
+    if let Some(checkpoint) = &checkpoint {
+        history::restore(&run.metrics(), &checkpoint.progress.history).map_err(FitError::from)?;
+    }
     let fitted = fit(config, data, Some(run), checkpoint, observer)?;
     if fitted.ended == Ended::Interrupted {
         let (bundle, report) = (run.bundle(), PathBuf::new());
@@ -159,7 +162,8 @@ fn describe(
 /// The system's refusal.
 pub fn write_removed(dataset: &Dataset, path: &std::path::Path) -> std::io::Result<()> {
     vultus::persist::write_atomically(path, |file| {
-        let mut writer = csv::Writer::from_writer(file);
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(file);
+        writer.write_record(["origin", "split", "label", "reason", "detail"]).map_err(std::io::Error::other)?;
         for removal in &dataset.removed {
             writer.serialize(removal).map_err(std::io::Error::other)?;
         }

@@ -36,7 +36,17 @@ impl Train {
         let mut progress = Progress::new(config.train.epochs);
         let trained = train(&config, &run, self.resume, &invocation(), &mut progress);
         drop(progress);
-        show(&trained?, &run)
+        match trained {
+            Ok(trained) => show(&trained, &run),
+            Err(error) => {
+                // A slip in the name of a source should not use up the directory. The reason is worth more than a
+                // failure to tidy up.
+                if !self.resume {
+                    let _ = run.discard_unused();
+                }
+                Err(error.into())
+            }
+        }
     }
 
     fn create(&self) -> Result<(RunDirectory, TrainConfig), Failure> {

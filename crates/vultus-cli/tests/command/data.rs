@@ -54,7 +54,10 @@ fn the_sample_is_counted_audited_converted_and_learned() {
     let statistics = place.run(&["data", "stats", "fer2013-small", "--json"]).ends_with(0).json();
     let names = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"];
     assert_eq!(statistics["labels"], json!(names));
-    assert_eq!((count_of(&statistics, "train"), count_of(&statistics, "test")), (json!(vec![60; 7]), json!(vec![15; 7])));
+    assert_eq!(
+        (count_of(&statistics, "train"), count_of(&statistics, "test")),
+        (json!(vec![60; 7]), json!(vec![15; 7]))
+    );
 
     let audit = place.run(&["data", "audit", "fer2013-small", "--json"]).ends_with(0).json();
     assert_eq!((&audit["images"], &audit["removed"]), (&json!(525), &json!([])));
@@ -150,6 +153,7 @@ fn a_folder_with_no_images_is_named() {
     place.run(&["data", "stats", "empty"]).ends_with(1).says(&["no images found in empty"]);
     let arguments = ["train", "--config", "small.toml", "--data", "empty", "--out", "run"];
     place.run(&arguments).ends_with(1).says(&["no images found in", "empty", ".png"]);
+    assert!(!place.path("run").exists(), "a slip in the name of the data used up the directory");
     place.run(&["data", "stats", "nowhere"]).ends_with(1).says(&["nowhere", "no such file or folder"]);
     place.run(&["data", "stats", "small.toml"]).ends_with(2).says(&["small.toml", "no data source"]);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::picture::png;
-use crate::program::{Place, SMALL, lines_of, read_json};
+use crate::program::{Place, Results, SMALL, lines_of, read_json};
 
 /// 2 x 2 settings on 3 folds.
 const AXES: &str = r#"
@@ -174,6 +174,32 @@ fn a_diverged_setting_is_a_row_and_never_wins() {
         .map(|setting| setting["status"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(statuses, ["complete", "complete", "diverged", "diverged"]);
+}
+
+#[test]
+#[ignore = "the validation takes probabilities that are no numbers for very small ones"]
+fn a_setting_that_diverges_in_its_last_step_has_no_score() {
+    let place = place_with_search(&AXES.replace("[1e-3, 1e-2]", "[1e30, 1e-3]"));
+    place.run(&search("out", &["--set", "train.epochs=1", "--set", "train.batch_size=1000"])).ends_with(0);
+    for setting in table_of(&place.path("out")).1["settings"].as_array().unwrap() {
+        let status = if setting["setting"]["lr"] == 0.001 { "complete" } else { "diverged" };
+        assert_eq!(setting["status"], status, "{setting}");
+    }
+}
+
+#[test]
+#[ignore = "a winner that was begun is refused as a run that is there already"]
+fn a_winner_that_was_killed_is_finished_by_the_same_command() {
+    let place = place_with_search(AXES);
+    place.run(&search("whole", &["--then-train"])).ends_with(0);
+    let mut running = place.start("first", &search("out", &["--then-train"]));
+    running.wait_for_lines(&place.path("out/winner/metrics.jsonl"), 1);
+    drop(running);
+    place.run(&search("out", &["--then-train"])).ends_with(0).prints(&["out/winner/report.html"]);
+    let [whole, again] = ["whole", "out"].map(|out| Results::of(&place.path(out).join("winner")));
+    whole.assert_same(&again);
+    // Once more there is nothing left to train.
+    place.run(&search("out", &["--then-train"])).ends_with(0).prints(&["out/winner/report.html"]);
 }
 
 #[test]

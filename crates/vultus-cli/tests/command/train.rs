@@ -40,8 +40,19 @@ fn a_run_directory_describes_itself() {
     let environment = read_json(&place.path("run/environment.json"));
     assert_eq!(environment["seed"], 1);
     assert!(environment["command"].as_str().unwrap().starts_with("vultus train --config small.toml"), "{environment}");
+    let removed = fs_err::read_to_string(place.path("run/removed.csv")).unwrap();
+    assert_eq!(removed, "origin,split,label,reason,detail\n");
     let predictions = fs_err::read_to_string(place.path("run/evaluation/test/predictions.csv")).unwrap();
     assert_eq!(predictions.lines().count(), 1 + 14);
+}
+
+#[test]
+fn without_a_config_the_reports_network_is_trained() {
+    let place = Place::new();
+    let outcome = place.run(&["train", "--data", "synthetic:5", "--set", "train.epochs=1"]).ends_with(0);
+    outcome.says(&["run directory: runs/train-001"]).prints(&["runs/train-001/report.html"]);
+    let report = fs_err::read_to_string(place.path("runs/train-001/report.html")).unwrap();
+    assert!(report.contains("1,715,207 parameters"));
 }
 
 #[test]
@@ -186,6 +197,17 @@ fn a_loss_that_is_no_number_names_epoch_step_and_batch() {
         outcome.says(&["the loss is", "epoch 1, step 2", "the batch begins with synthetic train", "learning_rate"]);
         assert!(!place.path(optimizer).join("model.safetensors").exists());
     }
+}
+
+/// The steps may be finite while the weights that the last of them made are not.
+#[test]
+#[ignore = "the validation takes probabilities that are no numbers for very small ones"]
+fn a_validation_that_is_no_number_is_an_error_too() {
+    let place = Place::with_config();
+    let one_step = ["--set", "train.epochs=1", "--set", "train.batch_size=100"];
+    let arguments = ["train", "--config", "small.toml", "--out", "run", "--set", "train.optimizer.learning_rate=1e30"];
+    place.run(&[&arguments[..], &one_step].concat()).ends_with(1).says(&["loss is NaN", "epoch 1", "learning_rate"]);
+    assert_eq!(crate::program::lines_of(&place.path("run/metrics.jsonl")), 0);
 }
 
 #[test]

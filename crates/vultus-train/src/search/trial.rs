@@ -21,7 +21,9 @@ pub fn train_trial(
     match fit(task.config, data, None, None, observer) {
         Ok(fitted) if fitted.ended == Ended::Interrupted => Ok(TrialEnd::Interrupted),
         Ok(fitted) => Ok(TrialEnd::from_history(&fitted.history)),
-        Err(error @ FitError::NotFinite { .. }) => Ok(TrialEnd::Diverged(error.to_string())),
+        Err(error @ (FitError::NotFinite { .. } | FitError::ValidationNotFinite { .. })) => {
+            Ok(TrialEnd::Diverged(error.to_string()))
+        }
         Err(error) => Err(error),
     }
 }
