@@ -9,9 +9,11 @@ pub mod train;
 
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use clap::Subcommand;
 use vultus_train::config::TrainConfig;
 use vultus_train::environment::Invocation;
+use vultus_train::run::{RunDirectory, bundle_path};
 
 use crate::failure::Failure;
 
@@ -62,9 +64,9 @@ pub struct ConfigArguments {
 }
 
 impl ConfigArguments {
-    /// Whether anything was given.
-    pub fn is_empty(&self) -> bool {
-        self.data.is_empty() && self.set.is_empty() && self.device.is_none()
+    /// Whether no sources were given, in either way.
+    pub fn names_no_data(&self) -> bool {
+        self.data.is_empty() && !self.set.iter().any(|text| text.trim_start().starts_with("data.sources"))
     }
 
     /// Applies them to the file at `path`, or to the defaults.
@@ -97,6 +99,23 @@ fn absolute(source: &str) -> String {
         Some((Some(images), Some(votes))) => format!("{images}+{votes}"),
         _ => source.to_owned(),
     }
+}
+
+/// The model file that `path` means: itself, or that of a run.
+///
+/// # Errors
+/// A directory without a model, with what to do.
+pub fn model_file(path: &Path) -> Result<PathBuf, Failure> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let model = bundle_path(path);
+    if model.exists() {
+        return Ok(model);
+    }
+    RunDirectory::config_of(path).map_err(Failure::usage)?;
+    let path = path.display();
+    Err(Failure::usage(anyhow!("the run {path} has no model yet: finish it with vultus train --resume --out {path}")))
 }
 
 /// This call, for the record.

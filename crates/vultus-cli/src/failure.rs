@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::message::say;
+
 /// A failed command, by exit code.
 #[derive(Debug)]
 pub enum Failure {
@@ -28,19 +30,19 @@ impl Failure {
                 if is_closed_pipe(&error) {
                     return ExitCode::SUCCESS;
                 }
-                eprintln!("error: {error:#}");
+                say(format_args!("error: {error:#}"));
                 ExitCode::from(1)
             }
             Self::Usage(error) => {
-                eprintln!("error: {error:#}");
+                say(format_args!("error: {error:#}"));
                 ExitCode::from(2)
             }
             Self::Interrupted(message) => {
-                eprintln!("interrupted: {message}");
+                say(format_args!("interrupted: {message}"));
                 ExitCode::from(130)
             }
             Self::Inputs(count) => {
-                eprintln!("error: {count} of the inputs could not be used; their rows say why");
+                say(format_args!("error: {count} of the inputs could not be used; their rows say why"));
                 ExitCode::from(1)
             }
         }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::message::say;
+
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Starts to listen.
@@ -13,7 +15,7 @@ pub fn listen() -> Result<(), ctrlc::Error> {
         if REQUESTED.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step, with a checkpoint; once more to stop at once");
+        say("stopping at the next safe place; once more to stop at once");
     })
 }
 

@@ -6,6 +6,7 @@
 mod command;
 mod failure;
 mod interrupt;
+mod message;
 mod progress;
 mod table;
 

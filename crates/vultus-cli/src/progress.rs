@@ -8,6 +8,7 @@ use vultus_train::history::EpochRecord;
 use vultus_train::prepare::Prepared;
 
 use crate::interrupt;
+use crate::message::say;
 
 /// Shows training, and stops it on Ctrl-C.
 #[derive(Debug)]
@@ -29,10 +30,23 @@ impl Progress {
         Self { bar, epochs }
     }
 
+    /// Says what is trained on.
+    pub fn prepared(&self, prepared: &Prepared) {
+        let dataset = &prepared.dataset;
+        self.line(&format!(
+            "{} images of {} classes: {} to train on, {} to validate, {} left out",
+            dataset.samples.len(),
+            dataset.labels.len(),
+            prepared.train.len(),
+            prepared.validation.len(),
+            dataset.removed.len()
+        ));
+    }
+
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 }
@@ -48,18 +62,6 @@ impl Drop for Progress {
 impl Observer for Progress {
     fn stop_requested(&self) -> bool {
         interrupt::requested()
-    }
-
-    fn prepared(&mut self, prepared: &Prepared) {
-        let dataset = &prepared.dataset;
-        self.line(&format!(
-            "{} images of {} classes: {} to train on, {} to validate, {} left out",
-            dataset.samples.len(),
-            dataset.labels.len(),
-            prepared.train.len(),
-            prepared.validation.len(),
-            dataset.removed.len()
-        ));
     }
 
     fn step(&mut self, report: &StepReport) {

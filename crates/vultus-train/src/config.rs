@@ -209,7 +209,7 @@ impl Default for DataConfig {
 impl Default for FitConfig {
     fn default() -> Self {
         Self {
-            epochs: 8,
+            epochs: 12,
             batch_size: 32,
             validation_fraction: 0.2,
             class_weights: ClassWeights::Balanced,

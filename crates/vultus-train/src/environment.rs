@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Facts that are kept beside every result. None of them names a person, a host or a path.
+/// Facts that are kept beside every result, in the run's directory. No person or host is named.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Environment {

@@ -22,7 +22,6 @@ use crate::evaluate::highest;
 use crate::history::{self, EpochRecord, HistoryError};
 use crate::model::{Network, initial_weights, values_of};
 use crate::optimizer::Optimizer;
-use crate::prepare::Prepared;
 use crate::run::RunDirectory;
 use crate::schedule::learning_rate;
 use crate::seed::{derive_seed, purpose};
@@ -63,8 +62,6 @@ pub trait Observer {
     fn stop_requested(&self) -> bool {
         false
     }
-    /// Once, when the data are ready.
-    fn prepared(&mut self, _prepared: &Prepared) {}
     /// After each step.
     fn step(&mut self, _report: &StepReport) {}
     /// After each epoch.

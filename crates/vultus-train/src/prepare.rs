@@ -1,8 +1,12 @@
-//! From the configuration to samples that are ready for training: read, clean, split.
+//! From the configuration to samples that are ready for training: read, clean, split. What can be wrong with a
+//! configuration in the light of its data is found here, before a run begins.
+
+use vultus::network::NetworkError;
 
 use crate::clean::clean;
 use crate::config::TrainConfig;
 use crate::dataset::{DataError, Dataset};
+use crate::device::{DeviceError, device};
 use crate::source::{LoadOptions, Source, load};
 use crate::split::stratified_split;
 
@@ -31,6 +35,12 @@ pub enum PrepareError {
         /// Names that are there.
         present: String,
     },
+    /// The network does not fit the pictures or the classes.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// There is no such device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The training images cannot be split.
     #[error("split {split}: {reason}")]
     Split {
@@ -56,7 +66,13 @@ pub fn read(config: &TrainConfig) -> Result<Dataset, DataError> {
 /// # Errors
 /// See [`PrepareError`].
 pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
+    device(&config.device)?;
     let dataset = read(config)?;
+    let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
+    config.network.resolve(height, width, dataset.labels.len())?;
+    for split in &config.data.evaluate_splits {
+        split_indices(&dataset, split)?;
+    }
     let indices = split_indices(&dataset, &config.data.train_split)?;
     let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
     let (train, validation) = if config.train.validation_fraction > 0.0 {

@@ -74,27 +74,16 @@ impl RunDirectory {
         if path.join(CONFIG).exists() {
             return Err(RunError::Exists(path.to_owned()));
         }
-        vultus::persist::write_atomically(&path.join(CONFIG), |file| file.write_all(config.to_toml().as_bytes()))?;
+        write_config(path, config)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Takes back a run that ended before anything was found out: where there is only its configuration, the directory is
-    /// emptied, and removed if that can be. Otherwise nothing happens.
+    /// Writes `config` in place of the run's configuration, as when a resumed run gets more epochs.
     ///
     /// # Errors
     /// The system's refusal, naming the path.
-    pub fn discard_unused(self) -> io::Result<()> {
-        for entry in fs_err::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            if name != LOCK && name != CONFIG {
-                return Ok(());
-            }
-        }
-        fs_err::remove_file(self.path.join(CONFIG))?;
-        fs_err::remove_file(self.path.join(LOCK))?;
-        // It may have become another's in the meantime.
-        let _ = fs_err::remove_dir(&self.path);
-        Ok(())
+    pub fn update_config(&self, config: &TrainConfig) -> io::Result<()> {
+        write_config(&self.path, config)
     }
 
     /// Opens a directory that holds a run, and reads its configuration.
@@ -158,6 +147,10 @@ pub fn evaluation_path(path: &Path, split: &str) -> PathBuf {
     path.join("evaluation").join(split)
 }
 
+fn write_config(path: &Path, config: &TrainConfig) -> io::Result<()> {
+    vultus::persist::write_atomically(&path.join(CONFIG), |file| file.write_all(config.to_toml().as_bytes()))
+}
+
 /// Writes a value as indented JSON, atomically.
 ///
 /// # Errors
@@ -201,18 +194,6 @@ mod tests {
         drop(first);
         let (_run, config) = RunDirectory::open(&path).unwrap();
         assert_eq!(config, TrainConfig::default());
-    }
-
-    #[test]
-    fn only_a_run_without_results_is_discarded() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("run");
-        RunDirectory::create(&path, &TrainConfig::default()).unwrap().discard_unused().unwrap();
-        assert!(!path.exists());
-        let run = RunDirectory::create(&path, &TrainConfig::default()).unwrap();
-        fs_err::write(path.join("environment.json"), "{}").unwrap();
-        run.discard_unused().unwrap();
-        assert!(path.join(CONFIG).is_file());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! In: a configuration and a directory. Out: everything that [`crate::run`] lists. Each step is a module of its own;
 //! here they are only put in order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use vultus::bundle::{Bundle, BundleError};
@@ -15,7 +15,7 @@ use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
 use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, resume_from};
 use crate::history::{self, EpochRecord};
-use crate::prepare::{PrepareError, Prepared, prepare};
+use crate::prepare::Prepared;
 use crate::report::{self, ReportError};
 use crate::run::{RunDirectory, evaluation_path, read_json, write_json};
 use crate::statistics::{Statistics, fingerprint};
@@ -38,9 +38,6 @@ pub struct Trained {
 /// A run that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The data.
-    #[error(transparent)]
-    Prepare(#[from] PrepareError),
     /// The training.
     #[error(transparent)]
     Fit(#[from] FitError),
@@ -58,27 +55,11 @@ pub enum TrainError {
     File(#[from] std::io::Error),
 }
 
-/// Does the whole job in `run`, from the start or from the last checkpoint.
+/// Does the whole job in `run` on data that are ready, from the start or from the last checkpoint.
 ///
 /// # Errors
 /// See [`TrainError`]; finished parts of the run stay.
 pub fn train(
-    config: &TrainConfig,
-    run: &RunDirectory,
-    resume: bool,
-    invocation: &Invocation,
-    observer: &mut dyn Observer,
-) -> Result<Trained, TrainError> {
-    let prepared = prepare(config)?;
-    observer.prepared(&prepared);
-    train_prepared(config, &prepared, run, resume, invocation, observer)
-}
-
-/// As [`train`], on data that are ready.
-///
-/// # Errors
-/// As [`train`].
-pub fn train_prepared(
     config: &TrainConfig,
     prepared: &Prepared,
     run: &RunDirectory,
@@ -106,6 +87,8 @@ pub fn train_prepared(
         training: training_facts(config, prepared, &fitted, &environment),
         metrics: serde_json::Value::Null,
     };
+    // Saved before it is evaluated: whatever happens there, the model is not lost.
+    bundle.save(&run.bundle())?;
     let mut evaluations = Vec::new();
     for split in evaluated_splits(config, dataset) {
         let assessment = assess(&bundle, dataset, &split, &config.cleaning.drop_classes)?;
@@ -122,7 +105,7 @@ pub fn train_prepared(
 ///
 /// # Errors
 /// As [`train`].
-pub fn add_assessment(run: &std::path::Path, assessment: &Assessment) -> Result<(), TrainError> {
+pub fn add_assessment(run: &Path, assessment: &Assessment) -> Result<(), TrainError> {
     assessment.save(&evaluation_path(run, &assessment.evaluation.split))?;
     report::write(run, true)?;
     Ok(())
@@ -160,7 +143,7 @@ fn describe(
 ///
 /// # Errors
 /// The system's refusal.
-pub fn write_removed(dataset: &Dataset, path: &std::path::Path) -> std::io::Result<()> {
+pub fn write_removed(dataset: &Dataset, path: &Path) -> std::io::Result<()> {
     vultus::persist::write_atomically(path, |file| {
         let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(file);
         writer.write_record(["origin", "split", "label", "reason", "detail"]).map_err(std::io::Error::other)?;
@@ -171,7 +154,7 @@ pub fn write_removed(dataset: &Dataset, path: &std::path::Path) -> std::io::Resu
     })
 }
 
-/// What a model's file tells of its training.
+/// What a model's file tells of its training. It may be given away, so that no paths are in it.
 fn training_facts(
     config: &TrainConfig,
     prepared: &Prepared,
@@ -180,8 +163,15 @@ fn training_facts(
 ) -> serde_json::Value {
     let chosen = fitted.epoch.checked_sub(1).and_then(|index| fitted.history.get(index));
     json!({
-        "environment": environment,
-        "sources": config.data.sources,
+        "version": environment.version,
+        "revision": environment.revision,
+        "seed": environment.seed,
+        "data_sha256": environment.data_sha256,
+        "platform": environment.platform,
+        "processor": environment.processor,
+        "threads": environment.threads,
+        "started": environment.started,
+        "sources": config.data.sources.iter().map(|source| source_name(source)).collect::<Vec<_>>(),
         "train_split": config.data.train_split,
         "images": { "train": prepared.train.len(), "validation": prepared.validation.len() },
         "dropped_classes": config.cleaning.drop_classes,
@@ -193,6 +183,11 @@ fn training_facts(
         "record": chosen,
         "seconds": fitted.history.iter().map(|record| record.seconds).sum::<f64>(),
     })
+}
+
+/// The last part of a source's path, or `synthetic`.
+pub fn source_name(source: &str) -> &str {
+    Path::new(source).file_name().and_then(|name| name.to_str()).unwrap_or(source)
 }
 
 /// What selected the epoch, in words.

@@ -11,6 +11,7 @@ use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::statistics::Statistics;
 
 use crate::failure::Failure;
+use crate::message::say;
 use crate::table::{print, table};
 
 /// Count, audit and convert data sets.
@@ -166,6 +167,6 @@ fn read(sources: &[String]) -> Result<Dataset, Failure> {
 
 fn report_removed(dataset: &Dataset) {
     for removal in &dataset.removed {
-        eprintln!("left out: {}: {}", removal.origin, removal.detail);
+        say(format_args!("left out: {}: {}", removal.origin, removal.detail));
     }
 }

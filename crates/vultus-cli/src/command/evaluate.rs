@@ -10,7 +10,9 @@ use vultus_train::run::{RunDirectory, bundle_path};
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
+use super::model_file;
 use crate::failure::Failure;
+use crate::message::say;
 use crate::table;
 
 /// Evaluate a run's model or a bundle.
@@ -40,7 +42,7 @@ pub struct Evaluate {
 impl Evaluate {
     pub fn run(self) -> Result<(), Failure> {
         let is_run = self.model.is_dir();
-        let bundle = Bundle::load(&if is_run { bundle_path(&self.model) } else { self.model.clone() })?;
+        let bundle = Bundle::load(&model_file(&self.model)?)?;
         let sources = if self.data.is_empty() && is_run {
             RunDirectory::config_of(&self.model).map_err(Failure::usage)?.data.sources
         } else {
@@ -60,10 +62,10 @@ impl Evaluate {
             _ => Failure::Run(error.into()),
         })?;
         for (class, count) in &assessment.ignored {
-            eprintln!("{count} images of class {class} left out: the model does not know it");
+            say(format_args!("{count} images of class {class} left out: the model does not know it"));
         }
         for removal in dataset.removed.iter().filter(|removal| removal.split == split) {
-            eprintln!("left out: {}: {}", removal.origin, removal.detail);
+            say(format_args!("left out: {}: {}", removal.origin, removal.detail));
         }
         self.keep(&assessment, is_run)?;
         if self.json {
@@ -106,7 +108,8 @@ fn default_split(dataset: &Dataset) -> Result<String, Failure> {
 
 /// Where a model is looked for when none is named: the newest run below `runs`.
 pub fn newest_model(runs: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(runs).ok()?;
-    let models = entries.filter_map(|entry| Some(bundle_path(&entry.ok()?.path())));
+    let entries = std::fs::read_dir(runs).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    // A search keeps the model of its winner one level lower.
+    let models = entries.flat_map(|run| [bundle_path(&run), bundle_path(&run.join("winner"))]);
     models.filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max().map(|(_, path)| path)
 }

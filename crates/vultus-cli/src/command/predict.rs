@@ -4,12 +4,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use comfy_table::CellAlignment;
 use serde_json::json;
 use vultus::classifier::{Classifier, Prediction};
 use vultus::decode::{DecodeLimits, decode};
 
 use super::evaluate::newest_model;
+use super::model_file;
 use crate::failure::Failure;
+use crate::message::say;
 use crate::table::{print, table};
 
 /// Classify pictures of faces, cropped to the face.
@@ -54,13 +57,12 @@ impl Predict {
 
     fn model_path(&self) -> Result<PathBuf, Failure> {
         match &self.model {
-            Some(path) if path.is_dir() => Ok(vultus_train::run::bundle_path(path)),
-            Some(path) => Ok(path.clone()),
+            Some(path) => model_file(path),
             None => {
                 let path = newest_model(Path::new("runs")).ok_or_else(|| {
                     Failure::usage(anyhow!("there is no model below runs/: name one with --model, or run vultus train"))
                 })?;
-                eprintln!("model: {}", path.display());
+                say(format_args!("model: {}", path.display()));
                 Ok(path)
             }
         }
@@ -129,6 +131,9 @@ fn print_table<'a>(rows: impl Iterator<Item = (&'a Path, Row)>, labels: &[String
     let mut failed = 0;
     let header = ["image", "expression", "score"].into_iter().map(str::to_owned);
     let mut lines = table(header.chain(labels.iter().cloned()));
+    if let Some(column) = lines.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Left);
+    }
     for (path, row) in rows {
         let path = path.display().to_string();
         match row {

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use anyhow::anyhow;
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::Dataset;
+use vultus_train::device::device;
 use vultus_train::fit::{FitError, Observer, StepReport};
 use vultus_train::prepare::{prepare, read, split_indices};
-use vultus_train::run::RunDirectory;
+use vultus_train::run::{RunDirectory, RunError};
 use vultus_train::search::results::SearchResults;
 use vultus_train::search::trial::train_trial;
 use vultus_train::search::{
@@ -15,12 +17,11 @@ use vultus_train::search::{
     winner_config,
 };
 use vultus_train::statistics::fingerprint;
-use vultus_train::train::train_prepared;
 
-use super::train::{show, usage_or_run};
-use super::{ConfigArguments, invocation, next_run_directory};
+use super::train::{train_and_show, usage_or_run};
+use super::{ConfigArguments, next_run_directory};
 use crate::failure::Failure;
-use crate::progress::Progress;
+use crate::message::say;
 use crate::{interrupt, table};
 
 /// Search settings by k-fold cross-validation on the training split. The same command goes on where a stopped search
@@ -47,22 +48,26 @@ impl Search {
     pub fn run(self) -> Result<(), Failure> {
         interrupt::listen()?;
         let config = self.settings.load(Some(&self.config))?;
+        device(&config.device).map_err(Failure::usage)?;
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("search"));
         let dataset = read(&config)?;
         let indices = split_indices(&dataset, &config.data.train_split)?;
         let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
         let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint(&dataset) };
-        eprintln!("search directory: {}", out.display());
+        say(format_args!("search directory: {}", out.display()));
         let mut runner = Runner { dataset: &dataset, indices: &indices, left: 0 };
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
         outcome.write_results(&out)?;
         print_results(&outcome.results)?;
         if outcome.interrupted {
-            return Err(Failure::Interrupted("the same command goes on where this one stopped".to_owned()));
+            let out = out.display();
+            return Err(Failure::Interrupted(format!(
+                "finished trials are kept; the same command with --out {out} goes on where this one stopped"
+            )));
         }
         if !outcome.results.is_complete() {
             let missing = outcome.results.trials - outcome.results.finished;
-            eprintln!("{missing} trials are still to be done by other shards");
+            say(format_args!("{missing} trials are still to be done by other shards"));
             return Ok(());
         }
         let winner = outcome.winner()?;
@@ -79,16 +84,27 @@ fn usage_or_trial(error: SearchError) -> Failure {
     }
 }
 
+/// Trains the winner, or goes on with it where an earlier call was stopped.
 fn train_winner(config: &TrainConfig, winner: &Setting, outcome: &SearchOutcome, out: &Path) -> Result<(), Failure> {
     let config = winner_config(config, winner)?;
-    let run = RunDirectory::create(&out.join("winner"), &config).map_err(usage_or_run)?;
-    outcome.results.write_for_report(run.path())?;
+    let directory = out.join("winner");
     let prepared = prepare(&config)?;
-    let mut progress = Progress::new(config.train.epochs);
-    progress.prepared(&prepared);
-    let trained = train_prepared(&config, &prepared, &run, false, &invocation(), &mut progress);
-    drop(progress);
-    show(&trained?, &run)
+    let (run, resume) = match RunDirectory::create(&directory, &config) {
+        Ok(run) => (run, false),
+        Err(RunError::Exists(_)) => {
+            let (run, saved) = RunDirectory::open(&directory).map_err(usage_or_run)?;
+            if saved != config {
+                let directory = directory.display();
+                return Err(Failure::usage(anyhow!(
+                    "{directory} holds a run of another configuration: move it away, or give another --out"
+                )));
+            }
+            (run, true)
+        }
+        Err(error) => return Err(usage_or_run(error)),
+    };
+    outcome.results.write_for_report(run.path())?;
+    train_and_show(&config, &prepared, &run, resume)
 }
 
 /// Trains trials and says so, a line each.
@@ -113,7 +129,7 @@ impl TrialRunner for Runner<'_> {
             TrialEnd::Diverged(reason) => format!("diverged: {reason}"),
             TrialEnd::Interrupted => return Ok(end),
         };
-        eprintln!(
+        say(format_args!(
             "trial {}/{}  {}  fold {}/{}  {result}  {:.1} s, {} left",
             task.trial.number + 1,
             task.trials,
@@ -122,7 +138,7 @@ impl TrialRunner for Runner<'_> {
             task.trial.folds,
             started.elapsed().as_secs_f64(),
             self.left
-        );
+        ));
         Ok(end)
     }
 
@@ -132,12 +148,12 @@ impl TrialRunner for Runner<'_> {
 
     fn planned(&mut self, work: PlannedWork) {
         self.left = work.missing;
-        eprintln!(
+        say(format_args!(
             "{} settings, {} trials: {} done before, {} to do here",
             work.settings, work.trials, work.finished, work.missing
-        );
+        ));
         if work.ignored > 0 {
-            eprintln!("{} lines of the journals belong to another configuration or other data", work.ignored);
+            say(format_args!("{} lines of the journals belong to another configuration or other data", work.ignored));
         }
     }
 }

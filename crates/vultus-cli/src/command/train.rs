@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use vultus_train::config::TrainConfig;
 use vultus_train::fit::Ended;
+use vultus_train::prepare::{PrepareError, Prepared, prepare};
 use vultus_train::run::{RunDirectory, RunError};
 use vultus_train::train::{Trained, train};
 
 use super::{ConfigArguments, invocation, next_run_directory};
 use crate::failure::Failure;
+use crate::message::say;
 use crate::progress::Progress;
 use crate::{interrupt, table};
 
@@ -32,32 +34,20 @@ pub struct Train {
 impl Train {
     pub fn run(self) -> Result<(), Failure> {
         interrupt::listen()?;
-        let (run, config) = if self.resume { self.reopen()? } else { self.create()? };
-        let mut progress = Progress::new(config.train.epochs);
-        let trained = train(&config, &run, self.resume, &invocation(), &mut progress);
-        drop(progress);
-        match trained {
-            Ok(trained) => show(&trained, &run),
-            Err(error) => {
-                // A slip in the name of a source should not use up the directory. The reason is worth more than a
-                // failure to tidy up.
-                if !self.resume {
-                    let _ = run.discard_unused();
-                }
-                Err(error.into())
-            }
-        }
+        if self.resume { self.resume() } else { self.start() }
     }
 
-    fn create(&self) -> Result<(RunDirectory, TrainConfig), Failure> {
+    fn start(&self) -> Result<(), Failure> {
         let config = self.settings.load(self.config.as_deref())?;
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("train"));
+        // The directory comes last: a slip in the configuration does not use it up.
+        let prepared = prepare(&config).map_err(usage_or_data)?;
         let run = RunDirectory::create(&out, &config).map_err(usage_or_run)?;
-        eprintln!("run directory: {}", out.display());
-        Ok((run, config))
+        say(format_args!("run directory: {}", out.display()));
+        train_and_show(&config, &prepared, &run, false)
     }
 
-    fn reopen(&self) -> Result<(RunDirectory, TrainConfig), Failure> {
+    fn resume(&self) -> Result<(), Failure> {
         let Some(out) = &self.out else {
             return Err(Failure::usage(anyhow!("--resume needs the run: name its directory with --out")));
         };
@@ -66,14 +56,12 @@ impl Train {
             None => self.settings.apply(&saved)?,
             Some(path) => self.settings.load(Some(path))?,
         };
-        if self.config.is_some() && self.settings.is_empty() {
-            // A config file rarely names the sources that were given on the command line.
+        if self.config.is_some() && self.settings.names_no_data() {
+            // A configuration file rarely names the sources that were given on the command line.
             config.data.sources.clone_from(&saved.data.sources);
         }
-        let same = TrainConfig {
-            train: vultus_train::config::FitConfig { epochs: saved.train.epochs, ..config.train.clone() },
-            ..config.clone()
-        };
+        let mut same = config.clone();
+        same.train.epochs = saved.train.epochs;
         if same != saved {
             return Err(Failure::usage(anyhow!(
                 "{} was made with another configuration: resume with --out alone, or change only train.epochs; \
@@ -82,8 +70,32 @@ impl Train {
                 out.display()
             )));
         }
-        eprintln!("resuming {}", out.display());
-        Ok((run, config))
+        say(format_args!("resuming {}", out.display()));
+        let prepared = prepare(&config).map_err(usage_or_data)?;
+        run.update_config(&config)?;
+        train_and_show(&config, &prepared, &run, true)
+    }
+}
+
+/// Trains with progress, and prints the outcome.
+pub fn train_and_show(
+    config: &TrainConfig,
+    prepared: &Prepared,
+    run: &RunDirectory,
+    resume: bool,
+) -> Result<(), Failure> {
+    let mut progress = Progress::new(config.train.epochs);
+    progress.prepared(prepared);
+    let trained = train(config, prepared, run, resume, &invocation(), &mut progress);
+    drop(progress);
+    show(&trained?, run)
+}
+
+/// Settings that do not fit the data are the caller's mistake; data that cannot be read are not.
+fn usage_or_data(error: PrepareError) -> Failure {
+    match error {
+        PrepareError::Data(_) => Failure::Run(error.into()),
+        _ => Failure::usage(error),
     }
 }
 
@@ -96,12 +108,15 @@ pub fn usage_or_run(error: RunError) -> Failure {
 }
 
 /// Prints what a run ended with.
-pub fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
+fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
     if trained.ended == Ended::Interrupted {
         let out = run.path().display();
         return Err(Failure::Interrupted(format!(
             "a checkpoint is saved; go on with: vultus train --resume --out {out}"
         )));
+    }
+    if trained.evaluations.is_empty() {
+        say("the data have no other split to evaluate on: try vultus evaluate RUN --data SOURCE");
     }
     for evaluation in &trained.evaluations {
         table::print_evaluation(evaluation)?;

@@ -230,5 +230,6 @@ fn a_class_with_one_image_is_named_before_training() {
     let place = place_with_folder();
     place.write("faces/train/rare/0.png", png(40, 48));
     let arguments = ["train", "--config", "small.toml", "--data", "faces", "--out", "run"];
-    place.run(&arguments).ends_with(1).says(&["\"rare\"", "1 image", "validation"]);
+    place.run(&arguments).ends_with(2).says(&["\"rare\"", "1 image", "validation"]);
+    assert!(!place.path("run").exists());
 }

@@ -103,6 +103,8 @@ fn a_finished_run_can_get_more_epochs() {
     place.train("all", &["--set", "train.epochs=4"]);
     place.train("run", &["--set", "train.epochs=2"]);
     place.run(&["train", "--resume", "--out", "run", "--set", "train.epochs=4"]).ends_with(0);
+    let texts = ["all", "run"].map(|run| fs_err::read_to_string(place.path(run).join("config.toml")).unwrap());
+    assert_eq!(texts[0], texts[1], "the configuration does not say how long the run was");
     Results::of(&place.path("all")).assert_same(&Results::of(&place.path("run")));
 }
 

@@ -177,7 +177,6 @@ fn a_diverged_setting_is_a_row_and_never_wins() {
 }
 
 #[test]
-#[ignore = "the validation takes probabilities that are no numbers for very small ones"]
 fn a_setting_that_diverges_in_its_last_step_has_no_score() {
     let place = place_with_search(&AXES.replace("[1e-3, 1e-2]", "[1e30, 1e-3]"));
     place.run(&search("out", &["--set", "train.epochs=1", "--set", "train.batch_size=1000"])).ends_with(0);
@@ -188,7 +187,6 @@ fn a_setting_that_diverges_in_its_last_step_has_no_score() {
 }
 
 #[test]
-#[ignore = "a winner that was begun is refused as a run that is there already"]
 fn a_winner_that_was_killed_is_finished_by_the_same_command() {
     let place = place_with_search(AXES);
     place.run(&search("whole", &["--then-train"])).ends_with(0);

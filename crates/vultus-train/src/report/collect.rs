@@ -12,7 +12,7 @@ use crate::history;
 use crate::run::{RunDirectory, metrics_path, read_json};
 use crate::search::TABLE;
 use crate::statistics::Statistics;
-use crate::train::{chosen_epoch, selection};
+use crate::train::{chosen_epoch, selection, source_name};
 
 /// Reads the run at `run` and writes its report and figures there; `with_pictures` decides whether the report shows
 /// images of the data. Returns the path of the page.
@@ -70,12 +70,7 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
 }
 
 fn title(config: &TrainConfig, labels: &[String]) -> String {
-    let sources: Vec<&str> = config
-        .data
-        .sources
-        .iter()
-        .map(|source| Path::new(source).file_name().and_then(|name| name.to_str()).unwrap_or(source))
-        .collect();
+    let sources: Vec<&str> = config.data.sources.iter().map(|source| source_name(source)).collect();
     format!("{} expressions, trained on {}", labels.len(), sources.join(" and "))
 }
 

@@ -24,7 +24,6 @@ pub struct SearchConfig {
     /// Which value of that epoch is the score; accuracy is better when high, loss when low.
     pub monitor: Monitor,
     /// What is varied.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub axes: Vec<Axis>,
 }
 
