@@ -79,12 +79,14 @@ impl ConfigArguments {
     pub fn apply(&self, config: &TrainConfig) -> Result<TrainConfig, Failure> {
         let mut config = config.clone();
         if !self.data.is_empty() {
-            config.data.sources = self.data.iter().map(|source| absolute(source)).collect();
+            config.data.sources.clone_from(&self.data);
         }
         if let Some(device) = &self.device {
             config.device.clone_from(device);
         }
-        config.with_overrides(&self.set).map_err(Failure::usage)
+        let mut config = config.with_overrides(&self.set).map_err(Failure::usage)?;
+        config.data.sources = config.data.sources.iter().map(|source| absolute(source)).collect();
+        Ok(config)
     }
 }
 
@@ -106,6 +108,9 @@ fn absolute(source: &str) -> String {
 /// # Errors
 /// A directory without a model, with what to do.
 pub fn model_file(path: &Path) -> Result<PathBuf, Failure> {
+    if !path.exists() {
+        return Err(Failure::usage(anyhow!("there is no model file and no run at {}", path.display())));
+    }
     if !path.is_dir() {
         return Ok(path.to_owned());
     }

@@ -30,11 +30,11 @@ impl Failure {
                 if is_closed_pipe(&error) {
                     return ExitCode::SUCCESS;
                 }
-                say(format_args!("error: {error:#}"));
+                say(format_args!("error: {}", in_full(&error)));
                 ExitCode::from(1)
             }
             Self::Usage(error) => {
-                say(format_args!("error: {error:#}"));
+                say(format_args!("error: {}", in_full(&error)));
                 ExitCode::from(2)
             }
             Self::Interrupted(message) => {
@@ -47,6 +47,17 @@ impl Failure {
             }
         }
     }
+}
+
+/// The message with its causes, without those that it already tells.
+fn in_full(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Whether the reader of our output has gone, as `head` does; that is no failure.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use vultus::labels::Labels;
 
 use crate::audit::{Blank, blank, groups_of_equal_pixels, has_conflict};
-use crate::dataset::{DataError, Dataset, Removal, RemovalReason, Sample, split_name};
+use crate::dataset::{DataError, Dataset, Removal, RemovalReason, Sample};
 use crate::split::{SplitError, shuffled_classes, stratified_subset};
 
 /// Whether images with some fault stay.
@@ -93,18 +93,18 @@ impl Default for CleaningConfig {
 /// Why one sample goes, `None` for those that stay; as many as there are samples.
 type Verdicts = Vec<Option<(RemovalReason, String)>>;
 
-/// Applies the policies.
+/// Applies the policies; `train_split` is the split that is trained on.
 ///
 /// # Errors
 /// A class to drop that the data do not have, a fraction outside (0, 1], or nothing left.
-pub fn clean(mut dataset: Dataset, config: &CleaningConfig) -> Result<Dataset, DataError> {
+pub fn clean(mut dataset: Dataset, config: &CleaningConfig, train_split: &str) -> Result<Dataset, DataError> {
     if !(config.fraction > 0.0 && config.fraction <= 1.0) {
         let detail = format!("it is {}, and must be above 0 and at most 1", config.fraction);
         return Err(DataError::Setting { key: "cleaning.fraction", detail });
     }
     drop_named_classes(&mut dataset, &config.drop_classes)?;
     let splits: Vec<String> = match config.scope {
-        Scope::Train => vec![split_name::TRAIN.to_owned()],
+        Scope::Train => vec![train_split.to_owned()],
         Scope::All => dataset.splits(),
     };
     if config.blank == Policy::Drop {
@@ -120,15 +120,15 @@ pub fn clean(mut dataset: Dataset, config: &CleaningConfig) -> Result<Dataset, D
         remove(&mut dataset, verdicts);
     }
     if config.leaks == Policy::Drop {
-        let verdicts = leak_verdicts(&dataset);
+        let verdicts = leak_verdicts(&dataset, train_split);
         remove(&mut dataset, verdicts);
     }
-    drop_small_classes(&mut dataset, config.minimum_count)?;
+    drop_small_classes(&mut dataset, config.minimum_count, train_split)?;
     if config.fraction < 1.0 {
-        keep_fraction(&mut dataset, config.fraction, config.seed)?;
+        keep_fraction(&mut dataset, config.fraction, config.seed, train_split)?;
     }
     if config.balance == Balance::UnderSample {
-        under_sample(&mut dataset, config.seed)?;
+        under_sample(&mut dataset, config.seed, train_split)?;
     }
     if dataset.samples.is_empty() { Err(DataError::NothingLeft { what: "images" }) } else { Ok(dataset) }
 }
@@ -169,8 +169,8 @@ fn drop_named_classes(dataset: &mut Dataset, names: &[String]) -> Result<(), Dat
 }
 
 /// Drops the classes with fewer than `minimum` images in `train`.
-fn drop_small_classes(dataset: &mut Dataset, minimum: usize) -> Result<(), DataError> {
-    let train = dataset.indices_of(split_name::TRAIN);
+fn drop_small_classes(dataset: &mut Dataset, minimum: usize, train_split: &str) -> Result<(), DataError> {
+    let train = dataset.indices_of(train_split);
     if train.is_empty() {
         return Ok(());
     }
@@ -258,11 +258,11 @@ fn duplicate_verdicts(dataset: &Dataset, group: &[usize], verdicts: &mut Verdict
 }
 
 /// Verdicts on images of `train` that also stand in another split.
-fn leak_verdicts(dataset: &Dataset) -> Verdicts {
+fn leak_verdicts(dataset: &Dataset, train_split: &str) -> Verdicts {
     let mut verdicts = vec![None; dataset.samples.len()];
     for group in groups_of_equal_pixels(dataset, 0..dataset.samples.len()) {
         let (train, others): (Vec<usize>, Vec<usize>) =
-            group.into_iter().partition(|&index| dataset.samples[index].split == split_name::TRAIN);
+            group.into_iter().partition(|&index| dataset.samples[index].split == train_split);
         let Some(other) = others.first().map(|&index| &dataset.samples[index]) else { continue };
         for index in train {
             let detail = format!("the same pixels as {} of {}", other.origin, other.split);
@@ -273,34 +273,41 @@ fn leak_verdicts(dataset: &Dataset) -> Verdicts {
 }
 
 /// Keeps a part of `train`.
-fn keep_fraction(dataset: &mut Dataset, fraction: f64, seed: u64) -> Result<(), DataError> {
-    let train = dataset.indices_of(split_name::TRAIN);
+fn keep_fraction(dataset: &mut Dataset, fraction: f64, seed: u64, train_split: &str) -> Result<(), DataError> {
+    let train = dataset.indices_of(train_split);
     let labels: Vec<usize> = train.iter().map(|&index| dataset.samples[index].label).collect();
-    let kept = stratified_subset(&labels, fraction, seed).map_err(|error| setting("cleaning.fraction", &error))?;
+    let kept = stratified_subset(&labels, fraction, seed)
+        .map_err(|error| setting("cleaning.fraction", &error, train_split))?;
     let kept: Vec<usize> = kept.into_iter().map(|position| train[position]).collect();
-    keep_of_train(dataset, &kept, RemovalReason::Subset, "not in the chosen part of the training images");
+    keep_of_train(dataset, &kept, RemovalReason::Subset, "not in the chosen part of the training images", train_split);
     Ok(())
 }
 
 /// Keeps as many of each class of `train` as the smallest one has.
-fn under_sample(dataset: &mut Dataset, seed: u64) -> Result<(), DataError> {
-    let train = dataset.indices_of(split_name::TRAIN);
+fn under_sample(dataset: &mut Dataset, seed: u64, train_split: &str) -> Result<(), DataError> {
+    let train = dataset.indices_of(train_split);
     let labels: Vec<usize> = train.iter().map(|&index| dataset.samples[index].label).collect();
-    let classes = shuffled_classes(&labels, seed).map_err(|error| setting("cleaning.balance", &error))?;
+    let classes = shuffled_classes(&labels, seed).map_err(|error| setting("cleaning.balance", &error, train_split))?;
     let smallest = classes.values().map(Vec::len).min().unwrap_or(0);
     let kept: Vec<usize> =
         classes.values().flat_map(|members| &members[..smallest]).map(|&position| train[position]).collect();
-    keep_of_train(dataset, &kept, RemovalReason::UnderSampled, "left out to give every class the same count");
+    keep_of_train(
+        dataset,
+        &kept,
+        RemovalReason::UnderSampled,
+        "left out to give every class the same count",
+        train_split,
+    );
     Ok(())
 }
 
-fn setting(key: &'static str, error: &SplitError) -> DataError {
-    DataError::Setting { key, detail: format!("{error} in {}", split_name::TRAIN) }
+fn setting(key: &'static str, error: &SplitError, train_split: &str) -> DataError {
+    DataError::Setting { key, detail: format!("{error} in {train_split}") }
 }
 
 /// Removes the samples of `train` that are not in `kept`.
-fn keep_of_train(dataset: &mut Dataset, kept: &[usize], reason: RemovalReason, detail: &str) {
-    let mut stays: Vec<bool> = dataset.samples.iter().map(|sample| sample.split != split_name::TRAIN).collect();
+fn keep_of_train(dataset: &mut Dataset, kept: &[usize], reason: RemovalReason, detail: &str, train_split: &str) {
+    let mut stays: Vec<bool> = dataset.samples.iter().map(|sample| sample.split != train_split).collect();
     for &index in kept {
         stays[index] = true;
     }
@@ -311,6 +318,7 @@ fn keep_of_train(dataset: &mut Dataset, kept: &[usize], reason: RemovalReason, d
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::split_name;
     use image::{GrayImage, Luma};
 
     fn sample(number: usize, label: usize, split: &str) -> Sample {
@@ -338,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_default_takes_out_nothing() {
-        let cleaned = clean(dataset(), &CleaningConfig::default()).unwrap();
+        let cleaned = clean(dataset(), &CleaningConfig::default(), split_name::TRAIN).unwrap();
         assert_eq!((cleaned.samples.len(), cleaned.removed.len()), (23, 0));
         let config: CleaningConfig =
             toml::from_str("drop_classes = [\"disgusted\"]\nbalance = \"under_sample\"").unwrap();
@@ -351,17 +359,17 @@ mod tests {
         let by_name = CleaningConfig { drop_classes: vec!["Disgusted".to_owned()], ..CleaningConfig::default() };
         let by_count = CleaningConfig { minimum_count: 5, ..CleaningConfig::default() };
         for config in [by_name, by_count] {
-            let cleaned = clean(dataset(), &config).unwrap();
+            let cleaned = clean(dataset(), &config, split_name::TRAIN).unwrap();
             assert_eq!(cleaned.labels.names(), ["angry", "happy"]);
             assert_eq!((counts(&cleaned, "train"), counts(&cleaned, "test")), (vec![10, 6], vec![1, 1]));
             assert_eq!(cleaned.removed.len(), 5);
             assert!(cleaned.removed.iter().all(|row| row.label.as_deref() == Some("disgust")));
         }
         let unknown = CleaningConfig { drop_classes: vec!["bored".to_owned()], ..CleaningConfig::default() };
-        let message = clean(dataset(), &unknown).unwrap_err().to_string();
+        let message = clean(dataset(), &unknown, split_name::TRAIN).unwrap_err().to_string();
         assert!(message.contains("no class \"bored\"; the classes are: angry, disgust, happy"), "{message}");
         let all = CleaningConfig { minimum_count: 99, ..CleaningConfig::default() };
-        assert!(matches!(clean(dataset(), &all), Err(DataError::NothingLeft { what: "classes" })));
+        assert!(matches!(clean(dataset(), &all, split_name::TRAIN), Err(DataError::NothingLeft { what: "classes" })));
     }
 
     #[test]
@@ -380,7 +388,7 @@ mod tests {
             leaks: Policy::Drop,
             ..CleaningConfig::default()
         };
-        let cleaned = clean(data.clone(), &config).unwrap();
+        let cleaned = clean(data.clone(), &config, split_name::TRAIN).unwrap();
         use RemovalReason::{Blank, Conflict, Duplicate, Leak};
         let expected = [
             ("train/0", Blank),
@@ -391,23 +399,23 @@ mod tests {
         ];
         assert_eq!(removed(&cleaned), expected);
         assert_eq!(cleaned.removed[3].detail, "the same pixels as train/1");
-        let cleaned = clean(data, &CleaningConfig { scope: Scope::All, ..config }).unwrap();
+        let cleaned = clean(data, &CleaningConfig { scope: Scope::All, ..config }, split_name::TRAIN).unwrap();
         assert_eq!(removed(&cleaned)[1], ("test/30", Blank));
     }
 
     #[test]
     fn parts_of_train_are_seeded_and_leave_the_test_alone() {
         let config = CleaningConfig { fraction: 0.5, seed: 3, ..CleaningConfig::default() };
-        let cleaned = clean(dataset(), &config).unwrap();
+        let cleaned = clean(dataset(), &config, split_name::TRAIN).unwrap();
         assert_eq!((counts(&cleaned, "train"), counts(&cleaned, "test")), (vec![5, 2, 3], vec![1; 3]));
         assert_eq!(cleaned.removed.len(), 10);
-        assert_eq!(removed(&cleaned), removed(&clean(dataset(), &config).unwrap()));
-        let other = clean(dataset(), &CleaningConfig { seed: 4, ..config.clone() }).unwrap();
+        assert_eq!(removed(&cleaned), removed(&clean(dataset(), &config, split_name::TRAIN).unwrap()));
+        let other = clean(dataset(), &CleaningConfig { seed: 4, ..config.clone() }, split_name::TRAIN).unwrap();
         assert_ne!(removed(&cleaned), removed(&other));
-        assert!(clean(dataset(), &CleaningConfig { fraction: 0.0, ..config }).is_err());
+        assert!(clean(dataset(), &CleaningConfig { fraction: 0.0, ..config }, split_name::TRAIN).is_err());
 
         let config = CleaningConfig { balance: Balance::UnderSample, ..CleaningConfig::default() };
-        let cleaned = clean(dataset(), &config).unwrap();
+        let cleaned = clean(dataset(), &config, split_name::TRAIN).unwrap();
         assert_eq!((counts(&cleaned, "train"), counts(&cleaned, "test")), (vec![4; 3], vec![1; 3]));
         assert!(cleaned.removed.iter().all(|row| row.reason == RemovalReason::UnderSampled));
     }

@@ -19,6 +19,7 @@ use self::keys::{assign, parse_value};
 use crate::clean::CleaningConfig;
 use crate::dataset::split_name;
 use crate::search::SearchConfig;
+use crate::source::synthetic::SyntheticConfig;
 
 /// Everything that `vultus train` needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +53,8 @@ pub struct DataConfig {
     pub train_split: String,
     /// The splits that the finished model is evaluated on; empty means every split except the one trained on.
     pub evaluate_splits: Vec<String>,
+    /// How faces are drawn where a source is `synthetic`.
+    pub synthetic: SyntheticConfig,
 }
 
 /// How the network is trained.
@@ -202,6 +205,7 @@ impl Default for DataConfig {
             sources: vec!["synthetic".to_owned()],
             train_split: split_name::TRAIN.to_owned(),
             evaluate_splits: Vec::new(),
+            synthetic: SyntheticConfig::default(),
         }
     }
 }
@@ -444,7 +448,8 @@ impl TrainConfig {
                     require((0.0..1.0).contains(&beta), key, beta.to_string(), "use 0 up to below 1")?;
                 }
                 let epsilon = adam.epsilon;
-                require(epsilon > 0.0, "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
+                let usable = epsilon > 0.0 && epsilon.is_finite();
+                require(usable, "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
             }
             OptimizerConfig::Sgd(sgd) => {
                 let momentum = sgd.momentum;
@@ -457,12 +462,10 @@ impl TrainConfig {
             require((0.0..=1.0).contains(&part), key, part.to_string(), "use a part from 0 to 1")?;
         }
         let minutes = fit.checkpoint_minutes;
-        require(
-            minutes >= 0.0 && minutes.is_finite(),
-            "train.checkpoint_minutes",
-            minutes.to_string(),
-            "use 0 or more",
-        )?;
+        require((0.0..=1e6).contains(&minutes), "train.checkpoint_minutes", minutes.to_string(), "use 0 to 1000000")?;
+        let delta = fit.early_stopping.min_delta;
+        let usable = delta >= 0.0 && delta.is_finite();
+        require(usable, "train.early_stopping.min_delta", delta.to_string(), "use 0 or more")?;
         let stopping_needs = fit.early_stopping.patience == 0 || fit.validation_fraction > 0.0;
         require(
             stopping_needs,

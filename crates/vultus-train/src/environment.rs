@@ -10,8 +10,8 @@ pub struct Environment {
     pub version: String,
     /// Git revision that it was built from, or `unknown`.
     pub revision: String,
-    /// The command line.
-    pub command: String,
+    /// The command lines: the one that began the run, then those that went on with it.
+    pub commands: Vec<String>,
     /// Seed of the run.
     pub seed: u64,
     /// SHA-256 of labels, pixels, classes and splits after cleaning.
@@ -41,7 +41,7 @@ impl Environment {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: invocation.revision.clone(),
-            command: invocation.command.clone(),
+            commands: vec![invocation.command.clone()],
             seed,
             data_sha256,
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),

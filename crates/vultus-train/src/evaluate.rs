@@ -13,6 +13,7 @@ mod predictions;
 use std::io;
 
 use serde::{Deserialize, Serialize};
+use vultus::classifier::highest;
 use vultus::labels::Labels;
 
 pub use predictions::{ConfusedPair, PredictionRow, Predictions};
@@ -251,17 +252,6 @@ fn check(labels: &Labels, truth: &[usize], probabilities: &[f32]) -> Result<(), 
         }
     }
     Ok(())
-}
-
-/// Index of the highest value; the first one among equals.
-pub(crate) fn highest(row: &[f32]) -> usize {
-    let mut best = 0;
-    for (class, &value) in row.iter().enumerate() {
-        if value > row[best] {
-            best = class;
-        }
-    }
-    best
 }
 
 /// Number of classes that rank above `class`.

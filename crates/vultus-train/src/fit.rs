@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde::Serialize;
+use vultus::classifier::highest;
 use vultus::network::{LayerConfig, NetworkError, ResolvedNetwork};
 use vultus::plan::Plan;
 use vultus::weights::{Weights, WeightsError};
@@ -18,14 +19,13 @@ use crate::clean::class_weights;
 use crate::config::{ClassWeights, FitConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::Dataset;
 use crate::device::{DeviceError, device};
-use crate::evaluate::highest;
 use crate::history::{self, EpochRecord, HistoryError};
 use crate::model::{Network, initial_weights, values_of};
 use crate::optimizer::Optimizer;
 use crate::run::RunDirectory;
 use crate::schedule::learning_rate;
 use crate::seed::{derive_seed, purpose};
-use crate::statistics::fingerprint;
+use crate::statistics::fingerprint_of;
 use crate::tensorboard::{EventWriter, TensorboardError, seconds_since_1970};
 
 /// What a training run works on. Indices point into the data set.
@@ -180,7 +180,8 @@ pub fn fit(
     fitting.finish(ended)
 }
 
-/// Reads the run's last checkpoint; `None` if it has none yet.
+/// Reads the run's latest checkpoint; `None` if it has none yet. A run that was killed between the two files of an epoch
+/// has its best one later than its last.
 ///
 /// # Errors
 /// A damaged checkpoint, or one that does not fit the configuration and the data, with what differs.
@@ -189,11 +190,15 @@ pub fn resume_from(
     data: FitData<'_>,
     run: &RunDirectory,
 ) -> Result<Option<Checkpoint>, FitError> {
-    let path = run.last_checkpoint();
-    if !path.exists() {
-        return Ok(None);
+    let identity = identity(config, data);
+    let mut latest: Option<Checkpoint> = None;
+    for path in [run.last_checkpoint(), run.best_checkpoint()].into_iter().filter(|path| path.exists()) {
+        let checkpoint = Checkpoint::load(&path, &identity)?;
+        if latest.as_ref().is_none_or(|latest| latest.progress.updates < checkpoint.progress.updates) {
+            latest = Some(checkpoint);
+        }
     }
-    Ok(Some(Checkpoint::load(&path, &identity(config, data))?))
+    Ok(latest)
 }
 
 /// What must be the same for a checkpoint to fit.
@@ -205,7 +210,7 @@ fn identity(config: &TrainConfig, data: FitData<'_>) -> String {
         "preprocessing": config.preprocessing,
         "seed": config.seed,
         "batch_size": config.train.batch_size,
-        "data": fingerprint(data.dataset),
+        "data": fingerprint_of(data.dataset, data.train.iter().chain(data.validation).copied()),
         "images": [data.train.len(), data.validation.len()],
     });
     identity.to_string()
@@ -257,7 +262,7 @@ impl<'a> Fitting<'a> {
         let events = match run {
             Some(run) => {
                 fs_err::create_dir_all(run.path().join("checkpoints"))?;
-                history::keep_until(&run.metrics(), progress.epoch)?;
+                history::restore(&run.metrics(), &progress.history)?;
                 Some(EventWriter::create(run.path())?)
             }
             None => None,

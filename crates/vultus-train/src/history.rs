@@ -90,22 +90,8 @@ pub fn append(path: &Path, record: &EpochRecord) -> Result<(), HistoryError> {
     Ok(())
 }
 
-/// Keeps only the records up to `epoch`: what lies beyond the checkpoint that a run is resumed from will happen again.
-/// A file that does not exist stays absent.
-///
-/// # Errors
-/// As [`read`] and [`append`]; on an error the old file stays.
-pub fn keep_until(path: &Path, epoch: usize) -> Result<(), HistoryError> {
-    if !path.exists() {
-        return Ok(());
-    }
-    let kept = read(path)?.into_iter().filter(|record| record.epoch <= epoch);
-    let text = kept.map(|record| to_line(path, &record)).collect::<Result<String, _>>()?;
-    Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
-}
-
-/// Makes the file hold exactly `records`. A run that was killed between its checkpoint and the line of that epoch has
-/// lost the line; the checkpoint still has it.
+/// Makes the file hold exactly `records`, those of a checkpoint that a run begins or goes on from: a killed run may have
+/// lost a line, and what lies beyond the checkpoint will happen again.
 ///
 /// # Errors
 /// As [`append`]; on an error the old file stays.
@@ -161,7 +147,7 @@ mod tests {
         let text = fs_err::read_to_string(&path).unwrap();
         fs_err::write(&path, format!("{text}{{\"epoch\":4,\"lo")).unwrap();
         assert_eq!(read(&path).unwrap().len(), 3);
-        keep_until(&path, 2).unwrap();
+        restore(&path, &[record(1), record(2)]).unwrap();
         append(&path, &record(3)).unwrap();
         assert_eq!(read(&path).unwrap(), [record(1), record(2), record(3)]);
     }
@@ -187,6 +173,5 @@ mod tests {
         let error = read(&path).unwrap_err().to_string();
         assert!(error.contains("metrics.jsonl line 2"), "{error}");
         assert!(read(&directory.path().join("absent.jsonl")).unwrap_err().to_string().contains("absent.jsonl"));
-        keep_until(&directory.path().join("absent.jsonl"), 1).unwrap();
     }
 }

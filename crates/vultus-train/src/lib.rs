@@ -13,7 +13,7 @@
 //!
 //! [`config`] holds every choice that changes a result, [`seed`] derives all randomness from one number, and
 //! [`environment`] says what a result was made with. Burn is used in [`model`], [`operations`], [`optimizer`] and
-//! [`fit`] and nowhere else. Finished networks run in the `vultus` crate.
+//! [`device`] and nowhere else. Finished networks run in the `vultus` crate.
 
 pub mod assess;
 pub mod audit;

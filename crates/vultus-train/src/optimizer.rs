@@ -36,11 +36,6 @@ impl Optimizer {
         Self { config: config.clone(), step: 0, slots }
     }
 
-    /// Updates done so far.
-    pub fn step(&self) -> u64 {
-        self.step
-    }
-
     /// Moves every trainable parameter against its gradient.
     pub fn update(&mut self, network: &mut Network, gradients: &mut Gradients, learning_rate: f64) {
         self.step += 1;
@@ -98,7 +93,12 @@ impl Optimizer {
         let device = network.device().clone().inner();
         for (spec, slots) in network.specs().iter().zip(&mut self.slots) {
             for (name, slot) in slot_names(&self.config).iter().zip(slots) {
-                let tensor = state.get(&format!("{name}.{}", spec.name))?;
+                let name = format!("{name}.{}", spec.name);
+                let tensor = state.get(&name)?;
+                if tensor.shape != spec.shape {
+                    let (found, expected) = (tensor.shape.clone(), spec.shape.clone());
+                    return Err(WeightsError::Shape { name, found, expected });
+                }
                 *slot = flat(tensor.data.clone(), &device);
             }
         }

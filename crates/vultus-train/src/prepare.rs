@@ -35,6 +35,17 @@ pub enum PrepareError {
         /// Names that are there.
         present: String,
     },
+    /// A class that could be predicted and never learnt.
+    #[error(
+        "class \"{class}\" has images, but none in split {split}, which is trained on: name it in cleaning.drop_classes, \
+         or add training images"
+    )]
+    Untrained {
+        /// The class.
+        class: String,
+        /// The split.
+        split: String,
+    },
     /// The network does not fit the pictures or the classes.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -57,8 +68,9 @@ pub enum PrepareError {
 /// See [`DataError`].
 pub fn read(config: &TrainConfig) -> Result<Dataset, DataError> {
     let sources = config.data.sources.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let dataset = load(&sources, &config.preprocessing, &LoadOptions::default())?;
-    clean(dataset, &config.cleaning)
+    let options = LoadOptions { synthetic: config.data.synthetic.clone(), ..LoadOptions::default() };
+    let dataset = load(&sources, &config.preprocessing, &options)?;
+    clean(dataset, &config.cleaning, &config.data.train_split)
 }
 
 /// Reads, cleans and splits.
@@ -73,7 +85,7 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
     for split in &config.data.evaluate_splits {
         split_indices(&dataset, split)?;
     }
-    let indices = split_indices(&dataset, &config.data.train_split)?;
+    let indices = training_indices(config, &dataset)?;
     let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
     let (train, validation) = if config.train.validation_fraction > 0.0 {
         stratified_split(&labels, config.train.validation_fraction, config.seed).map_err(|error| {
@@ -84,6 +96,21 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
     };
     let pick = |positions: Vec<usize>| positions.into_iter().map(|position| indices[position]).collect();
     Ok(Prepared { train: pick(train), validation: pick(validation), dataset })
+}
+
+/// Indices of the split that is trained on, in which every class must have images.
+///
+/// # Errors
+/// No such split, or a class that only other splits have.
+pub fn training_indices(config: &TrainConfig, dataset: &Dataset) -> Result<Vec<usize>, PrepareError> {
+    let split = &config.data.train_split;
+    let indices = split_indices(dataset, split)?;
+    match dataset.class_counts(&indices).iter().position(|&count| count == 0) {
+        None => Ok(indices),
+        Some(class) => {
+            Err(PrepareError::Untrained { class: dataset.labels.name(class).to_owned(), split: split.clone() })
+        }
+    }
 }
 
 /// Indices of `split`.

@@ -179,14 +179,6 @@ fn evaluation_figures(evaluation: &Evaluation) -> Result<[ReportFigure; 2], Figu
     ])
 }
 
-/// The figures of the report, for files of their own.
-///
-/// # Errors
-/// A figure that cannot be drawn.
-pub fn figures(input: &ReportInput) -> Result<Vec<ReportFigure>, ReportError> {
-    Ok(Figures::draw(input)?.into_list())
-}
-
 /// Renders the page.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::{ConfigError, TrainConfig};
+use crate::environment::{Environment, Invocation};
 
 /// A directory that holds one run.
 #[derive(Debug)]
@@ -92,7 +93,11 @@ impl RunDirectory {
     /// If there is no run, or another process is at work there.
     pub fn open(path: &Path) -> Result<(Self, TrainConfig), RunError> {
         let config = Self::config_of(path)?;
-        Ok((Self { path: path.to_owned(), _lock: lock(path)? }, config))
+        let run = Self { path: path.to_owned(), _lock: lock(path)? };
+        // A killed process may have left whole checkpoints behind under names that nobody reads.
+        vultus::persist::remove_unfinished(path)?;
+        vultus::persist::remove_unfinished(&path.join("checkpoints"))?;
+        Ok((run, config))
     }
 
     /// Configuration of the run at `path`, without locking it.
@@ -130,6 +135,25 @@ impl RunDirectory {
     pub fn bundle(&self) -> PathBuf {
         bundle_path(&self.path)
     }
+}
+
+/// Makes the directory of a search and writes into it what the search is made with: `config.toml` and
+/// `environment.json`. The directory of an earlier part of the same search is taken as it is.
+///
+/// # Errors
+/// If the directory holds a run.
+pub fn describe_search(
+    path: &Path,
+    config: &TrainConfig,
+    invocation: &Invocation,
+    data_sha256: String,
+) -> Result<(), RunError> {
+    if metrics_path(path).exists() || path.join("checkpoints").exists() {
+        return Err(RunError::Exists(path.to_owned()));
+    }
+    fs_err::create_dir_all(path)?;
+    write_config(path, config)?;
+    Ok(write_json(&path.join("environment.json"), &Environment::new(invocation, config.seed, data_sha256))?)
 }
 
 /// Where the run at `path` keeps its history.

@@ -22,6 +22,9 @@ pub mod synthetic;
 
 use synthetic::SyntheticConfig;
 
+/// Most drawn training images of a class: more would not fit into the memory of an ordinary machine.
+const MOST_SYNTHETIC: usize = 100_000;
+
 /// One place that images come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -59,8 +62,10 @@ impl Source {
         }
         if let Some(count) = text.strip_prefix("synthetic:") {
             return match count.parse() {
-                Ok(per_class) if per_class > 0 => Ok(Self::Synthetic { per_class: Some(per_class) }),
-                _ => Err(unknown("after `synthetic:` comes the number of training images a class, such as 300")),
+                Ok(per_class) if (1..=MOST_SYNTHETIC).contains(&per_class) => {
+                    Ok(Self::Synthetic { per_class: Some(per_class) })
+                }
+                _ => Err(unknown("after `synthetic:` comes the number of training images a class, 1 to 100000")),
             };
         }
         if text.trim().is_empty() {

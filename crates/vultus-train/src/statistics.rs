@@ -1,7 +1,7 @@
 //! What a data set consists of, in numbers.
 //!
-//! In: a [`Dataset`]. Out: [`Statistics`]: images of each class and split, sizes, brightness, and what was removed for
-//! which reason. It judges nothing (see [`crate::audit`]) and renders nothing.
+//! In: a [`Dataset`]. Out: [`Statistics`]: images of each class and split, brightness, and what was removed for which
+//! reason. It judges nothing (see [`crate::audit`]) and renders nothing.
 
 use std::collections::BTreeMap;
 
@@ -20,17 +20,6 @@ pub struct SplitCounts {
     pub images: usize,
     /// Images of each class, in label order.
     pub classes: Vec<usize>,
-}
-
-/// Images of one size.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SizeCount {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// Images of this size.
-    pub images: usize,
 }
 
 /// Images removed for one reason.
@@ -53,8 +42,6 @@ pub struct Statistics {
     pub splits: Vec<SplitCounts>,
     /// Images of each class over all splits, in label order.
     pub classes: Vec<usize>,
-    /// Sizes after preprocessing, the smallest first.
-    pub sizes: Vec<SizeCount>,
     /// Mean of all pixels, 0..255; 0 without images.
     pub pixel_mean: f64,
     /// Standard deviation of all pixels, 0..255.
@@ -68,10 +55,6 @@ pub struct Statistics {
 impl Statistics {
     /// Counts.
     pub fn compute(dataset: &Dataset) -> Self {
-        let mut sizes: BTreeMap<(u32, u32), usize> = BTreeMap::new();
-        for sample in &dataset.samples {
-            *sizes.entry(sample.image.dimensions()).or_default() += 1;
-        }
         let mut reasons: BTreeMap<RemovalReason, usize> = BTreeMap::new();
         for removal in &dataset.removed {
             *reasons.entry(removal.reason).or_default() += 1;
@@ -91,7 +74,6 @@ impl Statistics {
             images: dataset.samples.len(),
             splits,
             classes: dataset.class_counts(&everything),
-            sizes: sizes.into_iter().map(|((width, height), images)| SizeCount { width, height, images }).collect(),
             pixel_mean,
             pixel_standard_deviation,
             with_votes: dataset.samples.iter().filter(|sample| sample.votes.is_some()).count(),
@@ -121,13 +103,18 @@ fn pixel_moments(dataset: &Dataset) -> (f64, f64) {
 /// SHA-256, in hexadecimal digits, over labels, splits, sizes and pixels of all samples in order: two runs with the
 /// same value have seen the same data, wherever it lay.
 pub fn fingerprint(dataset: &Dataset) -> String {
+    fingerprint_of(dataset, 0..dataset.samples.len())
+}
+
+/// As [`fingerprint`], over the samples at `indices` in that order.
+pub fn fingerprint_of(dataset: &Dataset, indices: impl IntoIterator<Item = usize>) -> String {
     let mut hash = Sha256::new();
     let mut text = |text: &str| {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text.as_bytes());
     };
     dataset.labels.names().iter().for_each(|name| text(name));
-    for sample in &dataset.samples {
+    for sample in indices.into_iter().map(|index| &dataset.samples[index]) {
         hash.update((sample.label as u64).to_le_bytes());
         hash.update((sample.split.len() as u64).to_le_bytes());
         hash.update(sample.split.as_bytes());
@@ -178,7 +165,6 @@ mod tests {
             statistics.splits.iter().map(|split| (split.split.as_str(), split.images, &split.classes[..])).collect();
         assert_eq!(splits, [("train", 2, &[1, 1][..]), ("test", 1, &[0, 1][..])]);
         assert_eq!(statistics.classes, [1, 2]);
-        assert_eq!(statistics.sizes, [SizeCount { width: 2, height: 1, images: 3 }]);
         assert!((statistics.pixel_mean - 100.0).abs() < 1e-9);
         assert!((statistics.pixel_standard_deviation - (20_000.0_f64 / 3.0).sqrt()).abs() < 1e-9);
         let reasons: Vec<(RemovalReason, usize)> =

@@ -59,7 +59,7 @@ struct SummaryValue {
 #[derive(Debug, thiserror::Error)]
 pub enum TensorboardError {
     /// The file or its directory could not be created or written.
-    #[error("cannot write the TensorBoard events {path}: {source}; check the disk or turn the event files off")]
+    #[error("cannot write the TensorBoard events {path}: {source}")]
     Write {
         /// The file or directory.
         path: PathBuf,
@@ -78,7 +78,7 @@ pub struct EventWriter {
 
 impl EventWriter {
     /// Creates `directory` where needed, and in it a new file
-    /// `events.out.tfevents.<seconds since 1970>.<host>.<process>[.<number>]`, never an existing one.
+    /// `events.out.tfevents.<seconds since 1970>.vultus.<process>[.<number>]`, never an existing one.
     ///
     /// # Errors
     /// When the directory or the file cannot be created or written.
@@ -86,7 +86,7 @@ impl EventWriter {
         let failed = |path: &Path, source| TensorboardError::Write { path: path.to_owned(), source };
         fs::create_dir_all(directory).map_err(|source| failed(directory, source))?;
         let now = seconds_since_1970();
-        let name = format!("events.out.tfevents.{:010}.{}.{}", now as u64, host_name(), std::process::id());
+        let name = format!("events.out.tfevents.{:010}.vultus.{}", now as u64, std::process::id());
         let mut path = directory.join(&name);
         let mut number = 0;
         let file = loop {
@@ -155,14 +155,6 @@ fn framed(data: &[u8]) -> Vec<u8> {
 /// CRC-32C, rotated and shifted as the TFRecord format wants it.
 fn masked_checksum(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(MASK_DELTA)
-}
-
-/// The machine's name in characters safe for a file name, `vultus` where it is unknown.
-fn host_name() -> String {
-    let name = std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).unwrap_or_default();
-    let name: String =
-        name.chars().filter(|character| character.is_ascii_alphanumeric() || *character == '-').collect();
-    if name.is_empty() { "vultus".to_owned() } else { name }
 }
 
 #[cfg(test)]

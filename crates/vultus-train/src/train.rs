@@ -3,6 +3,7 @@
 //! In: a configuration and a directory. Out: everything that [`crate::run`] lists. Each step is a module of its own;
 //! here they are only put in order.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -10,11 +11,11 @@ use vultus::bundle::{Bundle, BundleError};
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::config::{Keep, Monitor, TrainConfig};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
 use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, resume_from};
-use crate::history::{self, EpochRecord};
+use crate::history::EpochRecord;
 use crate::prepare::Prepared;
 use crate::report::{self, ReportError};
 use crate::run::{RunDirectory, evaluation_path, read_json, write_json};
@@ -71,9 +72,6 @@ pub fn train(
     let data = FitData { dataset, train, validation };
     let environment = describe(config, dataset, run, resume, invocation)?;
     let checkpoint = if resume { resume_from(config, data, run)? } else { None };
-    if let Some(checkpoint) = &checkpoint {
-        history::restore(&run.metrics(), &checkpoint.progress.history).map_err(FitError::from)?;
-    }
     let fitted = fit(config, data, Some(run), checkpoint, observer)?;
     if fitted.ended == Ended::Interrupted {
         let (bundle, report) = (run.bundle(), PathBuf::new());
@@ -89,9 +87,13 @@ pub fn train(
     };
     // Saved before it is evaluated: whatever happens there, the model is not lost.
     bundle.save(&run.bundle())?;
+    // What an earlier model of this run scored must not stand beside this one's scores.
+    for stale in ["evaluation", "figures"].map(|name| run.path().join(name)).iter().filter(|path| path.exists()) {
+        fs_err::remove_dir_all(stale)?;
+    }
     let mut evaluations = Vec::new();
     for split in evaluated_splits(config, dataset) {
-        let assessment = assess(&bundle, dataset, &split, &config.cleaning.drop_classes)?;
+        let assessment = assess(&bundle, dataset, &split, &[])?;
         assessment.save(&evaluation_path(run.path(), &split))?;
         evaluations.push(assessment.evaluation);
     }
@@ -101,7 +103,7 @@ pub fn train(
     Ok(Trained { ended: fitted.ended, epoch: fitted.epoch, evaluations, bundle: run.bundle(), report })
 }
 
-/// Evaluates the run's model once more, on `dataset`, and renews its report.
+/// Keeps an assessment of the run's model on the run's own data, and renews the report.
 ///
 /// # Errors
 /// As [`train`].
@@ -120,7 +122,8 @@ fn evaluated_splits(config: &TrainConfig, dataset: &Dataset) -> Vec<String> {
     }
 }
 
-/// Writes `environment.json`, `data.json` and `removed.csv`. A resumed run keeps its first environment.
+/// Writes `environment.json`, `data.json` and `removed.csv`. A resumed run keeps its first environment and adds its
+/// command.
 fn describe(
     config: &TrainConfig,
     dataset: &Dataset,
@@ -129,10 +132,12 @@ fn describe(
     invocation: &Invocation,
 ) -> Result<Environment, TrainError> {
     let path = run.path().join("environment.json");
+    let mut environment = Environment::new(invocation, config.seed, fingerprint(dataset));
     if resume && path.exists() {
-        return Ok(read_json(&path)?);
+        let first: Environment = read_json(&path)?;
+        let commands = [first.commands.clone(), environment.commands].concat();
+        environment = Environment { commands, ..first };
     }
-    let environment = Environment::new(invocation, config.seed, fingerprint(dataset));
     write_json(&path, &environment)?;
     write_json(&run.path().join("data.json"), &Statistics::compute(dataset))?;
     write_removed(dataset, &run.path().join("removed.csv"))?;
@@ -174,7 +179,7 @@ fn training_facts(
         "sources": config.data.sources.iter().map(|source| source_name(source)).collect::<Vec<_>>(),
         "train_split": config.data.train_split,
         "images": { "train": prepared.train.len(), "validation": prepared.validation.len() },
-        "dropped_classes": config.cleaning.drop_classes,
+        "dropped_classes": dropped_classes(&prepared.dataset),
         "train": config.train,
         "ended": fitted.ended,
         "epochs": fitted.history.len(),
@@ -183,6 +188,12 @@ fn training_facts(
         "record": chosen,
         "seconds": fitted.history.iter().map(|record| record.seconds).sum::<f64>(),
     })
+}
+
+/// Classes that cleaning left out, by name or for lack of images.
+fn dropped_classes(dataset: &Dataset) -> BTreeSet<&str> {
+    let dropped = dataset.removed.iter().filter(|removal| removal.reason == RemovalReason::ClassDropped);
+    dropped.filter_map(|removal| removal.label.as_deref()).collect()
 }
 
 /// The last part of a source's path, or `synthetic`.
@@ -197,7 +208,7 @@ pub fn selection(config: &TrainConfig) -> String {
         Monitor::ValLoss => "lowest loss",
     };
     if config.train.keep == Keep::Last || config.train.validation_fraction == 0.0 {
-        "the last epoch; nothing was selected".to_owned()
+        "nothing; the last epoch was kept".to_owned()
     } else {
         format!(
             "the epoch with the {monitored} on {:.0} % of split {} held out for validation",

@@ -110,15 +110,21 @@ impl Classifier {
     }
 
     fn prediction(&self, row: &[f32]) -> Prediction {
-        let mut best = 0;
-        for (index, &probability) in row.iter().enumerate() {
-            if probability > row[best] {
-                best = index;
-            }
-        }
+        let best = highest(row);
         let probabilities = self.labels.names().iter().cloned().zip(row.iter().copied()).collect();
         Prediction { label: self.labels.name(best).to_owned(), score: row[best], probabilities }
     }
+}
+
+/// Index of the highest value of `row`, which is not empty; the first one among equals.
+pub fn highest(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, &value) in row.iter().enumerate() {
+        if value > row[best] {
+            best = class;
+        }
+    }
+    best
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
+/// How the names of files begin that are not finished yet.
+const UNFINISHED: &str = ".writing-";
+
 /// Writes a file through `write` so that `path` holds either all of it or what it held before: into a temporary file
 /// in the same directory, synchronised with the disk, then renamed. On an error the temporary file is removed.
 ///
@@ -25,10 +28,28 @@ pub fn write_atomically(
     Ok(())
 }
 
+/// Removes what a killed process left unfinished in `directory`; call it only where no other process writes. Without the
+/// directory, nothing happens.
+///
+/// # Errors
+/// The system's refusal, naming the path.
+pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    for entry in fs_err::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            fs_err::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A temporary file that gets an ordinary new file's permissions, before the umask; by default it would be private.
 fn builder() -> tempfile::Builder<'static, 'static> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(UNFINISHED);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder
@@ -52,6 +73,17 @@ mod tests {
         assert!(error.to_string().contains("file") && error.to_string().contains("no space left"), "{error}");
         assert_eq!(fs_err::read(&path).unwrap(), b"old");
         assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_unfinished_files_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = builder().tempfile_in(directory.path()).unwrap().keep().unwrap().1;
+        let good = directory.path().join("file");
+        fs_err::write(&good, "good").unwrap();
+        remove_unfinished(directory.path()).unwrap();
+        assert!(!left.exists() && good.exists());
+        remove_unfinished(&directory.path().join("absent")).unwrap();
     }
 
     #[test]

@@ -87,9 +87,6 @@ impl Inspect {
         rows.add_row(totals);
         print(rows)?;
         print("")?;
-        for size in &statistics.sizes {
-            print(format_args!("size      {} x {}: {} images", size.width, size.height, size.images))?;
-        }
         print(format_args!(
             "pixels    mean {:.2}, standard deviation {:.2}",
             statistics.pixel_mean, statistics.pixel_standard_deviation

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
 use vultus_train::assess::{AssessError, assess};
-use vultus_train::dataset::{Dataset, split_name};
+use vultus_train::dataset::{Dataset, RemovalReason, split_name};
+use vultus_train::prepare::read;
 use vultus_train::run::{RunDirectory, bundle_path};
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
 use super::model_file;
+use super::train::usage_or_run;
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
@@ -21,7 +23,7 @@ pub struct Evaluate {
     /// A run directory, or a model file.
     #[arg(value_name = "RUN_OR_BUNDLE")]
     model: PathBuf,
-    /// Images; may be given several times. Without it, the run's own sources.
+    /// Images; may be given several times. Without it, a run's own, cleaned as in its configuration.
     #[arg(long = "data", value_name = "SOURCE")]
     data: Vec<String>,
     /// Split to evaluate on. Without it, the only split that is not train, or test, or public_test.
@@ -31,7 +33,8 @@ pub struct Evaluate {
     /// were dropped in training are left out anyway.
     #[arg(long, value_name = "NAME")]
     drop_class: Vec<String>,
-    /// Directory for evaluation.json, predictions.csv and pictures. Without it, a run keeps them, a bundle does not.
+    /// Directory for evaluation.json, predictions.csv and pictures. Without it, a run keeps those on its own data; others
+    /// are only printed.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object.
@@ -41,19 +44,13 @@ pub struct Evaluate {
 
 impl Evaluate {
     pub fn run(self) -> Result<(), Failure> {
-        let is_run = self.model.is_dir();
         let bundle = Bundle::load(&model_file(&self.model)?)?;
-        let sources = if self.data.is_empty() && is_run {
-            RunDirectory::config_of(&self.model).map_err(Failure::usage)?.data.sources
-        } else {
-            self.data.clone()
+        // Held while the run's evaluation is renewed.
+        let run = if self.on_own_data() { Some(RunDirectory::open(&self.model).map_err(usage_or_run)?) } else { None };
+        let dataset = match &run {
+            Some((_, config)) => read(config)?,
+            None => self.read_sources(&bundle)?,
         };
-        if sources.is_empty() {
-            return Err(Failure::usage(anyhow!("a bundle brings no images: name some with --data SOURCE")));
-        }
-        let sources =
-            sources.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>().map_err(Failure::usage)?;
-        let dataset = load(&sources, &bundle.preprocessing, &LoadOptions::default())?;
         let split = self.split.clone().map_or_else(|| default_split(&dataset), Ok)?;
         let mut dropped = self.drop_class.clone();
         dropped.extend(dropped_in_training(&bundle));
@@ -64,10 +61,12 @@ impl Evaluate {
         for (class, count) in &assessment.ignored {
             say(format_args!("{count} images of class {class} left out: the model does not know it"));
         }
-        for removal in dataset.removed.iter().filter(|removal| removal.split == split) {
-            say(format_args!("left out: {}: {}", removal.origin, removal.detail));
+        report_removed(&dataset, &split);
+        match (&self.out, &run) {
+            (Some(out), _) => assessment.save(out)?,
+            (None, Some((run, _))) => add_assessment(run.path(), &assessment)?,
+            (None, None) => {}
         }
-        self.keep(&assessment, is_run)?;
         if self.json {
             table::print(serde_json::to_string(&assessment.evaluation)?)?;
         } else {
@@ -76,17 +75,31 @@ impl Evaluate {
         Ok(())
     }
 
-    fn keep(&self, assessment: &vultus_train::assess::Assessment, is_run: bool) -> Result<(), Failure> {
-        match (&self.out, is_run) {
-            (Some(out), _) => assessment.save(out)?,
-            (None, true) => add_assessment(&self.model, assessment)?,
-            (None, false) => {}
+    /// Whether a run is evaluated on the data that it was trained with.
+    fn on_own_data(&self) -> bool {
+        self.data.is_empty() && self.model.is_dir()
+    }
+
+    fn read_sources(&self, bundle: &Bundle) -> Result<Dataset, Failure> {
+        if self.data.is_empty() {
+            return Err(Failure::usage(anyhow!("a bundle brings no images: name some with --data SOURCE")));
         }
-        Ok(())
+        let sources = self.data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
+        Ok(load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?)
     }
 }
 
-/// Classes that the model's training left out by name.
+/// Images of `split` that could not be used. What a run's own cleaning removed is in its `removed.csv`.
+fn report_removed(dataset: &Dataset, split: &str) {
+    let unusable = [RemovalReason::Unreadable, RemovalReason::Missing, RemovalReason::TooLarge];
+    for removal in dataset.removed.iter().filter(|removal| removal.split == split) {
+        if unusable.contains(&removal.reason) {
+            say(format_args!("left out: {}: {}", removal.origin, removal.detail));
+        }
+    }
+}
+
+/// Classes that the model's training left out.
 fn dropped_in_training(bundle: &Bundle) -> Vec<String> {
     let names = bundle.training.get("dropped_classes").and_then(|value| value.as_array());
     names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()

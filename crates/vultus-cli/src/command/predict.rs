@@ -101,7 +101,7 @@ fn print_json<'a>(rows: impl Iterator<Item = (&'a Path, Row)>) -> io::Result<usi
     Ok(failed)
 }
 
-fn print_csv<'a>(rows: impl Iterator<Item = (&'a Path, Row)>, labels: &[String]) -> Result<usize, csv::Error> {
+fn print_csv<'a>(rows: impl Iterator<Item = (&'a Path, Row)>, labels: &[String]) -> io::Result<usize> {
     let mut failed = 0;
     let mut writer = csv::Writer::from_writer(io::stdout().lock());
     let fixed = ["path", "label", "score"].into_iter().map(str::to_owned);

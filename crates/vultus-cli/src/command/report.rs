@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use vultus_train::report;
+use vultus_train::run::RunDirectory;
 
 use crate::failure::Failure;
 use crate::table;
@@ -19,6 +20,7 @@ pub struct Report {
 
 impl Report {
     pub fn run(self) -> Result<(), Failure> {
+        RunDirectory::config_of(&self.run).map_err(Failure::usage)?;
         let path = report::write(&self.run, !self.no_pictures)?;
         table::print(path.display())?;
         Ok(())

@@ -6,26 +6,25 @@ use std::time::Instant;
 use anyhow::anyhow;
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::Dataset;
-use vultus_train::device::device;
-use vultus_train::fit::{FitError, Observer, StepReport};
-use vultus_train::prepare::{prepare, read, split_indices};
-use vultus_train::run::{RunDirectory, RunError};
+use vultus_train::fit::{FitError, Observer};
+use vultus_train::prepare::{prepare, training_indices};
+use vultus_train::run::{RunDirectory, RunError, describe_search};
 use vultus_train::search::results::SearchResults;
 use vultus_train::search::trial::train_trial;
 use vultus_train::search::{
     PlannedWork, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner, TrialTask, run_search,
     winner_config,
 };
-use vultus_train::statistics::fingerprint;
+use vultus_train::statistics::fingerprint_of;
 
-use super::train::{train_and_show, usage_or_run};
-use super::{ConfigArguments, next_run_directory};
+use super::train::{train_and_show, usage_or_data, usage_or_run};
+use super::{ConfigArguments, invocation, next_run_directory};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::{interrupt, table};
 
-/// Search settings by k-fold cross-validation on the training split. The same command goes on where a stopped search
-/// ended; journals of shards (journal-I-of-N.jsonl) copied into one directory are put together.
+/// Search settings by k-fold cross-validation on the training split. The same command with the same --out goes on where
+/// a stopped search ended; journals of shards (journal-I-of-N.jsonl) copied into one directory are put together.
 #[derive(clap::Args)]
 pub struct Search {
     /// Configuration with a [search] table, such as configs/paper-search.toml.
@@ -48,12 +47,14 @@ impl Search {
     pub fn run(self) -> Result<(), Failure> {
         interrupt::listen()?;
         let config = self.settings.load(Some(&self.config))?;
-        device(&config.device).map_err(Failure::usage)?;
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("search"));
-        let dataset = read(&config)?;
-        let indices = split_indices(&dataset, &config.data.train_split)?;
+        // All of it, so that nothing comes to light only when the winner is trained.
+        let dataset = prepare(&config).map_err(usage_or_data)?.dataset;
+        let indices = training_indices(&config, &dataset).map_err(usage_or_data)?;
         let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
-        let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint(&dataset) };
+        let fingerprint = fingerprint_of(&dataset, indices.iter().copied());
+        let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint };
+        describe_search(&out, &config, &invocation(), fingerprint.clone()).map_err(usage_or_run)?;
         say(format_args!("search directory: {}", out.display()));
         let mut runner = Runner { dataset: &dataset, indices: &indices, left: 0 };
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
@@ -88,7 +89,7 @@ fn usage_or_trial(error: SearchError) -> Failure {
 fn train_winner(config: &TrainConfig, winner: &Setting, outcome: &SearchOutcome, out: &Path) -> Result<(), Failure> {
     let config = winner_config(config, winner)?;
     let directory = out.join("winner");
-    let prepared = prepare(&config)?;
+    let prepared = prepare(&config).map_err(usage_or_data)?;
     let (run, resume) = match RunDirectory::create(&directory, &config) {
         Ok(run) => (run, false),
         Err(RunError::Exists(_)) => {
@@ -165,8 +166,6 @@ impl Observer for Interruptible {
     fn stop_requested(&self) -> bool {
         interrupt::requested()
     }
-
-    fn step(&mut self, _report: &StepReport) {}
 }
 
 fn print_results(results: &SearchResults) -> std::io::Result<()> {

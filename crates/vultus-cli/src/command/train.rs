@@ -92,7 +92,7 @@ pub fn train_and_show(
 }
 
 /// Settings that do not fit the data are the caller's mistake; data that cannot be read are not.
-fn usage_or_data(error: PrepareError) -> Failure {
+pub fn usage_or_data(error: PrepareError) -> Failure {
     match error {
         PrepareError::Data(_) => Failure::Run(error.into()),
         _ => Failure::usage(error),

@@ -52,10 +52,10 @@ fn an_unknown_key_in_the_file_is_named() {
 fn an_unknown_key_in_an_override_is_named() {
     let place = Place::with_config();
     let set = |text| place.run(&["train", "--config", "small.toml", "--out", "run", "--set", text]).ends_with(2);
-    set("train.epoch=3").says(&["--set train.epoch=3", "no key epoch", "epochs"]);
+    set("train.epoch=3").says(&["error: train.epoch=3", "no key epoch", "epochs"]);
     set("network.layers.9.rate=0.5").says(&["6 elements"]);
     set("train.epochs").says(&["expected key=value"]);
-    set("train.epochs=many").says(&["train.epochs=many"]);
+    set("train.epochs=many").says(&["train.epochs=", "many", "usize"]);
     set("train.epochs=0").says(&["train.epochs is 0", "use 1 or more"]);
     assert!(!place.path("run").exists());
 }

@@ -111,11 +111,13 @@ fn foreign_files_are_no_models() {
         ("text.safetensors", "is no vultus-bundle"),
         ("empty.safetensors", "is no vultus-bundle"),
         ("run/checkpoints/last.safetensors", "it is vultus-checkpoint"),
-        ("absent.safetensors", "absent.safetensors"),
     ] {
         place.run(&["predict", "face.png", "--model", name]).ends_with(1).says(&[name, reason]);
         place.run(&["evaluate", name, "--data", "synthetic:12"]).ends_with(1).says(&[name, reason]);
     }
+    let absent = "absent.safetensors";
+    place.run(&["predict", "face.png", "--model", absent]).ends_with(2).says(&["no model file", absent]);
+    place.run(&["evaluate", absent, "--data", "synthetic:12"]).ends_with(2).says(&["no model file", absent]);
 }
 
 #[test]

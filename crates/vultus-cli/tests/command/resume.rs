@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::LazyLock;
 
-use crate::program::{Outcome, Place, Results, VULTUS, header_of, lines_of, metrics_of};
+use crate::program::{Outcome, Place, Results, VULTUS, header_of, lines_of, metrics_of, read_json};
 
 /// Enough steps to be stopped in the middle.
 const LONG: [&str; 8] = [
@@ -65,6 +65,8 @@ fn a_killed_run_goes_on_from_its_last_epoch() {
     running.wait_for_lines(&place.path("run/metrics.jsonl"), 2);
     running.kill();
     assert!((2..30).contains(&checkpoint_epochs(&place)));
+    // As if it had been killed in the middle of a checkpoint.
+    place.write("run/checkpoints/.writing-abc123", "half a checkpoint");
     let outcome = resume_and_compare(&place);
     assert!(!outcome.stderr.contains("epoch  1/30"), "it began anew: {}", outcome.stderr);
 }
@@ -105,6 +107,8 @@ fn a_finished_run_can_get_more_epochs() {
     place.run(&["train", "--resume", "--out", "run", "--set", "train.epochs=4"]).ends_with(0);
     let texts = ["all", "run"].map(|run| fs_err::read_to_string(place.path(run).join("config.toml")).unwrap());
     assert_eq!(texts[0], texts[1], "the configuration does not say how long the run was");
+    let environment = read_json(&place.path("run/environment.json"));
+    assert_eq!(environment["commands"].as_array().unwrap().len(), 2, "{environment}");
     Results::of(&place.path("all")).assert_same(&Results::of(&place.path("run")));
 }
 

@@ -96,7 +96,7 @@ fn an_interrupted_search_ends_with_130() {
     });
     assert_eq!(running.interrupt(), Some(130));
     let log = fs_err::read_to_string(place.path("first.log")).unwrap();
-    assert!(log.contains("the same command goes on"), "{log}");
+    assert!(log.contains("the same command with --out out goes on"), "{log}");
     assert_eq!(lines_of(&place.path("out/journal.jsonl")), 0);
 }
 
@@ -201,15 +201,21 @@ fn a_winner_that_was_killed_is_finished_by_the_same_command() {
 }
 
 #[test]
-fn a_class_with_one_image_is_named_with_the_folds() {
+fn a_class_with_fewer_images_than_folds_is_named() {
     let place = place_with_search(AXES);
     for number in 0..6 {
         place.write(&format!("faces/train/happy/{number}.png"), png(number, 48));
     }
-    place.write("faces/train/rare/0.png", png(9, 48));
     let arguments = ["search", "--config", "search.toml", "--data", "faces", "--out", "out", "--set", "search.folds=5"];
-    place.run(&arguments).ends_with(2).says(&["class \"rare\" has 1 image", "5 folds", "cleaning.drop_classes"]);
-    let dropped = [&arguments[..], &["--set", "cleaning.minimum_count=2"]].concat();
+    for number in 0..3 {
+        place.write(&format!("faces/train/rare/{number}.png"), png(20 + number, 48));
+        let images = if number == 0 { "1 image".to_owned() } else { format!("{} images", number + 1) };
+        let outcome = place.run(&arguments).ends_with(2).says(&[&format!("class \"rare\" has {images}"), "drop"]);
+        if number > 0 {
+            outcome.says(&["5 folds need at least 5", "cleaning.drop_classes"]);
+        }
+    }
+    let dropped = [&arguments[..], &["--set", "cleaning.minimum_count=5"]].concat();
     // Without it, one class is left, which is no classifier.
     place.run(&dropped).ends_with(2).says(&["2 classes"]);
 }

@@ -39,7 +39,10 @@ fn a_run_directory_describes_itself() {
     assert!(place.files_named(".writing-").is_empty());
     let environment = read_json(&place.path("run/environment.json"));
     assert_eq!(environment["seed"], 1);
-    assert!(environment["command"].as_str().unwrap().starts_with("vultus train --config small.toml"), "{environment}");
+    assert!(
+        environment["commands"][0].as_str().unwrap().starts_with("vultus train --config small.toml"),
+        "{environment}"
+    );
     let removed = fs_err::read_to_string(place.path("run/removed.csv")).unwrap();
     assert_eq!(removed, "origin,split,label,reason,detail\n");
     let predictions = fs_err::read_to_string(place.path("run/evaluation/test/predictions.csv")).unwrap();
@@ -111,11 +114,13 @@ fn an_evaluation_is_one_object_with_the_promised_keys() {
             share(&class[key]);
         }
     }
-    // A run keeps its evaluations, and train can be looked at by name.
-    let kept = read_json(&place.path("run/evaluation/test/evaluation.json"));
-    assert_eq!(kept, evaluation);
+    // A run keeps what it scored on its own data, and only that.
+    let kept = |split: &str| read_json(&place.path("run/evaluation").join(split).join("evaluation.json"));
+    assert_eq!(kept("test")["n"], 14);
+    let own = place.run(&["evaluate", "run", "--json"]).ends_with(0).json();
+    assert_eq!(kept("test"), own);
     let train = place.run(&["evaluate", "run", "--split", "train", "--json"]).ends_with(0).json();
-    assert_eq!(train["n"], 84);
+    assert_eq!((&train["n"], &kept("train")), (&json!(84), &train));
 }
 
 #[test]
@@ -183,7 +188,7 @@ fn a_report_is_one_file_with_tables_and_figures() {
     assert!(fs_err::read_to_string(&report).unwrap() == first, "the same run gave another report");
     place.run(&["report", "run", "--no-pictures"]).ends_with(0);
     assert!(!fs_err::read_to_string(&report).unwrap().contains("data:image/png;base64"));
-    place.run(&["report", "nowhere"]).ends_with(1).says(&["nowhere"]);
+    place.run(&["report", "nowhere"]).ends_with(2).says(&["nowhere"]);
 }
 
 #[test]

@@ -7,10 +7,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
+use vultus::classifier::highest;
 use vultus::labels::Labels;
 use vultus::persist::write_atomically;
 
-use super::{EvaluationError, check, highest};
+use super::{EvaluationError, check};
 
 /// What was predicted for one image.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ClassCounts, ReportError, ReportInput, save};
 use crate::config::TrainConfig;
+use crate::environment::Environment;
 use crate::evaluate::Evaluation;
 use crate::evaluate::pictures::Pictures;
 use crate::history;
@@ -25,7 +26,7 @@ pub fn write(run: &Path, with_pictures: bool) -> Result<PathBuf, ReportError> {
 
 fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> {
     let config = RunDirectory::config_of(run)?;
-    let environment: Map<String, Value> = read_json(&run.join("environment.json"))?;
+    let environment: Environment = read_json(&run.join("environment.json"))?;
     let statistics: Statistics = read_json(&run.join("data.json"))?;
     let history = if metrics_path(run).exists() { history::read(&metrics_path(run))? } else { Vec::new() };
     let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
@@ -39,9 +40,9 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
     let search = run.join(TABLE);
     Ok(ReportInput {
         title: title(&config, &statistics.labels),
-        command: environment.get("command").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        command: environment.commands.join("\n"),
         config: config.to_toml(),
-        environment: shown_environment(environment, &history),
+        environment: shown_environment(&environment, &history),
         splits: statistics.splits.iter().map(|split| split.split.clone()).collect(),
         class_counts: statistics
             .labels
@@ -75,11 +76,15 @@ fn title(config: &TrainConfig, labels: &[String]) -> String {
 }
 
 /// The environment with what only the history knows.
-fn shown_environment(mut environment: Map<String, Value>, history: &[history::EpochRecord]) -> Map<String, Value> {
+fn shown_environment(environment: &Environment, history: &[history::EpochRecord]) -> Map<String, Value> {
     let seconds: f64 = history.iter().map(|record| record.seconds).sum();
-    environment.remove("command");
-    environment.insert("training_seconds".to_owned(), json!(seconds.round()));
-    environment
+    let mut shown = match json!(environment) {
+        Value::Object(shown) => shown,
+        _ => Map::new(),
+    };
+    shown.remove("commands");
+    shown.insert("training_seconds".to_owned(), json!(seconds.round()));
+    shown
 }
 
 /// Directories below `evaluation/` that hold one, `test` and `public_test` before others.

@@ -226,7 +226,8 @@ fn fixed(key: &str) -> Option<String> {
     if below("search") && !SEARCHABLE_KEYS.contains(&key) {
         return Some(format!("{key} cannot be searched; of the search table only folds and seed can"));
     }
-    let (_, reason) = FIXED_KEYS.iter().find(|(table, _)| below(table))?;
+    let above = |table: &str| table.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+    let (_, reason) = FIXED_KEYS.iter().find(|(table, _)| below(table) || above(table))?;
     Some(format!("{key} cannot be searched: {reason}"))
 }
 

@@ -31,8 +31,15 @@ struct Candidate {
 pub fn read(root: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
     let mut candidates = Vec::new();
     let folders = folders_in(root)?;
-    let splits: Vec<(&PathBuf, &'static str)> =
-        folders.iter().filter_map(|(path, name)| Some((path, split_name::canonical(name)?))).collect();
+    let mut splits: Vec<(&PathBuf, &'static str)> = Vec::new();
+    for (path, name) in &folders {
+        // A class may be called `valid`; a split holds folders.
+        if let Some(split) = split_name::canonical(name)
+            && !folders_in(path)?.is_empty()
+        {
+            splits.push((path, split));
+        }
+    }
     if splits.is_empty() {
         collect_classes(&folders, split_name::TRAIN, &mut candidates)?;
     }

@@ -5,6 +5,7 @@
 //! file's metadata, the split in the file's name). Out: one reading for each row, in row order. Other columns are not
 //! read. Compressions: none, snappy, gzip, zstd.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,6 +72,13 @@ struct EncodedRow {
 /// A file that is no Parquet file or is damaged, lacks the `image` or `label` column, is compressed in a way that is
 /// not built in, has numbers for labels and no names for them, or has no rows.
 pub fn read(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
+    // The parquet crate asserts some things that a damaged file can break.
+    catch_unwind(AssertUnwindSafe(|| read_rows(path, preprocessing, limits))).unwrap_or_else(|_| {
+        Err(DataError::Parquet { path: path.to_owned(), detail: "damaged: its reader gave up".to_owned() })
+    })
+}
+
+fn read_rows(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
     let failed = |detail: String| DataError::Parquet { path: path.to_owned(), detail };
     let file = fs_err::File::open(path)?.into_file();
     let reader = SerializedFileReader::new(file).map_err(|error| failed(error.to_string()))?;
@@ -117,18 +125,15 @@ impl Layout {
         }
         for group in metadata.row_groups() {
             for column in group.columns() {
-                let name = column.column_path().string();
                 let top = column.column_path().parts().first().map_or("", String::as_str);
-                // The parquet crate asserts this when it reads the column.
-                let start = column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
-                if start < 0 || column.compressed_size() < 0 {
-                    let detail = format!("damaged: column `{name}` has no place in the file");
-                    return Err(DataError::Parquet { path: path.to_owned(), detail });
-                }
                 let codec = column.compression();
                 if wanted(top) && !is_built_in(codec) {
                     let codec = format!("{codec:?}").split('(').next().unwrap_or_default().to_lowercase();
-                    return Err(DataError::Codec { path: path.to_owned(), column: name, codec });
+                    return Err(DataError::Codec {
+                        path: path.to_owned(),
+                        column: column.column_path().string(),
+                        codec,
+                    });
                 }
             }
         }

@@ -4,6 +4,10 @@ use serde::Serialize;
 
 use super::{Activation, BatchNormConfig, ConvConfig, DenseConfig, LayerConfig, NetworkConfig, Padding, PoolConfig};
 
+/// Most parameters of a network: with an optimiser's two moments they must fit into a checkpoint, which
+/// [`crate::container`] limits to 2 GiB.
+const LARGEST_NETWORK: usize = 150_000_000;
+
 /// Shape of one sample between two layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
@@ -232,6 +236,12 @@ pub enum NetworkError {
         /// Why not.
         reason: &'static str,
     },
+    /// More parameters than a checkpoint could hold.
+    #[error("the network has {parameters} parameters, more than the {LARGEST_NETWORK} that are supported")]
+    TooLarge {
+        /// Its parameters.
+        parameters: usize,
+    },
     /// A classifier needs classes.
     #[error("a classifier needs at least 2 classes, not {0}")]
     Classes(usize),
@@ -254,7 +264,9 @@ impl NetworkConfig {
             let shape = layers.last().map_or(input, |layer| layer.output);
             layers.push(resolve_layer(index, config, shape)?);
         }
-        Ok(ResolvedNetwork { input, classes, layers })
+        let network = ResolvedNetwork { input, classes, layers };
+        let parameters = network.parameter_count();
+        if parameters > LARGEST_NETWORK { Err(NetworkError::TooLarge { parameters }) } else { Ok(network) }
     }
 }
 
