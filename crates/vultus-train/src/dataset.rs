@@ -59,8 +59,12 @@ pub enum DataError {
     },
     /// A source without a single image.
     #[error(
-        "no images found in {}: expected folders of classes with .png, .jpg, .jpeg, .bmp or .webp files, or such \
-         folders inside train/ and test/", path.display()
+        "no images found in {}: {}", path.display(),
+        if path.is_dir() {
+            "expected folders of classes with .png, .jpg, .jpeg, .bmp or .webp files, or such folders inside train/ and test/"
+        } else {
+            "it has no rows"
+        }
     )]
     NoImages {
         /// The folder or file.

@@ -99,6 +99,8 @@ fn train_step(golden: &Golden, place: &str, network: &mut Network, optimizer: &m
     assert_close(&format!("{place}/predictions"), &values_of(forward.probabilities), &tensor("predictions").data);
     let mut gradients = forward.loss.backward();
     let recorded = golden.names(&format!("{place}/gradient/"));
+    let trainable = network.specs().iter().filter(|spec| spec.is_trainable()).count();
+    assert_eq!(recorded.len(), if place.contains("sgd") { 0 } else { trainable }, "{place}: recorded gradients");
     for (index, spec) in network.specs().iter().enumerate() {
         if recorded.contains(&spec.name) {
             let gradient = network.parameter(index).grad(&gradients).expect("a trainable parameter has a gradient");

@@ -49,15 +49,20 @@ impl Search {
         let config = self.settings.load(Some(&self.config))?;
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("search"));
         // All of it, so that nothing comes to light only when the winner is trained.
-        let dataset = prepare(&config).map_err(usage_or_data)?.dataset;
+        let mut whole = config.clone();
+        // Folds validate; there is no split beside them.
+        whole.train.validation_fraction = 0.0;
+        let dataset = prepare(&whole).map_err(usage_or_data)?.dataset;
         let indices = training_indices(&config, &dataset).map_err(usage_or_data)?;
         let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
         let fingerprint = fingerprint_of(&dataset, indices.iter().copied());
         let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint };
-        describe_search(&out, &config, &invocation(), fingerprint.clone()).map_err(usage_or_run)?;
         say(format_args!("search directory: {}", out.display()));
-        let mut runner = Runner { dataset: &dataset, indices: &indices, left: 0 };
+        let describe = || describe_search(&out, &config, &invocation(), fingerprint.clone());
+        let mut runner =
+            Runner { dataset: &dataset, indices: &indices, left: 0, describe: &describe, described: Ok(()) };
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
+        runner.described.map_err(usage_or_run)?;
         outcome.write_results(&out)?;
         print_results(&outcome.results)?;
         if outcome.interrupted {
@@ -114,6 +119,9 @@ struct Runner<'a> {
     indices: &'a [usize],
     /// Trials still to run here.
     left: usize,
+    /// Writes what the search is made with; due when the journal is ours.
+    describe: &'a dyn Fn() -> Result<(), RunError>,
+    described: Result<(), RunError>,
 }
 
 impl TrialRunner for Runner<'_> {
@@ -148,6 +156,7 @@ impl TrialRunner for Runner<'_> {
     }
 
     fn planned(&mut self, work: PlannedWork) {
+        self.described = (self.describe)();
         self.left = work.missing;
         say(format_args!(
             "{} settings, {} trials: {} done before, {} to do here",
