@@ -3,8 +3,8 @@
 //! In: Burn tensors. Out: Burn tensors that are part of the autodiff graph. Activations are `[batch, values]` (planes
 //! row by row, channel after channel), parameters are flat `[values]`; their geometry is passed beside them, so no
 //! operation ever copies for a change of layout. On the `flex` device every operation is one of
-//! [`vultus_kernels`] with a hand-written backward pass ([`extension`]); on any other device the same functions are
-//! compositions of Burn's own operations ([`stock`]).
+//! [`vultus_kernels`] with a hand-written backward pass (`extension`); on any other device the same functions are
+//! compositions of Burn's own operations (`stock`).
 
 mod extension;
 mod stock;

@@ -125,3 +125,74 @@ pub fn split_indices(dataset: &Dataset, split: &str) -> Result<Vec<usize>, Prepa
     }
     Ok(indices)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use image::{GrayImage, Luma};
+
+    use super::*;
+    use crate::clean::Balance;
+
+    /// `split/class/<n>.png` for each entry, all different.
+    fn folder(root: &Path, entries: &[(&str, &str, usize)]) -> TrainConfig {
+        let mut number = 0_u32;
+        for (split, class, count) in entries {
+            let directory = root.join(split).join(class);
+            fs_err::create_dir_all(&directory).unwrap();
+            for index in 0..*count {
+                number += 1;
+                let face = GrayImage::from_fn(8, 8, |x, y| Luma([(number * 37 + x * y * 5 + x * 11) as u8]));
+                face.save(directory.join(format!("{index}.png"))).unwrap();
+            }
+        }
+        let mut config = TrainConfig::default();
+        config.data.sources = vec![root.display().to_string()];
+        config.train.validation_fraction = 0.0;
+        config
+    }
+
+    #[test]
+    fn a_class_that_only_a_test_set_has_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let entries = [("train", "happy", 3), ("train", "sad", 3), ("test", "happy", 1), ("test", "bored", 1)];
+        let mut config = folder(place.path(), &entries);
+        let message = prepare(&config).unwrap_err().to_string();
+        assert!(message.contains("\"bored\"") && message.contains("cleaning.drop_classes"), "{message}");
+        config.cleaning.drop_classes = vec!["bored".to_owned()];
+        let prepared = prepare(&config).unwrap();
+        assert_eq!(prepared.dataset.labels.names(), ["happy", "sad"]);
+        assert_eq!(prepared.train.len(), 6);
+    }
+
+    #[test]
+    fn cleaning_is_about_the_split_that_is_trained_on() {
+        let place = tempfile::tempdir().unwrap();
+        let entries =
+            [("train", "happy", 5), ("train", "sad", 2), ("validation", "happy", 4), ("validation", "sad", 3)];
+        let mut config = folder(place.path(), &entries);
+        config.data.train_split = "validation".to_owned();
+        config.cleaning.balance = Balance::UnderSample;
+        let prepared = prepare(&config).unwrap();
+        assert_eq!(prepared.dataset.class_counts(&prepared.train), [3, 3]);
+        assert_eq!(prepared.dataset.indices_of("train").len(), 7);
+    }
+
+    #[test]
+    fn what_would_fail_later_fails_at_once() {
+        let place = tempfile::tempdir().unwrap();
+        let config = folder(place.path(), &[("train", "happy", 2), ("train", "sad", 2), ("test", "sad", 1)]);
+        let mut other = config.clone();
+        other.data.evaluate_splits = vec!["public_test".to_owned()];
+        let message = prepare(&other).unwrap_err().to_string();
+        assert!(message.contains("public_test") && message.contains("train, test"), "{message}");
+        let mut other = config.clone();
+        other.device = "tpu".to_owned();
+        assert!(matches!(prepare(&other), Err(PrepareError::Device(_))));
+        let mut other = config.clone();
+        other.preprocessing.width = 3;
+        assert!(matches!(prepare(&other), Err(PrepareError::Network(_))));
+        prepare(&config).unwrap();
+    }
+}

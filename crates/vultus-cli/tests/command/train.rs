@@ -238,3 +238,22 @@ fn an_unknown_device_is_refused() {
     place.run(&arguments).ends_with(2).says(&["abacus", "flex"]);
     assert!(!place.path("run").exists());
 }
+
+#[test]
+fn a_run_keeps_only_evaluations_of_its_own_model_on_its_own_data() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let stored = || fs_err::read_to_string(place.path("run/evaluation/test/evaluation.json")).unwrap();
+    let first = stored();
+    let others = ["evaluate", "run", "--data", "synthetic:30", "--split", "test"];
+    place.run(&others).ends_with(0).prints(&["test (42 images)"]);
+    assert_eq!(stored(), first);
+    place.run(&["evaluate", "run", "--split", "train"]).ends_with(0).prints(&["train (84 images)"]);
+    assert!(place.path("run/evaluation/train/evaluation.json").is_file());
+    // Another model: what the first one scored goes.
+    place.run(&["train", "--resume", "--out", "run", "--set", "train.epochs=3"]).ends_with(0);
+    assert!(!place.path("run/evaluation/train").exists());
+    assert_ne!(stored(), first);
+    let environment = read_json(&place.path("run/environment.json"));
+    assert_eq!(environment["commands"].as_array().unwrap().len(), 2);
+}

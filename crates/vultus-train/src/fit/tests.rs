@@ -162,3 +162,36 @@ fn last_or_best_epoch_is_kept() {
     let highest = best.history.iter().filter_map(|record| record.val_accuracy).fold(0.0, f64::max);
     assert_eq!(best.best.unwrap().value, highest);
 }
+
+#[test]
+fn a_best_checkpoint_later_than_the_last_is_resumed_from() {
+    let mut config = config();
+    config.train.monitor = Monitor::ValLoss;
+    let prepared = prepare(&config).unwrap();
+    let whole = run_silently(&config, &prepared);
+    let directory = tempfile::tempdir().unwrap();
+    let run = RunDirectory::create(&directory.path().join("run"), &config).unwrap();
+    // Killed after the first epoch's best checkpoint was written, and before its last one was.
+    fit(&config, data(&prepared), Some(&run), None, &mut StopAfter(std::cell::Cell::new(3))).unwrap();
+    let early = fs_err::read(run.last_checkpoint()).unwrap();
+    let checkpoint = resume_from(&config, data(&prepared), &run).unwrap();
+    fit(&config, data(&prepared), Some(&run), checkpoint, &mut StopAfter(std::cell::Cell::new(4))).unwrap();
+    fs_err::write(run.last_checkpoint(), early).unwrap();
+    let checkpoint = resume_from(&config, data(&prepared), &run).unwrap().unwrap();
+    assert_eq!((checkpoint.progress.epoch, checkpoint.progress.updates), (1, 7));
+    let resumed = fit(&config, data(&prepared), Some(&run), Some(checkpoint), &mut Silent).unwrap();
+    assert_eq!(timeless(&resumed.history), timeless(&whole.history));
+    assert_eq!(resumed.weights, whole.weights);
+}
+
+#[test]
+fn another_choice_of_images_is_another_run() {
+    let config = config();
+    let prepared = prepare(&config).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let run = RunDirectory::create(&directory.path().join("run"), &config).unwrap();
+    fit(&config, data(&prepared), Some(&run), None, &mut StopAfter(std::cell::Cell::new(1))).unwrap();
+    let swapped = FitData { train: &prepared.train[1..], validation: &prepared.validation, ..data(&prepared) };
+    let message = resume_from(&config, swapped, &run).unwrap_err().to_string();
+    assert!(message.contains("its data differs"), "{message}");
+}

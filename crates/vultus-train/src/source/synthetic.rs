@@ -4,8 +4,8 @@
 //! configuration. The pictures exist to run and to test the program; a classifier trained on them says nothing about
 //! people.
 //!
-//! A picture is a person ([`person`]) with an expression ([`expression`]) in a scene, drawn at a larger size
-//! ([`portrait`], [`canvas`]), then reduced, blurred and made noisy here.
+//! A picture is a person (`person`) with an expression (`expression`) in a scene, drawn at a larger size
+//! (`portrait`, `canvas`), then reduced, blurred and made noisy here.
 
 mod canvas;
 mod dice;
