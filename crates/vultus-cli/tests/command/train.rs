@@ -242,7 +242,7 @@ fn an_unknown_device_is_refused() {
 #[test]
 fn a_run_keeps_only_evaluations_of_its_own_model_on_its_own_data() {
     let place = Place::with_config();
-    place.train("run", &[]);
+    place.train("run", &["--set", "train.keep=last"]);
     let stored = || fs_err::read_to_string(place.path("run/evaluation/test/evaluation.json")).unwrap();
     let first = stored();
     let others = ["evaluate", "run", "--data", "synthetic:30", "--split", "test"];

@@ -132,7 +132,8 @@ mod tests {
         assert_eq!(config.search.axes.len(), 2);
         assert_eq!(config.search.axes[1].title(), "network.layers.0.filters");
         assert_eq!(TrainConfig::from_toml(&config.to_toml(), "again").unwrap(), config);
-        assert!(!TrainConfig::default().to_toml().contains("axes"));
+        let axes = r#"search.axes=[{ keys = ["train.epochs"], values = [1, 2] }]"#.to_owned();
+        assert_eq!(TrainConfig::default().with_overrides(&[axes]).unwrap().search.axes.len(), 1);
     }
 
     #[test]
