@@ -42,7 +42,7 @@ impl Failure {
                 ExitCode::from(130)
             }
             Self::Inputs(count) => {
-                say(format_args!("error: {count} of the inputs could not be used; their rows say why"));
+                say(format_args!("error: {count} of the inputs could not be used; the output says why"));
                 ExitCode::from(1)
             }
         }

@@ -128,12 +128,12 @@ fn print_csv<'a>(rows: impl Iterator<Item = (&'a Path, Row)>, labels: &[String])
 }
 
 fn print_table<'a>(rows: impl Iterator<Item = (&'a Path, Row)>, labels: &[String]) -> io::Result<usize> {
-    let mut failed = 0;
     let header = ["image", "expression", "score"].into_iter().map(str::to_owned);
     let mut lines = table(header.chain(labels.iter().cloned()));
     if let Some(column) = lines.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Left);
     }
+    let mut failures = Vec::new();
     for (path, row) in rows {
         let path = path.display().to_string();
         match row {
@@ -143,12 +143,19 @@ fn print_table<'a>(rows: impl Iterator<Item = (&'a Path, Row)>, labels: &[String
                 lines.add_row(line);
             }
             Err(error) => {
-                failed += 1;
-                lines.add_row(vec![path, format!("error: {}", error.message)]);
+                lines.add_row(vec![path.clone(), "(error)".to_owned()]);
+                // A message in the table would push all numbers aside.
+                failures.push(format!("{path}: {}", error.message));
             }
         }
     }
     print(lines)?;
+    if !failures.is_empty() {
+        print("")?;
+    }
+    for failure in &failures {
+        print(format_args!("error: {failure}"))?;
+    }
     io::stdout().flush()?;
-    Ok(failed)
+    Ok(failures.len())
 }
