@@ -13,7 +13,7 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use vultus_train::config::TrainConfig;
 use vultus_train::environment::Invocation;
-use vultus_train::run::{RunDirectory, bundle_path};
+use vultus_train::run::{RunDirectory, bundle_path, is_search};
 
 use crate::failure::Failure;
 
@@ -64,11 +64,6 @@ pub struct ConfigArguments {
 }
 
 impl ConfigArguments {
-    /// Whether no sources were given, in either way.
-    pub fn names_no_data(&self) -> bool {
-        self.data.is_empty() && !self.set.iter().any(|text| text.trim_start().starts_with("data.sources"))
-    }
-
     /// Applies them to the file at `path`, or to the defaults.
     pub fn load(&self, path: Option<&Path>) -> Result<TrainConfig, Failure> {
         let config = TrainConfig::load(path, &[]).map_err(Failure::usage)?;
@@ -117,6 +112,13 @@ pub fn model_file(path: &Path) -> Result<PathBuf, Failure> {
     let model = bundle_path(path);
     if model.exists() {
         return Ok(model);
+    }
+    if is_search(path) {
+        let winner = bundle_path(&path.join("winner"));
+        let path = path.display();
+        let missing =
+            anyhow!("the search {path} has no model yet: finish it with vultus search --out {path} --then-train");
+        return if winner.exists() { Ok(winner) } else { Err(Failure::usage(missing)) };
     }
     RunDirectory::config_of(path).map_err(Failure::usage)?;
     let path = path.display();

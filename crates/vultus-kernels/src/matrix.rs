@@ -145,7 +145,9 @@ impl Blocks {
 pub(crate) fn multiply_parallel(size: Size, left: Matrix, right: Matrix, destination: &mut [f32]) {
     let Size { rows, inner, columns } = size;
     assert_eq!(destination.len(), rows * columns);
-    if destination.is_empty() {
+    if destination.is_empty() || inner == 0 {
+        // A sum of nothing; blocks could not be cut from operands without elements.
+        destination.fill(0.0);
         return;
     }
     if destination.len() <= SMALL_DESTINATION && inner >= 2 * INNER_PER_PART {
@@ -241,6 +243,7 @@ mod tests {
         check(Size { rows: 5, inner: 2000, columns: 7 });
         check(Size { rows: 300, inner: 9, columns: 20 });
         check(Size { rows: 20, inner: 9, columns: 300 });
+        check(Size { rows: 1, inner: 0, columns: 65 });
     }
 
     #[test]

@@ -421,7 +421,6 @@ impl TrainConfig {
         let seed = self.seed;
         // TOML has no larger integers.
         require(i64::try_from(seed).is_ok(), "seed", seed.to_string(), "use 0 to 9223372036854775807")?;
-        require(!self.data.sources.is_empty(), "data.sources", "[]".to_owned(), "name at least one source")?;
         require(fit.epochs >= 1, "train.epochs", fit.epochs.to_string(), "use 1 or more")?;
         require(
             (1..=65_536).contains(&fit.batch_size),
@@ -545,7 +544,6 @@ mod tests {
             ("train.epochs=0", "train.epochs"),
             ("train.validation_fraction=1.0", "train.validation_fraction"),
             ("train.optimizer.learning_rate=-1.0", "learning_rate"),
-            ("data.sources=[]", "data.sources"),
         ] {
             let message = set(&[text]).unwrap_err().to_string();
             assert!(message.contains(key), "{message}");

@@ -41,7 +41,7 @@ pub mod split_name {
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// An empty list of sources.
-    #[error("no data source given: name a folder, a .csv or .parquet file, or `synthetic`")]
+    #[error("no data source given: name a folder, a .csv or .parquet file, or `synthetic` with --data")]
     NoSource,
     /// Text that is no source.
     #[error("`{text}` is no data source: {detail}")]

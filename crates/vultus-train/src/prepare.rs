@@ -28,7 +28,9 @@ pub enum PrepareError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// The split is not in the data.
-    #[error("there are no images in split {split}; the data has: {present}")]
+    #[error(
+        "there are no images in split {split}; the data has: {present} (the configuration names splits in data.train_split and data.evaluate_splits)"
+    )]
     NoSplit {
         /// Name that was asked for.
         split: String,

@@ -51,6 +51,8 @@ pub struct ReportInput {
     pub selected_epoch: Option<usize>,
     /// What selected it, as a sentence: `highest validation accuracy on 20 % of train`.
     pub selection: String,
+    /// The split that was trained on.
+    pub train_split: String,
     /// One evaluation a split.
     pub evaluations: Vec<Evaluation>,
     /// The search that led to the configuration, if there was one.

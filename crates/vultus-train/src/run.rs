@@ -43,6 +43,12 @@ pub enum RunError {
     /// Something else is there.
     #[error("{0} is not empty and holds no run: give another --out")]
     NotEmpty(PathBuf),
+    /// A run where a search should go.
+    #[error("{0} holds a run, and a search needs a directory of its own: give another --out")]
+    HoldsRun(PathBuf),
+    /// Something else where a search should go.
+    #[error("{0} is not empty and holds no search: give another --out")]
+    HoldsOther(PathBuf),
     /// There is nothing to resume.
     #[error("{0} holds no run: there is no config.toml in it")]
     Missing(PathBuf),
@@ -55,6 +61,7 @@ pub enum RunError {
 }
 
 const CONFIG: &str = "config.toml";
+const SEARCH_CONFIG: &str = "search.toml";
 const LOCK: &str = ".lock";
 
 impl RunDirectory {
@@ -75,7 +82,7 @@ impl RunDirectory {
         if path.join(CONFIG).exists() {
             return Err(RunError::Exists(path.to_owned()));
         }
-        write_config(path, config)?;
+        write_config(&path.join(CONFIG), config)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -84,7 +91,7 @@ impl RunDirectory {
     /// # Errors
     /// The system's refusal, naming the path.
     pub fn update_config(&self, config: &TrainConfig) -> io::Result<()> {
-        write_config(&self.path, config)
+        write_config(&self.path.join(CONFIG), config)
     }
 
     /// Opens a directory that holds a run, and reads its configuration.
@@ -137,22 +144,38 @@ impl RunDirectory {
     }
 }
 
-/// Makes the directory of a search and writes into it what the search is made with: `config.toml` and
-/// `environment.json`. The directory of an earlier part of the same search is taken as it is.
+/// Whether the directory at `path` holds a search.
+pub fn is_search(path: &Path) -> bool {
+    let Ok(entries) = fs_err::read_dir(path) else { return false };
+    entries.filter_map(Result::ok).any(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name == SEARCH_CONFIG || (name.starts_with("journal") && name.ends_with(".jsonl"))
+    })
+}
+
+/// Checks that a search may use the directory at `path`: it is new, empty, or holds a search.
 ///
 /// # Errors
-/// If the directory holds a run.
+/// If it holds a run or anything else.
+pub fn check_search_directory(path: &Path) -> Result<(), RunError> {
+    if path.join(CONFIG).exists() {
+        return Err(RunError::HoldsRun(path.to_owned()));
+    }
+    let taken = path.exists() && fs_err::read_dir(path)?.next().is_some() && !is_search(path);
+    if taken { Err(RunError::HoldsOther(path.to_owned())) } else { Ok(()) }
+}
+
+/// Writes into the directory of a search what it is made with: `search.toml` and `environment.json`.
+///
+/// # Errors
+/// The system's refusal, naming the path.
 pub fn describe_search(
     path: &Path,
     config: &TrainConfig,
     invocation: &Invocation,
     data_sha256: String,
 ) -> Result<(), RunError> {
-    if metrics_path(path).exists() || path.join("checkpoints").exists() {
-        return Err(RunError::Exists(path.to_owned()));
-    }
-    fs_err::create_dir_all(path)?;
-    write_config(path, config)?;
+    write_config(&path.join(SEARCH_CONFIG), config)?;
     Ok(write_json(&path.join("environment.json"), &Environment::new(invocation, config.seed, data_sha256))?)
 }
 
@@ -172,7 +195,7 @@ pub fn evaluation_path(path: &Path, split: &str) -> PathBuf {
 }
 
 fn write_config(path: &Path, config: &TrainConfig) -> io::Result<()> {
-    vultus::persist::write_atomically(&path.join(CONFIG), |file| file.write_all(config.to_toml().as_bytes()))
+    vultus::persist::write_atomically(path, |file| file.write_all(config.to_toml().as_bytes()))
 }
 
 /// Writes a value as indented JSON, atomically.

@@ -53,7 +53,10 @@ impl Data {
             Self::Convert(arguments) => {
                 let dataset = read(std::slice::from_ref(&arguments.source))?;
                 report_removed(&dataset);
-                convert(&dataset, &arguments.out)?;
+                convert(&dataset, &arguments.out).map_err(|error| match error {
+                    DataError::OutputExists { .. } => Failure::usage(error),
+                    _ => Failure::Run(error.into()),
+                })?;
                 print(format_args!("{} images written to {}", dataset.samples.len(), arguments.out.display()))?;
                 Ok(())
             }
@@ -159,7 +162,13 @@ fn read(sources: &[String]) -> Result<Dataset, Failure> {
         .map(|text| Source::parse(text))
         .collect::<Result<Vec<_>, DataError>>()
         .map_err(Failure::usage)?;
-    Ok(load(&sources, &Preprocessing::default(), &LoadOptions::default())?)
+    let dataset = load(&sources, &Preprocessing::default(), &LoadOptions::default())?;
+    if let [only] = dataset.labels.names() {
+        say(format_args!(
+            "note: there is only one class, {only}; if train/ and test/ lie further down, name that folder"
+        ));
+    }
+    Ok(dataset)
 }
 
 fn report_removed(dataset: &Dataset) {

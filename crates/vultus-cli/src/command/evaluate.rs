@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
+use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
 use vultus_train::prepare::read;
@@ -44,6 +45,9 @@ pub struct Evaluate {
 
 impl Evaluate {
     pub fn run(self) -> Result<(), Failure> {
+        if let Some(out) = self.out.as_deref().filter(|out| is_taken(out)) {
+            return Err(Failure::usage(anyhow!("{} is not empty: give another --out", out.display())));
+        }
         let bundle = Bundle::load(&model_file(&self.model)?)?;
         // Held while the run's evaluation is renewed.
         let run = if self.on_own_data() { Some(RunDirectory::open(&self.model).map_err(usage_or_run)?) } else { None };
@@ -52,6 +56,10 @@ impl Evaluate {
             None => self.read_sources(&bundle)?,
         };
         let split = self.split.clone().map_or_else(|| default_split(&dataset), Ok)?;
+        self.check_dropped(&bundle, &dataset)?;
+        if bundle.training.get("train_split").and_then(|name| name.as_str()) == Some(&split) {
+            say(format_args!("note: split {split} is what the model was trained on"));
+        }
         let mut dropped = self.drop_class.clone();
         dropped.extend(dropped_in_training(&bundle));
         let assessment = assess(&bundle, &dataset, &split, &dropped).map_err(|error| match error {
@@ -63,14 +71,39 @@ impl Evaluate {
         }
         report_removed(&dataset, &split);
         match (&self.out, &run) {
-            (Some(out), _) => assessment.save(out)?,
-            (None, Some((run, _))) => add_assessment(run.path(), &assessment)?,
+            (Some(out), _) => {
+                assessment.save(out)?;
+                say(format_args!("written to {}", out.display()));
+            }
+            (None, Some((run, _))) => {
+                add_assessment(run.path(), &assessment)?;
+                say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
+            }
             (None, None) => {}
         }
         if self.json {
             table::print(serde_json::to_string(&assessment.evaluation)?)?;
         } else {
             table::print_evaluation(&assessment.evaluation)?;
+        }
+        Ok(())
+    }
+
+    /// Classes to leave out must be in the data, and unknown to the model: its scores without a class that it predicts
+    /// would mislead.
+    fn check_dropped(&self, bundle: &Bundle, dataset: &Dataset) -> Result<(), Failure> {
+        for name in &self.drop_class {
+            if bundle.labels.index_of(name).is_some() {
+                return Err(Failure::usage(anyhow!(
+                    "--drop-class {name}: the model knows this class, and only classes that it does not know can be left out"
+                )));
+            }
+            if dataset.labels.index_of(name).is_none() && !dropped_in_training(bundle).contains(&canonical(name)) {
+                let known = dataset.labels.names().join(", ");
+                return Err(Failure::usage(anyhow!(
+                    "--drop-class {name}: the data have no such class; they have: {known}"
+                )));
+            }
         }
         Ok(())
     }
@@ -103,6 +136,11 @@ fn report_removed(dataset: &Dataset, split: &str) {
 fn dropped_in_training(bundle: &Bundle) -> Vec<String> {
     let names = bundle.training.get("dropped_classes").and_then(|value| value.as_array());
     names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
+/// Whether something is in the way of new files.
+fn is_taken(out: &Path) -> bool {
+    std::fs::read_dir(out).map_or(out.exists(), |mut entries| entries.next().is_some())
 }
 
 fn default_split(dataset: &Dataset) -> Result<String, Failure> {

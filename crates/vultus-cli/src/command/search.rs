@@ -8,7 +8,7 @@ use vultus_train::config::TrainConfig;
 use vultus_train::dataset::Dataset;
 use vultus_train::fit::{FitError, Observer};
 use vultus_train::prepare::{prepare, training_indices};
-use vultus_train::run::{RunDirectory, RunError, describe_search};
+use vultus_train::run::{RunDirectory, RunError, check_search_directory, describe_search};
 use vultus_train::search::results::SearchResults;
 use vultus_train::search::trial::train_trial;
 use vultus_train::search::{
@@ -39,7 +39,7 @@ pub struct Search {
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
     /// Train the best setting on the whole training split when all trials are done, into DIR/winner.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "shard")]
     then_train: bool,
 }
 
@@ -49,6 +49,7 @@ impl Search {
         let config = self.settings.load(Some(&self.config))?;
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("search"));
         // All of it, so that nothing comes to light only when the winner is trained.
+        check_search_directory(&out).map_err(usage_or_run)?;
         let mut whole = config.clone();
         // Folds validate; there is no split beside them.
         whole.train.validation_fraction = 0.0;

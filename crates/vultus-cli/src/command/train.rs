@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use vultus_train::config::TrainConfig;
+use vultus_train::dataset::DataError;
 use vultus_train::fit::Ended;
+use vultus_train::history;
 use vultus_train::prepare::{PrepareError, Prepared, prepare};
 use vultus_train::run::{RunDirectory, RunError};
 use vultus_train::train::{Trained, train};
@@ -27,7 +29,7 @@ pub struct Train {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in --out from its last checkpoint. Of its configuration only train.epochs may change.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "config")]
     resume: bool,
 }
 
@@ -52,14 +54,7 @@ impl Train {
             return Err(Failure::usage(anyhow!("--resume needs the run: name its directory with --out")));
         };
         let (run, saved) = RunDirectory::open(out).map_err(usage_or_run)?;
-        let mut config = match &self.config {
-            None => self.settings.apply(&saved)?,
-            Some(path) => self.settings.load(Some(path))?,
-        };
-        if self.config.is_some() && self.settings.names_no_data() {
-            // A configuration file rarely names the sources that were given on the command line.
-            config.data.sources.clone_from(&saved.data.sources);
-        }
+        let config = self.settings.apply(&saved)?;
         let mut same = config.clone();
         same.train.epochs = saved.train.epochs;
         if same != saved {
@@ -70,7 +65,14 @@ impl Train {
                 out.display()
             )));
         }
-        say(format_args!("resuming {}", out.display()));
+        let finished = if run.metrics().exists() { history::read(&run.metrics())?.len() } else { 0 };
+        if finished > config.train.epochs {
+            return Err(Failure::usage(anyhow!(
+                "{} has {finished} finished epochs: train.epochs cannot be less",
+                out.display()
+            )));
+        }
+        say(format_args!("resuming {} after {finished} of {} epochs", out.display(), config.train.epochs));
         let prepared = prepare(&config).map_err(usage_or_data)?;
         run.update_config(&config)?;
         train_and_show(&config, &prepared, &run, true)
@@ -94,6 +96,12 @@ pub fn train_and_show(
 /// Settings that do not fit the data are the caller's mistake; data that cannot be read are not.
 pub fn usage_or_data(error: PrepareError) -> Failure {
     match error {
+        PrepareError::Data(
+            DataError::NoSource
+            | DataError::UnknownSource { .. }
+            | DataError::Setting { .. }
+            | DataError::UnknownClass { .. },
+        ) => Failure::usage(error),
         PrepareError::Data(_) => Failure::Run(error.into()),
         _ => Failure::usage(error),
     }
@@ -116,7 +124,8 @@ fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
         )));
     }
     if trained.evaluations.is_empty() {
-        say("the data have no other split to evaluate on: try vultus evaluate RUN --data SOURCE");
+        let run = run.path().display();
+        say(format_args!("the data have no other split to evaluate on: try vultus evaluate {run} --data SOURCE"));
     }
     for evaluation in &trained.evaluations {
         table::print_evaluation(evaluation)?;

@@ -51,7 +51,11 @@ pub(super) fn assign(tree: &mut Value, steps: &[&str], value: &Value) -> Result<
                     Err(error) => last = Some(error),
                 }
             }
-            if found { Ok(()) } else { Err(last.unwrap_or_else(|| missing("; the list is empty".to_owned()))) }
+            match last {
+                _ if found => Ok(()),
+                Some(error) => Err(MissingKey { hint: "; no element of the list has it".to_owned(), ..error }),
+                None => Err(missing("; the list is empty".to_owned())),
+            }
         }
         Value::Array(list) => {
             let hint = format!("; the list has {} elements, counted from 0", list.len());

@@ -33,7 +33,7 @@ pub fn draw(evaluation: &Evaluation) -> Result<String, FigureError> {
                 reference: true,
             },
             Series {
-                name: "mean score of a bin",
+                name: "accuracy at the mean score of a bin",
                 colour: palette::ORANGE,
                 points: filled.map(|bin| (bin.confidence, bin.accuracy)).collect(),
                 reference: false,

@@ -31,7 +31,7 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
     let history = if metrics_path(run).exists() { history::read(&metrics_path(run))? } else { Vec::new() };
     let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
     let (mut evaluations, mut pictures) = (Vec::new(), Pictures::default());
-    for directory in evaluation_directories(run)? {
+    for directory in evaluation_directories(run, &config.data.train_split)? {
         evaluations.push(read_json::<Evaluation>(&directory.join("evaluation.json"))?);
         if with_pictures && evaluations.len() == 1 {
             pictures = Pictures::load(&directory)?;
@@ -62,6 +62,7 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
         labels: statistics.labels,
         selected_epoch: chosen_epoch(&config, &history),
         selection: selection(&config),
+        train_split: config.data.train_split.clone(),
         history,
         evaluations,
         search: if search.exists() { Some(read_json(&search)?) } else { None },
@@ -87,8 +88,8 @@ fn shown_environment(environment: &Environment, history: &[history::EpochRecord]
     shown
 }
 
-/// Directories below `evaluation/` that hold one, `test` and `public_test` before others.
-fn evaluation_directories(run: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// Directories below `evaluation/` that hold one, `test` and `public_test` first, the split that was trained on last.
+fn evaluation_directories(run: &Path, train_split: &str) -> std::io::Result<Vec<PathBuf>> {
     let parent = run.join("evaluation");
     if !parent.exists() {
         return Ok(Vec::new());
@@ -102,7 +103,7 @@ fn evaluation_directories(run: &Path) -> std::io::Result<Vec<PathBuf>> {
     }
     directories.sort_by_key(|path| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        (!["test", "public_test"].contains(&name.as_str()), name)
+        (name == train_split, !["test", "public_test"].contains(&name.as_str()), name)
     });
     Ok(directories)
 }

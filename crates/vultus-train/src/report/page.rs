@@ -37,6 +37,7 @@ pub(super) struct Page {
     epochs: usize,
     selected_epoch: Option<usize>,
     selection: String,
+    train_split: String,
     evaluations: Vec<EvaluationView>,
     search: Option<SearchView>,
     mistakes: Vec<PictureView>,
@@ -119,6 +120,7 @@ impl Page {
             epochs: input.history.len(),
             selected_epoch: input.selected_epoch,
             selection: input.selection.clone(),
+            train_split: input.train_split.clone(),
             evaluations: input
                 .evaluations
                 .iter()
@@ -186,13 +188,19 @@ fn search_view(input: &ReportInput, figure: &ReportFigure) -> SearchView {
     SearchView { figure: drawing(figure), rows }
 }
 
+/// The last two parts of a path: enough to find the picture below its source.
+fn last_parts(origin: &str) -> &str {
+    let mut slashes = origin.rmatch_indices(['/', '\\']);
+    slashes.nth(1).map_or(origin, |(place, _)| &origin[place + 1..])
+}
+
 fn picture_view(picture: &Picture) -> PictureView {
     PictureView {
         uri: format!("data:image/png;base64,{}", STANDARD.encode(&picture.png)),
         truth: picture.truth.clone(),
         predicted: picture.predicted.clone(),
         score: format!("{:.0}{NO_BREAK}%", picture.score * 100.0),
-        origin: picture.origin.clone(),
+        origin: last_parts(&picture.origin).to_owned(),
     }
 }
 

@@ -52,6 +52,7 @@ fn input() -> ReportInput {
         history: vec![record],
         selected_epoch: Some(1),
         selection: "highest validation accuracy on 20 % of train".to_owned(),
+        train_split: "train".to_owned(),
         evaluations: vec![evaluation],
         search: Some(vec![trial]),
         mistakes: vec![picture.clone()],
