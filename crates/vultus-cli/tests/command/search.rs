@@ -240,3 +240,25 @@ fn two_searches_do_not_share_a_journal() {
     place.run(&search("out", &[])).ends_with(2).says(&["journal.jsonl is in use by another vultus process"]);
     running.kill();
 }
+
+#[test]
+fn a_search_takes_no_directory_of_anything_else() {
+    let place = place_with_search(AXES);
+    place.run(&["train", "--config", "search.toml", "--data", "synthetic:12", "--out", "run"]).ends_with(0);
+    place.run(&search("run", &[])).ends_with(2).says(&["run holds a run", "--out"]);
+    place.write("faces/happy/notes.txt", "mine");
+    place.run(&search("faces", &[])).ends_with(2).says(&["faces is not empty and holds no search"]);
+    assert_eq!(fs_err::read_dir(place.path("faces")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_search_is_no_run_and_its_model_is_the_winner() {
+    let place = place_with_search(AXES);
+    place.run(&search("out", &[])).ends_with(0);
+    place.run(&["train", "--resume", "--out", "out"]).ends_with(2).says(&["out holds no run"]);
+    let evaluate = ["evaluate", "out", "--data", "synthetic:12"];
+    place.run(&evaluate).ends_with(2).says(&["--then-train"]);
+    place.run(&search("out", &["--then-train"])).ends_with(0);
+    place.run(&evaluate).ends_with(0).prints(&["test (14 images)"]);
+    place.run(&search("out", &["--then-train", "--shard", "1/2"])).ends_with(2);
+}

@@ -257,3 +257,30 @@ fn a_run_keeps_only_evaluations_of_its_own_model_on_its_own_data() {
     let environment = read_json(&place.path("run/environment.json"));
     assert_eq!(environment["commands"].as_array().unwrap().len(), 2);
 }
+
+#[test]
+fn an_evaluation_overwrites_nothing_and_leaves_out_no_known_class() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("taken/notes.txt", "mine");
+    let others = ["evaluate", "run", "--data", "synthetic:12", "--out", "taken"];
+    place.run(&others).ends_with(2).says(&["taken is not empty"]);
+    place.run(&["evaluate", "run", "--drop-class", "happy"]).ends_with(2).says(&["the model knows this class"]);
+    place.run(&["evaluate", "run", "--drop-class", "bored"]).ends_with(2).says(&["no such class", "angry, disgust"]);
+    place.run(&["evaluate", "run", "--split", "train"]).ends_with(0).says(&["what the model was trained on"]);
+    let report = fs_err::read_to_string(place.path("run/report.html")).unwrap();
+    let (test, train) = (report.find("On test, 14 images").unwrap(), report.find("On train, 84 images").unwrap());
+    assert!(
+        test < train && report[train..].starts_with("On train, 84 images: the images that the model was trained on")
+    );
+}
+
+#[test]
+fn a_run_cannot_lose_epochs() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let fewer = ["train", "--resume", "--out", "run", "--set", "train.epochs=1"];
+    place.run(&fewer).ends_with(2).says(&["2 finished epochs", "train.epochs cannot be less"]);
+    place.run(&["train", "--resume", "--out", "run"]).ends_with(0).says(&["resuming run after 2 of 2 epochs"]);
+    place.run(&["train", "--resume", "--out", "run", "--config", "small.toml"]).ends_with(2).says(&["--config"]);
+}
