@@ -26,6 +26,8 @@ pub mod softmax;
 
 mod matrix;
 mod scratch;
+mod shared;
+pub mod simd;
 
 #[cfg(test)]
 mod testing;

@@ -1,28 +1,37 @@
-//! Scratch memory that threads keep, so that no kernel allocates a large buffer per image.
+//! Scratch memory that threads keep, so that no kernel allocates a large buffer in every call.
 //!
-//! In: a length. Out: a slice with arbitrary but initialised contents, given back to its thread when dropped. It does
-//! not share memory between threads and never shrinks.
+//! In: a length. Out: a slice, aligned to a cache line, with arbitrary but initialised contents, given back to its
+//! thread when dropped. It does not share memory between threads and never shrinks.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
+/// Numbers of one cache line.
+const LINE: usize = 16;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
 thread_local! {
-    static KEPT: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+    static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A borrowed scratch slice. Taken last, given back first: a kernel that runs again gets the same buffers again.
+/// A borrowed scratch slice. Of the buffers that are free the smallest that is large enough is taken: a kernel that
+/// runs again gets the same buffers again.
 pub(crate) struct Scratch {
-    buffer: Vec<f32>,
+    buffer: Vec<Line>,
     length: usize,
 }
 
 impl Scratch {
     /// Takes a buffer of `length` elements; what they hold is left over from earlier use.
     pub(crate) fn take(length: usize) -> Self {
-        let mut buffer = KEPT.try_with(|kept| kept.borrow_mut().pop()).ok().flatten().unwrap_or_default();
-        if buffer.len() < length {
+        let lines = length.div_ceil(LINE);
+        let mut buffer = KEPT.try_with(|kept| free(&mut kept.borrow_mut(), lines)).ok().flatten().unwrap_or_default();
+        if buffer.len() < lines {
             buffer.clear();
-            buffer.resize(length, 0.0);
+            buffer.resize(lines, Line([0.0; LINE]));
         }
         Self { buffer, length }
     }
@@ -33,6 +42,13 @@ impl Scratch {
         scratch.fill(0.0);
         scratch
     }
+}
+
+/// The smallest kept buffer of at least `lines` lines, or else the largest.
+fn free(kept: &mut Vec<Vec<Line>>, lines: usize) -> Option<Vec<Line>> {
+    let fits = (0..kept.len()).filter(|&index| kept[index].len() >= lines).min_by_key(|&index| kept[index].len());
+    let index = fits.or_else(|| (0..kept.len()).max_by_key(|&index| kept[index].len()))?;
+    Some(kept.swap_remove(index))
 }
 
 impl Drop for Scratch {
@@ -47,13 +63,16 @@ impl Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.buffer[..self.length]
+        // SAFETY: the lines are `LINE` numbers each without padding (64 bytes, as aligned), all initialised, and there
+        // are at least `length` numbers of them (see `take`).
+        unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast(), self.length) }
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.buffer[..self.length]
+        // SAFETY: as for `deref`; the buffer is borrowed mutably with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.buffer.as_mut_ptr().cast(), self.length) }
     }
 }
 
@@ -62,12 +81,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_reused_and_have_the_length_asked_for() {
+    fn buffers_are_reused_aligned_and_have_the_length_asked_for() {
         let address = {
             let mut scratch = Scratch::take(100);
             scratch.fill(7.0);
             scratch.as_ptr()
         };
+        assert_eq!(address as usize % 64, 0);
         let again = Scratch::take(60);
         assert_eq!(again.as_ptr(), address);
         assert_eq!(again.len(), 60);
@@ -75,5 +95,15 @@ mod tests {
         let second = Scratch::zeros(100);
         assert_ne!(second.as_ptr(), address);
         assert!(second.iter().all(|&value| value == 0.0));
+    }
+
+    #[test]
+    fn the_smallest_buffer_that_fits_is_taken() {
+        let (large, small) = (Scratch::take(5000), Scratch::take(40));
+        let (large_address, small_address) = (large.as_ptr(), small.as_ptr());
+        drop(small);
+        drop(large);
+        assert_eq!(Scratch::take(33).as_ptr(), small_address);
+        assert_eq!(Scratch::take(700).as_ptr(), large_address);
     }
 }

@@ -1,0 +1,515 @@
+//! Vectors of single-precision numbers, and the choice of instruction set while the program runs.
+//!
+//! A kernel is written once, against [`Lanes`], as a [`Kernel`]; [`InstructionSet::run`] calls the copy that was
+//! compiled for the machine at hand. The portable copy is plain arrays that the compiler vectorises as it can. The
+//! environment variable `VULTUS_SIMD` (`portable`, `avx2`, `avx512`) keeps the choice at or below what it names. It does no
+//! arithmetic beyond single vectors.
+
+use std::sync::OnceLock;
+
+/// A vector of `WIDTH` single-precision numbers.
+///
+/// Values of a type are only made inside [`Kernel::run`] as called by [`InstructionSet::run`], which has checked that
+/// the processor has the instructions; that is what makes the methods without `unsafe` sound.
+pub(crate) trait Lanes: Copy + Send + Sync + 'static {
+    /// Numbers in the vector.
+    const WIDTH: usize;
+    /// Rows of the register tile of a matrix product whose rows are [`PANEL`] wide.
+    const TILE_ROWS: usize;
+
+    /// All lanes equal to `value`.
+    fn splat(value: f32) -> Self;
+    /// `WIDTH` numbers from memory.
+    ///
+    /// # Safety
+    /// `from` is valid for reads of `WIDTH` numbers.
+    unsafe fn load(from: *const f32) -> Self;
+    /// The first `count` numbers from memory, zero in the other lanes.
+    ///
+    /// # Safety
+    /// `from` is valid for reads of `count` numbers, and `count <= WIDTH`.
+    unsafe fn load_some(from: *const f32, count: usize) -> Self;
+    /// Writes all lanes.
+    ///
+    /// # Safety
+    /// `to` is valid for writes of `WIDTH` numbers.
+    unsafe fn store(self, to: *mut f32);
+    /// Writes the first `count` lanes.
+    ///
+    /// # Safety
+    /// `to` is valid for writes of `count` numbers, and `count <= WIDTH`.
+    unsafe fn store_some(self, to: *mut f32, count: usize);
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self - other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self * other`.
+    fn mul(self, other: Self) -> Self;
+    /// `self * factor + term`, rounded once where the processor can.
+    fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// The larger of `self` and `floor`; NaN in `self` stays.
+    fn at_least(self, floor: Self) -> Self;
+    /// `self` where `gate > 0`, zero elsewhere.
+    fn where_positive(self, gate: Self) -> Self;
+    /// `self` where `left == right`, zero elsewhere.
+    fn where_equal(self, left: Self, right: Self) -> Self;
+
+    /// `factor * self + term` with the same factor in all lanes.
+    #[inline(always)]
+    fn scaled(self, factor: f32, term: Self) -> Self {
+        self.mul_add(Self::splat(factor), term)
+    }
+
+    /// `factor * self`.
+    #[inline(always)]
+    fn times(self, factor: f32) -> Self {
+        self.mul(Self::splat(factor))
+    }
+
+    /// [`Lanes::load`] of a whole vector, or [`Lanes::load_some`] of what is left of `length` numbers after `first`.
+    ///
+    /// # Safety
+    /// `from` is valid for reads of the numbers `first..min(first + WIDTH, length)`.
+    #[inline(always)]
+    unsafe fn load_within(from: *const f32, first: usize, length: usize) -> Self {
+        // SAFETY: as this function's own contract.
+        unsafe {
+            if first + Self::WIDTH <= length {
+                Self::load(from.add(first))
+            } else {
+                Self::load_some(from.add(first), length - first)
+            }
+        }
+    }
+
+    /// [`Lanes::store`] of a whole vector, or [`Lanes::store_some`] of what is left of `length` numbers after `first`.
+    ///
+    /// # Safety
+    /// `to` is valid for writes of the numbers `first..min(first + WIDTH, length)`.
+    #[inline(always)]
+    unsafe fn store_within(self, to: *mut f32, first: usize, length: usize) {
+        // SAFETY: as this function's own contract.
+        unsafe {
+            if first + Self::WIDTH <= length {
+                self.store(to.add(first));
+            } else {
+                self.store_some(to.add(first), length - first);
+            }
+        }
+    }
+}
+
+/// Columns of a packed panel of a matrix product: a multiple of every vector's width, and one cache line.
+pub(crate) const PANEL: usize = 16;
+
+/// Work that is compiled once for each instruction set. Implementations mark `run` and everything it calls
+/// `#[inline(always)]`, so that all of it is compiled with the instructions of the caller.
+pub(crate) trait Kernel {
+    /// What it computes.
+    type Output;
+    /// Does the work with vectors of type `L`.
+    fn run<L: Lanes>(self) -> Self::Output;
+}
+
+/// Instructions that a kernel may be run with. Results differ between them by rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InstructionSet {
+    /// What every processor of the target has.
+    Portable,
+    /// 8 lanes with fused multiply-add.
+    Avx2,
+    /// 16 lanes with fused multiply-add.
+    Avx512,
+}
+
+impl InstructionSet {
+    /// The best one of this machine, or what the environment variable `VULTUS_SIMD` allows.
+    pub fn best() -> Self {
+        static BEST: OnceLock<InstructionSet> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let most = match std::env::var("VULTUS_SIMD").as_deref() {
+                Ok("portable") => Self::Portable,
+                Ok("avx2") => Self::Avx2,
+                _ => Self::Avx512,
+            };
+            Self::available().into_iter().filter(|&set| set <= most).max().unwrap_or(Self::Portable)
+        })
+    }
+
+    /// All that this machine has, the simplest first.
+    pub fn available() -> Vec<Self> {
+        let mut sets = vec![Self::Portable];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            sets.push(Self::Avx2);
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+                sets.push(Self::Avx512);
+            }
+        }
+        sets
+    }
+
+    /// The name used in `VULTUS_SIMD` and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Runs `kernel` with these instructions. `self` must come from [`InstructionSet::best`] or
+    /// [`InstructionSet::available`].
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            Self::Portable => kernel.run::<Portable>(),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this value is only handed out where the processor was found to have AVX2 and FMA.
+            Self::Avx2 => unsafe { x86::run_avx2(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this value is only handed out where the processor was found to have AVX-512 F and VL.
+            Self::Avx512 => unsafe { x86::run_avx512(kernel) },
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => kernel.run::<Portable>(),
+        }
+    }
+}
+
+/// Plain arrays; the compiler turns the loops into whatever vectors the target has.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; 8]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+    }
+}
+
+impl Lanes for Portable {
+    const WIDTH: usize = 8;
+    const TILE_ROWS: usize = 3;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; 8])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: by this function's contract; unaligned reads need no alignment beyond that of `f32`.
+        Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_some(from: *const f32, count: usize) -> Self {
+        // SAFETY: only the first `count` numbers are read, which the contract allows.
+        Self(std::array::from_fn(|lane| if lane < count { unsafe { *from.add(lane) } } else { 0.0 }))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: by this function's contract.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_some(self, to: *mut f32, count: usize) {
+        for (lane, value) in self.0.iter().enumerate().take(count) {
+            // SAFETY: lane < count, which the contract allows.
+            unsafe { *to.add(lane) = *value }
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        // Not `f32::mul_add`: without the instruction it is a call for each lane.
+        self.mul(factor).add(term)
+    }
+
+    #[inline(always)]
+    fn at_least(self, floor: Self) -> Self {
+        self.zip(floor, |value, floor| if value < floor { floor } else { value })
+    }
+
+    #[inline(always)]
+    fn where_positive(self, gate: Self) -> Self {
+        self.zip(gate, |value, gate| if gate > 0.0 { value } else { 0.0 })
+    }
+
+    #[inline(always)]
+    fn where_equal(self, left: Self, right: Self) -> Self {
+        let equal = left.zip(right, |left, right| if left == right { 1.0 } else { 0.0 });
+        self.zip(equal, |value, equal| if equal > 0.0 { value } else { 0.0 })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Kernel, Lanes};
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run::<Avx2>()
+    }
+
+    #[target_feature(enable = "avx2,fma,avx512f,avx512vl")]
+    pub(super) fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run::<Avx512>()
+    }
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256);
+
+    /// A mask with the first `count` of eight lanes set.
+    #[inline(always)]
+    fn first_lanes(count: usize) -> __m256i {
+        const MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        // SAFETY: `count` is at most 8 by the callers' contracts (the minimum makes sure), so that eight numbers from
+        // there on are inside the table; AVX2 is there, see the trait.
+        unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count.min(8)).cast()) }
+    }
+
+    // In all methods below the instructions exist, because the values do (see the trait); pointers are valid by the
+    // methods' own contracts.
+    impl Lanes for Avx2 {
+        const WIDTH: usize = 8;
+        const TILE_ROWS: usize = 6;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm256_set1_ps(value) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm256_loadu_ps(from) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_some(from: *const f32, count: usize) -> Self {
+            // SAFETY: see above the implementation; lanes that the mask leaves out are not read.
+            Self(unsafe { _mm256_maskload_ps(from, first_lanes(count)) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: see above the implementation.
+            unsafe { _mm256_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_some(self, to: *mut f32, count: usize) {
+            // SAFETY: see above the implementation; lanes that the mask leaves out are not written.
+            unsafe { _mm256_maskstore_ps(to, first_lanes(count), self.0) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm256_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, term: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, term.0) })
+        }
+
+        #[inline(always)]
+        fn at_least(self, floor: Self) -> Self {
+            // SAFETY: see above the implementation. The second operand is what comes out if either is NaN.
+            Self(unsafe { _mm256_max_ps(floor.0, self.0) })
+        }
+
+        #[inline(always)]
+        fn where_positive(self, gate: Self) -> Self {
+            // SAFETY: see above the implementation.
+            unsafe { Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_GT_OQ>(gate.0, _mm256_setzero_ps()))) }
+        }
+
+        #[inline(always)]
+        fn where_equal(self, left: Self, right: Self) -> Self {
+            // SAFETY: see above the implementation.
+            unsafe { Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_EQ_OQ>(left.0, right.0))) }
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    #[inline(always)]
+    fn mask(count: usize) -> __mmask16 {
+        ((1_u32 << count.min(16)) - 1) as __mmask16
+    }
+
+    // As above: the instructions exist because the values do, pointers are valid by contract.
+    impl Lanes for Avx512 {
+        const WIDTH: usize = 16;
+        const TILE_ROWS: usize = 12;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm512_set1_ps(value) })
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm512_loadu_ps(from) })
+        }
+
+        #[inline(always)]
+        unsafe fn load_some(from: *const f32, count: usize) -> Self {
+            // SAFETY: see above the implementation; lanes that the mask leaves out are not read.
+            Self(unsafe { _mm512_maskz_loadu_ps(mask(count), from) })
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: see above the implementation.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_some(self, to: *mut f32, count: usize) {
+            // SAFETY: see above the implementation; lanes that the mask leaves out are not written.
+            unsafe { _mm512_mask_storeu_ps(to, mask(count), self.0) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm512_add_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, term: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, term.0) })
+        }
+
+        #[inline(always)]
+        fn at_least(self, floor: Self) -> Self {
+            // SAFETY: see above the implementation. The second operand is what comes out if either is NaN.
+            Self(unsafe { _mm512_max_ps(floor.0, self.0) })
+        }
+
+        #[inline(always)]
+        fn where_positive(self, gate: Self) -> Self {
+            // SAFETY: see above the implementation.
+            unsafe {
+                let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate.0, _mm512_setzero_ps());
+                Self(_mm512_maskz_mov_ps(positive, self.0))
+            }
+        }
+
+        #[inline(always)]
+        fn where_equal(self, left: Self, right: Self) -> Self {
+            // SAFETY: see above the implementation.
+            unsafe { Self(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(left.0, right.0), self.0)) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every operation on a few awkward numbers, lane by lane against plain arithmetic.
+    struct Check;
+
+    impl Kernel for Check {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<L: Lanes>(self) {
+            let numbers: Vec<f32> = (0..16).map(|i| [1.5, -2.0, 0.0, f32::NAN, f32::INFINITY][i % 5] + i as f32).collect();
+            let others: Vec<f32> = (0..16).map(|i| 3.0 - i as f32).collect();
+            let all = |vector: L| {
+                let mut lanes = [7.0; 16];
+                // SAFETY: no vector has more than sixteen lanes.
+                unsafe { vector.store(lanes.as_mut_ptr()) }
+                lanes
+            };
+            // SAFETY: sixteen numbers are there, no vector has more lanes.
+            let (a, b) = unsafe { (L::load(numbers.as_ptr()), L::load(others.as_ptr())) };
+            let check = |vector: L, f: &dyn Fn(f32, f32) -> f32| {
+                for (lane, &value) in all(vector).iter().enumerate().take(L::WIDTH) {
+                    let expected = f(numbers[lane], others[lane]);
+                    assert!(value == expected || value.is_nan() && expected.is_nan(), "lane {lane}: {value}");
+                }
+            };
+            check(a.add(b), &|a, b| a + b);
+            check(a.sub(b), &|a, b| a - b);
+            check(a.mul(b), &|a, b| a * b);
+            check(a.mul_add(b, b), &|a, b| a * b + b);
+            check(a.scaled(2.0, b), &|a, b| 2.0 * a + b);
+            check(b.times(0.5), &|_, b| 0.5 * b);
+            check(a.at_least(b), &|a, b| if a < b { b } else { a });
+            check(a.where_positive(b), &|a, b| if b > 0.0 { a } else { 0.0 });
+            check(b.where_equal(a, a), &|a, b| if a.is_nan() { 0.0 } else { b });
+            for count in 0..=L::WIDTH {
+                // SAFETY: count is at most the width.
+                let some = unsafe { L::load_some(others.as_ptr(), count) };
+                check(some, &|_, b| if 3.0 - b < count as f32 { b } else { 0.0 });
+                let mut target = [9.0; 16];
+                // SAFETY: as above.
+                unsafe { L::splat(1.0).store_some(target.as_mut_ptr(), count) }
+                assert!(target.iter().enumerate().all(|(lane, &v)| v == if lane < count { 1.0 } else { 9.0 }));
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_does_the_same() {
+        for set in InstructionSet::available() {
+            set.run(Check);
+        }
+        assert!(InstructionSet::available().contains(&InstructionSet::best()));
+    }
+}
