@@ -78,7 +78,7 @@ class Network:
 
 
 class Counts(NamedTuple):
-    """Parameters include the running statistics. A multiply-add is two FLOP; only convolutions and dense layers count."""
+    """Parameters include the running statistics. A multiply-add is two FLOP; other operations count as none."""
 
     parameters: int
     forward_flop: int

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -77,7 +77,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda s: s.split(","), help=f"of {OURS},{','.join(PEERS)}")
     parser.add_argument("--networks", type=lambda s: s.split(","), default=list(NETWORKS))
     parser.add_argument("--skip-ours", action="store_true", help="neither build nor measure vultus")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/performance.md", help="raw results go beside it as .json")
+    out = ROOT / "docs/performance.md"
+    parser.add_argument("--out", type=Path, default=out, help="raw results go beside it as .json")
     options = parser.parse_args()
     if unknown := {*(options.only or [])} - {OURS, *PEERS}:
         parser.error(f"unknown in --only: {', '.join(sorted(unknown))}")
@@ -91,7 +92,7 @@ def note(text: str) -> None:
 
 
 def environment(threads: int, cache: Path) -> dict[str, str]:
-    """The caller's, without what makes a library slower than it is by itself."""
+    """The caller's, without two settings that make a library slower than it is by itself."""
     kept = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
     ours = {
         "OMP_NUM_THREADS": str(threads),
@@ -119,7 +120,8 @@ def measure(name: str, case: Case, seconds: float, cache: Path) -> Result:
     what = ["--network", case.network, "--mode", case.mode, "--batch", str(case.batch)]
     what += ["--threads", str(case.threads), "--seconds", str(seconds)]
     if name == OURS:
-        return last_json([str(ROOT / "target/release/vultus"), "bench", *what, "--json"], environment(case.threads, cache))
+        command = [str(ROOT / "target/release/vultus"), "bench", *what, "--json"]
+        return last_json(command, environment(case.threads, cache))
     peer = PEERS[name]
     command = [sys.executable, str(HERE / peer.script), *what, "--variant", peer.variant]
     command += ["--model-file", str(cache / f"{case.network}.onnx")]
@@ -163,7 +165,8 @@ def plan(options: argparse.Namespace, with_ours: bool) -> list[tuple[Case, list[
     return [(case, who) for case, who in planned if who]
 
 
-def run(options: argparse.Namespace, with_ours: bool) -> Results:
+def run(options: argparse.Namespace, with_ours: bool) -> Iterator[Results]:
+    """The results so far, after every case."""
     results: Results = {}
     planned = plan(options, with_ours)
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
@@ -179,7 +182,7 @@ def run(options: argparse.Namespace, with_ours: bool) -> Results:
                 said = result["error"] if "error" in result else f"{rate:.1f} images/s" if rate else "one step"
                 label = f"{case.network} {case.mode} batch {case.batch} threads {case.threads}"
                 note(f"[{i}/{len(planned)}] {label}, round {turn}: {name}: {said}")
-    return results
+            yield results
 
 
 def values(runs: list[Result], key: str) -> list[float]:
@@ -246,7 +249,9 @@ def report(about: dict[str, Any], results: Results, options: argparse.Namespace)
         value = median(runs, "images_per_second")
         counts = count(NETWORKS[case.network])
         flop = counts.training_flop if case.mode == "train" else counts.forward_flop
-        return "failed" if value is None else f"{number(value)} ({number(value * flop / 1e9)})"
+        if value is None:
+            return "failed" if any("error" in r for r in runs) else "–"
+        return f"{number(value)} ({number(value * flop / 1e9)})"
 
     def plain(key: str) -> Cell:
         return lambda _, runs: number(median(runs, key))
@@ -310,8 +315,8 @@ def report(about: dict[str, Any], results: Results, options: argparse.Namespace)
         *(line for mode in BATCHES for line in table(results, mode, memory)),
         "## Start-up",
         "",
-        "Seconds from the start of the process to the end of the first step, in brackets the slowest round. The slowest "
-        "of `pytorch-compile` has the compiler's cache cold.",
+        "Seconds from the start of the process to the end of the first step, in brackets the slowest round. The "
+        "slowest of `pytorch-compile` has the compiler's cache cold.",
         "",
         *(line for mode in BATCHES for line in table(results, mode, start)),
         *(["## Share of the processor's peak", "", *(f"- {share}" for share in shares), ""] if shares else []),
@@ -326,11 +331,11 @@ def main() -> None:
     with_ours = not options.skip_ours and (not options.only or OURS in options.only) and build_ours()
     if options.skip_ours:
         note("!!! vultus IS NOT MEASURED (--skip-ours) !!!")
-    results = run(options, with_ours)
-    raw = [case._asdict() | {"library": n, "rounds": runs} for case, row in results.items() for n, runs in row.items()]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.with_suffix(".json").write_text(json.dumps({"about": about, "results": raw}, indent=1) + "\n")
-    options.out.write_text(report(about, results, options))
+    for results in run(options, with_ours):
+        raw = [case._asdict() | {"library": n, "rounds": r} for case, row in results.items() for n, r in row.items()]
+        options.out.with_suffix(".json").write_text(json.dumps({"about": about, "results": raw}, indent=1) + "\n")
+        options.out.write_text(report(about, results, options))
     note(f"wrote {options.out}")
 
 
