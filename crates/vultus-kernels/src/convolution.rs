@@ -1,26 +1,25 @@
 //! Two-dimensional convolution with bias and activation: the forward pass and both gradients.
 //!
-//! In: images `[batch, in_channels, in_height, in_width]` and weights `[out_channels, in_channels, kernel_height,
-//! kernel_width]`. Out: `[batch, out_channels, out_height, out_width]`, or gradients of the inputs. These are
-//! equations 1 to 4 of the report's section 2: convolution, its padding, the forward and the backward pass; as usual in
-//! networks the kernel is not flipped. Dilation and channel groups are not offered.
+//! In: images `[batch, in_height, in_width, in_channels]` and weights `[kernel_height, kernel_width, in_channels,
+//! out_channels]`. Out: `[batch, out_height, out_width, out_channels]`, or gradients of the inputs. These are equations 1
+//! to 4 of the report's section 2: convolution, its padding, the forward and the backward pass; as usual in networks the
+//! kernel is not flipped. Dilation and channel groups are not offered.
 //!
-//! Each image is unrolled strip by strip (one row of patches' values for each weight, one column for each output
-//! pixel), so that a strip stays in the second-level cache, and becomes one matrix product.
+//! There are two ways to compute each of the three: `direct`, for any kernel and stride, and `winograd`, for 3 x 3
+//! kernels with stride 1, in four sizes. [`Algorithm::choose`] picks by what each would cost. Results differ by rounding:
+//! relative to the largest output the error of the direct way and of F(2) stays below 5e-6, of F(3) and F(4) below 2e-5, of
+//! F(6) below 5e-5, for sums of up to some thousand products of numbers of one size; the tests hold them to that.
 
-use crate::activation::Activation;
-use crate::matrix::{self, Matrix, Size, Store};
-use crate::scratch::Scratch;
 use rayon::prelude::*;
 
-mod unroll;
+use crate::activation::Activation;
+use crate::scratch::{Aligned, Scratch};
+use crate::simd::InstructionSet;
+use winograd::{Finish, Tiling};
 
-/// Elements of one unrolled strip: 1 MB, the second-level cache of current processors.
-const STRIP_ELEMENTS: usize = 256 * 1024;
-/// Groups of images that sum their own weight gradient. Fixed, so that the order of summation is.
-const GRADIENT_GROUPS: usize = 16;
-/// Bound on all the groups' weight gradients together (32 MB); layers with more weights get fewer groups.
-const GRADIENT_ELEMENTS: usize = 8 * 1024 * 1024;
+mod direct;
+mod transform;
+mod winograd;
 
 /// Sizes of a convolution; zero padding is the same on all four sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,15 +91,36 @@ impl ConvolutionShape {
         self.out_height() * self.out_width()
     }
 
-    /// Output rows that are unrolled at once.
-    fn strip_rows(&self) -> usize {
-        (STRIP_ELEMENTS / (self.patch_length() * self.out_width()).max(1)).clamp(1, self.out_height())
+    /// Multiplications of the definition, for the whole batch.
+    pub fn multiply_adds(&self) -> usize {
+        self.output_len() * self.patch_length()
     }
 
-    /// The strips of an image, as ranges of output rows.
-    fn strips(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
-        let (height, rows) = (self.out_height(), self.strip_rows());
-        (0..height).step_by(rows).map(move |start| start..(start + rows).min(height))
+    /// The convolution whose forward pass is this one's input gradient: stride 1 only.
+    fn tiling_of_gradient(&self) -> Tiling {
+        Tiling {
+            batch: self.batch,
+            in_height: self.out_height(),
+            in_width: self.out_width(),
+            in_channels: self.out_channels,
+            out_height: self.in_height,
+            out_width: self.in_width,
+            out_channels: self.in_channels,
+            offset: self.padding as isize - 2,
+        }
+    }
+
+    fn tiling(&self) -> Tiling {
+        Tiling {
+            batch: self.batch,
+            in_height: self.in_height,
+            in_width: self.in_width,
+            in_channels: self.in_channels,
+            out_height: self.out_height(),
+            out_width: self.out_width(),
+            out_channels: self.out_channels,
+            offset: -(self.padding as isize),
+        }
     }
 }
 
@@ -110,10 +130,120 @@ fn extent(input: usize, kernel: usize, stride: usize, padding: usize) -> usize {
     (input + 2 * padding - kernel) / stride + 1
 }
 
+/// A way to compute a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// From the definition.
+    Direct,
+    /// Winograd's F(2 x 2, 3 x 3).
+    Winograd2,
+    /// Winograd's F(3 x 3, 3 x 3).
+    Winograd3,
+    /// Winograd's F(4 x 4, 3 x 3).
+    Winograd4,
+    /// Winograd's F(6 x 6, 3 x 3).
+    Winograd6,
+}
+
+/// Calls `$call` with the transform `T` of a Winograd algorithm, or gives `$direct`.
+macro_rules! by_algorithm {
+    ($algorithm:expr, $direct:expr, $transform:ident => $call:expr) => {
+        match $algorithm {
+            Algorithm::Direct => $direct,
+            Algorithm::Winograd2 => {
+                type $transform = transform::F2;
+                $call
+            }
+            Algorithm::Winograd3 => {
+                type $transform = transform::F3;
+                $call
+            }
+            Algorithm::Winograd4 => {
+                type $transform = transform::F4;
+                $call
+            }
+            Algorithm::Winograd6 => {
+                type $transform = transform::F6;
+                $call
+            }
+        }
+    };
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Direct, Self::Winograd2, Self::Winograd3, Self::Winograd4, Self::Winograd6];
+
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Winograd2 => "F(2)",
+            Self::Winograd3 => "F(3)",
+            Self::Winograd4 => "F(4)",
+            Self::Winograd6 => "F(6)",
+        }
+    }
+
+    /// Whether it can compute this convolution.
+    pub fn can(self, shape: &ConvolutionShape) -> bool {
+        self == Self::Direct || (shape.kernel_height, shape.kernel_width, shape.stride) == (3, 3, 1)
+    }
+
+    /// The one that should be fastest, by a cost model whose constants were measured: a multiply-add of the product at
+    /// a point costs 1; transforming one number at one point, of an input or an output, costs what `transform` says;
+    /// bringing one transformed weight from memory costs 10; a multiply-add of the direct way costs 1.1.
+    pub fn choose(shape: &ConvolutionShape) -> Self {
+        let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
+        let cost = |algorithm: Self| {
+            let (size, transform) = match algorithm {
+                Self::Direct => return 1.1 * shape.multiply_adds() as f64,
+                Self::Winograd2 => (2, 8.0),
+                Self::Winograd3 => (3, 12.0),
+                Self::Winograd4 => (4, 12.0),
+                Self::Winograd6 => (6, 17.0),
+            };
+            let tiles = shape.batch * shape.out_height().div_ceil(size) * shape.out_width().div_ceil(size);
+            let points = ((size + 2) * (size + 2)) as f64;
+            // Vectors are whole: few channels cost as much as sixteen.
+            let (wide_in, wide_out) = (inputs.max(16.0), outputs.max(16.0));
+            points * (tiles as f64 * (inputs * wide_out + transform * (wide_in + wide_out)) + 10.0 * inputs * wide_out)
+        };
+        let possible = Self::ALL.into_iter().filter(|algorithm| algorithm.can(shape));
+        possible.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(Self::Direct)
+    }
+
+    fn packed_len(self, shape: &ConvolutionShape) -> usize {
+        let (inputs, outputs) = (shape.in_channels, shape.out_channels);
+        let taps = shape.kernel_height * shape.kernel_width;
+        by_algorithm!(self, direct::weight_len(taps, inputs, outputs), T => winograd::weight_len::<T>(inputs, outputs))
+    }
+
+    fn pack(self, set: InstructionSet, shape: &ConvolutionShape, weight: &[f32], packed: &mut [f32]) {
+        let (inputs, outputs) = (shape.in_channels, shape.out_channels);
+        by_algorithm!(self, direct::pack_weights(shape, weight, packed),
+            T => winograd::transform_weights::<T>(set, inputs, outputs, weight, packed));
+    }
+
+    fn run(
+        self,
+        set: InstructionSet,
+        shape: &ConvolutionShape,
+        x: &[f32],
+        packed: &[f32],
+        finish: Finish,
+        y: &mut [f32],
+    ) {
+        by_algorithm!(self, direct::forward(set, shape, x, packed, finish, y),
+            T => winograd::forward::<T>(set, &shape.tiling(), x, packed, finish, y));
+    }
+}
+
 /// `y = activation(convolution(x, weight) + bias)`.
 ///
-/// `x` is `[batch, in_channels, in_height, in_width]`, `weight` `[out_channels, in_channels, kernel_height,
-/// kernel_width]`, `bias` `[out_channels]`, `y` `[batch, out_channels, out_height, out_width]` and overwritten.
+/// `x` is `[batch, in_height, in_width, in_channels]`, `weight` `[kernel_height, kernel_width, in_channels,
+/// out_channels]`, `bias` `[out_channels]` where there is one, `y` `[batch, out_height, out_width, out_channels]` and
+/// overwritten.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
@@ -121,36 +251,132 @@ pub fn forward(
     shape: &ConvolutionShape,
     x: &[f32],
     weight: &[f32],
-    bias: &[f32],
+    bias: Option<&[f32]>,
     activation: Activation,
     y: &mut [f32],
 ) {
+    forward_by(Algorithm::choose(shape), InstructionSet::best(), shape, x, weight, bias, activation, y);
+}
+
+/// [`forward`] by a given algorithm and instruction set; for tests and benchmarks.
+///
+/// # Panics
+/// As [`forward`], and if the algorithm cannot compute this shape.
+#[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
+pub fn forward_by(
+    algorithm: Algorithm,
+    set: InstructionSet,
+    shape: &ConvolutionShape,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    activation: Activation,
+    y: &mut [f32],
+) {
+    assert!(algorithm.can(shape), "{algorithm:?} cannot compute {shape:?}");
     assert_eq!(x.len(), shape.input_len(), "length of x");
     assert_eq!(weight.len(), shape.weight_len(), "length of weight");
-    assert_eq!(bias.len(), shape.out_channels, "length of bias");
+    assert!(bias.is_none_or(|bias| bias.len() == shape.out_channels), "length of bias");
     assert_eq!(y.len(), shape.output_len(), "length of y");
     if y.is_empty() {
         return;
     }
-    let (pixels, patch, width) = (shape.pixels(), shape.patch_length(), shape.out_width());
-    y.par_chunks_mut(shape.out_channels * pixels).enumerate().for_each(|(index, y)| {
-        let image = &x[index * shape.image_length()..][..shape.image_length()];
-        let mut columns = Scratch::take(patch * shape.strip_rows() * width);
-        for rows in shape.strips() {
-            let (start, length) = (rows.start * width, rows.len() * width);
-            let columns = &mut columns[..patch * length];
-            unroll::gather(shape, image, rows, columns);
-            let size = Size { rows: shape.out_channels, inner: patch, columns: length };
-            let (left, right) = (Matrix::rows(weight, patch), Matrix::rows(columns, length));
-            matrix::multiply(size, left, right, Store::Replace, &mut y[start..], pixels);
-        }
-        for (plane, &bias) in y.chunks_exact_mut(pixels).zip(bias) {
-            activation.forward_serial(bias, plane);
-        }
+    let mut packed = Scratch::take(algorithm.packed_len(shape));
+    algorithm.pack(set, shape, weight, &mut packed);
+    let finish = Finish { bias, residual: None, relu: activation == Activation::Relu, pool: false };
+    algorithm.run(set, shape, x, &packed, finish, y);
+    if !finish.relu {
+        activation.forward(y);
+    }
+}
+
+/// Gradient of a convolution's input: `dx` `[batch, in_height, in_width, in_channels]`, overwritten, from the gradient
+/// `dy` `[batch, out_height, out_width, out_channels]` before the activation.
+///
+/// # Panics
+/// If a slice has another length than its shape.
+pub fn input_gradient(shape: &ConvolutionShape, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
+    let turned = ConvolutionShape {
+        in_channels: shape.out_channels,
+        out_channels: shape.in_channels,
+        in_height: shape.out_height(),
+        in_width: shape.out_width(),
+        // As the choice sees it: an output for each of our inputs.
+        padding: 2_usize.saturating_sub(shape.padding),
+        ..*shape
+    };
+    let algorithm = if Algorithm::Winograd2.can(shape) { Algorithm::choose(&turned) } else { Algorithm::Direct };
+    input_gradient_by(algorithm, InstructionSet::best(), shape, dy, weight, dx);
+}
+
+/// [`input_gradient`] by a given algorithm and instruction set; for tests and benchmarks.
+///
+/// # Panics
+/// As [`input_gradient`], and if the algorithm cannot compute this shape.
+pub fn input_gradient_by(
+    algorithm: Algorithm,
+    set: InstructionSet,
+    shape: &ConvolutionShape,
+    dy: &[f32],
+    weight: &[f32],
+    dx: &mut [f32],
+) {
+    assert!(algorithm.can(shape), "{algorithm:?} cannot compute {shape:?}");
+    assert_eq!(dy.len(), shape.output_len(), "length of dy");
+    assert_eq!(weight.len(), shape.weight_len(), "length of weight");
+    assert_eq!(dx.len(), shape.input_len(), "length of dx");
+    if dx.is_empty() || dy.is_empty() {
+        dx.fill(0.0);
+        return;
+    }
+    let block = shape.in_channels * shape.out_channels;
+    by_algorithm!(algorithm, direct::input_gradient(set, shape, dy, weight, dx), T => {
+        let mut turned = Scratch::take(weight.len()); // [3, 3, out, in], turned by half a circle
+        turned.par_chunks_mut(block).zip(weight.par_chunks(block).rev()).for_each(|(turned, weight)| {
+            direct::transpose(weight, shape.in_channels, shape.out_channels, turned);
+        });
+        let mut packed = Scratch::take(winograd::weight_len::<T>(shape.out_channels, shape.in_channels));
+        winograd::transform_weights::<T>(set, shape.out_channels, shape.in_channels, &turned, &mut packed);
+        let finish = Finish { bias: None, residual: None, relu: false, pool: false };
+        winograd::forward::<T>(set, &shape.tiling_of_gradient(), dy, &packed, finish, dx);
     });
 }
 
-/// Gradients of [`forward`]: of the input (`dx`, where wanted), the weights and the bias, all overwritten.
+/// Gradient of a convolution's weights: `dweight` `[kernel_height, kernel_width, in_channels, out_channels]`,
+/// overwritten, summed over the batch; `dy` is the gradient before the activation.
+///
+/// # Panics
+/// If a slice has another length than its shape.
+pub fn weight_gradient(shape: &ConvolutionShape, x: &[f32], dy: &[f32], dweight: &mut [f32]) {
+    weight_gradient_by(Algorithm::choose(shape), InstructionSet::best(), shape, x, dy, dweight);
+}
+
+/// [`weight_gradient`] by a given algorithm and instruction set; for tests and benchmarks.
+///
+/// # Panics
+/// As [`weight_gradient`], and if the algorithm cannot compute this shape.
+pub fn weight_gradient_by(
+    algorithm: Algorithm,
+    set: InstructionSet,
+    shape: &ConvolutionShape,
+    x: &[f32],
+    dy: &[f32],
+    dweight: &mut [f32],
+) {
+    assert!(algorithm.can(shape), "{algorithm:?} cannot compute {shape:?}");
+    assert_eq!(x.len(), shape.input_len(), "length of x");
+    assert_eq!(dy.len(), shape.output_len(), "length of dy");
+    assert_eq!(dweight.len(), shape.weight_len(), "length of dweight");
+    if x.is_empty() || dy.is_empty() {
+        dweight.fill(0.0);
+        return;
+    }
+    by_algorithm!(algorithm, direct::weight_gradient(set, shape, x, dy, dweight),
+        T => winograd::weight_gradient::<T>(set, &shape.tiling(), x, dy, dweight));
+}
+
+/// Gradients of [`forward`]: of the input (`dx`, where wanted), the weights and the bias (where there is one), all
+/// overwritten.
 ///
 /// `y` is what the forward pass returned and `dy` the gradient that arrives at it; both have its shape. `dx` has the
 /// shape of `x`, `dweight` that of `weight`, `dbias` that of the bias. Gradients are sums over the batch.
@@ -167,108 +393,136 @@ pub fn backward(
     activation: Activation,
     dx: Option<&mut [f32]>,
     dweight: &mut [f32],
-    dbias: &mut [f32],
+    dbias: Option<&mut [f32]>,
 ) {
-    assert_eq!(x.len(), shape.input_len(), "length of x");
-    assert_eq!(weight.len(), shape.weight_len(), "length of weight");
     assert_eq!(y.len(), shape.output_len(), "length of y");
     assert_eq!(dy.len(), shape.output_len(), "length of dy");
-    assert_eq!(dweight.len(), shape.weight_len(), "length of dweight");
-    assert_eq!(dbias.len(), shape.out_channels, "length of dbias");
-    if let Some(dx) = &dx {
-        assert_eq!(dx.len(), shape.input_len(), "length of dx");
+    let mut before = Scratch::take(if activation == Activation::Linear { 0 } else { dy.len() });
+    let dy = if activation == Activation::Linear {
+        dy
+    } else {
+        let tasks = before.par_chunks_mut(crate::ELEMENTS_PER_TASK);
+        let tasks = tasks.zip(y.par_chunks(crate::ELEMENTS_PER_TASK)).zip(dy.par_chunks(crate::ELEMENTS_PER_TASK));
+        tasks.for_each(|((before, y), dy)| activation.backward_serial(y, dy, before));
+        &before[..]
+    };
+    if let Some(dbias) = dbias {
+        assert_eq!(dbias.len(), shape.out_channels, "length of dbias");
+        column_sums(dy, dbias);
     }
-    dweight.fill(0.0);
-    dbias.fill(0.0);
-    if x.is_empty() || y.is_empty() {
-        if let Some(dx) = dx {
-            dx.fill(0.0);
-        }
+    weight_gradient(shape, x, dy, dweight);
+    if let Some(dx) = dx {
+        input_gradient(shape, dy, weight, dx);
+    }
+}
+
+/// Sums over the rows of `[rows, columns]`: parts of fixed size, added up in a fixed order in double precision.
+fn column_sums(values: &[f32], sums: &mut [f32]) {
+    let columns = sums.len();
+    if columns == 0 {
         return;
     }
-    let (image_length, output_length) = (shape.image_length(), shape.out_channels * shape.pixels());
-    let parameters = weight.len() + dbias.len();
-    let groups = (GRADIENT_ELEMENTS / parameters).clamp(2, GRADIENT_GROUPS);
-    let per_group = shape.batch.div_ceil(groups);
-    let mut dx_groups: Vec<Option<&mut [f32]>> = match dx {
-        Some(dx) => dx.chunks_mut(per_group * image_length).map(Some).collect(),
-        None => (0..shape.batch.div_ceil(per_group)).map(|_| None).collect(),
-    };
-    let mut partial = Scratch::zeros(dx_groups.len() * parameters);
-    partial.par_chunks_mut(parameters).zip(&mut dx_groups).enumerate().for_each(|(group, (gradient, dx))| {
-        let (dweight, dbias) = gradient.split_at_mut(weight.len());
-        for (position, image) in (group * per_group..shape.batch.min((group + 1) * per_group)).enumerate() {
-            backward_image(
-                shape,
-                &x[image * image_length..][..image_length],
-                weight,
-                &y[image * output_length..][..output_length],
-                &dy[image * output_length..][..output_length],
-                activation,
-                dx.as_deref_mut().map(|dx| &mut dx[position * image_length..][..image_length]),
-                dweight,
-                dbias,
-            );
+    let rows = (crate::ELEMENTS_PER_TASK / columns).max(1);
+    let tasks = values.len().div_ceil(rows * columns);
+    let mut partial = Scratch::zeros(tasks * columns);
+    partial.par_chunks_mut(columns).zip(values.par_chunks(rows * columns)).for_each(|(partial, values)| {
+        for row in values.chunks_exact(columns) {
+            partial.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
     });
-    for gradient in partial.chunks_exact(parameters) {
-        matrix::add(&gradient[..weight.len()], dweight);
-        matrix::add(&gradient[weight.len()..], dbias);
+    for (column, sum) in sums.iter_mut().enumerate() {
+        *sum = partial.chunks_exact(columns).map(|partial| f64::from(partial[column])).sum::<f64>() as f32;
     }
 }
 
-/// The backward pass of one image: `dx` is overwritten, `dweight` and `dbias` are added to.
-#[expect(clippy::too_many_arguments, reason = "as for the whole batch")]
-fn backward_image(
-    shape: &ConvolutionShape,
-    x: &[f32],
-    weight: &[f32],
-    y: &[f32],
-    dy: &[f32],
+/// A convolution made ready for inference: weights packed for the algorithm that the batch size calls for.
+#[derive(Clone)]
+pub struct Prepared {
+    /// Shape of one image.
+    shape: ConvolutionShape,
+    algorithm: Algorithm,
+    packed: Aligned,
+    bias: Vec<f32>,
     activation: Activation,
-    mut dx: Option<&mut [f32]>,
-    dweight: &mut [f32],
-    dbias: &mut [f32],
-) {
-    let (pixels, patch, width, channels) =
-        (shape.pixels(), shape.patch_length(), shape.out_width(), shape.out_channels);
-    let mut inner = Scratch::take(dy.len()); // gradient before the activation: [out_channels, pixels]
-    activation.backward_serial(y, dy, &mut inner);
-    for (dbias, plane) in dbias.iter_mut().zip(inner.chunks_exact(pixels)) {
-        *dbias += sum(plane);
-    }
-    let mut columns = Scratch::take(patch * shape.strip_rows() * width);
-    let mut dcolumns = Scratch::take(if dx.is_some() { columns.len() } else { 0 });
-    if let Some(dx) = &mut dx {
-        dx.fill(0.0);
-    }
-    for rows in shape.strips() {
-        let (start, length) = (rows.start * width, rows.len() * width);
-        let columns = &mut columns[..patch * length];
-        unroll::gather(shape, x, rows.clone(), columns);
-        let size = Size { rows: channels, inner: length, columns: patch };
-        let left = Matrix::rows(&inner[start..], pixels);
-        matrix::multiply(size, left, Matrix::transposed(columns, length), Store::Add, dweight, patch);
-        if let Some(dx) = &mut dx {
-            let dcolumns = &mut dcolumns[..patch * length];
-            let size = Size { rows: patch, inner: channels, columns: length };
-            let right = Matrix::rows(&inner[start..], pixels);
-            matrix::multiply(size, Matrix::transposed(weight, patch), right, Store::Replace, dcolumns, length);
-            unroll::scatter(shape, dcolumns, rows, dx);
-        }
+    pool: bool,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { shape, algorithm, activation, pool, .. } = self;
+        write!(f, "Prepared {{ {shape:?}, {algorithm:?}, {activation:?}, pool: {pool} }}")
     }
 }
 
-/// Sum with sixteen running sums: fast, in a fixed order, and more accurate than one.
-fn sum(values: &[f32]) -> f32 {
-    let (blocks, rest) = values.as_chunks::<16>();
-    let mut lanes = [0.0_f32; 16];
-    for block in blocks {
-        for (lane, value) in lanes.iter_mut().zip(block) {
-            *lane += value;
+impl Prepared {
+    /// Packs `weight` `[kernel_height, kernel_width, in_channels, out_channels]` for batches of about `shape.batch`
+    /// images. With `pool` the output is what a 2 x 2 max pooling leaves of it; the activation must then be one that
+    /// never decreases, as all of ours are.
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape.
+    pub fn new(shape: &ConvolutionShape, weight: &[f32], bias: &[f32], activation: Activation, pool: bool) -> Self {
+        assert_eq!(weight.len(), shape.weight_len(), "length of weight");
+        assert_eq!(bias.len(), shape.out_channels, "length of bias");
+        let used = if pool {
+            // The choice should not count what pooling drops: the picture is cut to whole windows.
+            let cut = |input: usize, output: usize| input - output % 2 * shape.stride.min(input);
+            ConvolutionShape {
+                in_height: cut(shape.in_height, shape.out_height()),
+                in_width: cut(shape.in_width, shape.out_width()),
+                ..*shape
+            }
+        } else {
+            *shape
+        };
+        let fits = used.in_height + 2 * used.padding >= used.kernel_height
+            && used.in_width + 2 * used.padding >= used.kernel_width;
+        let mut algorithm = Algorithm::choose(if fits { &used } else { shape });
+        if pool && algorithm == Algorithm::Winograd3 {
+            algorithm = Algorithm::Winograd4; // its tiles hold whole windows
+        }
+        let mut packed = Aligned::zeros(algorithm.packed_len(shape));
+        algorithm.pack(InstructionSet::best(), shape, weight, &mut packed);
+        Self {
+            shape: ConvolutionShape { batch: 1, ..*shape },
+            algorithm,
+            packed,
+            bias: bias.to_vec(),
+            activation,
+            pool,
         }
     }
-    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
+
+    /// Numbers that go in for one image.
+    pub fn input_len(&self) -> usize {
+        self.shape.input_len()
+    }
+
+    /// Numbers that come out for one image.
+    pub fn output_len(&self) -> usize {
+        let (height, width) = (self.shape.out_height(), self.shape.out_width());
+        let (height, width) = if self.pool { (height / 2, width / 2) } else { (height, width) };
+        height * width * self.shape.out_channels
+    }
+
+    /// `y = activation(convolution(x) + bias + residual)`, for any number of images.
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape, or if there is a residual where the output is pooled.
+    pub fn run(&self, batch: usize, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
+        let shape = ConvolutionShape { batch, ..self.shape };
+        assert_eq!(x.len(), shape.input_len(), "length of x");
+        assert_eq!(y.len(), batch * self.output_len(), "length of y");
+        if y.is_empty() {
+            return;
+        }
+        let relu = self.activation == Activation::Relu;
+        let finish = Finish { bias: Some(&self.bias), residual, relu, pool: self.pool };
+        self.algorithm.run(InstructionSet::best(), &shape, x, &self.packed, finish, y);
+        if !relu {
+            self.activation.forward(y);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,10 +21,12 @@ pub mod convolution;
 pub mod dense;
 pub mod dropout;
 pub mod optimizer;
+pub mod peak;
 pub mod pooling;
 pub mod softmax;
 
 mod matrix;
+mod panel;
 mod scratch;
 mod shared;
 pub mod simd;

@@ -17,12 +17,23 @@ thread_local! {
     static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A borrowed scratch slice. Of the buffers that are free the smallest that is large enough is taken: a kernel that
-/// runs again gets the same buffers again.
-pub(crate) struct Scratch {
+/// A slice that begins at a cache line. Owned, for what a caller keeps between calls.
+#[derive(Clone)]
+pub(crate) struct Aligned {
     buffer: Vec<Line>,
     length: usize,
 }
+
+impl Aligned {
+    /// `length` zeros.
+    pub(crate) fn zeros(length: usize) -> Self {
+        Self { buffer: vec![Line([0.0; LINE]); length.div_ceil(LINE)], length }
+    }
+}
+
+/// A borrowed scratch slice. Of the buffers that are free the smallest that is large enough is taken: a kernel that
+/// runs again gets the same buffers again.
+pub(crate) struct Scratch(Aligned);
 
 impl Scratch {
     /// Takes a buffer of `length` elements; what they hold is left over from earlier use.
@@ -33,7 +44,7 @@ impl Scratch {
             buffer.clear();
             buffer.resize(lines, Line([0.0; LINE]));
         }
-        Self { buffer, length }
+        Self(Aligned { buffer, length })
     }
 
     /// Takes a buffer of `length` zeros.
@@ -53,9 +64,26 @@ fn free(kept: &mut Vec<Vec<Line>>, lines: usize) -> Option<Vec<Line>> {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
+        let buffer = std::mem::take(&mut self.0.buffer);
         // A thread that is ending has no store any more; the buffer is then simply freed.
         let _ = KEPT.try_with(|kept| kept.borrow_mut().push(buffer));
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: the lines are `LINE` numbers each without padding (64 bytes, as aligned), all initialised, and there
+        // are at least `length` numbers of them (see where they are made).
+        unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast(), self.length) }
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as for `deref`; the buffer is borrowed mutably with `self`.
+        unsafe { std::slice::from_raw_parts_mut(self.buffer.as_mut_ptr().cast(), self.length) }
     }
 }
 
@@ -63,16 +91,13 @@ impl Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: the lines are `LINE` numbers each without padding (64 bytes, as aligned), all initialised, and there
-        // are at least `length` numbers of them (see `take`).
-        unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast(), self.length) }
+        &self.0
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as for `deref`; the buffer is borrowed mutably with `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.buffer.as_mut_ptr().cast(), self.length) }
+        &mut self.0
     }
 }
 

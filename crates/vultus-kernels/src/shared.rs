@@ -10,8 +10,8 @@ pub(crate) struct Shared<'a> {
     borrowed: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: the pointer is only used through `at` and `slice`, whose callers promise that no two tasks touch the same
-// element at a time.
+// SAFETY: the pointer is only used through `at`, by unsafe code which promises that no two tasks touch the same element
+// at a time.
 unsafe impl Send for Shared<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Shared<'_> {}
@@ -30,19 +30,5 @@ impl<'a> Shared<'a> {
     pub(crate) fn at(self, offset: usize) -> *mut f32 {
         assert!(offset <= self.length);
         self.start.wrapping_add(offset)
-    }
-
-    /// The elements `offset..offset + length`.
-    ///
-    /// # Safety
-    /// Nobody else reads or writes them while the returned slice lives.
-    ///
-    /// # Panics
-    /// If they are not all inside.
-    #[inline(always)]
-    pub(crate) unsafe fn slice(self, offset: usize, length: usize) -> &'a mut [f32] {
-        assert!(offset <= self.length && length <= self.length - offset);
-        // SAFETY: inside the borrowed slice, as just checked, and not shared by this function's contract.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), length) }
     }
 }

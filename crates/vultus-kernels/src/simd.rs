@@ -14,8 +14,16 @@ use std::sync::OnceLock;
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Numbers in the vector.
     const WIDTH: usize;
-    /// Rows of the register tile of a matrix product whose rows are [`PANEL`] wide.
+    /// Vectors of one [`PANEL`], at most two.
+    const VECTORS: usize = PANEL / Self::WIDTH;
+    /// The instruction set whose copies use this type.
+    const SET: InstructionSet;
+    /// Rows of the register tile of a product with one address for all rows.
     const TILE_ROWS: usize;
+    /// Rows of the register tile of a product with an address for each row.
+    const POINTER_ROWS: usize;
+    /// Rows of the register tile of a product of two packed panels.
+    const PANEL_ROWS: usize;
 
     /// All lanes equal to `value`.
     fn splat(value: f32) -> Self;
@@ -49,6 +57,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn mul_add(self, factor: Self, term: Self) -> Self;
     /// The larger of `self` and `floor`; NaN in `self` stays.
     fn at_least(self, floor: Self) -> Self;
+    /// The larger of two; NaN if either is.
+    fn larger(self, other: Self) -> Self;
     /// `self` where `gate > 0`, zero elsewhere.
     fn where_positive(self, gate: Self) -> Self;
     /// `self` where `left == right`, zero elsewhere.
@@ -80,6 +90,19 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
                 Self::load_some(from.add(first), length - first)
             }
         }
+    }
+
+    /// As [`Lanes::load_within`], and zeros where `first` is past the end.
+    ///
+    /// # Safety
+    /// As for [`Lanes::load_within`].
+    #[inline(always)]
+    unsafe fn load_padded(from: *const f32, first: usize, length: usize) -> Self {
+        if first >= length {
+            return Self::splat(0.0);
+        }
+        // SAFETY: as this function's own contract.
+        unsafe { Self::load_within(from, first, length) }
     }
 
     /// [`Lanes::store`] of a whole vector, or [`Lanes::store_some`] of what is left of `length` numbers after `first`.
@@ -188,7 +211,10 @@ impl Portable {
 
 impl Lanes for Portable {
     const WIDTH: usize = 8;
+    const SET: InstructionSet = InstructionSet::Portable;
     const TILE_ROWS: usize = 3;
+    const POINTER_ROWS: usize = 3;
+    const PANEL_ROWS: usize = 2;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -248,6 +274,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn larger(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+
+    #[inline(always)]
     fn where_positive(self, gate: Self) -> Self {
         self.zip(gate, |value, gate| if gate > 0.0 { value } else { 0.0 })
     }
@@ -263,7 +294,7 @@ impl Lanes for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Kernel, Lanes};
+    use super::{InstructionSet, Kernel, Lanes};
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
@@ -291,7 +322,10 @@ mod x86 {
     // methods' own contracts.
     impl Lanes for Avx2 {
         const WIDTH: usize = 8;
+        const SET: InstructionSet = InstructionSet::Avx2;
         const TILE_ROWS: usize = 6;
+        const POINTER_ROWS: usize = 6;
+        const PANEL_ROWS: usize = 4;
 
         #[inline(always)]
         fn splat(value: f32) -> Self {
@@ -354,6 +388,15 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn larger(self, other: Self) -> Self {
+            // SAFETY: see above the implementation. The maximum is the second operand if either is NaN.
+            unsafe {
+                let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0);
+                Self(_mm256_blendv_ps(_mm256_max_ps(self.0, other.0), self.0, nan))
+            }
+        }
+
+        #[inline(always)]
         fn where_positive(self, gate: Self) -> Self {
             // SAFETY: see above the implementation.
             unsafe { Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_GT_OQ>(gate.0, _mm256_setzero_ps()))) }
@@ -377,7 +420,10 @@ mod x86 {
     // As above: the instructions exist because the values do, pointers are valid by contract.
     impl Lanes for Avx512 {
         const WIDTH: usize = 16;
+        const SET: InstructionSet = InstructionSet::Avx512;
         const TILE_ROWS: usize = 12;
+        const POINTER_ROWS: usize = 8;
+        const PANEL_ROWS: usize = 16;
 
         #[inline(always)]
         fn splat(value: f32) -> Self {
@@ -440,6 +486,15 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn larger(self, other: Self) -> Self {
+            // SAFETY: see above the implementation. The maximum is the second operand if either is NaN.
+            unsafe {
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+                Self(_mm512_mask_mov_ps(_mm512_max_ps(self.0, other.0), nan, self.0))
+            }
+        }
+
+        #[inline(always)]
         fn where_positive(self, gate: Self) -> Self {
             // SAFETY: see above the implementation.
             unsafe {
@@ -468,7 +523,8 @@ mod tests {
 
         #[inline(always)]
         fn run<L: Lanes>(self) {
-            let numbers: Vec<f32> = (0..16).map(|i| [1.5, -2.0, 0.0, f32::NAN, f32::INFINITY][i % 5] + i as f32).collect();
+            let numbers: Vec<f32> =
+                (0..16).map(|i| [1.5, -2.0, 0.0, f32::NAN, f32::INFINITY][i % 5] + i as f32).collect();
             let others: Vec<f32> = (0..16).map(|i| 3.0 - i as f32).collect();
             let all = |vector: L| {
                 let mut lanes = [7.0; 16];
@@ -491,6 +547,8 @@ mod tests {
             check(a.scaled(2.0, b), &|a, b| 2.0 * a + b);
             check(b.times(0.5), &|_, b| 0.5 * b);
             check(a.at_least(b), &|a, b| if a < b { b } else { a });
+            check(a.larger(b), &|a, b| if a.is_nan() || a > b { a } else { b });
+            check(b.larger(a), &|a, b| if a.is_nan() || a > b { a } else { b });
             check(a.where_positive(b), &|a, b| if b > 0.0 { a } else { 0.0 });
             check(b.where_equal(a, a), &|a, b| if a.is_nan() { 0.0 } else { b });
             for count in 0..=L::WIDTH {

@@ -1,82 +1,85 @@
-//! Convolution against the definition in double precision, and against finite differences of it.
+//! Every algorithm and instruction set against the definition in double precision, whose gradients are held to finite
+//! differences.
 
 use super::*;
 use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
 use proptest::prelude::*;
 
-fn linear_or_tanh(activation: Activation, v: f64) -> f64 {
-    match activation {
-        Activation::Relu if v < 0.0 => 0.0,
-        Activation::Tanh => v.tanh(),
-        _ => v,
-    }
-}
-
-/// The definition: every output pixel is a sum over channels and kernel positions.
-fn reference(shape: &ConvolutionShape, x: &[f64], weight: &[f64], bias: &[f64], activation: Activation) -> Vec<f64> {
-    let s = shape;
-    let mut y = Vec::with_capacity(s.output_len());
+/// Calls `f(output, input, weight)` with the places of every product of the definition.
+fn each_product(s: &ConvolutionShape, mut f: impl FnMut(usize, usize, usize)) {
     for image in 0..s.batch {
-        for (filter, &start) in bias.iter().enumerate() {
-            for row in 0..s.out_height() {
-                for column in 0..s.out_width() {
-                    let mut total = start;
-                    for channel in 0..s.in_channels {
-                        for i in 0..s.kernel_height {
-                            for j in 0..s.kernel_width {
-                                let (r, c) = (row * s.stride + i, column * s.stride + j);
-                                if r < s.padding || c < s.padding {
-                                    continue;
-                                }
-                                let (r, c) = (r - s.padding, c - s.padding);
-                                if r >= s.in_height || c >= s.in_width {
-                                    continue;
-                                }
-                                let pixel = ((image * s.in_channels + channel) * s.in_height + r) * s.in_width + c;
-                                let tap = ((filter * s.in_channels + channel) * s.kernel_height + i) * s.kernel_width;
-                                total += x[pixel] * weight[tap + j];
-                            }
-                        }
+        for (row, column) in (0..s.out_height()).flat_map(|row| (0..s.out_width()).map(move |column| (row, column))) {
+            for (i, j) in (0..s.kernel_height).flat_map(|i| (0..s.kernel_width).map(move |j| (i, j))) {
+                let (r, c) = (row * s.stride + i, column * s.stride + j);
+                if r < s.padding || c < s.padding || r - s.padding >= s.in_height || c - s.padding >= s.in_width {
+                    continue;
+                }
+                let input = ((image * s.in_height + r - s.padding) * s.in_width + c - s.padding) * s.in_channels;
+                let output = ((image * s.out_height() + row) * s.out_width() + column) * s.out_channels;
+                let tap = (i * s.kernel_width + j) * s.in_channels * s.out_channels;
+                for channel in 0..s.in_channels {
+                    for filter in 0..s.out_channels {
+                        f(output + filter, input + channel, tap + channel * s.out_channels + filter);
                     }
-                    y.push(linear_or_tanh(activation, total));
                 }
             }
         }
     }
+}
+
+fn reference(shape: &ConvolutionShape, x: &[f64], weight: &[f64]) -> Vec<f64> {
+    let mut y = vec![0.0; shape.output_len()];
+    each_product(shape, |output, input, tap| y[output] += x[input] * weight[tap]);
     y
 }
 
-fn check(shape: &ConvolutionShape, activation: Activation, seed: u64) {
-    let x = numbers(seed, shape.input_len());
-    let weight = numbers(seed + 1, shape.weight_len());
-    let bias = numbers(seed + 2, shape.out_channels);
-    let dy = numbers(seed + 3, shape.output_len());
-    let (wide_x, wide_weight, wide_bias) = (widen(&x), widen(&weight), widen(&bias));
+fn reference_gradients(shape: &ConvolutionShape, x: &[f64], weight: &[f64], dy: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
+    each_product(shape, |output, input, tap| {
+        dx[input] += dy[output] * weight[tap];
+        dweight[tap] += dy[output] * x[input];
+    });
+    (dx, dweight)
+}
 
-    let mut y = vec![f32::NAN; shape.output_len()];
-    forward(shape, &x, &weight, &bias, activation, &mut y);
-    assert_close(&y, &reference(shape, &wide_x, &wide_weight, &wide_bias, activation), 1e-5);
+/// Bound on the error, relative to the largest value (at least 1), of sums of at most some thousand products.
+fn tolerance(algorithm: Algorithm) -> f64 {
+    match algorithm {
+        Algorithm::Direct | Algorithm::Winograd2 => 5e-6,
+        Algorithm::Winograd3 | Algorithm::Winograd4 => 2e-5,
+        Algorithm::Winograd6 => 5e-5,
+    }
+}
 
-    let (mut dx, mut dweight, mut dbias) =
-        (vec![f32::NAN; x.len()], vec![f32::NAN; weight.len()], vec![f32::NAN; bias.len()]);
-    backward(shape, &x, &weight, &y, &dy, activation, Some(&mut dx), &mut dweight, &mut dbias);
-    let loss = |x: &[f64], w: &[f64], b: &[f64]| dot(&reference(shape, x, w, b, activation), &dy);
-    assert_close(&dx, &finite_differences(&wide_x, |x| loss(x, &wide_weight, &wide_bias)), 2e-5);
-    assert_close(&dweight, &finite_differences(&wide_weight, |w| loss(&wide_x, w, &wide_bias)), 2e-5);
-    assert_close(&dbias, &finite_differences(&wide_bias, |b| loss(&wide_x, &wide_weight, b)), 2e-5);
+fn check(shape: &ConvolutionShape, seed: u64) {
+    let (x, weight) = (numbers(seed, shape.input_len()), numbers(seed + 1, shape.weight_len()));
+    let dy = numbers(seed + 2, shape.output_len());
+    let expected = reference(shape, &widen(&x), &widen(&weight));
+    let (expected_dx, expected_dweight) = reference_gradients(shape, &widen(&x), &widen(&weight), &widen(&dy));
+    for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| algorithm.can(shape)) {
+        for set in InstructionSet::available() {
+            let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
+            let mut dweight = vec![f32::NAN; weight.len()];
+            forward_by(algorithm, set, shape, &x, &weight, None, Activation::Linear, &mut y);
+            assert_close(&y, &expected, tolerance(algorithm));
+            input_gradient_by(algorithm, set, shape, &dy, &weight, &mut dx);
+            assert_close(&dx, &expected_dx, tolerance(algorithm));
+            weight_gradient_by(algorithm, set, shape, &x, &dy, &mut dweight);
+            assert_close(&dweight, &expected_dweight, tolerance(algorithm));
+        }
+    }
 }
 
 prop_compose! {
     fn shapes()(
         batch in 1_usize..4,
-        in_channels in 1_usize..4,
-        out_channels in 1_usize..4,
-        kernel_height in 1_usize..5,
-        kernel_width in 1_usize..5,
-        stride in 1_usize..4,
+        in_channels in prop_oneof![1_usize..5, 6_usize..40],
+        out_channels in prop_oneof![1_usize..5, 6_usize..40],
+        (kernel_height, kernel_width) in prop_oneof![Just((3, 3)), Just((1, 1)), Just((5, 5)), (1_usize..5, 1_usize..5)],
+        stride in prop_oneof![Just(1), 1_usize..4],
         padding in 0_usize..4,
-        extra_height in 0_usize..5,
-        extra_width in 0_usize..5,
+        extra_height in 0_usize..9,
+        extra_width in 0_usize..9,
     ) -> ConvolutionShape {
         ConvolutionShape {
             batch, in_channels, out_channels, kernel_height, kernel_width, stride, padding,
@@ -87,11 +90,46 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn every_shape_equals_the_definition(shape in shapes(), seed in 0_u64..1000, smooth in any::<bool>()) {
-        check(&shape, if smooth { Activation::Tanh } else { Activation::Linear }, seed);
+    fn every_shape_equals_the_definition(shape in shapes(), seed in 0_u64..1000) {
+        check(&shape, seed);
     }
+
+    #[test]
+    fn prepared_convolutions_add_bias_and_residual_and_pool(
+        shape in shapes(), seed in 0_u64..1000, relu in any::<bool>(), pool in any::<bool>(),
+    ) {
+        let pool = pool && shape.out_height() > 1 && shape.out_width() > 1;
+        let activation = if relu { Activation::Relu } else { Activation::Tanh };
+        let (x, weight) = (numbers(seed, shape.input_len()), numbers(seed + 1, shape.weight_len()));
+        let bias = numbers(seed + 2, shape.out_channels);
+        let residual = numbers(seed + 3, if pool { 0 } else { shape.output_len() });
+        let mut sums = reference(&shape, &widen(&x), &widen(&weight));
+        for (index, sum) in sums.iter_mut().enumerate() {
+            *sum += f64::from(bias[index % shape.out_channels]) + residual.get(index).map_or(0.0, |&v| f64::from(v));
+            *sum = if relu { sum.max(0.0) } else { sum.tanh() };
+        }
+        let prepared = Prepared::new(&shape, &weight, &bias, activation, pool);
+        let mut y = vec![f32::NAN; shape.batch * prepared.output_len()];
+        prepared.run(shape.batch, &x, (!pool).then_some(&residual), &mut y);
+        let expected = if pool { pooled(&shape, &sums) } else { sums };
+        assert_close(&y, &expected, 1e-4);
+    }
+}
+
+fn pooled(shape: &ConvolutionShape, y: &[f64]) -> Vec<f64> {
+    let (height, width, channels) = (shape.out_height(), shape.out_width(), shape.out_channels);
+    let mut pooled = Vec::new();
+    for image in 0..shape.batch {
+        for (row, column) in (0..height / 2).flat_map(|row| (0..width / 2).map(move |column| (row, column))) {
+            for channel in 0..channels {
+                let at = |i, j| y[((image * height + 2 * row + i) * width + 2 * column + j) * channels + channel];
+                pooled.push(at(0, 0).max(at(0, 1)).max(at(1, 0)).max(at(1, 1)));
+            }
+        }
+    }
+    pooled
 }
 
 const FACE: ConvolutionShape = ConvolutionShape {
@@ -107,67 +145,145 @@ const FACE: ConvolutionShape = ConvolutionShape {
 };
 
 #[test]
-fn relu_gradient_equals_finite_differences() {
-    check(&ConvolutionShape { batch: 2, in_height: 6, in_width: 6, ..FACE }, Activation::Relu, 5);
+fn the_layers_of_known_networks_equal_the_definition() {
+    for shape in [
+        ConvolutionShape {
+            batch: 2,
+            in_channels: 1,
+            in_height: 48,
+            in_width: 48,
+            out_channels: 64,
+            padding: 0,
+            ..FACE
+        },
+        ConvolutionShape {
+            batch: 2,
+            in_channels: 64,
+            in_height: 23,
+            in_width: 23,
+            out_channels: 128,
+            padding: 0,
+            ..FACE
+        },
+        ConvolutionShape { batch: 1, in_channels: 32, in_height: 48, in_width: 48, out_channels: 32, ..FACE },
+        ConvolutionShape { batch: 3, in_channels: 256, in_height: 6, in_width: 6, out_channels: 256, ..FACE },
+        ConvolutionShape {
+            batch: 2,
+            in_channels: 32,
+            in_height: 48,
+            in_width: 48,
+            out_channels: 64,
+            stride: 2,
+            ..FACE
+        },
+        ConvolutionShape {
+            batch: 2,
+            in_channels: 64,
+            in_height: 24,
+            in_width: 24,
+            out_channels: 128,
+            stride: 2,
+            padding: 0,
+            kernel_height: 1,
+            kernel_width: 1,
+        },
+        ConvolutionShape { batch: 1, in_channels: 512, in_height: 7, in_width: 5, out_channels: 512, ..FACE },
+    ] {
+        check(&shape, 3);
+    }
 }
 
 #[test]
-fn an_image_of_several_strips_equals_the_definition() {
-    let shape = ConvolutionShape { batch: 1, in_channels: 16, in_height: 90, in_width: 64, ..FACE };
-    assert!(shape.strips().count() > 2 && !shape.out_height().is_multiple_of(shape.strip_rows()));
-    let (x, weight, bias) = (numbers(1, shape.input_len()), numbers(2, shape.weight_len()), numbers(3, 5));
-    let mut y = vec![f32::NAN; shape.output_len()];
-    forward(&shape, &x, &weight, &bias, Activation::Relu, &mut y);
-    assert_close(&y, &reference(&shape, &widen(&x), &widen(&weight), &widen(&bias), Activation::Relu), 1e-5);
-    // Strips of the gradient: the derivative along one direction equals the inner product with the gradient.
-    let dy = numbers(4, y.len());
-    let (mut dx, mut dweight, mut dbias) = (vec![0.0; x.len()], vec![0.0; weight.len()], vec![0.0; 5]);
-    backward(&shape, &x, &weight, &y, &dy, Activation::Linear, Some(&mut dx), &mut dweight, &mut dbias);
-    let unbiased = reference(&shape, &widen(&x), &widen(&weight), &[0.0; 5], Activation::Linear);
-    let expected = dot(&unbiased, &dy);
-    assert!((dot(&widen(&dx), &x) - expected).abs() < 1e-2, "{} {expected}", dot(&widen(&dx), &x));
-    assert!((dot(&widen(&dweight), &weight) - expected).abs() < 1e-2);
+fn gradients_with_activation_and_bias_equal_finite_differences() {
+    let shape = ConvolutionShape { batch: 2, in_height: 6, in_width: 5, ..FACE };
+    for activation in [Activation::Linear, Activation::Relu, Activation::Tanh] {
+        let (x, weight) = (numbers(5, shape.input_len()), numbers(6, shape.weight_len()));
+        let (bias, dy) = (numbers(7, 5), numbers(8, shape.output_len()));
+        let outputs = |x: &[f64], weight: &[f64], bias: &[f64]| -> Vec<f64> {
+            let sums = reference(&shape, x, weight);
+            let apply = |v: f64| match activation {
+                Activation::Relu => v.max(0.0),
+                Activation::Tanh => v.tanh(),
+                _ => v,
+            };
+            sums.iter().enumerate().map(|(index, sum)| apply(sum + bias[index % 5])).collect()
+        };
+        let (wide_x, wide_weight, wide_bias) = (widen(&x), widen(&weight), widen(&bias));
+        let mut y = vec![f32::NAN; dy.len()];
+        forward(&shape, &x, &weight, Some(&bias), activation, &mut y);
+        assert_close(&y, &outputs(&wide_x, &wide_weight, &wide_bias), 1e-5);
+        let (mut dx, mut dweight, mut dbias) = (vec![0.0; x.len()], vec![0.0; weight.len()], vec![0.0; 5]);
+        backward(&shape, &x, &weight, &y, &dy, activation, Some(&mut dx), &mut dweight, Some(&mut dbias));
+        let loss = |x: &[f64], w: &[f64], b: &[f64]| dot(&outputs(x, w, b), &dy);
+        assert_close(&dx, &finite_differences(&wide_x, |x| loss(x, &wide_weight, &wide_bias)), 3e-5);
+        assert_close(&dweight, &finite_differences(&wide_weight, |w| loss(&wide_x, w, &wide_bias)), 3e-5);
+        assert_close(&dbias, &finite_differences(&wide_bias, |b| loss(&wide_x, &wide_weight, b)), 3e-5);
+    }
 }
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let (x, weight, bias) = (numbers(1, FACE.input_len()), numbers(2, FACE.weight_len()), numbers(3, 5));
-    let dy = numbers(4, FACE.output_len());
-    same_for_any_thread_count(|| {
-        let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
-        let (mut dweight, mut dbias) = (vec![0.0; weight.len()], vec![0.0; 5]);
-        forward(&FACE, &x, &weight, &bias, Activation::Relu, &mut y);
-        backward(&FACE, &x, &weight, &y, &dy, Activation::Relu, Some(&mut dx), &mut dweight, &mut dbias);
-        [y, dx, dweight, dbias].concat()
-    });
+    for channels in [3, 40] {
+        let shape = ConvolutionShape { in_channels: channels, ..FACE };
+        let (x, weight, bias) = (numbers(1, shape.input_len()), numbers(2, shape.weight_len()), numbers(3, 5));
+        let dy = numbers(4, shape.output_len());
+        for algorithm in Algorithm::ALL {
+            same_for_any_thread_count(|| {
+                let set = InstructionSet::best();
+                let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
+                let mut dweight = vec![0.0; weight.len()];
+                forward_by(algorithm, set, &shape, &x, &weight, Some(&bias), Activation::Relu, &mut y);
+                input_gradient_by(algorithm, set, &shape, &dy, &weight, &mut dx);
+                weight_gradient_by(algorithm, set, &shape, &x, &dy, &mut dweight);
+                [y, dx, dweight].concat()
+            });
+        }
+    }
 }
 
 #[test]
-fn nan_reaches_the_output_and_every_gradient() {
-    let mut x = numbers(1, FACE.input_len());
-    x[3 * 20 * 17 + 40] = f32::NAN;
-    let (weight, bias) = (numbers(2, FACE.weight_len()), numbers(3, 5));
-    let mut y = vec![0.0; FACE.output_len()];
-    forward(&FACE, &x, &weight, &bias, Activation::Relu, &mut y);
-    let affected = y.iter().filter(|value| value.is_nan()).count();
-    assert_eq!(affected, 9 * 5);
-    let (mut dx, mut dweight, mut dbias) = (vec![0.0; x.len()], vec![0.0; weight.len()], vec![0.0; 5]);
-    let dy = vec![1.0; y.len()];
-    backward(&FACE, &x, &weight, &y, &dy, Activation::Relu, Some(&mut dx), &mut dweight, &mut dbias);
-    assert!(dx.iter().any(|value| value.is_nan()));
-    assert!(dweight.iter().any(|value| value.is_nan()));
-    assert!(dbias.iter().all(|value| value.is_nan()));
-}
-
-#[test]
-fn no_gradient_of_the_input_is_needed() {
-    let shape = ConvolutionShape { batch: 3, in_channels: 1, ..FACE };
-    let (x, weight) = (numbers(1, shape.input_len()), numbers(2, shape.weight_len()));
-    let (y, dy) = (numbers(3, shape.output_len()), numbers(4, shape.output_len()));
-    let run = |dx: Option<&mut [f32]>| {
-        let (mut dweight, mut dbias) = (vec![0.0; weight.len()], vec![0.0; 5]);
-        backward(&shape, &x, &weight, &y, &dy, Activation::Relu, dx, &mut dweight, &mut dbias);
-        (dweight, dbias)
+fn what_is_no_number_shows_wherever_the_definition_has_it() {
+    let shape = ConvolutionShape { batch: 2, in_channels: 17, ..FACE };
+    for value in [f32::NAN, f32::INFINITY] {
+        for algorithm in Algorithm::ALL {
+            let mut x = numbers(1, shape.input_len());
+            x[(20 * 17 + 3 * 17 + 8) * 17 + 16] = value;
+            let (weight, set) = (numbers(2, shape.weight_len()), InstructionSet::best());
+            let mut y = vec![0.0; shape.output_len()];
+            forward_by(algorithm, set, &shape, &x, &weight, None, Activation::Linear, &mut y);
+            for (row, column) in (2..5).flat_map(|row| (7..10).map(move |column| (row, column))) {
+                let pixel = &y[(20 * 17 + row * 17 + column) * 5..][..5];
+                assert!(pixel.iter().all(|value| !value.is_finite()), "{algorithm:?}: {pixel:?} at {row}, {column}");
+            }
+            assert!(y[..20 * 17 * 5].iter().all(|value| value.is_finite()), "{algorithm:?}: the other image");
+            let mut dweight = vec![0.0; weight.len()];
+            weight_gradient_by(algorithm, set, &shape, &x, &numbers(3, y.len()), &mut dweight);
+            for (line, weights) in dweight.chunks(5).enumerate() {
+                assert_eq!(weights.iter().all(|w| !w.is_finite()), line % 17 == 16, "{algorithm:?}, line {line}");
+            }
+        }
+    }
+    let (mut y, x) = ([0.0], [f32::NAN]);
+    let one = ConvolutionShape {
+        batch: 1,
+        in_channels: 1,
+        in_height: 1,
+        in_width: 1,
+        out_channels: 1,
+        kernel_height: 1,
+        kernel_width: 1,
+        stride: 1,
+        padding: 0,
     };
-    assert_eq!(run(None), run(Some(&mut vec![0.0; x.len()])));
+    forward(&one, &x, &[1.0], None, Activation::Relu, &mut y);
+    assert!(y[0].is_nan());
+}
+
+#[test]
+fn without_images_gradients_are_zero() {
+    let shape = ConvolutionShape { batch: 0, ..FACE };
+    let (mut dweight, mut dbias) = (vec![1.0; shape.weight_len()], vec![1.0; 5]);
+    let weight = numbers(1, dweight.len());
+    backward(&shape, &[], &weight, &[], &[], Activation::Relu, Some(&mut []), &mut dweight, Some(&mut dbias));
+    assert!(dweight.iter().chain(&dbias).all(|&value| value == 0.0));
 }

@@ -1,0 +1,632 @@
+//! Convolutions of any kernel, stride and padding, straight from the definition.
+//!
+//! In: images `[batch, height, width, channels]` and packed weights. Out: images, or the gradient of the weights. The
+//! channels of a row of the kernel lie side by side in memory, so that a kernel of h rows is h runs of numbers; where
+//! it reaches over the edge, a band of the picture is first copied into a frame of zeros. The gradient of the input
+//! with stride s is s^2 such convolutions, one for each row and column modulo s, with the weights that meet there. The
+//! first layer, with its one channel, needs no path of its own: its runs are as long as the kernel is wide.
+
+use rayon::prelude::*;
+
+use super::ConvolutionShape;
+use super::winograd::Finish;
+use crate::panel::{pack, with_rows};
+use crate::scratch::Scratch;
+use crate::shared::Shared;
+use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
+
+/// Pixels that share one panel of weights while it is in the first-level cache.
+const BLOCK_PIXELS: usize = 96;
+/// Most multiply-adds of one task: about a millisecond.
+const TASK_MULTIPLY_ADDS: usize = 32 * 1024 * 1024;
+/// Groups of images that sum their own weight gradient. Fixed, so that the order of summation is.
+const GRADIENT_GROUPS: usize = 8;
+/// Pixels of a band of the weight gradient, so that a panel of it stays in the first-level cache.
+const GRADIENT_PIXELS: usize = 256;
+
+/// A correlation of images with packed weights; the outputs may be spread over a larger picture.
+pub(super) struct Correlation<'a> {
+    pub(super) batch: usize,
+    pub(super) source: &'a [f32],
+    pub(super) source_height: usize,
+    pub(super) source_width: usize,
+    pub(super) source_channels: usize,
+    pub(super) kernel_height: usize,
+    pub(super) kernel_width: usize,
+    pub(super) stride: usize,
+    /// Source row (column) under the first weight of the first output.
+    pub(super) first_row: isize,
+    pub(super) first_column: isize,
+    /// Outputs of an image, and their channels.
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) channels: usize,
+    /// `[channels / PANEL][kernel_height][kernel_width * source_channels][PANEL]`.
+    pub(super) weights: &'a [f32],
+    pub(super) finish: Finish<'a>,
+    /// Numbers from one image of the target to the next.
+    pub(super) target_image: usize,
+    /// Place of the first output in its image, and numbers from one row (column) of outputs to the next.
+    pub(super) target_start: usize,
+    pub(super) target_row: usize,
+    pub(super) target_column: usize,
+}
+
+/// Numbers of packed weights.
+pub(super) fn weight_len(taps: usize, in_channels: usize, out_channels: usize) -> usize {
+    taps * in_channels * out_channels.next_multiple_of(PANEL)
+}
+
+/// Packs weights `[kernel_height, kernel_width, in, out]`.
+pub(super) fn pack_weights(shape: &ConvolutionShape, weight: &[f32], packed: &mut [f32]) {
+    pack(weight, shape.kernel_height * shape.kernel_width * shape.in_channels, shape.out_channels, packed);
+}
+
+/// `y = finish(convolution(x, weights))`.
+pub(super) fn forward(
+    set: InstructionSet,
+    shape: &ConvolutionShape,
+    x: &[f32],
+    weights: &[f32],
+    finish: Finish,
+    y: &mut [f32],
+) {
+    let (height, width) = (shape.out_height(), shape.out_width());
+    let pooled = if finish.pool { 2 } else { 1 };
+    let row = width / pooled * shape.out_channels;
+    let correlation = Correlation {
+        batch: shape.batch,
+        source: x,
+        source_height: shape.in_height,
+        source_width: shape.in_width,
+        source_channels: shape.in_channels,
+        kernel_height: shape.kernel_height,
+        kernel_width: shape.kernel_width,
+        stride: shape.stride,
+        first_row: -(shape.padding as isize),
+        first_column: -(shape.padding as isize),
+        rows: height / pooled * pooled,
+        columns: width / pooled * pooled,
+        channels: shape.out_channels,
+        weights,
+        finish,
+        target_image: height / pooled * row,
+        target_start: 0,
+        target_row: row,
+        target_column: shape.out_channels,
+    };
+    correlation.run(set, y);
+}
+
+/// Gradient of the input: `dx`, overwritten, from the gradient `dy` of the outputs and weights `[kernel_height,
+/// kernel_width, in, out]`.
+pub(super) fn input_gradient(
+    set: InstructionSet,
+    shape: &ConvolutionShape,
+    dy: &[f32],
+    weight: &[f32],
+    dx: &mut [f32],
+) {
+    let (inputs, outputs, stride) = (shape.in_channels, shape.out_channels, shape.stride);
+    // The taps that meet a row (column) of inputs, modulo the stride: the first of them, their number, and the first
+    // output under them.
+    let taps = |phase: usize, kernel: usize| {
+        let first = (phase + shape.padding) % stride;
+        let count = if first < kernel { (kernel - first).div_ceil(stride) } else { 0 };
+        let start = ((phase + shape.padding - first) / stride) as isize - count as isize + 1;
+        (first, count, start)
+    };
+    if stride > shape.kernel_height.min(shape.kernel_width) {
+        // A stride larger than the kernel leaves inputs out; those that are met are written below.
+        dx.par_chunks_mut(crate::ELEMENTS_PER_TASK).for_each(|dx| dx.fill(0.0));
+    }
+    let phases = |size: usize| 0..stride.min(size);
+    for (row, column) in phases(shape.in_height).flat_map(|r| phases(shape.in_width).map(move |c| (r, c))) {
+        let (first_row, kernel_height, source_row) = taps(row, shape.kernel_height);
+        let (first_column, kernel_width, source_column) = taps(column, shape.kernel_width);
+        if kernel_height * kernel_width == 0 {
+            continue;
+        }
+        // Weights of these taps, turned round and with inputs and outputs exchanged: [taps, out, in].
+        let block = inputs * outputs;
+        let mut turned = Scratch::take(kernel_height * kernel_width * block);
+        for (place, turned) in turned.chunks_exact_mut(block.max(1)).enumerate() {
+            let i = first_row + stride * (kernel_height - 1 - place / kernel_width);
+            let j = first_column + stride * (kernel_width - 1 - place % kernel_width);
+            transpose(&weight[(i * shape.kernel_width + j) * block..][..block], inputs, outputs, turned);
+        }
+        let mut packed = Scratch::take(weight_len(kernel_height * kernel_width, outputs, inputs));
+        pack(&turned, kernel_height * kernel_width * outputs, inputs, &mut packed);
+        let correlation = Correlation {
+            batch: shape.batch,
+            source: dy,
+            source_height: shape.out_height(),
+            source_width: shape.out_width(),
+            source_channels: outputs,
+            kernel_height,
+            kernel_width,
+            stride: 1,
+            first_row: source_row,
+            first_column: source_column,
+            rows: (shape.in_height - row).div_ceil(stride),
+            columns: (shape.in_width - column).div_ceil(stride),
+            channels: inputs,
+            weights: &packed,
+            finish: Finish { bias: None, residual: None, relu: false, pool: false },
+            target_image: shape.in_height * shape.in_width * inputs,
+            target_start: (row * shape.in_width + column) * inputs,
+            target_row: stride * shape.in_width * inputs,
+            target_column: stride * inputs,
+        };
+        correlation.run(set, dx);
+    }
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+pub(super) fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
+    const BLOCK: usize = 16;
+    for row in (0..rows).step_by(BLOCK) {
+        for column in (0..columns).step_by(BLOCK) {
+            for r in row..rows.min(row + BLOCK) {
+                for c in column..columns.min(column + BLOCK) {
+                    to[c * rows + r] = from[r * columns + c];
+                }
+            }
+        }
+    }
+}
+
+impl Correlation<'_> {
+    /// Rows of the source that lie under `rows` rows of outputs.
+    fn span(&self, rows: usize) -> usize {
+        (rows - 1) * self.stride + self.kernel_height
+    }
+
+    /// Whether no kernel reaches over the edge of the source.
+    fn is_inside(&self) -> bool {
+        let last =
+            |first: isize, outputs: usize, kernel: usize| first + ((outputs - 1) * self.stride + kernel) as isize;
+        self.first_row >= 0
+            && self.first_column >= 0
+            && last(self.first_row, self.rows, self.kernel_height) <= self.source_height as isize
+            && last(self.first_column, self.columns, self.kernel_width) <= self.source_width as isize
+    }
+
+    /// Columns of the frame that a band is copied into.
+    fn frame_width(&self) -> usize {
+        (self.columns - 1) * self.stride + self.kernel_width
+    }
+
+    fn run(&self, set: InstructionSet, target: &mut [f32]) {
+        if self.batch * self.rows * self.columns * self.channels == 0 {
+            return;
+        }
+        let pooled = if self.finish.pool { 2 } else { 1 };
+        let inner = self.kernel_height * self.kernel_width * self.source_channels;
+        assert_eq!(self.source.len(), self.batch * self.source_height * self.source_width * self.source_channels);
+        assert!(self.weights.len() >= inner * self.channels.next_multiple_of(PANEL));
+        let last = self.target_start
+            + (self.rows / pooled - 1) * self.target_row
+            + (self.columns / pooled - 1) * self.target_column
+            + self.channels;
+        assert!(last <= self.target_image && self.batch * self.target_image <= target.len());
+        assert!(self.finish.bias.is_none_or(|bias| bias.len() == self.channels));
+        assert!(self.finish.residual.is_none_or(|residual| residual.len() == target.len() && pooled == 1));
+        let target = Shared::new(target);
+        let per_row = self.columns * inner * self.channels;
+        let most =
+            (TASK_MULTIPLY_ADDS / per_row.max(1)).max(1).min(self.rows.div_ceil(if self.batch < 4 { 8 } else { 1 }));
+        let band = self.rows.div_ceil(self.rows.div_ceil(most)).next_multiple_of(pooled);
+        let bands = self.rows.div_ceil(band);
+        let inside = self.is_inside();
+        (0..self.batch * bands).into_par_iter().for_each(|task| {
+            let (image, first) = (task / bands, task % bands * band);
+            let rows = band.min(self.rows - first);
+            let (top, height) = (self.first_row + (first * self.stride) as isize, self.span(rows));
+            let mut copy = Scratch::take(if inside { 0 } else { height * self.frame_width() * self.source_channels });
+            let (start, row_stride) = if inside {
+                let row = top as usize;
+                let place = (image * self.source_height + row) * self.source_width + self.first_column as usize;
+                (self.source[place * self.source_channels..].as_ptr(), self.source_width * self.source_channels)
+            } else {
+                let (width, picture) =
+                    (self.frame_width(), self.source_height * self.source_width * self.source_channels);
+                let picture = &self.source[image * picture..][..picture];
+                let size = [self.source_height, self.source_width, self.source_channels];
+                copy_frame(picture, size, top, self.first_column, height, width, &mut copy);
+                (copy.as_ptr(), width * self.source_channels)
+            };
+            set.run(Band { correlation: self, image, first, rows, start, row_stride, target });
+        });
+    }
+}
+
+/// Copies a part of `picture` `[height, width, channels]`, zero where it reaches over the edge.
+fn copy_frame(
+    picture: &[f32],
+    [in_height, in_width, channels]: [usize; 3],
+    top: isize,
+    left: isize,
+    height: usize,
+    width: usize,
+    frame: &mut [f32],
+) {
+    let line = width * channels;
+    // Columns of the frame that lie inside the picture.
+    let start = left.min(0).unsigned_abs().min(width);
+    let end = (in_width as isize - left).clamp(start as isize, width as isize) as usize;
+    for (row, frame) in frame.chunks_exact_mut(line).take(height).enumerate() {
+        let y = top + row as isize;
+        if y < 0 || y as usize >= in_height || start == end {
+            frame.fill(0.0);
+            continue;
+        }
+        frame[..start * channels].fill(0.0);
+        frame[end * channels..].fill(0.0);
+        let from = (y as usize * in_width + (left + start as isize) as usize) * channels;
+        frame[start * channels..end * channels].copy_from_slice(&picture[from..][..(end - start) * channels]);
+    }
+}
+
+/// Some rows of outputs of one image.
+struct Band<'a> {
+    correlation: &'a Correlation<'a>,
+    image: usize,
+    first: usize,
+    rows: usize,
+    /// The source under the first weight of the first output of the band, all of it readable without a look at edges.
+    start: *const f32,
+    row_stride: usize,
+    target: Shared<'a>,
+}
+
+impl Kernel for Band<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Correlation { kernel_height, kernel_width, source_channels, stride, columns, channels, finish, .. } =
+            *self.correlation;
+        let (target_row, target_column) = (self.correlation.target_row, self.correlation.target_column);
+        let target = self.image * self.correlation.target_image + self.correlation.target_start;
+        let inner = kernel_width * source_channels;
+        let floor = L::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
+        let pixels = self.rows * columns;
+        let mut sources = [std::ptr::null::<f32>(); BLOCK_PIXELS];
+        let mut targets = [0_usize; BLOCK_PIXELS];
+        // Pixels go row by row, or, where they are pooled, window by window.
+        let rows_of_tile = if finish.pool { 4 } else { L::POINTER_ROWS };
+        let block = BLOCK_PIXELS / rows_of_tile * rows_of_tile;
+        for first in (0..pixels).step_by(block) {
+            let count = block.min(pixels - first);
+            for index in 0..count {
+                let pixel = first + index;
+                let (row, column) = if finish.pool {
+                    let (window, corner) = (pixel / 4, pixel % 4);
+                    (window / (columns / 2) * 2 + corner / 2, window % (columns / 2) * 2 + corner % 2)
+                } else {
+                    (pixel / columns, pixel % columns)
+                };
+                let pooled = if finish.pool { 2 } else { 1 };
+                sources[index] =
+                    self.start.wrapping_add(row * stride * self.row_stride + column * stride * source_channels);
+                targets[index] = target + (self.first + row) / pooled * target_row + column / pooled * target_column;
+            }
+            for panel in 0..channels.div_ceil(PANEL) {
+                let channel = panel * PANEL;
+                let mut bias = [L::splat(0.0); 2];
+                if let Some(values) = finish.bias {
+                    for (v, bias) in bias.iter_mut().enumerate().take(L::VECTORS) {
+                        // SAFETY: the bias holds `channels` numbers (checked in `Correlation::run`).
+                        *bias = unsafe { L::load_padded(values.as_ptr(), channel + v * L::WIDTH, channels) };
+                    }
+                }
+                let weights = self.correlation.weights[panel * kernel_height * inner * PANEL..].as_ptr();
+                let tile = Tile {
+                    kernel_height,
+                    inner,
+                    row_stride: self.row_stride,
+                    weights,
+                    bias,
+                    floor,
+                    channel,
+                    channels,
+                    residual: finish.residual,
+                    target: self.target,
+                };
+                let mut index = 0;
+                while index < count {
+                    let rows = rows_of_tile.min(count - index);
+                    let (from, to) = (&sources[index..][..rows], &targets[index..][..rows]);
+                    // SAFETY: under each pixel lie `kernel_height` runs of `inner` numbers, a row stride apart; the
+                    // panel holds as many lines; targets are pixels of this task (all checked or made in
+                    // `Correlation::run`).
+                    unsafe {
+                        if finish.pool {
+                            pooled_tile::<L>(&tile, from, to[0]);
+                        } else if rows == L::POINTER_ROWS {
+                            with_rows!(L::POINTER_ROWS, pixels_tile::<L>(&tile, from, to));
+                        } else {
+                            with_rows!(rows, pixels_tile::<L>(&tile, from, to));
+                        }
+                    }
+                    index += rows;
+                }
+            }
+        }
+    }
+}
+
+/// What all tiles of one panel of channels share.
+struct Tile<'a, L> {
+    kernel_height: usize,
+    inner: usize,
+    row_stride: usize,
+    weights: *const f32,
+    bias: [L; 2],
+    floor: L,
+    channel: usize,
+    channels: usize,
+    residual: Option<&'a [f32]>,
+    target: Shared<'a>,
+}
+
+/// Sums of `ROWS` pixels over the whole kernel.
+///
+/// # Safety
+/// Under each pixel lie `kernel_height` runs of `inner` numbers, and the weights hold as many lines of a panel.
+#[inline(always)]
+unsafe fn sums<L: Lanes, const ROWS: usize>(tile: &Tile<L>, sources: &[*const f32]) -> [[L; 2]; ROWS] {
+    let mut sums = [tile.bias; ROWS];
+    let mut weights = tile.weights;
+    // SAFETY: tap < kernel_height and k < inner, so that every address is one that the contract allows.
+    unsafe {
+        for tap in 0..tile.kernel_height {
+            let mut pixels = [std::ptr::null::<f32>(); ROWS];
+            for (row, pixel) in pixels.iter_mut().enumerate() {
+                *pixel = sources.get_unchecked(row).add(tap * tile.row_stride);
+            }
+            let mut step = |k: usize| {
+                let mut columns = [L::splat(0.0); 2];
+                for (v, columns) in columns.iter_mut().enumerate().take(L::VECTORS) {
+                    *columns = L::load(weights.add(k * PANEL + v * L::WIDTH));
+                }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let value = L::splat(*pixels[row].add(k));
+                    for v in 0..L::VECTORS {
+                        sums[v] = value.mul_add(columns[v], sums[v]);
+                    }
+                }
+            };
+            let mut k = 0;
+            while k + 4 <= tile.inner {
+                step(k);
+                step(k + 1);
+                step(k + 2);
+                step(k + 3);
+                k += 4;
+            }
+            while k < tile.inner {
+                step(k);
+                k += 1;
+            }
+            weights = weights.add(tile.inner * PANEL);
+        }
+    }
+    sums
+}
+
+/// # Safety
+/// As for [`sums`]; `targets` are pixels of the target that nobody else touches, as many as `sources`, `ROWS`.
+#[inline(always)]
+unsafe fn pixels_tile<L: Lanes, const ROWS: usize>(tile: &Tile<L>, sources: &[*const f32], targets: &[usize]) {
+    // SAFETY: by this function's contract; stores stay inside the pixel's channels.
+    unsafe {
+        let sums = sums::<L, ROWS>(tile, sources);
+        for (row, sums) in sums.iter().enumerate() {
+            let place = *targets.get_unchecked(row);
+            for (v, &sum) in sums.iter().enumerate().take(L::VECTORS) {
+                let channel = tile.channel + v * L::WIDTH;
+                if channel >= tile.channels {
+                    break;
+                }
+                let mut value = sum;
+                if let Some(residual) = tile.residual {
+                    value = value.add(L::load_within(residual.as_ptr().add(place), channel, tile.channels));
+                }
+                value.at_least(tile.floor).store_within(tile.target.at(place), channel, tile.channels);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`sums`]; `sources` are the four pixels of a window, `target` its place, which nobody else touches.
+#[inline(always)]
+unsafe fn pooled_tile<L: Lanes>(tile: &Tile<L>, sources: &[*const f32], target: usize) {
+    // SAFETY: by this function's contract; stores stay inside the pixel's channels.
+    unsafe {
+        let sums = sums::<L, 4>(tile, sources);
+        for v in 0..L::VECTORS {
+            let channel = tile.channel + v * L::WIDTH;
+            if channel >= tile.channels {
+                break;
+            }
+            let largest = sums[0][v].larger(sums[1][v]).larger(sums[2][v].larger(sums[3][v]));
+            largest.at_least(tile.floor).store_within(tile.target.at(target), channel, tile.channels);
+        }
+    }
+}
+
+/// Gradient of the weights `[kernel_height, kernel_width, in, out]`, overwritten.
+pub(super) fn weight_gradient(
+    set: InstructionSet,
+    shape: &ConvolutionShape,
+    x: &[f32],
+    dy: &[f32],
+    dweight: &mut [f32],
+) {
+    let (height, width) = (shape.out_height(), shape.out_width());
+    let groups = GRADIENT_GROUPS.min(shape.batch);
+    let lines = shape.kernel_height * shape.kernel_width * shape.in_channels;
+    let padded = shape.out_channels.next_multiple_of(PANEL);
+    let mut partial = Scratch::take(groups * lines * padded);
+    partial.par_chunks_mut(lines * padded).enumerate().for_each(|(group, sums)| {
+        sums.fill(0.0);
+        let images = shape.batch * group / groups..shape.batch * (group + 1) / groups;
+        let band = (GRADIENT_PIXELS / width).clamp(1, height);
+        let frame_width = (width - 1) * shape.stride + shape.kernel_width;
+        let frame_height = (band - 1) * shape.stride + shape.kernel_height;
+        let inside = shape.padding == 0;
+        let mut copy = Scratch::take(if inside { 0 } else { frame_height * frame_width * shape.in_channels });
+        for image in images {
+            let picture = shape.in_height * shape.in_width * shape.in_channels;
+            let picture = &x[image * picture..][..picture];
+            for first in (0..height).step_by(band) {
+                let rows = band.min(height - first);
+                let top = (first * shape.stride) as isize - shape.padding as isize;
+                let (source, row_stride) = if inside {
+                    let row = shape.in_width * shape.in_channels;
+                    (&picture[top as usize * row..], row)
+                } else {
+                    let size = [shape.in_height, shape.in_width, shape.in_channels];
+                    let frame = (rows - 1) * shape.stride + shape.kernel_height;
+                    copy_frame(picture, size, top, -(shape.padding as isize), frame, frame_width, &mut copy);
+                    (&copy[..], frame_width * shape.in_channels)
+                };
+                let dy = &dy[(image * height + first) * width * shape.out_channels..];
+                set.run(GradientBand { shape, rows, source, row_stride, dy, sums: &mut *sums });
+            }
+        }
+    });
+    let partial: &[f32] = &partial;
+    if shape.out_channels == 0 {
+        return;
+    }
+    dweight.par_chunks_mut(64 * shape.out_channels).enumerate().for_each(|(task, dweight)| {
+        for (index, line) in dweight.chunks_exact_mut(shape.out_channels).enumerate() {
+            let place = (task * 64 + index) * padded;
+            line.copy_from_slice(&partial[place..][..shape.out_channels]);
+            for group in 1..groups {
+                let sums = &partial[group * lines * padded + place..][..shape.out_channels];
+                line.iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
+            }
+        }
+    });
+}
+
+/// Adds the weight gradient of some rows of outputs of one image to `sums` `[kernel and in, out rounded up]`.
+struct GradientBand<'a> {
+    shape: &'a ConvolutionShape,
+    rows: usize,
+    source: &'a [f32],
+    row_stride: usize,
+    dy: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for GradientBand<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ConvolutionShape { kernel_height, kernel_width, in_channels, out_channels, stride, .. } = *self.shape;
+        let width = self.shape.out_width();
+        let inner = kernel_width * in_channels;
+        let lines = kernel_height * inner;
+        let padded = out_channels.next_multiple_of(PANEL);
+        let last = ((self.rows - 1) * stride + kernel_height - 1) * self.row_stride
+            + (width - 1) * stride * in_channels
+            + inner;
+        assert!(self.source.len() >= last && self.sums.len() == lines * padded);
+        assert!(self.dy.len() >= self.rows * width * out_channels);
+        for panel in 0..padded / PANEL {
+            let mut line = 0;
+            while line < lines {
+                let rows = L::TILE_ROWS.min(lines - line);
+                let mut offsets = [0; 12];
+                for (index, offset) in offsets.iter_mut().enumerate().take(rows) {
+                    *offset = (line + index) / inner * self.row_stride + (line + index) % inner;
+                }
+                let band = GradientTile {
+                    rows: self.rows,
+                    width,
+                    source: self.source.as_ptr(),
+                    row_stride: stride * self.row_stride,
+                    column_stride: stride * in_channels,
+                    dy: self.dy.as_ptr(),
+                    channels: out_channels,
+                    channel: panel * PANEL,
+                };
+                // SAFETY: the source holds all that the offsets reach from each pixel, `dy` all pixels (both asserted
+                // above), and the sums whole panels of each line.
+                unsafe {
+                    let sums = self.sums.as_mut_ptr().add(line * padded + panel * PANEL);
+                    if rows == L::TILE_ROWS {
+                        with_rows!(L::TILE_ROWS, gradient_tile::<L>(&band, &offsets, sums, padded));
+                    } else {
+                        with_rows!(rows, gradient_tile::<L>(&band, &offsets, sums, padded));
+                    }
+                }
+                line += rows;
+            }
+        }
+    }
+}
+
+struct GradientTile {
+    rows: usize,
+    width: usize,
+    source: *const f32,
+    row_stride: usize,
+    column_stride: usize,
+    dy: *const f32,
+    channels: usize,
+    channel: usize,
+}
+
+/// # Safety
+/// From each pixel of the source the first `ROWS` offsets can be read, `dy` holds all pixels, and `sums` `ROWS` lines of
+/// a panel, `stride` apart.
+#[inline(always)]
+unsafe fn gradient_tile<L: Lanes, const ROWS: usize>(
+    band: &GradientTile,
+    offsets: &[usize; 12],
+    sums: *mut f32,
+    stride: usize,
+) {
+    let mut tile = [[L::splat(0.0); 2]; ROWS];
+    let whole = band.channel + PANEL <= band.channels;
+    // SAFETY: every address is one that the contract allows.
+    unsafe {
+        for row in 0..band.rows {
+            let source = band.source.add(row * band.row_stride);
+            let dy = band.dy.add(row * band.width * band.channels);
+            for column in 0..band.width {
+                let pixel = source.add(column * band.column_stride);
+                let gradient = dy.add(column * band.channels);
+                let mut columns = [L::splat(0.0); 2];
+                for (v, columns) in columns.iter_mut().enumerate().take(L::VECTORS) {
+                    let channel = band.channel + v * L::WIDTH;
+                    *columns = if whole {
+                        L::load(gradient.add(channel))
+                    } else {
+                        L::load_padded(gradient, channel, band.channels)
+                    };
+                }
+                for (index, tile) in tile.iter_mut().enumerate() {
+                    let value = L::splat(*pixel.add(offsets[index]));
+                    for v in 0..L::VECTORS {
+                        tile[v] = value.mul_add(columns[v], tile[v]);
+                    }
+                }
+            }
+        }
+        for (index, tile) in tile.iter().enumerate() {
+            for (v, &value) in tile.iter().enumerate().take(L::VECTORS) {
+                let to = sums.add(index * stride + v * L::WIDTH);
+                value.add(L::load(to)).store(to);
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The transforms of Winograd's minimal filtering, F(m x m, 3 x 3).
+//!
+//! In: tiles of vectors, one vector holding a run of channels. Out: the same tiles transformed along one axis; callers
+//! apply each transform along both. With `Y = A^T [(G g G^T) . (B^T d B)] A` (Lavin & Gray 2016, "Fast algorithms for
+//! convolutional neural networks", equation 8) a tile of m x m outputs costs (m + 2)^2 multiplications a channel pair
+//! instead of 9 m^2. Interpolation points: 0, 1, -1 and infinity for m = 2; also 2 for m = 3, +-2 for m = 4, +-2 and
+//! +-1/2 for m = 6.
+
+use crate::simd::Lanes;
+
+/// Vectors along one side of a tile; those beyond a transform's size are not used.
+pub(super) type Side<L> = [L; 8];
+
+/// F(m x m, 3 x 3) for one m.
+pub(super) trait Transform: Send + Sync + 'static {
+    /// m: outputs along a side.
+    const OUTPUTS: usize;
+    /// m + 2: points along a side.
+    const POINTS: usize = Self::OUTPUTS + 2;
+    /// G, `[points, 3]`.
+    const WEIGHTS: [[f32; 3]; 8];
+    /// B^T: from m + 2 inputs to m + 2 points.
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L>;
+    /// A^T: from m + 2 points to m outputs.
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L>;
+    /// A: from m gradients of outputs to m + 2 points.
+    fn gradient<L: Lanes>(y: &Side<L>) -> Side<L>;
+}
+
+const UNUSED: [f32; 3] = [0.0; 3];
+
+#[inline(always)]
+fn side<L: Lanes>() -> Side<L> {
+    [L::splat(0.0); 8]
+}
+
+/// F(2 x 2, 3 x 3).
+pub(super) struct F2;
+/// F(3 x 3, 3 x 3).
+pub(super) struct F3;
+/// F(4 x 4, 3 x 3).
+pub(super) struct F4;
+/// F(6 x 6, 3 x 3).
+pub(super) struct F6;
+
+impl Transform for F2 {
+    const OUTPUTS: usize = 2;
+    const WEIGHTS: [[f32; 3]; 8] =
+        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0], UNUSED, UNUSED, UNUSED, UNUSED];
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = d[0].sub(d[2]);
+        r[1] = d[1].add(d[2]);
+        r[2] = d[2].sub(d[1]);
+        r[3] = d[1].sub(d[3]);
+        r
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = p[0].add(p[1]).add(p[2]);
+        r[1] = p[1].sub(p[2]).sub(p[3]);
+        r
+    }
+
+    #[inline(always)]
+    fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = y[0];
+        r[1] = y[0].add(y[1]);
+        r[2] = y[0].sub(y[1]);
+        r[3] = y[1].times(-1.0);
+        r
+    }
+}
+
+impl Transform for F3 {
+    const OUTPUTS: usize = 3;
+    const WEIGHTS: [[f32; 3]; 8] = [
+        [0.5, 0.0, 0.0],
+        [-0.5, -0.5, -0.5],
+        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+        [1.0 / 6.0, 1.0 / 3.0, 2.0 / 3.0],
+        [0.0, 0.0, 1.0],
+        UNUSED,
+        UNUSED,
+        UNUSED,
+    ];
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let odd = d[3].sub(d[1]);
+        r[0] = d[0].sub(d[2]).scaled(2.0, odd);
+        r[1] = d[1].scaled(-2.0, d[3]).sub(d[2]);
+        r[2] = d[1].scaled(2.0, d[2].scaled(-3.0, d[3]));
+        r[3] = odd;
+        r[4] = odd.scaled(-2.0, d[4]).sub(d[2]);
+        r
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let sum = p[1].add(p[2]);
+        r[0] = p[0].add(sum).add(p[3]);
+        r[1] = p[3].scaled(2.0, p[1].sub(p[2]));
+        r[2] = p[3].scaled(4.0, sum.add(p[4]));
+        r
+    }
+
+    #[inline(always)]
+    fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let even = y[0].add(y[2]);
+        r[0] = y[0];
+        r[1] = even.add(y[1]);
+        r[2] = even.sub(y[1]);
+        r[3] = y[1].scaled(2.0, y[2].scaled(4.0, y[0]));
+        r[4] = y[2];
+        r
+    }
+}
+
+impl Transform for F4 {
+    const OUTPUTS: usize = 4;
+    const WEIGHTS: [[f32; 3]; 8] = [
+        [0.25, 0.0, 0.0],
+        [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
+        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
+        [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
+        [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
+        [0.0, 0.0, 1.0],
+        UNUSED,
+        UNUSED,
+    ];
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let (t0, t1) = (d[2].scaled(-4.0, d[4]), d[1].scaled(-4.0, d[3]));
+        let (t2, t3) = (d[4].sub(d[2]), d[3].sub(d[1]));
+        r[0] = d[0].scaled(4.0, d[2].scaled(-5.0, d[4]));
+        r[1] = t0.add(t1);
+        r[2] = t0.sub(t1);
+        r[3] = t3.scaled(2.0, t2);
+        r[4] = t3.scaled(-2.0, t2);
+        r[5] = d[1].scaled(4.0, d[3].scaled(-5.0, d[5]));
+        r
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let (sum, difference) = (p[1].add(p[2]), p[1].sub(p[2]));
+        let (sum2, difference2) = (p[3].add(p[4]), p[3].sub(p[4]));
+        r[0] = p[0].add(sum).add(sum2);
+        r[1] = difference2.scaled(2.0, difference);
+        r[2] = sum2.scaled(4.0, sum);
+        r[3] = difference2.scaled(8.0, difference.add(p[5]));
+        r
+    }
+
+    #[inline(always)]
+    fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let (even, odd) = (y[0].add(y[2]), y[1].add(y[3]));
+        let (even2, odd2) = (y[2].scaled(4.0, y[0]), y[3].scaled(4.0, y[1]));
+        r[0] = y[0];
+        r[1] = even.add(odd);
+        r[2] = even.sub(odd);
+        r[3] = odd2.scaled(2.0, even2);
+        r[4] = odd2.scaled(-2.0, even2);
+        r[5] = y[3];
+        r
+    }
+}
+
+impl Transform for F6 {
+    const OUTPUTS: usize = 6;
+    const WEIGHTS: [[f32; 3]; 8] = [
+        [1.0, 0.0, 0.0],
+        [-2.0 / 9.0, -2.0 / 9.0, -2.0 / 9.0],
+        [-2.0 / 9.0, 2.0 / 9.0, -2.0 / 9.0],
+        [1.0 / 90.0, 1.0 / 45.0, 2.0 / 45.0],
+        [1.0 / 90.0, -1.0 / 45.0, 2.0 / 45.0],
+        [1.0 / 45.0, 1.0 / 90.0, 1.0 / 180.0],
+        [1.0 / 45.0, -1.0 / 90.0, 1.0 / 180.0],
+        [0.0, 0.0, 1.0],
+    ];
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = d[4].sub(d[2]).scaled(5.25, d[0].sub(d[6]));
+        r[7] = d[3].sub(d[5]).scaled(5.25, d[7].sub(d[1]));
+        let even = d[4].scaled(-4.25, d[2].add(d[6]));
+        let odd = d[3].scaled(-4.25, d[1].add(d[5]));
+        r[1] = even.add(odd);
+        r[2] = even.sub(odd);
+        let even = d[2].scaled(0.25, d[4].scaled(-1.25, d[6]));
+        let odd = d[1].scaled(0.5, d[3].scaled(-2.5, d[5].add(d[5])));
+        r[3] = even.add(odd);
+        r[4] = even.sub(odd);
+        let even = d[4].scaled(-1.25, d[2]).scaled(4.0, d[6]);
+        let odd = d[5].scaled(0.5, d[3].scaled(-2.5, d[1].add(d[1])));
+        r[5] = even.add(odd);
+        r[6] = even.sub(odd);
+        r
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let (s1, d1) = (p[1].add(p[2]), p[1].sub(p[2]));
+        let (s2, d2) = (p[3].add(p[4]), p[3].sub(p[4]));
+        let (s3, d3) = (p[5].add(p[6]), p[5].sub(p[6]));
+        r[0] = s3.scaled(32.0, p[0].add(s1).add(s2));
+        r[2] = s3.scaled(8.0, s2.scaled(4.0, s1));
+        r[4] = s3.scaled(2.0, s2.scaled(16.0, s1));
+        r[1] = d3.scaled(16.0, d2.scaled(2.0, d1));
+        r[3] = d3.scaled(4.0, d2.scaled(8.0, d1));
+        r[5] = d2.scaled(32.0, p[7].add(d1).add(d3));
+        r
+    }
+
+    #[inline(always)]
+    fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = y[0];
+        r[7] = y[5];
+        let even = y[0].add(y[2]).add(y[4]);
+        let odd = y[1].add(y[3]).add(y[5]);
+        r[1] = even.add(odd);
+        r[2] = even.sub(odd);
+        let even = y[4].scaled(16.0, y[2].scaled(4.0, y[0]));
+        let odd = y[5].scaled(16.0, y[3].scaled(4.0, y[1])).times(2.0);
+        r[3] = even.add(odd);
+        r[4] = even.sub(odd);
+        let even = y[0].scaled(16.0, y[2].scaled(4.0, y[4])).times(2.0);
+        let odd = y[1].scaled(16.0, y[3].scaled(4.0, y[5]));
+        r[5] = even.add(odd);
+        r[6] = even.sub(odd);
+        r
+    }
+}

@@ -1,0 +1,686 @@
+//! Convolutions 3 x 3 with stride 1 by Winograd's minimal filtering.
+//!
+//! In: images `[batch, height, width, channels]` and weights `[3, 3, in, out]`. Out: images, or the gradient of the
+//! weights. The gradient of the input is the same convolution with weights turned round. Three stages: transform the
+//! tiles of the input into `[point][tile][in]`, multiply at each point by the transformed weights, transform back.
+//! With many tiles a task takes a few of them through all three, so that they stay in its cache; with few, each stage
+//! is shared out.
+//!
+//! The gradient of the weights is summed in the transformed domain: `dG = B^T d B . A dY A^T` at each point, over all
+//! tiles, and `G^T dG G` once at the end.
+
+use rayon::prelude::*;
+
+use super::transform::{Side, Transform};
+use crate::panel::{PanelsProduct, RowsProduct};
+use crate::scratch::Scratch;
+use crate::shared::Shared;
+use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
+
+/// Numbers between the ends of one point's block and the next: a cache line, so that the stores of one tile's points
+/// do not all fall into the same cache set.
+const POINT_GAP: usize = 16;
+/// Numbers of one task's transformed tiles: half a megabyte, half of the second-level cache of current processors.
+const TASK_NUMBERS: usize = 128 * 1024;
+/// Most tiles of one task.
+const TASK_TILES: usize = 48;
+/// Fewer tasks than this are no way to use several cores; the stages are shared out instead.
+const FEWEST_TASKS: usize = 4;
+/// Numbers of the transformed tiles that one round of the weight gradient works on: 6 MB, so that they stay in the
+/// last-level cache.
+const ROUND_NUMBERS: usize = 3 * 512 * 1024;
+/// Tiles that one task of a shared stage transforms.
+const STAGE_TILES: usize = 8;
+
+/// Sizes of a 3 x 3 convolution with stride 1. Unlike a layer's padding `offset` may be of either sign.
+#[derive(Clone, Copy)]
+pub(super) struct Tiling {
+    pub(super) batch: usize,
+    pub(super) in_height: usize,
+    pub(super) in_width: usize,
+    pub(super) in_channels: usize,
+    pub(super) out_height: usize,
+    pub(super) out_width: usize,
+    pub(super) out_channels: usize,
+    /// Input row and column under the first weight of the first output: minus the padding.
+    pub(super) offset: isize,
+}
+
+impl Tiling {
+    fn tiles_high<T: Transform>(&self) -> usize {
+        self.out_height.div_ceil(T::OUTPUTS)
+    }
+
+    fn tiles_wide<T: Transform>(&self) -> usize {
+        self.out_width.div_ceil(T::OUTPUTS)
+    }
+
+    fn tiles<T: Transform>(&self) -> usize {
+        self.batch * self.tiles_high::<T>() * self.tiles_wide::<T>()
+    }
+
+    /// Image, and row and column of the first output, of a tile.
+    #[inline(always)]
+    fn place<T: Transform>(&self, tile: usize) -> (usize, usize, usize) {
+        let (high, wide) = (self.tiles_high::<T>(), self.tiles_wide::<T>());
+        (tile / (high * wide), tile / wide % high * T::OUTPUTS, tile % wide * T::OUTPUTS)
+    }
+
+    /// Input channels rounded up to whole vectors of any width.
+    fn padded_in(&self) -> usize {
+        self.in_channels.next_multiple_of(PANEL)
+    }
+
+    fn padded_out(&self) -> usize {
+        self.out_channels.next_multiple_of(PANEL)
+    }
+}
+
+/// What happens to the outputs before they are written.
+#[derive(Clone, Copy)]
+pub(super) struct Finish<'a> {
+    /// Added to each channel.
+    pub(super) bias: Option<&'a [f32]>,
+    /// Added to each output; has the shape of the output.
+    pub(super) residual: Option<&'a [f32]>,
+    /// Negative values become zero.
+    pub(super) relu: bool,
+    /// Only the largest of each 2 x 2 outputs is written; a last odd row or column is dropped.
+    pub(super) pool: bool,
+}
+
+/// Numbers of transformed weights.
+pub(super) fn weight_len<T: Transform>(in_channels: usize, out_channels: usize) -> usize {
+    T::POINTS * T::POINTS * weight_stride(in_channels, out_channels)
+}
+
+fn weight_stride(in_channels: usize, out_channels: usize) -> usize {
+    out_channels.next_multiple_of(PANEL) * in_channels + POINT_GAP
+}
+
+/// `G g G^T` of all weights `[3, 3, in, out]`, packed: `[point][out / PANEL][in][PANEL]`.
+pub(super) fn transform_weights<T: Transform>(
+    set: InstructionSet,
+    in_channels: usize,
+    out_channels: usize,
+    weight: &[f32],
+    transformed: &mut [f32],
+) {
+    assert_eq!(weight.len(), 9 * in_channels * out_channels);
+    assert!(transformed.len() >= weight_len::<T>(in_channels, out_channels));
+    let to = Shared::new(transformed);
+    let per_task = 8;
+    (0..in_channels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+        let first = task * per_task;
+        let inputs = first..in_channels.min(first + per_task);
+        set.run(TransformWeights::<T> {
+            inputs,
+            in_channels,
+            out_channels,
+            weight,
+            to,
+            transform: std::marker::PhantomData,
+        });
+    });
+}
+
+struct TransformWeights<'a, T> {
+    inputs: std::ops::Range<usize>,
+    in_channels: usize,
+    out_channels: usize,
+    weight: &'a [f32],
+    to: Shared<'a>,
+    transform: std::marker::PhantomData<T>,
+}
+
+impl<T: Transform> Kernel for TransformWeights<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let (inputs, outputs) = (self.in_channels, self.out_channels);
+        let stride = weight_stride(inputs, outputs);
+        for input in self.inputs {
+            for first in (0..outputs.next_multiple_of(PANEL)).step_by(L::WIDTH) {
+                let mut rows = [[L::splat(0.0); 8]; 3]; // G g: [column of g][point]
+                for (j, row) in rows.iter_mut().enumerate() {
+                    let mut taps = [L::splat(0.0); 3];
+                    for (i, tap) in taps.iter_mut().enumerate() {
+                        // SAFETY: a row of `outputs` numbers begins at this place of the weights (length asserted).
+                        *tap = unsafe {
+                            let row = self.weight.as_ptr().add(((i * 3 + j) * inputs + input) * outputs);
+                            L::load_padded(row, first, outputs)
+                        };
+                    }
+                    for (point, value) in row.iter_mut().enumerate().take(T::POINTS) {
+                        *value = combine::<L>(&T::WEIGHTS[point], &taps);
+                    }
+                }
+                for i in 0..T::POINTS {
+                    let taps = [rows[0][i], rows[1][i], rows[2][i]];
+                    for j in 0..T::POINTS {
+                        let value = combine::<L>(&T::WEIGHTS[j], &taps);
+                        let place =
+                            (i * T::POINTS + j) * stride + (first / PANEL * inputs + input) * PANEL + first % PANEL;
+                        // SAFETY: a whole vector of a panel, inside the transformed weights (length asserted); each
+                        // input channel has its own places and belongs to one task.
+                        unsafe { value.store(self.to.at(place)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The inner product of three factors, some of them zero, with three vectors.
+#[inline(always)]
+fn combine<L: Lanes>(factors: &[f32; 3], values: &[L; 3]) -> L {
+    let mut sum = L::splat(0.0);
+    for (&factor, &value) in factors.iter().zip(values) {
+        if factor != 0.0 {
+            sum = value.scaled(factor, sum);
+        }
+    }
+    sum
+}
+
+/// `y = finish(convolution(x, weights))`, with weights from [`transform_weights`].
+pub(super) fn forward<T: Transform>(
+    set: InstructionSet,
+    tiling: &Tiling,
+    x: &[f32],
+    weights: &[f32],
+    finish: Finish,
+    y: &mut [f32],
+) {
+    assert_eq!(x.len(), tiling.batch * tiling.in_height * tiling.in_width * tiling.in_channels);
+    assert!(weights.len() >= weight_len::<T>(tiling.in_channels, tiling.out_channels));
+    assert!(finish.bias.is_none_or(|bias| bias.len() == tiling.out_channels));
+    let pooled = if finish.pool { 2 } else { 1 };
+    let pixels = (tiling.out_height / pooled) * (tiling.out_width / pooled);
+    assert_eq!(y.len(), tiling.batch * pixels * tiling.out_channels);
+    assert!(finish.residual.is_none_or(|residual| residual.len() == y.len() && !finish.pool));
+    assert!(!finish.pool || T::OUTPUTS.is_multiple_of(2), "windows must not straddle tiles");
+    let points = T::POINTS * T::POINTS;
+    let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
+    let tiles = tiling.tiles::<T>();
+    let most = (TASK_NUMBERS / (points * (padded_in + padded_out))).clamp(6, TASK_TILES).next_multiple_of(6);
+    let y = Shared::new(y);
+    let zeros = Scratch::zeros(padded_in);
+    let zeros: &[f32] = &zeros;
+    let stages = |count: usize| Stages::<T> {
+        tiling: *tiling,
+        in_stride: count * padded_in + POINT_GAP,
+        out_stride: count * padded_out + POINT_GAP,
+        x,
+        weights,
+        finish,
+        zeros,
+        y,
+        transform: std::marker::PhantomData,
+    };
+    let tasks = tiles.div_ceil(most);
+    if tasks >= FEWEST_TASKS {
+        // Tasks of equal size, so that none is left over at the end.
+        let per_task = tiles.div_ceil(tasks.next_multiple_of(2));
+        let stages = stages(per_task);
+        (0..tiles.div_ceil(per_task)).into_par_iter().for_each(|task| {
+            let mut buffer = Scratch::take(points * (stages.in_stride + stages.out_stride));
+            let (points_in, points_out) = buffer.split_at_mut(points * stages.in_stride);
+            let (points_in, points_out) = (Shared::new(points_in), Shared::new(points_out));
+            let range = TileRange { first: task * per_task, count: per_task.min(tiles - task * per_task), position: 0 };
+            set.run(InputStage { stages: &stages, range, points_in });
+            for point in 0..points {
+                stages.multiply(set, point, range.count, points_in, points_out);
+            }
+            set.run(OutputStage { stages: &stages, range, points_out });
+        });
+        return;
+    }
+    let stages = stages(tiles);
+    let mut buffer = Scratch::take(points * (stages.in_stride + stages.out_stride));
+    let (points_in, points_out) = buffer.split_at_mut(points * stages.in_stride);
+    let (points_in, points_out) = (Shared::new(points_in), Shared::new(points_out));
+    let per_stage = tiles.div_ceil(2).clamp(1, STAGE_TILES);
+    let ranges = tiles.div_ceil(per_stage);
+    let range = |index: usize| {
+        let first = index * per_stage;
+        TileRange { first, count: per_stage.min(tiles - first), position: first }
+    };
+    (0..ranges).into_par_iter().for_each(|i| set.run(InputStage { stages: &stages, range: range(i), points_in }));
+    (0..points).into_par_iter().for_each(|point| stages.multiply(set, point, tiles, points_in, points_out));
+    (0..ranges).into_par_iter().for_each(|i| set.run(OutputStage { stages: &stages, range: range(i), points_out }));
+}
+
+/// Some tiles, and where the first of them stands in the buffers.
+#[derive(Clone, Copy)]
+struct TileRange {
+    first: usize,
+    count: usize,
+    position: usize,
+}
+
+/// What the three stages share. The lengths of all slices were checked by [`forward`].
+struct Stages<'a, T> {
+    tiling: Tiling,
+    /// Numbers from one point's transformed inputs to the next's.
+    in_stride: usize,
+    /// Numbers from one point's products to the next's.
+    out_stride: usize,
+    x: &'a [f32],
+    weights: &'a [f32],
+    finish: Finish<'a>,
+    /// A row of channels outside the picture.
+    zeros: &'a [f32],
+    y: Shared<'a>,
+    transform: std::marker::PhantomData<T>,
+}
+
+impl<T: Transform> Stages<'_, T> {
+    /// The product at one point, for `count` tiles from the start of the buffers.
+    fn multiply(&self, set: InstructionSet, point: usize, count: usize, points_in: Shared, points_out: Shared) {
+        let (inputs, outputs) = (self.tiling.in_channels, self.tiling.out_channels);
+        let (padded_in, padded_out) = (self.tiling.padded_in(), self.tiling.padded_out());
+        let weights = &self.weights[point * weight_stride(inputs, outputs)..][..padded_out * inputs];
+        // SAFETY: `count` rows of `padded_in` numbers were written at this point's place, as many of `padded_out` fit
+        // behind (the buffers have `points` strides), and only this call writes to them.
+        unsafe {
+            let a = points_in.at(point * self.in_stride);
+            let c = points_out.at(point * self.out_stride);
+            let panels = padded_out / PANEL;
+            set.run(RowsProduct::new(count, inputs, panels, a, padded_in, weights.as_ptr(), c, padded_out));
+        }
+    }
+}
+
+/// Addresses of the pixels of a square that may reach over the picture's edge; those outside are `zeros`.
+///
+/// # Safety
+/// `image` is `[height, width, channels]`, and `zeros` holds a row of channels.
+#[expect(clippy::too_many_arguments, reason = "a picture, a place and a size")]
+#[inline(always)]
+unsafe fn pixels(
+    image: *const f32,
+    height: usize,
+    width: usize,
+    channels: usize,
+    row: isize,
+    column: isize,
+    side: usize,
+    zeros: *const f32,
+) -> [[*const f32; 8]; 8] {
+    let mut addresses = [[zeros; 8]; 8];
+    let inside = row >= 0 && column >= 0 && row as usize + side <= height && column as usize + side <= width;
+    for (i, line) in addresses.iter_mut().enumerate().take(side) {
+        let y = row + i as isize;
+        if !inside && (y < 0 || y as usize >= height) {
+            continue;
+        }
+        for (j, address) in line.iter_mut().enumerate().take(side) {
+            let x = column + j as isize;
+            if inside || (x >= 0 && (x as usize) < width) {
+                // SAFETY: the pixel is inside the picture.
+                *address = unsafe { image.add((y as usize * width + x as usize) * channels) };
+            }
+        }
+    }
+    addresses
+}
+
+/// Transforms a square of pixels, vector by vector, along both axes: with `B^T` (an input), or with `A` (a gradient).
+/// `store` gets the point, the first channel and the vector; channels beyond the last are zero.
+///
+/// # Safety
+/// Every address is valid for reads of `channels` numbers.
+#[inline(always)]
+unsafe fn transform_pixels<T: Transform, L: Lanes, const GRADIENT: bool>(
+    addresses: &[[*const f32; 8]; 8],
+    channels: usize,
+    mut store: impl FnMut(usize, usize, L),
+) {
+    let side = if GRADIENT { T::OUTPUTS } else { T::POINTS };
+    let apply = |values: &Side<L>| if GRADIENT { T::gradient(values) } else { T::input(values) };
+    let mut first = 0;
+    while first < channels {
+        let whole = first + L::WIDTH <= channels;
+        let mut rows = [[L::splat(0.0); 8]; 8];
+        for j in 0..side {
+            let mut column = [L::splat(0.0); 8];
+            for i in 0..side {
+                // SAFETY: `channels` numbers can be read at each address, by contract.
+                column[i] = unsafe {
+                    let from = addresses[i][j].add(first);
+                    if whole { L::load(from) } else { L::load_some(from, channels - first) }
+                };
+            }
+            let column = apply(&column);
+            for i in 0..T::POINTS {
+                rows[i][j] = column[i];
+            }
+        }
+        for (i, row) in rows.iter().enumerate().take(T::POINTS) {
+            let row = apply(row);
+            for (j, &value) in row.iter().enumerate().take(T::POINTS) {
+                store(i * T::POINTS + j, first, value);
+            }
+        }
+        first += L::WIDTH;
+    }
+}
+
+/// Transforms the inputs of some tiles into `[point][tile][in]`.
+struct InputStage<'a, T> {
+    stages: &'a Stages<'a, T>,
+    range: TileRange,
+    points_in: Shared<'a>,
+}
+
+impl<T: Transform> Kernel for InputStage<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Stages { tiling, in_stride, x, zeros, .. } = *self.stages;
+        let (height, width, channels) = (tiling.in_height, tiling.in_width, tiling.in_channels);
+        let padded = tiling.padded_in();
+        for index in 0..self.range.count {
+            let (image, row, column) = tiling.place::<T>(self.range.first + index);
+            let to = self.points_in.at((self.range.position + index) * padded);
+            // SAFETY: the image is inside `x` (length checked in `forward`), `zeros` holds a row of channels; every
+            // point has `padded` numbers for this tile, which is this task's own.
+            unsafe {
+                let image = x.as_ptr().add(image * height * width * channels);
+                let (row, column) = (row as isize + tiling.offset, column as isize + tiling.offset);
+                let addresses = pixels(image, height, width, channels, row, column, T::POINTS, zeros.as_ptr());
+                transform_pixels::<T, L, false>(&addresses, channels, |point, first, value: L| {
+                    value.store(to.add(point * in_stride + first));
+                });
+            }
+        }
+    }
+}
+
+/// Transforms the products of some tiles back, finishes them and writes the outputs.
+struct OutputStage<'a, T> {
+    stages: &'a Stages<'a, T>,
+    range: TileRange,
+    points_out: Shared<'a>,
+}
+
+impl<T: Transform> Kernel for OutputStage<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Stages { tiling, out_stride, finish, y, .. } = *self.stages;
+        let (height, width, channels) = (tiling.out_height, tiling.out_width, tiling.out_channels);
+        let padded = tiling.padded_out();
+        let floor = L::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
+        for index in 0..self.range.count {
+            let (image, row, column) = tiling.place::<T>(self.range.first + index);
+            let from = self.points_out.at((self.range.position + index) * padded);
+            let (rows, columns) = (T::OUTPUTS.min(height - row), T::OUTPUTS.min(width - column));
+            for first in (0..channels).step_by(L::WIDTH) {
+                let mut lines = [[L::splat(0.0); 8]; 8];
+                for j in 0..T::POINTS {
+                    let mut points = [L::splat(0.0); 8];
+                    for i in 0..T::POINTS {
+                        // SAFETY: each point has `padded` numbers for this tile, whole vectors.
+                        points[i] = unsafe { L::load(from.add((i * T::POINTS + j) * out_stride + first)) };
+                    }
+                    let outputs = T::output(&points);
+                    for i in 0..T::OUTPUTS {
+                        lines[i][j] = outputs[i];
+                    }
+                }
+                let bias = match finish.bias {
+                    // SAFETY: the bias holds `channels` numbers (checked in `forward`).
+                    Some(bias) => unsafe { L::load_within(bias.as_ptr(), first, channels) },
+                    None => L::splat(0.0),
+                };
+                if finish.pool {
+                    let (pooled_height, pooled_width) = (height / 2, width / 2);
+                    for i in (0..T::OUTPUTS).step_by(2) {
+                        let (upper, lower) = (T::output(&lines[i]), T::output(&lines[(i + 1) % 8]));
+                        for j in (0..T::OUTPUTS).step_by(2) {
+                            if i + 2 <= rows && j + 2 <= columns {
+                                let largest =
+                                    upper[j].larger(upper[(j + 1) % 8]).larger(lower[j].larger(lower[(j + 1) % 8]));
+                                let pixel = (image * pooled_height + (row + i) / 2) * pooled_width + (column + j) / 2;
+                                // SAFETY: the pixel is inside the pooled picture, and this tile's own.
+                                unsafe {
+                                    let to = y.at(pixel * channels);
+                                    largest.add(bias).at_least(floor).store_within(to, first, channels);
+                                }
+                            }
+                        }
+                    }
+                    continue;
+                }
+                let whole = first + L::WIDTH <= channels;
+                for (i, line) in lines.iter().enumerate().take(rows.min(T::OUTPUTS)) {
+                    let outputs = T::output(line);
+                    let start = (((image * height + row + i) * width) + column) * channels;
+                    for (j, &output) in outputs.iter().enumerate().take(T::OUTPUTS) {
+                        if j >= columns {
+                            break;
+                        }
+                        let mut value = output.add(bias);
+                        let place = start + j * channels;
+                        // SAFETY: the pixel is inside the picture, and this tile's own; the residual has the
+                        // output's length (checked in `forward`).
+                        unsafe {
+                            if let Some(residual) = finish.residual {
+                                value = value.add(L::load_within(residual.as_ptr().add(place), first, channels));
+                            }
+                            let (value, to) = (value.at_least(floor), y.at(place));
+                            if whole {
+                                value.store(to.add(first))
+                            } else {
+                                value.store_some(to.add(first), channels - first)
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Gradient of the weights `[3, 3, in, out]`, overwritten: `x` is the input and `dy` the gradient of the outputs.
+pub(super) fn weight_gradient<T: Transform>(
+    set: InstructionSet,
+    tiling: &Tiling,
+    x: &[f32],
+    dy: &[f32],
+    dweight: &mut [f32],
+) {
+    assert_eq!(x.len(), tiling.batch * tiling.in_height * tiling.in_width * tiling.in_channels);
+    assert_eq!(dy.len(), tiling.batch * tiling.out_height * tiling.out_width * tiling.out_channels);
+    assert_eq!(dweight.len(), 9 * tiling.in_channels * tiling.out_channels);
+    let points = T::POINTS * T::POINTS;
+    let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
+    let tiles = tiling.tiles::<T>();
+    let most = (ROUND_NUMBERS / (points * (padded_in + padded_out))).clamp(32, 512);
+    let per_round = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(STAGE_TILES);
+    // One panel holds PANEL channels of every tile of a round.
+    let panel = per_round * PANEL + POINT_GAP;
+    let (in_stride, out_stride) = (padded_in / PANEL * panel + POINT_GAP, padded_out / PANEL * panel + POINT_GAP);
+    let sum_stride = padded_in * padded_out + POINT_GAP;
+    let mut buffer = Scratch::take(points * (in_stride + out_stride));
+    let (points_in, points_out) = buffer.split_at_mut(points * in_stride);
+    let (points_in, points_out) = (Shared::new(points_in), Shared::new(points_out));
+    let mut sums = Scratch::take(points * sum_stride);
+    let zeros = Scratch::zeros(padded_in.max(padded_out));
+    let zeros: &[f32] = &zeros;
+    {
+        let sums = Shared::new(&mut sums);
+        for first in (0..tiles).step_by(per_round) {
+            let count = per_round.min(tiles - first);
+            (0..count.div_ceil(STAGE_TILES)).into_par_iter().for_each(|task| {
+                let position = task * STAGE_TILES;
+                let range = TileRange { first: first + position, count: STAGE_TILES.min(count - position), position };
+                let stage = GradientStage::<T> {
+                    tiling: *tiling,
+                    range,
+                    panel,
+                    in_stride,
+                    out_stride,
+                    x,
+                    dy,
+                    zeros,
+                    points_in,
+                    points_out,
+                    transform: std::marker::PhantomData,
+                };
+                set.run(stage);
+            });
+            (0..points).into_par_iter().for_each(|point| {
+                // SAFETY: `count` lines of each panel of this point were just written; the sums of a point are padded_in
+                // x padded_out numbers, and only this task touches them.
+                unsafe {
+                    set.run(PanelsProduct::new(
+                        count,
+                        points_in.at(point * in_stride),
+                        panel,
+                        padded_in / PANEL,
+                        points_out.at(point * out_stride),
+                        panel,
+                        padded_out / PANEL,
+                        sums.at(point * sum_stride),
+                        first > 0,
+                    ));
+                }
+            });
+        }
+    }
+    let dweight = Shared::new(dweight);
+    let sums: &[f32] = &sums;
+    let per_task = 8;
+    (0..tiling.in_channels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+        let first = task * per_task;
+        let inputs = first..tiling.in_channels.min(first + per_task);
+        let transform = std::marker::PhantomData;
+        set.run(WeightStage::<T> { tiling: *tiling, inputs, sum_stride, sums, dweight, transform });
+    });
+}
+
+/// Transforms inputs and gradients of some tiles into panels, `[point][channels / PANEL][tile][PANEL]`.
+struct GradientStage<'a, T> {
+    tiling: Tiling,
+    range: TileRange,
+    panel: usize,
+    in_stride: usize,
+    out_stride: usize,
+    x: &'a [f32],
+    dy: &'a [f32],
+    zeros: &'a [f32],
+    points_in: Shared<'a>,
+    points_out: Shared<'a>,
+    transform: std::marker::PhantomData<T>,
+}
+
+impl<T: Transform> Kernel for GradientStage<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { tiling, panel, in_stride, out_stride, .. } = self;
+        let zeros = self.zeros.as_ptr();
+        for index in 0..self.range.count {
+            let (image, row, column) = tiling.place::<T>(self.range.first + index);
+            let position = (self.range.position + index) * PANEL;
+            let (to_in, to_out) = (self.points_in.at(position), self.points_out.at(position));
+            // SAFETY: the images are inside `x` and `dy` (lengths checked in `weight_gradient`), `zeros` holds a row
+            // of channels; each panel of each point has a line for this tile, which is this task's own, and panels
+            // hold all channels rounded up to whole vectors.
+            unsafe {
+                let (height, width, channels) = (tiling.in_height, tiling.in_width, tiling.in_channels);
+                let picture = self.x.as_ptr().add(image * height * width * channels);
+                let (y, x) = (row as isize + tiling.offset, column as isize + tiling.offset);
+                let addresses = pixels(picture, height, width, channels, y, x, T::POINTS, zeros);
+                transform_pixels::<T, L, false>(&addresses, channels, |point, first, value: L| {
+                    value.store(to_in.add(point * in_stride + first / PANEL * panel + first % PANEL));
+                });
+                fill_panel::<L>(to_in, T::POINTS * T::POINTS, in_stride, panel, channels);
+                let (height, width, channels) = (tiling.out_height, tiling.out_width, tiling.out_channels);
+                let picture = self.dy.as_ptr().add(image * height * width * channels);
+                let addresses =
+                    pixels(picture, height, width, channels, row as isize, column as isize, T::OUTPUTS, zeros);
+                transform_pixels::<T, L, true>(&addresses, channels, |point, first, value: L| {
+                    value.store(to_out.add(point * out_stride + first / PANEL * panel + first % PANEL));
+                });
+                fill_panel::<L>(to_out, T::POINTS * T::POINTS, out_stride, panel, channels);
+            }
+        }
+    }
+}
+
+/// Zeros the second half of a tile's line in the last panel where the channels end in its first half.
+///
+/// # Safety
+/// `to` is the tile's line in the first panel of the first point.
+#[inline(always)]
+unsafe fn fill_panel<L: Lanes>(to: *mut f32, points: usize, stride: usize, panel: usize, channels: usize) {
+    let written = channels.next_multiple_of(L::WIDTH);
+    if written.is_multiple_of(PANEL) {
+        return;
+    }
+    for point in 0..points {
+        // SAFETY: whole vectors of the last panel, which goes on to the next multiple of PANEL.
+        unsafe { L::splat(0.0).store(to.add(point * stride + written / PANEL * panel + written % PANEL)) }
+    }
+}
+
+/// `G^T s G` of the sums of some input channels.
+struct WeightStage<'a, T> {
+    tiling: Tiling,
+    inputs: std::ops::Range<usize>,
+    sum_stride: usize,
+    sums: &'a [f32],
+    dweight: Shared<'a>,
+    transform: std::marker::PhantomData<T>,
+}
+
+impl<T: Transform> Kernel for WeightStage<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let (inputs, outputs) = (self.tiling.in_channels, self.tiling.out_channels);
+        let padded_out = self.tiling.padded_out();
+        for input in self.inputs {
+            for first in (0..outputs).step_by(L::WIDTH) {
+                let mut lines = [[L::splat(0.0); 8]; 3]; // G^T s: [row of the kernel][point]
+                for j in 0..T::POINTS {
+                    for i in 0..T::POINTS {
+                        let place = (i * T::POINTS + j) * self.sum_stride + input * padded_out + first;
+                        // SAFETY: the sums of a point are rows of `padded_out` numbers, whole vectors.
+                        let sum = unsafe { L::load(self.sums.as_ptr().add(place)) };
+                        for (row, line) in lines.iter_mut().enumerate() {
+                            if T::WEIGHTS[i][row] != 0.0 {
+                                line[j] = sum.scaled(T::WEIGHTS[i][row], line[j]);
+                            }
+                        }
+                    }
+                }
+                for (row, line) in lines.iter().enumerate() {
+                    for column in 0..3 {
+                        let mut value = L::splat(0.0);
+                        for j in 0..T::POINTS {
+                            if T::WEIGHTS[j][column] != 0.0 {
+                                value = line[j].scaled(T::WEIGHTS[j][column], value);
+                            }
+                        }
+                        // SAFETY: a row of `outputs` numbers of the gradient (length checked in `weight_gradient`);
+                        // each input channel belongs to one task.
+                        unsafe {
+                            let to = self.dweight.at(((row * 3 + column) * inputs + input) * outputs);
+                            value.store_within(to, first, outputs);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
