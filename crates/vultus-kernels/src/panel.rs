@@ -89,6 +89,32 @@ impl Kernel for RowsProduct {
     }
 }
 
+/// One number of each row times one line of a panel, added to `sums`. A function and not a closure: closures are not
+/// always inlined, and then lack the instructions.
+///
+/// # Safety
+/// `ROWS` numbers can be read at `a`, `a_stride` apart, and `PANEL` at `line`.
+#[inline(always)]
+pub(crate) unsafe fn multiply_line<L: Lanes, const ROWS: usize>(
+    a: *const f32,
+    a_stride: usize,
+    line: *const f32,
+    sums: &mut [[L; 2]; ROWS],
+) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let first = L::load(line);
+        let second = if L::VECTORS == 2 { L::load(line.add(L::WIDTH)) } else { first };
+        for row in 0..ROWS {
+            let value = L::splat(*a.add(row * a_stride));
+            sums[row][0] = value.mul_add(first, sums[row][0]);
+            if L::VECTORS == 2 {
+                sums[row][1] = value.mul_add(second, sums[row][1]);
+            }
+        }
+    }
+}
+
 /// # Safety
 /// `ROWS` rows of `inner` numbers can be read at `a`, `inner * PANEL` at `b`, `ROWS` rows of `PANEL` written at `c`.
 #[inline(always)]
@@ -103,28 +129,15 @@ unsafe fn rows_tile<L: Lanes, const ROWS: usize>(
     let mut sums = [[L::splat(0.0); 2]; ROWS];
     // SAFETY: k < inner and row < ROWS, so that every address is one that the contract allows.
     unsafe {
-        let mut step = |k: usize| {
-            let mut columns = [L::splat(0.0); 2];
-            for (v, columns) in columns.iter_mut().enumerate().take(L::VECTORS) {
-                *columns = L::load(b.add(k * PANEL + v * L::WIDTH));
-            }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let value = L::splat(*a.add(row * a_stride + k));
-                for v in 0..L::VECTORS {
-                    sums[v] = value.mul_add(columns[v], sums[v]);
-                }
-            }
-        };
         let mut k = 0;
         while k + 4 <= inner {
-            step(k);
-            step(k + 1);
-            step(k + 2);
-            step(k + 3);
+            for k in k..k + 4 {
+                multiply_line::<L, ROWS>(a.add(k), a_stride, b.add(k * PANEL), &mut sums);
+            }
             k += 4;
         }
         while k < inner {
-            step(k);
+            multiply_line::<L, ROWS>(a.add(k), a_stride, b.add(k * PANEL), &mut sums);
             k += 1;
         }
         for (row, sums) in sums.iter().enumerate() {
@@ -212,28 +225,15 @@ unsafe fn panels_tile<L: Lanes, const ROWS: usize>(
     let mut sums = [[L::splat(0.0); 2]; ROWS];
     // SAFETY: k < inner and row < ROWS, so that every address is one that the contract allows.
     unsafe {
-        let mut step = |k: usize| {
-            let mut columns = [L::splat(0.0); 2];
-            for (v, columns) in columns.iter_mut().enumerate().take(L::VECTORS) {
-                *columns = L::load(b.add(k * PANEL + v * L::WIDTH));
-            }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let value = L::splat(*a.add(k * PANEL + row));
-                for v in 0..L::VECTORS {
-                    sums[v] = value.mul_add(columns[v], sums[v]);
-                }
-            }
-        };
         let mut k = 0;
         while k + 4 <= inner {
-            step(k);
-            step(k + 1);
-            step(k + 2);
-            step(k + 3);
+            for k in k..k + 4 {
+                multiply_line::<L, ROWS>(a.add(k * PANEL), 1, b.add(k * PANEL), &mut sums);
+            }
             k += 4;
         }
         while k < inner {
-            step(k);
+            multiply_line::<L, ROWS>(a.add(k * PANEL), 1, b.add(k * PANEL), &mut sums);
             k += 1;
         }
         for (row, sums) in sums.iter().enumerate() {

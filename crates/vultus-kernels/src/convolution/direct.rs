@@ -386,34 +386,46 @@ unsafe fn sums<L: Lanes, const ROWS: usize>(tile: &Tile<L>, sources: &[*const f3
             for (row, pixel) in pixels.iter_mut().enumerate() {
                 *pixel = sources.get_unchecked(row).add(tap * tile.row_stride);
             }
-            let mut step = |k: usize| {
-                let mut columns = [L::splat(0.0); 2];
-                for (v, columns) in columns.iter_mut().enumerate().take(L::VECTORS) {
-                    *columns = L::load(weights.add(k * PANEL + v * L::WIDTH));
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = L::splat(*pixels[row].add(k));
-                    for v in 0..L::VECTORS {
-                        sums[v] = value.mul_add(columns[v], sums[v]);
-                    }
-                }
-            };
             let mut k = 0;
             while k + 4 <= tile.inner {
-                step(k);
-                step(k + 1);
-                step(k + 2);
-                step(k + 3);
+                for k in k..k + 4 {
+                    multiply_pixels::<L, ROWS>(&pixels, k, weights.add(k * PANEL), &mut sums);
+                }
                 k += 4;
             }
             while k < tile.inner {
-                step(k);
+                multiply_pixels::<L, ROWS>(&pixels, k, weights.add(k * PANEL), &mut sums);
                 k += 1;
             }
             weights = weights.add(tile.inner * PANEL);
         }
     }
     sums
+}
+
+/// Number `k` of each pixel's run times one line of a panel, added to `sums`.
+///
+/// # Safety
+/// Number `k` can be read from each pixel on, and `PANEL` numbers at `line`.
+#[inline(always)]
+unsafe fn multiply_pixels<L: Lanes, const ROWS: usize>(
+    pixels: &[*const f32; ROWS],
+    k: usize,
+    line: *const f32,
+    sums: &mut [[L; 2]; ROWS],
+) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let first = L::load(line);
+        let second = if L::VECTORS == 2 { L::load(line.add(L::WIDTH)) } else { first };
+        for row in 0..ROWS {
+            let value = L::splat(*pixels[row].add(k));
+            sums[row][0] = value.mul_add(first, sums[row][0]);
+            if L::VECTORS == 2 {
+                sums[row][1] = value.mul_add(second, sums[row][1]);
+            }
+        }
+    }
 }
 
 /// # Safety

@@ -11,7 +11,7 @@
 
 use rayon::prelude::*;
 
-use super::transform::{Side, Transform};
+use super::transform::Transform;
 use crate::panel::{PanelsProduct, RowsProduct};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -327,19 +327,37 @@ unsafe fn pixels(
     addresses
 }
 
+/// Where the transformed vectors of a tile go.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Channel 0 at point 0.
+    to: *mut f32,
+    /// Numbers from one point to the next.
+    point: usize,
+    /// Numbers from a run of [`PANEL`] channels to the next.
+    panel: usize,
+}
+
+impl Layout {
+    #[inline(always)]
+    fn at(self, point: usize, channel: usize) -> *mut f32 {
+        self.to.wrapping_add(point * self.point + channel / PANEL * self.panel + channel % PANEL)
+    }
+}
+
 /// Transforms a square of pixels, vector by vector, along both axes: with `B^T` (an input), or with `A` (a gradient).
-/// `store` gets the point, the first channel and the vector; channels beyond the last are zero.
+/// `layout` says where the vectors go; channels beyond the last are zero.
 ///
 /// # Safety
-/// Every address is valid for reads of `channels` numbers.
+/// Every address is valid for reads of `channels` numbers, and the layout for writes of them, rounded up to whole vectors,
+/// at each point.
 #[inline(always)]
 unsafe fn transform_pixels<T: Transform, L: Lanes, const GRADIENT: bool>(
     addresses: &[[*const f32; 8]; 8],
     channels: usize,
-    mut store: impl FnMut(usize, usize, L),
+    layout: Layout,
 ) {
     let side = if GRADIENT { T::OUTPUTS } else { T::POINTS };
-    let apply = |values: &Side<L>| if GRADIENT { T::gradient(values) } else { T::input(values) };
     let mut first = 0;
     while first < channels {
         let whole = first + L::WIDTH <= channels;
@@ -353,15 +371,16 @@ unsafe fn transform_pixels<T: Transform, L: Lanes, const GRADIENT: bool>(
                     if whole { L::load(from) } else { L::load_some(from, channels - first) }
                 };
             }
-            let column = apply(&column);
+            let column = if GRADIENT { T::gradient(&column) } else { T::input(&column) };
             for i in 0..T::POINTS {
                 rows[i][j] = column[i];
             }
         }
         for (i, row) in rows.iter().enumerate().take(T::POINTS) {
-            let row = apply(row);
+            let row = if GRADIENT { T::gradient(row) } else { T::input(row) };
             for (j, &value) in row.iter().enumerate().take(T::POINTS) {
-                store(i * T::POINTS + j, first, value);
+                // SAFETY: by this function's contract.
+                unsafe { value.store(layout.at(i * T::POINTS + j, first)) }
             }
         }
         first += L::WIDTH;
@@ -392,9 +411,7 @@ impl<T: Transform> Kernel for InputStage<'_, T> {
                 let image = x.as_ptr().add(image * height * width * channels);
                 let (row, column) = (row as isize + tiling.offset, column as isize + tiling.offset);
                 let addresses = pixels(image, height, width, channels, row, column, T::POINTS, zeros.as_ptr());
-                transform_pixels::<T, L, false>(&addresses, channels, |point, first, value: L| {
-                    value.store(to.add(point * in_stride + first));
-                });
+                transform_pixels::<T, L, false>(&addresses, channels, Layout { to, point: in_stride, panel: PANEL });
             }
         }
     }
@@ -599,17 +616,13 @@ impl<T: Transform> Kernel for GradientStage<'_, T> {
                 let picture = self.x.as_ptr().add(image * height * width * channels);
                 let (y, x) = (row as isize + tiling.offset, column as isize + tiling.offset);
                 let addresses = pixels(picture, height, width, channels, y, x, T::POINTS, zeros);
-                transform_pixels::<T, L, false>(&addresses, channels, |point, first, value: L| {
-                    value.store(to_in.add(point * in_stride + first / PANEL * panel + first % PANEL));
-                });
+                transform_pixels::<T, L, false>(&addresses, channels, Layout { to: to_in, point: in_stride, panel });
                 fill_panel::<L>(to_in, T::POINTS * T::POINTS, in_stride, panel, channels);
                 let (height, width, channels) = (tiling.out_height, tiling.out_width, tiling.out_channels);
                 let picture = self.dy.as_ptr().add(image * height * width * channels);
                 let addresses =
                     pixels(picture, height, width, channels, row as isize, column as isize, T::OUTPUTS, zeros);
-                transform_pixels::<T, L, true>(&addresses, channels, |point, first, value: L| {
-                    value.store(to_out.add(point * out_stride + first / PANEL * panel + first % PANEL));
-                });
+                transform_pixels::<T, L, true>(&addresses, channels, Layout { to: to_out, point: out_stride, panel });
                 fill_panel::<L>(to_out, T::POINTS * T::POINTS, out_stride, panel, channels);
             }
         }
