@@ -270,6 +270,7 @@ pub fn paper_network() -> NetworkConfig {
             kernel: 3,
             stride: 1,
             padding: Padding::Valid,
+            bias: true,
             activation: Activation::Relu,
             l2: 0.01,
         })

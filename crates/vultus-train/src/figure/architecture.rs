@@ -204,6 +204,7 @@ mod tests {
             kernel: 3,
             stride: 1,
             padding: Padding::Valid,
+            bias: true,
             activation: Activation::Relu,
             l2: 0.0,
         };

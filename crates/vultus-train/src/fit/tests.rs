@@ -17,6 +17,7 @@ fn small_network(dropout: f64) -> NetworkConfig {
                 kernel: 3,
                 stride: 2,
                 padding: Padding::Same,
+                bias: true,
                 activation: Activation::Relu,
                 l2: 0.001,
             }),
