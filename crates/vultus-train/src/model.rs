@@ -277,3 +277,6 @@ fn pooling(input: FeatureShape, size: usize, batch: usize) -> PoolingShape {
     let (channels, in_height, in_width) = planes(input);
     PoolingShape { planes: batch * channels, in_height, in_width, size, stride: size }
 }
+
+#[cfg(test)]
+mod tests;
