@@ -270,6 +270,7 @@ pub fn paper_network() -> NetworkConfig {
             kernel: 3,
             stride: 1,
             padding: Padding::Valid,
+            bias: true,
             activation: Activation::Relu,
             l2: 0.01,
         })
@@ -516,6 +517,36 @@ mod tests {
         assert_eq!(rates, [0.5; 3]);
         assert!(matches!(&config.network.layers[0], LayerConfig::Conv(conv) if conv.filters == 8));
         assert!(matches!(&config.network.layers[4], LayerConfig::Conv(conv) if conv.filters == 128));
+    }
+
+    #[test]
+    fn overrides_reach_into_residual_layers() {
+        let text = r#"
+            [[network.layers]]
+            type = "residual"
+            [[network.layers.layers]]
+            type = "conv"
+            filters = 4
+            kernel = 3
+            [[network.layers.layers]]
+            type = "batch_norm"
+            [[network.layers.shortcut]]
+            type = "conv"
+            filters = 4
+            kernel = 3
+            [[network.layers]]
+            type = "global_average_pool"
+        "#;
+        let config = TrainConfig::from_toml(text, "text").unwrap();
+        assert_eq!(TrainConfig::from_toml(&config.to_toml(), "again").unwrap(), config);
+        let set = |text: &str| config.with_overrides(&[text.to_owned()]).map(|config| config.to_toml());
+        let count = |text: &str, found: &str| set(text).unwrap().matches(found).count();
+        assert_eq!(count("network.layers.0.layers.0.filters=6", "filters = 6"), 1);
+        assert_eq!(count("network.layers.*.layers.*.filters=6", "filters = 6"), 1);
+        assert_eq!(count("network.layers.*.shortcut.*.bias=false", "bias = false"), 1);
+        assert_eq!(count("network.layers.*.activation=elu", "elu"), 1);
+        let message = set("network.layers.0.layers.*.rate=0.5").unwrap_err().to_string();
+        assert!(message.contains("no key rate"), "{message}");
     }
 
     #[test]

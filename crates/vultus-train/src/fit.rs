@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use serde::Serialize;
 use vultus::classifier::highest;
-use vultus::network::{LayerConfig, NetworkError, ResolvedNetwork};
+use vultus::network::{NetworkError, ResolvedNetwork};
 use vultus::plan::Plan;
 use vultus::weights::{Weights, WeightsError};
 
@@ -205,7 +205,7 @@ pub fn resume_from(
 fn identity(config: &TrainConfig, data: FitData<'_>) -> String {
     let identity = serde_json::json!({
         "labels": data.dataset.labels,
-        "network": config.network,
+        "network": config.network.identity(),
         "optimizer": config.train.optimizer,
         "preprocessing": config.preprocessing,
         "seed": config.seed,
@@ -503,12 +503,8 @@ impl<'a> Fitting<'a> {
 /// `sum(l2 * sum(kernel^2))` over the layers.
 fn penalty(resolved: &ResolvedNetwork, weights: &Weights) -> Result<f64, WeightsError> {
     let mut sum = 0.0;
-    for layer in &resolved.layers {
-        let l2 = match &layer.config {
-            LayerConfig::Conv(conv) => conv.l2,
-            LayerConfig::Dense(dense) => dense.l2,
-            _ => 0.0,
-        };
+    for layer in resolved.every_layer() {
+        let l2 = layer.config.l2();
         if l2 > 0.0 {
             sum += l2 * vultus_kernels::optimizer::squared_sum(&weights.get(&layer.parameters[0].name)?.data);
         }

@@ -25,6 +25,16 @@ pub struct Network {
     specs: Vec<ParameterSpec>,
 }
 
+/// What goes from layer to layer of one training pass.
+struct Pass {
+    /// Samples.
+    batch: usize,
+    /// Index of the next layer's first parameter.
+    next_parameter: usize,
+    /// Sum of the L2 penalties so far, `[1]`.
+    penalty: Option<Tensor<1>>,
+}
+
 /// What one training step showed.
 #[derive(Debug)]
 pub struct Forward {
@@ -136,36 +146,47 @@ impl Network {
     ) -> Forward {
         let batch = sample_weights.len();
         let classes = self.resolved.classes;
-        let mut x = self.constant(pixels, batch, self.resolved.input.len());
-        let mut penalty: Option<Tensor<1>> = None;
+        let x = self.constant(pixels, batch, self.resolved.input.len());
         let layers = self.resolved.layers.clone();
-        let mut first = 0;
-        for (index, layer) in layers.iter().enumerate() {
-            x = self.forward_layer(layer, first, x, batch, derive_seed(dropout_seed, &[index as u64]));
-            let l2 = match &layer.config {
-                LayerConfig::Conv(conv) => conv.l2,
-                LayerConfig::Dense(dense) => dense.l2,
-                _ => 0.0,
-            };
-            if l2 > 0.0 {
-                let term = self.operations.squared_sum(self.parameters[first].clone()) * l2;
-                penalty = Some(match penalty {
-                    Some(sum) => sum + term,
-                    None => term,
-                });
-            }
-            first += layer.parameters.len();
-        }
+        let mut pass = Pass { batch, next_parameter: 0, penalty: None };
+        let x = self.forward_layers(&layers, &mut pass, x, dropout_seed);
         let targets = self.constant(targets, batch, classes);
         let weights = Tensor::<1>::from_data(TensorData::new(sample_weights, [batch]), &self.device);
         let (loss, probabilities) = self.operations.cross_entropy(x, targets, weights, classes);
-        let loss = match penalty {
+        let loss = match pass.penalty {
             Some(penalty) => loss + penalty,
             None => loss,
         };
         Forward { loss, probabilities: probabilities.inner() }
     }
 
+    /// Layers that follow one another; each has the seed of its index.
+    fn forward_layers(&mut self, layers: &[ResolvedLayer], pass: &mut Pass, x: Tensor<2>, seed: u64) -> Tensor<2> {
+        layers.iter().enumerate().fold(x, |x, (index, layer)| {
+            let first = pass.next_parameter;
+            pass.next_parameter += layer.parameters.len();
+            let l2 = layer.config.l2();
+            if l2 > 0.0 {
+                let term = self.operations.squared_sum(self.parameters[first].clone()) * l2;
+                pass.penalty = Some(match pass.penalty.take() {
+                    Some(sum) => sum + term,
+                    None => term,
+                });
+            }
+            let seed = derive_seed(seed, &[index as u64]);
+            match &layer.config {
+                LayerConfig::Residual(residual) => {
+                    // In the order of the parameters: the branch, then the shortcut.
+                    let body = self.forward_layers(&layer.body, pass, x.clone(), derive_seed(seed, &[0]));
+                    let shortcut = self.forward_layers(&layer.shortcut, pass, x, derive_seed(seed, &[1]));
+                    self.operations.add(body, shortcut, residual.activation)
+                }
+                _ => self.forward_layer(layer, first, x, pass.batch, seed),
+            }
+        })
+    }
+
+    /// One layer without branches, whose parameters begin at `first`.
     fn forward_layer(
         &mut self,
         layer: &ResolvedLayer,
@@ -190,7 +211,8 @@ impl Network {
                     stride: conv.stride,
                     padding: conv.padding_size(),
                 };
-                operations.convolution(x, parameter(0), parameter(1), shape, conv.activation)
+                let bias = conv.bias.then(|| parameter(1));
+                operations.convolution(x, parameter(0), bias, shape, conv.activation)
             }
             LayerConfig::Dense(dense) => {
                 let shape = DenseShape { batch, inputs: layer.input.len(), outputs: dense.units };
@@ -211,10 +233,15 @@ impl Network {
             LayerConfig::AveragePool(pool) => {
                 operations.pool(x, Pooling::Average, pooling(layer.input, pool.size, batch))
             }
+            LayerConfig::GlobalAveragePool(_) => {
+                let shape = ChannelShape { batch, channels: layer.input.channels(), spatial: layer.input.spatial() };
+                operations.global_average_pool(x, shape)
+            }
             LayerConfig::Dropout(dropout) if dropout.rate > 0.0 => {
                 operations.dropout(x, dropout.rate as f32, dropout_key)
             }
-            LayerConfig::Dropout(_) | LayerConfig::Flatten(_) => x,
+            // Residual layers are taken apart above.
+            LayerConfig::Dropout(_) | LayerConfig::Flatten(_) | LayerConfig::Residual(_) => x,
             LayerConfig::Activation(activation) => operations.activation(x, activation.function),
         }
     }
@@ -250,3 +277,6 @@ fn pooling(input: FeatureShape, size: usize, batch: usize) -> PoolingShape {
     let (channels, in_height, in_width) = planes(input);
     PoolingShape { planes: batch * channels, in_height, in_width, size, stride: size }
 }
+
+#[cfg(test)]
+mod tests;

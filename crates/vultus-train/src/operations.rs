@@ -2,9 +2,9 @@
 //!
 //! In: Burn tensors. Out: Burn tensors that are part of the autodiff graph. Activations are `[batch, values]` (planes
 //! row by row, channel after channel), parameters are flat `[values]`; their geometry is passed beside them, so no
-//! operation ever copies for a change of layout. On the `flex` device every operation is one of
+//! operation ever copies for a change of layout. On the `flex` device an operation is one of
 //! [`vultus_kernels`] with a hand-written backward pass (`extension`); on any other device the same functions are
-//! compositions of Burn's own operations (`stock`).
+//! compositions of Burn's own operations (`stock`). Sums and means of whole planes are Burn's everywhere.
 
 mod extension;
 mod stock;
@@ -61,7 +61,7 @@ pub struct DenseShape {
 }
 
 impl Operations {
-    /// Convolution with bias and activation (the report's section 2, equations 1 to 4).
+    /// Convolution with activation, and with a bias if there is one (the report's section 2, equations 1 to 4).
     ///
     /// `x` `[batch, in_channels * in_height * in_width]`, `weight` `[out * in * kernel_height * kernel_width]`, `bias`
     /// `[out]`; gives `[batch, out * out_height * out_width]`.
@@ -69,18 +69,22 @@ impl Operations {
         self,
         x: Tensor<2>,
         weight: Tensor<1>,
-        bias: Tensor<1>,
+        bias: Option<Tensor<1>>,
         shape: ConvolutionShape,
         activation: Activation,
     ) -> Tensor<2> {
         match self {
-            Self::Kernels => Tensor::from_dispatch(Dispatch::convolution(
-                x.into_dispatch(),
-                weight.into_dispatch(),
-                bias.into_dispatch(),
-                shape,
-                activation,
-            )),
+            Self::Kernels => {
+                // The kernel adds a bias in any case; this one is no leaf, so that its gradient is dropped.
+                let bias = bias.unwrap_or_else(|| Tensor::zeros([shape.out_channels], &x.device()));
+                Tensor::from_dispatch(Dispatch::convolution(
+                    x.into_dispatch(),
+                    weight.into_dispatch(),
+                    bias.into_dispatch(),
+                    shape,
+                    activation,
+                ))
+            }
             Self::Stock => stock::convolution(x, weight, bias, shape, activation),
         }
     }
@@ -138,6 +142,19 @@ impl Operations {
             Self::Kernels => Tensor::from_dispatch(Dispatch::pool(x.into_dispatch(), pooling, shape)),
             Self::Stock => stock::pool(x, pooling, shape),
         }
+    }
+
+    /// The mean of each plane: `x` `[batch, channels * spatial]`; gives `[batch, channels]`. On every device a
+    /// composition of Burn's operations.
+    pub fn global_average_pool(self, x: Tensor<2>, shape: ChannelShape) -> Tensor<2> {
+        let ChannelShape { batch, channels, spatial } = shape;
+        x.reshape([batch, channels, spatial]).mean_dim(2).reshape([batch, channels])
+    }
+
+    /// `activation(x + y)`, the end of a residual layer; both `[batch, values]`. The sum is Burn's on every device.
+    pub fn add(self, x: Tensor<2>, y: Tensor<2>, activation: Activation) -> Tensor<2> {
+        let sum = x + y;
+        if activation == Activation::Linear { sum } else { self.activation(sum, activation) }
     }
 
     /// Dropout whose mask is a function of `key` and the position alone; survivors are scaled by `1 / (1 - rate)`.

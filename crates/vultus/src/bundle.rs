@@ -190,6 +190,7 @@ pub(crate) mod tests {
             kernel: 4,
             stride: 1,
             padding: Padding::Valid,
+            bias: true,
             activation: Activation::Relu,
             l2: 0.0,
         };

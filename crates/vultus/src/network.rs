@@ -6,11 +6,16 @@
 //! itself.
 //!
 //! The classification head, a dense layer with one unit a class followed by softmax, is always the last layer and is
-//! not part of the list: the data decides how many classes there are.
+//! not part of the list: the data decides how many classes there are. A residual layer holds lists of its own, so that
+//! the description is a tree whose levels are lists.
 
 mod resolve;
+mod resolved;
+#[cfg(test)]
+mod tests;
 
-pub use resolve::{FeatureShape, NetworkError, ParameterRole, ParameterSpec, ResolvedLayer, ResolvedNetwork};
+pub use resolve::NetworkError;
+pub use resolved::{FeatureShape, ParameterRole, ParameterSpec, ResolvedLayer, ResolvedNetwork};
 use serde::{Deserialize, Serialize};
 pub use vultus_kernels::activation::Activation;
 
@@ -26,7 +31,7 @@ pub struct NetworkConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum LayerConfig {
-    /// Two-dimensional convolution with bias.
+    /// Two-dimensional convolution, with or without bias.
     Conv(ConvConfig),
     /// Batch normalisation over channels (or units, after `flatten`).
     BatchNorm(BatchNormConfig),
@@ -34,6 +39,8 @@ pub enum LayerConfig {
     MaxPool(PoolConfig),
     /// Mean of each window.
     AveragePool(PoolConfig),
+    /// Mean of each plane, so that planes become one feature a channel.
+    GlobalAveragePool(GlobalAveragePoolConfig),
     /// Sets values to zero at random while training, and scales the others up.
     Dropout(DropoutConfig),
     /// An activation on its own, for networks that normalise before it.
@@ -42,6 +49,8 @@ pub enum LayerConfig {
     Flatten(FlattenConfig),
     /// Fully connected layer with bias.
     Dense(DenseConfig),
+    /// The sum of two branches.
+    Residual(ResidualConfig),
 }
 
 /// Keys of a `conv` layer.
@@ -58,6 +67,9 @@ pub struct ConvConfig {
     /// Zeros around the picture.
     #[serde(default)]
     pub padding: Padding,
+    /// Whether a number is added to each output channel. A convolution in front of a batch norm needs none.
+    #[serde(default = "yes")]
+    pub bias: bool,
     /// Applied to the output.
     #[serde(default)]
     pub activation: Activation,
@@ -98,6 +110,11 @@ pub struct PoolConfig {
     pub size: usize,
 }
 
+/// A `global_average_pool` layer has no keys.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GlobalAveragePoolConfig {}
+
 /// Keys of a `dropout` layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,6 +150,26 @@ pub struct DenseConfig {
     pub l2: f64,
 }
 
+/// Keys of a `residual` layer, `y = activation(layers(x) + shortcut(x))` (He et al. 2016, "Deep residual learning for
+/// image recognition", equations 1 and 2). Both branches must give planes of the same shape; they may hold residual
+/// layers themselves, but nothing that turns planes into a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResidualConfig {
+    /// Applied to the sum.
+    #[serde(default)]
+    pub activation: Activation,
+    /// The branch that computes the residual; at least one layer.
+    pub layers: Vec<LayerConfig>,
+    /// What the input goes through before the sum; empty is the identity.
+    #[serde(default)]
+    pub shortcut: Vec<LayerConfig>,
+}
+
+fn yes() -> bool {
+    true
+}
+
 fn one() -> usize {
     1
 }
@@ -159,64 +196,52 @@ impl ConvConfig {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn paper() -> NetworkConfig {
-        let conv = |filters| {
-            LayerConfig::Conv(ConvConfig {
-                filters,
-                kernel: 3,
-                stride: 1,
-                padding: Padding::Valid,
-                activation: Activation::Relu,
-                l2: 0.01,
-            })
-        };
-        let norm = || LayerConfig::BatchNorm(BatchNormConfig { momentum: 0.99, epsilon: 1e-3 });
-        let pool = || LayerConfig::MaxPool(PoolConfig { size: 2 });
-        NetworkConfig {
-            layers: vec![
-                conv(64),
-                norm(),
-                pool(),
-                conv(128),
-                norm(),
-                pool(),
-                LayerConfig::Flatten(FlattenConfig {}),
-                LayerConfig::Dense(DenseConfig { units: 128, activation: Activation::Relu, l2: 0.01 }),
-                norm(),
-            ],
+impl LayerConfig {
+    /// The layer's `type`, as in the configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Conv(_) => "conv",
+            Self::BatchNorm(_) => "batch_norm",
+            Self::MaxPool(_) => "max_pool",
+            Self::AveragePool(_) => "average_pool",
+            Self::GlobalAveragePool(_) => "global_average_pool",
+            Self::Dropout(_) => "dropout",
+            Self::Activation(_) => "activation",
+            Self::Flatten(_) => "flatten",
+            Self::Dense(_) => "dense",
+            Self::Residual(_) => "residual",
         }
     }
 
-    #[test]
-    fn counts_of_the_papers_network() {
-        let network = paper().resolve(48, 48, 6).unwrap();
-        // 9*64+64 | 4*64 | 9*64*128+128 | 4*128 | 10*10*128*128+128 | 4*128 | 128*6+6
-        let counts: Vec<usize> = network.layers.iter().map(ResolvedLayer::parameter_count).collect();
-        assert_eq!(counts, [640, 256, 0, 73_856, 512, 0, 0, 1_638_528, 512, 774]);
-        assert_eq!(network.multiply_adds(), 46 * 46 * 64 * 9 + 21 * 21 * 128 * 64 * 9 + 12_800 * 128 + 128 * 6);
-        assert_eq!(network.layers[6].output, FeatureShape::Flat { features: 12_800 });
+    /// Weight of the penalty on the layer's own kernel, which is its first parameter; 0 for none.
+    pub fn l2(&self) -> f64 {
+        match self {
+            Self::Conv(conv) => conv.l2,
+            Self::Dense(dense) => dense.l2,
+            _ => 0.0,
+        }
     }
+}
 
-    #[test]
-    fn errors_name_the_layer_and_the_key() {
-        let mut config = paper();
-        config.layers.remove(6);
-        let message = config.resolve(48, 48, 6).unwrap_err().to_string();
-        assert!(message.contains("network.layers.6 (dense)") && message.contains("flatten"), "{message}");
-        let message = paper().resolve(4, 4, 6).unwrap_err().to_string();
-        assert!(message.contains("network.layers.3 (conv)"), "{message}");
-        assert_eq!(paper().resolve(48, 48, 1), Err(NetworkError::Classes(1)));
+impl NetworkConfig {
+    /// The description as JSON for telling networks apart, in checkpoints and journals: a key that came to the format
+    /// later is left out where it says what was the only choice before, so that older files keep their meaning.
+    pub fn identity(&self) -> serde_json::Value {
+        let mut value = serde_json::json!(self);
+        without_later_defaults(&mut value);
+        value
     }
+}
 
-    #[test]
-    fn json_round_trip_and_unknown_keys() {
-        let text = serde_json::to_string(&paper()).unwrap();
-        assert_eq!(serde_json::from_str::<NetworkConfig>(&text).unwrap(), paper());
-        let error = serde_json::from_str::<NetworkConfig>(r#"{"layers":[{"type":"dropout","rate":0.1,"rat":1}]}"#);
-        assert!(error.unwrap_err().to_string().contains("rat"));
+fn without_later_defaults(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(map) => {
+            if map.get("bias") == Some(&serde_json::Value::Bool(true)) {
+                map.shift_remove("bias");
+            }
+            map.values_mut().for_each(without_later_defaults);
+        }
+        serde_json::Value::Array(list) => list.iter_mut().for_each(without_later_defaults),
+        _ => {}
     }
 }

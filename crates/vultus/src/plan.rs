@@ -5,16 +5,16 @@
 //! wherever that is exact, through pooling if need be. It does not preprocess and does not train.
 
 mod affine;
+mod buffers;
 mod compile;
+mod step;
 
 use std::sync::{Mutex, PoisonError};
 
-use vultus_kernels::activation::Activation;
-use vultus_kernels::convolution::{self, ConvolutionShape};
-use vultus_kernels::pooling::{self, PoolingShape};
-use vultus_kernels::{dense, softmax};
+use vultus_kernels::softmax;
 
-use self::affine::Affine;
+use self::buffers::Buffers;
+use self::step::Step;
 use crate::network::ResolvedNetwork;
 use crate::weights::{Weights, WeightsError};
 
@@ -22,35 +22,10 @@ use crate::weights::{Weights, WeightsError};
 /// sample, so that 32 samples of it (17 MB) about fill the last-level cache of an ordinary processor.
 const SAMPLES_PER_CHUNK: usize = 32;
 
-/// One step of a plan. Shapes are those of one sample.
-#[derive(Debug)]
-enum Step {
-    Convolution { shape: ConvolutionShape, weight: Vec<f32>, bias: Vec<f32>, activation: Activation },
-    Dense { inputs: usize, outputs: usize, weight: Vec<f32>, bias: Vec<f32>, activation: Activation },
-    MaxPool(PoolingShape),
-    AveragePool(PoolingShape),
-    Affine { affine: Affine, spatial: usize },
-    Activation { function: Activation, length: usize },
-}
-
-impl Step {
-    /// Values of one sample that come out.
-    fn outputs(&self) -> usize {
-        match self {
-            Self::Convolution { shape, .. } => shape.output_len(),
-            Self::Dense { outputs, .. } => *outputs,
-            Self::MaxPool(shape) | Self::AveragePool(shape) => shape.output_len(),
-            Self::Affine { affine, spatial } => affine.len() * spatial,
-            Self::Activation { length, .. } => *length,
-        }
-    }
-}
-
-/// Buffers for one chunk of samples: two that the steps write in turn, and one for the winners of max pooling.
-#[derive(Debug)]
+/// Room for one chunk of samples: the plan's buffers, and the winners of max pooling.
+#[derive(Debug, Default)]
 struct Workspace {
-    now: Vec<f32>,
-    next: Vec<f32>,
+    buffers: Vec<Vec<f32>>,
     winners: Vec<u8>,
 }
 
@@ -62,7 +37,7 @@ pub struct Plan {
     steps: Vec<Step>,
     inputs: usize,
     classes: usize,
-    widest: usize,
+    buffers: Buffers,
     workspaces: Mutex<Vec<Workspace>>,
 }
 
@@ -72,10 +47,10 @@ impl Plan {
     /// # Errors
     /// A tensor that is missing, has another shape, or belongs to no layer.
     pub fn new(network: &ResolvedNetwork, weights: &Weights) -> Result<Self, WeightsError> {
-        let steps = compile::compile(network, weights)?;
+        let mut steps = compile::compile(network, weights)?;
         let inputs = network.input.len();
-        let widest = steps.iter().map(Step::outputs).fold(inputs, usize::max);
-        Ok(Self { steps, inputs, classes: network.classes, widest, workspaces: Mutex::default() })
+        let buffers = buffers::assign(&mut steps, inputs);
+        Ok(Self { steps, inputs, classes: network.classes, buffers, workspaces: Mutex::default() })
     }
 
     /// Values of one sample: height times width.
@@ -99,7 +74,8 @@ impl Plan {
         let mut workspace = self.workspace(SAMPLES_PER_CHUNK.min(x.len() / self.inputs));
         for x in x.chunks(chunk) {
             self.run(x, &mut workspace);
-            logits.extend_from_slice(&workspace.now[..x.len() / self.inputs * self.classes]);
+            let values = &workspace.buffers[self.buffers.output];
+            logits.extend_from_slice(&values[..x.len() / self.inputs * self.classes]);
         }
         self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
         logits
@@ -118,55 +94,37 @@ impl Plan {
     /// A workspace for `samples` samples: one that is free, or a new one.
     fn workspace(&self, samples: usize) -> Workspace {
         let free = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut workspace =
-            free.unwrap_or_else(|| Workspace { now: Vec::new(), next: Vec::new(), winners: Vec::new() });
-        let length = samples * self.widest;
-        if workspace.now.len() < length {
-            workspace.now.resize(length, 0.0);
-            workspace.next.resize(length, 0.0);
-            workspace.winners.resize(length, 0);
+        let mut workspace = free.unwrap_or_default();
+        workspace.buffers.resize_with(self.buffers.lengths.len(), Vec::new);
+        for (buffer, length) in workspace.buffers.iter_mut().zip(&self.buffers.lengths) {
+            let length = buffer.len().max(samples * length);
+            buffer.resize(length, 0.0);
         }
+        let winners = workspace.winners.len().max(samples * self.buffers.widest);
+        workspace.winners.resize(winners, 0);
         workspace
     }
 
-    /// Takes one chunk through all steps; the logits are then in `workspace.now`.
+    /// Takes one chunk through all steps; the logits are then in the output buffer.
     fn run(&self, x: &[f32], workspace: &mut Workspace) {
         let samples = x.len() / self.inputs;
-        let Workspace { now, next, winners } = workspace;
-        now[..x.len()].copy_from_slice(x);
-        let mut length = x.len();
+        let Workspace { buffers, winners } = workspace;
+        buffers[self.buffers.input][..x.len()].copy_from_slice(x);
+        let mut lengths = vec![0; buffers.len()];
+        lengths[self.buffers.input] = x.len();
         for step in &self.steps {
-            let outputs = samples * step.outputs();
-            match step {
-                Step::Convolution { shape, weight, bias, activation } => {
-                    let shape = ConvolutionShape { batch: samples, ..*shape };
-                    convolution::forward(&shape, &now[..length], weight, bias, *activation, &mut next[..outputs]);
-                }
-                Step::Dense { inputs, outputs: units, weight, bias, activation } => {
-                    let (x, y) = (&now[..length], &mut next[..outputs]);
-                    dense::forward(samples, *inputs, *units, x, weight, bias, *activation, y);
-                }
-                Step::MaxPool(shape) => {
-                    let shape = PoolingShape { planes: samples * shape.planes, ..*shape };
-                    let winners = &mut winners[..outputs];
-                    pooling::max_forward(&shape, &now[..length], &mut next[..outputs], winners);
-                }
-                Step::AveragePool(shape) => {
-                    let shape = PoolingShape { planes: samples * shape.planes, ..*shape };
-                    pooling::average_forward(&shape, &now[..length], &mut next[..outputs]);
-                }
-                // These two work in place.
-                Step::Affine { affine, spatial } => {
-                    affine.apply(*spatial, &mut now[..length]);
-                    continue;
-                }
-                Step::Activation { function, .. } => {
-                    function.forward(&mut now[..length]);
-                    continue;
-                }
+            let length = samples * step.operation.outputs();
+            // Taken out, so that the step may read the other buffers while it writes this one.
+            let mut output = std::mem::take(&mut buffers[step.output]);
+            let y = &mut output[..length];
+            if step.operation.works_in_place() && step.input != step.output {
+                y.copy_from_slice(&buffers[step.input][..length]);
             }
-            std::mem::swap(now, next);
-            length = outputs;
+            let x = buffers[step.input].get(..lengths[step.input]).unwrap_or_default();
+            let addend = step.addend.map(|addend| &buffers[addend][..length]);
+            step.operation.run(samples, x, addend, y, &mut winners[..length]);
+            buffers[step.output] = output;
+            lengths[step.output] = length;
         }
     }
 }

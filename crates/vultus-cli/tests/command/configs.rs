@@ -24,9 +24,28 @@ fn every_shipped_config_loads_and_its_network_fits_faces() {
         assert_eq!(again, config, "{}", path.display());
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());
     }
-    for name in ["paper.toml", "paper-search.toml", "smoke.toml"] {
+    for name in ["paper.toml", "paper-search.toml", "resnet.toml", "smoke.toml"] {
         assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
     }
+}
+
+#[test]
+fn the_residual_network_has_the_cost_that_its_file_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/resnet.toml");
+    let config = TrainConfig::load(Some(&path), &[]).unwrap();
+    let network = config.network.resolve(48, 48, 7).unwrap();
+    // The stem; stage 1; each later stage has a first convolution with half the inputs and a quarter of the pixels, three
+    // of stage 1's cost, and a shortcut; the head.
+    let unit = 48 * 48 * 32 * 32 * 9_u64;
+    let expected = 48 * 48 * 32 * 9 + 4 * unit + 3 * (unit / 2 + 3 * unit + unit / 18) + 256 * 7;
+    assert_eq!(network.multiply_adds(), expected);
+    assert_eq!(expected / 1_000_000, 312);
+    // 20 convolutions, 20 batch norms, the head.
+    assert_eq!(network.parameters().count(), 20 + 4 * 20 + 2);
+    let set = |text: &str| TrainConfig::load(Some(&path), &[text.to_owned()]).map(|config| config.network);
+    let widths = set("network.layers.*.layers.*.filters=8").unwrap();
+    assert!(widths.resolve(48, 48, 7).unwrap_err().to_string().contains("network.layers.3 (residual)"));
+    assert_ne!(set("network.layers.5.shortcut.1.momentum=0.5").unwrap(), config.network);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //!
 //! In: a resolved network and the class names. Out: one SVG, from the picture at the top to the probabilities at the
 //! bottom, with the shape, parameters and multiply-adds of every layer. Planes are drawn to scale (side by height,
-//! stack by the logarithm of their number).
+//! stack by the logarithm of their number). The layers of a residual layer are indented; the line beside them is what
+//! goes round them, on which the shortcut's layers lie, if it has any, and both ways meet in the row of the sum.
 
 use serde::Serialize;
-use vultus::network::{FeatureShape, ResolvedLayer, ResolvedNetwork};
+use vultus::network::{Activation, FeatureShape, LayerConfig, ResolvedLayer, ResolvedNetwork};
 
 use super::{FONT_FAMILY, FigureError, grouped, palette, shortened, template};
 
@@ -15,6 +16,18 @@ const WIDTH: f64 = 920.0;
 
 /// Height of a row that changes the shape, and of one that does not.
 const ROW_HEIGHTS: [f64; 2] = [66.0, 40.0];
+
+/// Height of a row inside a residual layer that does not change the shape.
+const INNER_ROW_HEIGHT: f64 = 32.0;
+
+/// By how much the layers of a residual layer are indented.
+const INDENT: f64 = 24.0;
+
+/// Left edge of the rows.
+const LEFT: f64 = 130.0;
+
+/// Where values flow from row to row.
+const FLOW: f64 = 300.0;
 
 /// Height of the head of the columns.
 const HEADER: f64 = 34.0;
@@ -37,6 +50,7 @@ struct Drawing {
     grid: &'static str,
     panel: &'static str,
     rows: Vec<Row>,
+    lines: Vec<Line>,
     total_y: f64,
     parameters: String,
     trainable: String,
@@ -47,6 +61,7 @@ struct Drawing {
 struct Row {
     y: f64,
     height: f64,
+    left: f64,
     name: String,
     details: String,
     colour: &'static str,
@@ -55,7 +70,16 @@ struct Row {
     multiply_adds: String,
     planes: Vec<Plane>,
     bar: Option<f64>,
-    first: bool,
+    /// Where values come in from above.
+    arrows: Vec<f64>,
+}
+
+/// A way past rows, from the foot of one to the head of another.
+#[derive(Serialize)]
+struct Line {
+    x: f64,
+    top: f64,
+    bottom: f64,
 }
 
 #[derive(Serialize)]
@@ -73,32 +97,39 @@ pub fn draw(network: &ResolvedNetwork, labels: &[String]) -> Result<String, Figu
     if network.layers.is_empty() {
         return Err(FigureError::Nothing { figure: "architecture", needed: "at least one layer" });
     }
-    let mut rows = vec![Row {
+    let mut sketch = Sketch { network, rows: Vec::new(), ways: Vec::new() };
+    sketch.rows.push(Row {
         name: "input".to_owned(),
         details: "grayscale face".to_owned(),
         colour: palette::MUTED,
         shape: multiplied(&network.input),
+        arrows: Vec::new(),
         ..blank(&network.input, network, ROW_HEIGHTS[0])
-    }];
-    rows.extend(network.layers.iter().map(|layer| layer_row(layer, network)));
+    });
+    sketch.layers(&network.layers, 0, FLOW);
     let last = network.layers.last().map_or(network.input, |layer| layer.output);
-    rows.push(Row {
+    sketch.rows.push(Row {
         name: "softmax".to_owned(),
         details: shortened(&labels.join(", "), CLASSES_LIMIT),
         colour: palette::MUTED,
         shape: grouped(network.classes as u64),
         ..blank(&last, network, ROW_HEIGHTS[1])
     });
+    let Sketch { mut rows, ways, .. } = sketch;
     let mut y = HEADER;
-    for (index, row) in rows.iter_mut().enumerate() {
-        row.first = index == 0;
+    for row in &mut rows {
         row.y = y;
         y += row.height;
     }
+    let line =
+        |way: Way| Line { x: way.x, top: rows[way.from].y + rows[way.from].height - 5.0, bottom: rows[way.to].y };
+    let lines = ways.into_iter().map(line).collect();
+    // A residual layer is the layers in it.
+    let layers = network.every_layer().filter(|layer| !matches!(layer.config, LayerConfig::Residual(_))).count();
     let drawing = Drawing {
         title: format!(
             "Architecture: {} layers, {} parameters, {} multiply-adds for one picture",
-            network.layers.len(),
+            layers,
             grouped(network.parameter_count() as u64),
             grouped(network.multiply_adds())
         ),
@@ -111,6 +142,7 @@ pub fn draw(network: &ResolvedNetwork, labels: &[String]) -> Result<String, Figu
         grid: palette::GRID,
         panel: palette::PANEL,
         rows,
+        lines,
         total_y: y + 24.0,
         parameters: grouped(network.parameter_count() as u64),
         trainable: grouped(network.trainable_count() as u64),
@@ -120,17 +152,77 @@ pub fn draw(network: &ResolvedNetwork, labels: &[String]) -> Result<String, Figu
         .map_err(|message| FigureError::Template { name: "architecture.svg", message })
 }
 
-fn layer_row(layer: &ResolvedLayer, network: &ResolvedNetwork) -> Row {
+/// Rows as they are collected, before their heights add up.
+struct Sketch<'a> {
+    network: &'a ResolvedNetwork,
+    rows: Vec<Row>,
+    ways: Vec<Way>,
+}
+
+/// A line between two rows, by their indices.
+struct Way {
+    x: f64,
+    from: usize,
+    to: usize,
+}
+
+impl Sketch<'_> {
+    /// Layers that follow one another, inside `depth` residual layers. Values reach the first at `arrow`.
+    fn layers(&mut self, layers: &[ResolvedLayer], depth: usize, arrow: f64) {
+        for layer in layers {
+            match &layer.config {
+                LayerConfig::Residual(residual) => self.residual(layer, residual.activation, depth, arrow),
+                _ => self.rows.push(layer_row(layer, self.network, depth, arrow)),
+            }
+        }
+    }
+
+    fn residual(&mut self, layer: &ResolvedLayer, activation: Activation, depth: usize, arrow: f64) {
+        let network = self.network;
+        let row = |name: &str, details: String, arrows: Vec<f64>| Row {
+            left: LEFT + INDENT * depth as f64,
+            name: name.to_owned(),
+            details,
+            planes: Vec::new(),
+            bar: None,
+            arrows,
+            ..blank(&layer.output, network, INNER_ROW_HEIGHT)
+        };
+        let beside = LEFT + INDENT * (depth as f64 + 0.5);
+        let fork = self.rows.len();
+        let addend = if layer.shortcut.is_empty() { "its input" } else { "the shortcut on the line" };
+        self.rows.push(row("residual", format!("its layers + {addend}"), vec![arrow]));
+        self.layers(&layer.body, depth + 1, FLOW);
+        let body_ends = self.rows.len() - 1;
+        self.layers(&layer.shortcut, depth, beside);
+        let sum = self.rows.len();
+        if sum > body_ends + 1 {
+            self.ways.push(Way { x: FLOW, from: body_ends, to: sum });
+        }
+        self.ways.push(Way { x: beside, from: fork, to: sum });
+        let details = match activation {
+            Activation::Linear => String::new(),
+            other => other.name().to_owned(),
+        };
+        let shape = multiplied(&layer.output);
+        self.rows.push(Row { shape, ..row("sum", details, vec![beside, FLOW]) });
+    }
+}
+
+fn layer_row(layer: &ResolvedLayer, network: &ResolvedNetwork, depth: usize, arrow: f64) -> Row {
     let changed = layer.input != layer.output;
     let parameters = layer.parameter_count() as u64;
-    let row = blank(&layer.output, network, ROW_HEIGHTS[usize::from(!changed)]);
+    let low = if depth > 0 || arrow != FLOW { INNER_ROW_HEIGHT } else { ROW_HEIGHTS[1] };
+    let row = blank(&layer.output, network, if changed { ROW_HEIGHTS[0] } else { low });
     Row {
+        left: LEFT + INDENT * depth as f64,
+        arrows: vec![arrow],
         name: layer.kind().replace('_', " "),
         details: layer.details(),
         colour: match layer.kind() {
             "conv" => palette::BLUE,
             "dense" => palette::GREEN,
-            "max_pool" | "average_pool" => palette::ORANGE,
+            "max_pool" | "average_pool" | "global_average_pool" => palette::ORANGE,
             "batch_norm" => palette::PURPLE,
             _ => palette::MUTED,
         },
@@ -146,7 +238,7 @@ fn layer_row(layer: &ResolvedLayer, network: &ResolvedNetwork) -> Row {
 /// A row that shows `shape` and says nothing yet.
 fn blank(shape: &FeatureShape, network: &ResolvedNetwork, height: f64) -> Row {
     let scale = |features: usize| (features.max(1) as f64).log2();
-    let widest = network.layers.iter().map(|layer| layer.output.channels()).max().unwrap_or(1).max(2);
+    let widest = network.every_layer().map(|layer| layer.output.channels()).max().unwrap_or(1).max(2);
     let (planes, bar) = match *shape {
         FeatureShape::Flat { features } => (Vec::new(), Some((8.0 + 62.0 * scale(features) / scale(widest)).round())),
         FeatureShape::Planes { channels, height: rows, .. } => {
@@ -168,6 +260,7 @@ fn blank(shape: &FeatureShape, network: &ResolvedNetwork, height: f64) -> Row {
     Row {
         y: 0.0,
         height,
+        left: LEFT,
         name: String::new(),
         details: String::new(),
         colour: palette::MUTED,
@@ -176,7 +269,7 @@ fn blank(shape: &FeatureShape, network: &ResolvedNetwork, height: f64) -> Row {
         multiply_adds: String::new(),
         planes,
         bar,
-        first: false,
+        arrows: vec![FLOW],
     }
 }
 
@@ -194,7 +287,7 @@ fn millions(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vultus::network::{Activation, ConvConfig, DenseConfig, FlattenConfig, LayerConfig, NetworkConfig, Padding};
+    use vultus::network::{ConvConfig, DenseConfig, FlattenConfig, NetworkConfig, Padding, ResidualConfig};
 
     use super::*;
 
@@ -204,6 +297,7 @@ mod tests {
             kernel: 3,
             stride: 1,
             padding: Padding::Valid,
+            bias: true,
             activation: Activation::Relu,
             l2: 0.0,
         };
@@ -233,6 +327,39 @@ mod tests {
             assert!(svg.contains(text), "{text} is missing:\n{svg}");
         }
         assert_eq!(svg.matches("class=\"layer\"").count(), 6);
+    }
+
+    #[test]
+    fn residual_layers_show_both_ways_and_the_sum() {
+        let conv = |kernel, stride| {
+            LayerConfig::Conv(ConvConfig {
+                filters: 8,
+                kernel,
+                stride,
+                padding: Padding::Same,
+                bias: false,
+                activation: Activation::Linear,
+                l2: 0.0,
+            })
+        };
+        let block =
+            |layers, shortcut| LayerConfig::Residual(ResidualConfig { activation: Activation::Relu, layers, shortcut });
+        let layers = vec![
+            block(vec![conv(3, 2), conv(3, 1)], vec![conv(1, 2)]),
+            block(vec![conv(3, 1)], vec![]),
+            LayerConfig::Flatten(FlattenConfig {}),
+        ];
+        let network = NetworkConfig { layers }.resolve(48, 48, 2).unwrap();
+        let svg = draw(&network, &["a".into(), "b".into()]).unwrap();
+        for text in
+            ["Architecture: 6 layers", "its layers + its input", "the shortcut on the line", ">sum<", "8 × 24 × 24"]
+        {
+            assert!(svg.contains(text), "{text} is missing:\n{svg}");
+        }
+        // Round both blocks, and from the first one's layers past its shortcut.
+        assert_eq!(svg.matches("class=\"way\"").count(), 3);
+        // Input, 5 and 3 rows of the blocks, flatten, head, softmax.
+        assert_eq!(svg.matches("class=\"layer\"").count(), 12, "{svg}");
     }
 
     #[test]

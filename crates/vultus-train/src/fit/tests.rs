@@ -1,9 +1,11 @@
 //! The loop as a whole, on a small network and drawn faces.
 
+use vultus::bundle::Bundle;
 use vultus::network::{
-    Activation, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FlattenConfig, LayerConfig, NetworkConfig,
-    Padding, PoolConfig,
+    Activation, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FlattenConfig, GlobalAveragePoolConfig,
+    LayerConfig, NetworkConfig, Padding, PoolConfig, ResidualConfig,
 };
+use vultus::plan::Plan;
 
 use super::*;
 use crate::config::{OptimizerConfig, SgdConfig};
@@ -17,6 +19,7 @@ fn small_network(dropout: f64) -> NetworkConfig {
                 kernel: 3,
                 stride: 2,
                 padding: Padding::Same,
+                bias: true,
                 activation: Activation::Relu,
                 l2: 0.001,
             }),
@@ -25,6 +28,27 @@ fn small_network(dropout: f64) -> NetworkConfig {
             LayerConfig::Dropout(DropoutConfig { rate: dropout }),
             LayerConfig::Flatten(FlattenConfig {}),
             LayerConfig::Dense(DenseConfig { units: 16, activation: Activation::Elu, l2: 0.0 }),
+        ],
+    }
+}
+
+/// A stem, a block with an identity shortcut and dropout, one that changes the shape, and the mean of each plane.
+fn residual_network(dropout: f64) -> NetworkConfig {
+    let conv = |filters, kernel, stride, l2| {
+        let (padding, activation) = (Padding::Same, Activation::Linear);
+        LayerConfig::Conv(ConvConfig { filters, kernel, stride, padding, bias: false, activation, l2 })
+    };
+    let norm = || LayerConfig::BatchNorm(BatchNormConfig { momentum: 0.9, epsilon: 1e-5 });
+    let block =
+        |layers, shortcut| LayerConfig::Residual(ResidualConfig { activation: Activation::Relu, layers, shortcut });
+    let dropout = LayerConfig::Dropout(DropoutConfig { rate: dropout });
+    NetworkConfig {
+        layers: vec![
+            conv(6, 3, 2, 0.001),
+            norm(),
+            block(vec![conv(6, 3, 1, 0.001), norm(), dropout], vec![]),
+            block(vec![conv(12, 3, 2, 0.0), norm(), conv(12, 3, 1, 0.0), norm()], vec![conv(12, 1, 2, 0.001), norm()]),
+            LayerConfig::GlobalAveragePool(GlobalAveragePoolConfig {}),
         ],
     }
 }
@@ -77,6 +101,54 @@ fn a_handful_of_images_is_learnt_by_heart() {
     assert!(last.loss < 0.3 * first.loss, "{} to {}", first.loss, last.loss);
     assert_eq!((fitted.epoch, fitted.ended), (40, Ended::Finished));
     assert_eq!(last.val_accuracy, None);
+}
+
+#[test]
+fn a_residual_network_learns_a_handful_of_images_by_heart_and_keeps_them_in_a_bundle() {
+    let mut config = config();
+    config.network = residual_network(0.0);
+    config.data.sources = vec!["synthetic:2".to_owned()];
+    config.train.validation_fraction = 0.0;
+    config.train.epochs = 200;
+    config.train.batch_size = 14;
+    config.train.optimizer = OptimizerConfig::Sgd(SgdConfig { learning_rate: 0.05, momentum: 0.9, nesterov: true });
+    let prepared = prepare(&config).unwrap();
+    let fitted = run_silently(&config, &prepared);
+    let (first, last) = (&fitted.history[0], fitted.history.last().unwrap());
+    assert_eq!(last.accuracy, 1.0, "{last:?}");
+    assert!(last.loss < 0.3 * first.loss, "{} to {}", first.loss, last.loss);
+
+    let bundle = Bundle {
+        labels: prepared.dataset.labels.clone(),
+        preprocessing: config.preprocessing.clone(),
+        network: config.network.clone(),
+        weights: fitted.weights.clone(),
+        training: serde_json::Value::Null,
+        metrics: serde_json::Value::Null,
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    bundle.save(&path).unwrap();
+    let loaded = Bundle::load(&path).unwrap();
+    assert_eq!(loaded, bundle);
+    let plan = |bundle: &Bundle| Plan::new(&bundle.resolve().unwrap(), &bundle.weights).unwrap();
+    let pixels: Vec<f32> = (0..2 * plan(&bundle).inputs()).map(|index| (index * 37 % 256) as f32).collect();
+    assert_eq!(plan(&loaded).probabilities(&pixels), plan(&bundle).probabilities(&pixels));
+}
+
+#[test]
+fn a_residual_network_resumes_from_a_checkpoint_as_if_uninterrupted() {
+    let mut config = config();
+    config.network = residual_network(0.2);
+    let prepared = prepare(&config).unwrap();
+    let whole = run_silently(&config, &prepared);
+    let directory = tempfile::tempdir().unwrap();
+    let run = RunDirectory::create(&directory.path().join("run"), &config).unwrap();
+    fit(&config, data(&prepared), Some(&run), None, &mut StopAfter(std::cell::Cell::new(10))).unwrap();
+    let checkpoint = resume_from(&config, data(&prepared), &run).unwrap();
+    let resumed = fit(&config, data(&prepared), Some(&run), checkpoint, &mut Silent).unwrap();
+    assert_eq!(timeless(&resumed.history), timeless(&whole.history));
+    assert_eq!(resumed.weights, whole.weights);
 }
 
 #[test]

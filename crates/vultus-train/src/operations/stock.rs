@@ -11,14 +11,14 @@ use super::{Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, 
 pub(super) fn convolution(
     x: Tensor<2>,
     weight: Tensor<1>,
-    bias: Tensor<1>,
+    bias: Option<Tensor<1>>,
     shape: ConvolutionShape,
     function: Activation,
 ) -> Tensor<2> {
     let x = x.reshape([shape.batch, shape.in_channels, shape.in_height, shape.in_width]);
     let weight = weight.reshape([shape.out_channels, shape.in_channels, shape.kernel_height, shape.kernel_width]);
     let options = ConvOptions::new([shape.stride; 2], [shape.padding; 2], [1, 1], 1);
-    let y = conv2d(x, weight, Some(bias), options);
+    let y = conv2d(x, weight, bias, options);
     activation(y.reshape([shape.batch as i32, -1]), function)
 }
 

@@ -83,7 +83,10 @@ fn convolutions() {
             padding,
         };
         compare(&format!("{shape:?}"), (3, 2 * 9 * 7), [4 * 2 * 9, 4], |operations, x, weight, bias| {
-            operations.convolution(x, weight, bias, shape, activation)
+            operations.convolution(x, weight, Some(bias), shape, activation)
+        });
+        compare(&format!("{shape:?} without bias"), (3, 2 * 9 * 7), [4 * 2 * 9, 1], |operations, x, weight, _| {
+            operations.convolution(x, weight, None, shape, activation)
         });
     }
 }
@@ -111,6 +114,31 @@ fn pooling() {
     let shape = PoolingShape { planes: 2 * 3, in_height: 7, in_width: 5, size: 2, stride: 2 };
     for kind in [Pooling::Max, Pooling::Average] {
         compare("pooling", (2, 3 * 35), [1, 1], |operations, x, _, _| operations.pool(x, kind, shape));
+    }
+}
+
+#[test]
+fn means_of_planes_and_their_gradients() {
+    let shape = ChannelShape { batch: 2, channels: 3, spatial: 4 };
+    let x = matrix(1, 2, 12);
+    let y = Operations::Kernels.global_average_pool(x.clone(), shape);
+    assert_eq!(y.dims(), [2, 3]);
+    let factors = Tensor::<2>::from_data(TensorData::new(numbers(4, 6), [2, 3]), &device());
+    let gradients = (y.clone() * factors).sum().backward();
+    let means: Vec<f32> = numbers(1, 24).chunks(4).map(|plane| plane.iter().sum::<f32>() / 4.0).collect();
+    assert_close("means", &values_of(y.inner()), &means);
+    let expected: Vec<f32> = numbers(4, 6).iter().flat_map(|factor| [factor / 4.0; 4]).collect();
+    assert_close("dx", &values_of(x.grad(&gradients).unwrap()), &expected);
+}
+
+/// The same tensor on both sides, as with an identity shortcut: both ways add to its gradient.
+#[test]
+fn sums_send_gradients_both_ways() {
+    for activation in ACTIVATIONS {
+        compare("sum", (3, 6), [18, 1], |operations, x, y, _| {
+            let y = operations.activation(x.clone(), activation) * y.reshape([3, 6]);
+            operations.add(y, x, activation)
+        });
     }
 }
 

@@ -78,9 +78,11 @@ impl PlannedSetting {
         config.train.validation_fraction = unused.validation_fraction;
         config.train.keep = unused.keep;
         config.train.checkpoint_minutes = unused.checkpoint_minutes;
+        let mut json = serde_json::to_value(&config).map_err(std::io::Error::from)?;
+        json["network"] = config.network.identity();
         let trial = json!({
             "version": KEY_VERSION,
-            "config": serde_json::to_value(&config).map_err(std::io::Error::from)?,
+            "config": json,
             "fold": fold,
             "folds": self.folds,
             "fold_seed": self.fold_seed,

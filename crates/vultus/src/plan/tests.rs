@@ -1,15 +1,42 @@
 //! Plans against networks computed by hand, and against plain double-precision layers one after the other.
 
+use super::step::Operation;
 use super::*;
 use crate::network::{
-    ActivationConfig, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FeatureShape, FlattenConfig,
-    LayerConfig, NetworkConfig, Padding, ParameterRole, PoolConfig,
+    Activation, ActivationConfig, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FeatureShape, FlattenConfig,
+    GlobalAveragePoolConfig, LayerConfig, NetworkConfig, Padding, ParameterRole, PoolConfig, ResidualConfig,
+    ResolvedLayer,
 };
 use crate::weights::WeightTensor;
 use proptest::prelude::*;
 
 fn conv(filters: usize, kernel: usize, padding: Padding, activation: Activation) -> LayerConfig {
-    LayerConfig::Conv(ConvConfig { filters, kernel, stride: 1, padding, activation, l2: 0.0 })
+    LayerConfig::Conv(ConvConfig { filters, kernel, stride: 1, padding, bias: true, activation, l2: 0.0 })
+}
+
+/// A convolution without bias that keeps the size if `stride` is 1.
+fn unbiased(filters: usize, kernel: usize, stride: usize) -> LayerConfig {
+    LayerConfig::Conv(ConvConfig {
+        filters,
+        kernel,
+        stride,
+        padding: Padding::Same,
+        bias: false,
+        activation: Activation::Linear,
+        l2: 0.0,
+    })
+}
+
+fn activation(function: Activation) -> LayerConfig {
+    LayerConfig::Activation(ActivationConfig { function })
+}
+
+fn residual(activation: Activation, layers: Vec<LayerConfig>, shortcut: Vec<LayerConfig>) -> LayerConfig {
+    LayerConfig::Residual(ResidualConfig { activation, layers, shortcut })
+}
+
+fn global_average() -> LayerConfig {
+    LayerConfig::GlobalAveragePool(GlobalAveragePoolConfig {})
 }
 
 fn dense(units: usize, activation: Activation) -> LayerConfig {
@@ -56,8 +83,11 @@ fn weights(network: &ResolvedNetwork, seed: u64, lowest_gamma: f32) -> Weights {
 
 /// One sample through the layers as they are written, in double precision.
 fn reference(network: &ResolvedNetwork, weights: &Weights, x: &[f32]) -> Vec<f64> {
-    let mut values: Vec<f64> = x.iter().map(|&value| f64::from(value)).collect();
-    for layer in &network.layers {
+    through(&network.layers, weights, x.iter().map(|&value| f64::from(value)).collect())
+}
+
+fn through(layers: &[ResolvedLayer], weights: &Weights, mut values: Vec<f64>) -> Vec<f64> {
+    for layer in layers {
         let parameter = |index: usize, place: usize| -> f64 {
             f64::from(weights.get(&layer.parameters[index].name).unwrap().data[place])
         };
@@ -82,7 +112,7 @@ fn reference(network: &ResolvedNetwork, weights: &Weights, x: &[f32]) -> Vec<f64
                     output.push(match &layer.config {
                         LayerConfig::Conv(conv) => {
                             let (k, p) = (conv.kernel, conv.padding_size());
-                            let mut total = parameter(1, channel);
+                            let mut total = if conv.bias { parameter(1, channel) } else { 0.0 };
                             for (c, i, j) in (0..layer.input.channels())
                                 .flat_map(|c| (0..k).flat_map(move |i| (0..k).map(move |j| (c, i, j))))
                             {
@@ -120,7 +150,17 @@ fn reference(network: &ResolvedNetwork, weights: &Weights, x: &[f32]) -> Vec<f64
                     let terms = values.iter().enumerate().map(|(i, v)| v * parameter(0, i * dense.units + unit));
                     apply(dense.activation, terms.sum::<f64>() + parameter(1, unit))
                 })),
-                _ => output = values.clone(),
+                LayerConfig::GlobalAveragePool(_) => {
+                    output.extend(values.chunks(spatial).map(|plane| plane.iter().sum::<f64>() / spatial as f64));
+                }
+                LayerConfig::Residual(residual) => {
+                    let shortcut = through(&layer.shortcut, weights, values.clone());
+                    let body = through(&layer.body, weights, values);
+                    output.extend(
+                        body.iter().zip(shortcut).map(|(body, shortcut)| apply(residual.activation, body + shortcut)),
+                    );
+                }
+                _ => output = values,
             }
         }
         values = output;
@@ -187,16 +227,20 @@ fn a_network_computed_by_hand() {
 #[test]
 fn the_papers_network_folds_every_norm() {
     let plan = check(paper(Padding::Valid), 1, 0.1, 3);
-    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Affine { .. })), "{:?}", plan.steps.len());
+    assert!(
+        !plan.steps.iter().any(|step| matches!(step.operation, Operation::Affine { .. })),
+        "{:?}",
+        plan.steps.len()
+    );
     assert_eq!(plan.steps.len(), 6);
 }
 
 #[test]
 fn padding_and_negative_scales_keep_the_norm_a_step() {
     let plan = check(paper(Padding::Same), 2, 0.1, 2);
-    assert_eq!(plan.steps.iter().filter(|step| matches!(step, Step::Affine { .. })).count(), 1);
+    assert_eq!(plan.steps.iter().filter(|step| matches!(step.operation, Operation::Affine { .. })).count(), 1);
     let plan = check(paper(Padding::Valid), 3, -2.0, 2);
-    assert_eq!(plan.steps.iter().filter(|step| matches!(step, Step::Affine { .. })).count(), 2);
+    assert_eq!(plan.steps.iter().filter(|step| matches!(step.operation, Operation::Affine { .. })).count(), 2);
 }
 
 #[test]
@@ -242,6 +286,62 @@ fn a_missing_tensor_is_named() {
     assert_eq!(error, WeightsError::Missing("layers.0.weight".to_owned()));
 }
 
+/// A stem, a block with an identity shortcut, one that changes the shape, and the mean of each plane.
+fn small_resnet() -> Vec<LayerConfig> {
+    let relu = Activation::Relu;
+    let identity = vec![unbiased(3, 3, 1), norm(), activation(relu), unbiased(3, 3, 1), norm()];
+    let changing = vec![unbiased(5, 3, 2), norm(), activation(relu), unbiased(5, 3, 1), norm()];
+    vec![
+        unbiased(3, 3, 1),
+        norm(),
+        activation(relu),
+        residual(relu, identity, vec![]),
+        residual(relu, changing, vec![unbiased(5, 1, 2), norm()]),
+        global_average(),
+    ]
+}
+
+#[test]
+fn residual_networks_become_convolutions_that_add() {
+    let plan = check(small_resnet(), 11, -1.0, SAMPLES_PER_CHUNK + 3);
+    // Stem; two; shortcut and two; mean; head.
+    assert_eq!(plan.steps.len(), 1 + 2 + 3 + 1 + 1);
+    let sums = plan.steps.iter().filter(|step| step.addend.is_some()).count();
+    assert_eq!((sums, plan.buffers.lengths.len()), (2, 3));
+    assert!(!plan.steps.iter().any(|step| step.operation.works_in_place()));
+}
+
+#[test]
+fn what_both_branches_read_is_not_folded_into() {
+    let linear = Activation::Linear;
+    // The stem's convolution could take in the norm and the activation, were it not for the shortcut.
+    check(vec![unbiased(3, 3, 1), residual(linear, vec![norm()], vec![]), flatten()], 12, -1.0, 2);
+    let relu = || activation(Activation::Relu);
+    check(vec![unbiased(3, 3, 1), residual(linear, vec![relu()], vec![]), flatten()], 13, -1.0, 2);
+    check(vec![unbiased(3, 3, 1), residual(linear, vec![relu()], vec![relu()]), flatten()], 14, -1.0, 2);
+    // The body begins with what the shortcut's last convolution could take in.
+    check(vec![residual(linear, vec![norm(), relu()], vec![unbiased(1, 3, 1)]), flatten()], 15, -1.0, 2);
+    // A norm that waits in front of the block, one at the end of a branch, and one behind the sum.
+    let body = vec![unbiased(3, 3, 1), relu(), norm()];
+    let layers = vec![conv(3, 3, Padding::Same, Activation::Relu), norm(), residual(linear, body, vec![]), norm()];
+    check([layers, vec![relu(), global_average(), norm()]].concat(), 16, -1.0, 2);
+    // A norm and an activation behind a convolution that adds.
+    let layers = vec![residual(linear, vec![unbiased(1, 3, 1)], vec![])];
+    check([layers.clone(), vec![norm(), flatten()]].concat(), 17, -1.0, 2);
+    check([layers, vec![relu(), flatten()]].concat(), 18, -1.0, 2);
+    // Both branches are the input itself.
+    let dropout = LayerConfig::Dropout(DropoutConfig { rate: 0.5 });
+    check(vec![residual(Activation::Tanh, vec![dropout], vec![]), flatten()], 19, -1.0, 2);
+}
+
+#[test]
+fn residual_layers_inside_residual_layers() {
+    let inner = residual(Activation::Relu, vec![unbiased(3, 3, 1), norm()], vec![]);
+    let shortcut = vec![inner.clone(), norm()];
+    let outer = residual(Activation::Tanh, vec![inner.clone(), inner, unbiased(3, 1, 1)], shortcut);
+    check(vec![unbiased(3, 3, 1), norm(), outer, global_average()], 20, -1.0, 2);
+}
+
 fn layer() -> impl Strategy<Value = LayerConfig> {
     let function = prop_oneof![Just(Activation::Linear), Just(Activation::Relu), Just(Activation::Tanh)];
     let padding = prop_oneof![Just(Padding::Valid), Just(Padding::Same)];
@@ -256,11 +356,43 @@ fn layer() -> impl Strategy<Value = LayerConfig> {
     ]
 }
 
+/// Layers that keep the shape of the one channel of the input, or of any number of them.
+fn kept() -> impl Strategy<Value = LayerConfig> {
+    let function = prop_oneof![Just(Activation::Linear), Just(Activation::Relu), Just(Activation::Tanh)];
+    prop_oneof![Just(norm()), function.prop_map(activation), Just(LayerConfig::Dropout(DropoutConfig { rate: 0.5 })),]
+}
+
+/// Residual layers: the ends of the branches are convolutions of equal shape, what is around them is anything.
+fn block() -> impl Strategy<Value = LayerConfig> {
+    let few = || prop::collection::vec(kept(), 0..3);
+    let function = prop_oneof![Just(Activation::Linear), Just(Activation::Relu)];
+    let leaf = (few(), few(), few(), few(), 1_usize..4, 1_usize..3, function.clone()).prop_map(
+        |(before, after, around, behind, filters, stride, function)| {
+            let body = [before, vec![unbiased(filters, 3, stride)], after].concat();
+            let shortcut = [around, vec![unbiased(filters, 1, stride)], behind].concat();
+            residual(function, body, shortcut)
+        },
+    );
+    leaf.prop_recursive(2, 6, 2, move |inner| {
+        let identity = prop::collection::vec(kept(), 1..4);
+        prop_oneof![
+            (identity, few(), function.clone()).prop_map(|(body, shortcut, f)| residual(f, body, shortcut)),
+            (inner, few(), few(), function.clone(), 1_usize..4).prop_map(
+                |(inner, before, after, function, filters)| {
+                    let body = [before, vec![inner], after.clone(), vec![unbiased(filters, 3, 1)]].concat();
+                    residual(function, body, [after, vec![unbiased(filters, 3, 1)]].concat())
+                }
+            ),
+        ]
+    })
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
     #[test]
     fn any_network_equals_its_layers_one_after_the_other(
-        mut layers in prop::collection::vec(layer(), 0..7),
+        mut layers in prop::collection::vec(prop_oneof![3 => layer(), 1 => block()], 0..7),
+        means in any::<bool>(),
         tail in prop_oneof![
             Just(vec![]),
             Just(vec![norm()]),
@@ -270,7 +402,7 @@ proptest! {
         seed in 0_u64..1000,
         lowest_gamma in prop_oneof![Just(-1.0_f32), Just(0.1_f32)],
     ) {
-        layers.push(flatten());
+        layers.push(if means { global_average() } else { flatten() });
         layers.extend(tail);
         prop_assume!(NetworkConfig { layers: layers.clone() }.resolve(12, 10, 3).is_ok());
         check(layers, seed, lowest_gamma, 2);

@@ -1,0 +1,124 @@
+//! A whole training pass of a residual network: our kernels against Burn's own operations, and its gradients against
+//! differences of the loss.
+
+use burn::tensor::Gradients;
+use vultus::network::{
+    Activation, ActivationConfig, BatchNormConfig, ConvConfig, GlobalAveragePoolConfig, NetworkConfig, Padding,
+    ResidualConfig,
+};
+
+use super::*;
+
+const SAMPLES: usize = 3;
+
+fn conv(filters: usize, kernel: usize, stride: usize, l2: f64) -> LayerConfig {
+    let (padding, activation) = (Padding::Same, Activation::Linear);
+    LayerConfig::Conv(ConvConfig { filters, kernel, stride, padding, bias: false, activation, l2 })
+}
+
+/// Smooth activations only, so that differences of the loss are near its derivative.
+fn residual_network() -> ResolvedNetwork {
+    let norm = || LayerConfig::BatchNorm(BatchNormConfig { momentum: 0.9, epsilon: 1e-3 });
+    let tanh = || LayerConfig::Activation(ActivationConfig { function: Activation::Tanh });
+    let block =
+        |layers, shortcut| LayerConfig::Residual(ResidualConfig { activation: Activation::Tanh, layers, shortcut });
+    let inner = block(vec![conv(4, 3, 1, 0.0), norm()], vec![]);
+    let layers = vec![
+        conv(3, 3, 1, 0.0),
+        norm(),
+        block(vec![conv(3, 3, 1, 0.02), norm(), tanh(), conv(3, 3, 1, 0.0), norm()], vec![]),
+        block(vec![conv(4, 3, 2, 0.0), norm(), inner], vec![conv(4, 1, 2, 0.03), norm()]),
+        LayerConfig::GlobalAveragePool(GlobalAveragePoolConfig {}),
+    ];
+    NetworkConfig { layers }.resolve(6, 5, 3).unwrap()
+}
+
+fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    (0..len).map(|index| (derive_seed(seed, &[index as u64]) % 2001) as f32 / 1000.0 - 1.0).collect()
+}
+
+fn pass(weights: &Weights, operations: Operations) -> (Network, f32, Gradients) {
+    let resolved = residual_network();
+    let pixels = numbers(1, SAMPLES * resolved.input.len());
+    let mut network = Network::new(resolved, weights, &Device::flex()).unwrap().with_operations(operations);
+    let targets = vec![1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 1.0];
+    let forward = network.forward(pixels, targets, vec![1.0, 0.5, 2.0], 7);
+    let loss = values_of(forward.loss.clone().inner())[0];
+    let gradients = forward.loss.backward();
+    (network, loss, gradients)
+}
+
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(1e-3, |largest, value| largest.max(value.abs()))
+}
+
+#[test]
+fn kernels_and_burns_operations_agree_on_losses_gradients_and_running_statistics() {
+    let weights = initial_weights(&residual_network(), 5);
+    let (ours, loss, gradients) = pass(&weights, Operations::Kernels);
+    let (stock, stock_loss, stock_gradients) = pass(&weights, Operations::Stock);
+    assert!((loss - stock_loss).abs() < 1e-5 * stock_loss, "{loss} against {stock_loss}");
+    let (moved, stock_moved) = (ours.weights(), stock.weights());
+    for (index, spec) in ours.specs().iter().enumerate() {
+        let (left, right) = if spec.is_trainable() {
+            let gradient = |network: &Network, gradients| values_of(network.parameter(index).grad(gradients).unwrap());
+            (gradient(&ours, &gradients), gradient(&stock, &stock_gradients))
+        } else {
+            let before = &weights.get(&spec.name).unwrap().data;
+            let after = moved.get(&spec.name).unwrap().data.clone();
+            assert_ne!(before, &after, "{} did not follow the batch", spec.name);
+            (after, stock_moved.get(&spec.name).unwrap().data.clone())
+        };
+        let scale = largest(&right);
+        for (left, right) in left.iter().zip(&right) {
+            assert!((left - right).abs() <= 1e-4 * scale, "{}: {left} against {right}", spec.name);
+        }
+    }
+}
+
+#[test]
+fn gradients_are_the_slopes_of_the_loss() {
+    let weights = initial_weights(&residual_network(), 6);
+    let (network, _, gradients) = pass(&weights, Operations::Kernels);
+    let step = 1e-2;
+    for (index, spec) in network.specs().iter().enumerate().filter(|(_, spec)| spec.is_trainable()) {
+        let gradient = values_of(network.parameter(index).grad(&gradients).unwrap());
+        // The place of the largest slope: there the loss' rounding matters least.
+        let (place, slope) = gradient
+            .iter()
+            .copied()
+            .enumerate()
+            .max_by(|(_, left), (_, right)| left.abs().total_cmp(&right.abs()))
+            .unwrap();
+        let loss_at = |change: f32| {
+            let mut tensor = weights.get(&spec.name).unwrap().clone();
+            tensor.data[place] += change;
+            let mut weights = weights.clone();
+            weights.insert(spec.name.clone(), tensor);
+            pass(&weights, Operations::Kernels).1
+        };
+        let difference = (loss_at(step) - loss_at(-step)) / (2.0 * step);
+        assert!((difference - slope).abs() <= 0.02 * slope.abs() + 2e-4, "{}: {slope}, not {difference}", spec.name);
+    }
+}
+
+#[test]
+fn kernels_inside_branches_are_penalised() {
+    let weights = initial_weights(&residual_network(), 8);
+    let with = pass(&weights, Operations::Kernels).1;
+    let square = |name: &str| weights.get(name).unwrap().data.iter().map(|value| value * value).sum::<f32>();
+    let penalty = 0.02 * square("layers.2.layers.0.weight") + 0.03 * square("layers.3.shortcut.0.weight");
+    let mut resolved = residual_network();
+    let free = |layer: &mut ResolvedLayer| {
+        if let LayerConfig::Conv(conv) = &mut layer.config {
+            conv.l2 = 0.0;
+        }
+    };
+    free(&mut resolved.layers[2].body[0]);
+    free(&mut resolved.layers[3].shortcut[0]);
+    let mut network = Network::new(resolved, &weights, &Device::flex()).unwrap();
+    let targets = vec![1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 1.0];
+    let forward = network.forward(numbers(1, SAMPLES * 30), targets, vec![1.0, 0.5, 2.0], 7);
+    let without = values_of(forward.loss.inner())[0];
+    assert!((with - without - penalty).abs() < 1e-5, "{with} - {without} is not {penalty}");
+}
