@@ -1,324 +1,563 @@
-//! Batch normalisation over the channels of `[batch, channels, spatial]` (`spatial` is 1 after flattening).
+//! Batch normalisation over rows of channels (Ioffe & Szegedy 2015, algorithms 1 and 2), with what usually surrounds it.
 //!
-//! In: values and the channels' scale and shift. Out: normalised values with the batch's statistics, gradients, or the
-//! inference form with given statistics. Variances are biased (divided by the count), as Keras uses and stores them.
-//! Running averages are the caller's.
+//! In: `[rows, channels]`, where a row is a pixel of an image, or an image after flattening. Out: normalised rows and
+//! the statistics, or gradients. Memory sets the pace, so that everything which touches the same numbers happens in
+//! the same pass: the sum of a residual layer, the activation behind the norm, and, on the way back, the activation of
+//! the convolution in front of it with the gradient of that convolution's bias. Forward reads its input twice and
+//! writes once; backward reads input and gradient twice and writes once.
 
 use rayon::prelude::*;
 
-/// Values that are summed in single precision before they go to a double.
-const SINGLE_PRECISION_RUN: usize = 1024;
+use crate::activation::Activation;
+use crate::scratch::Scratch;
+use crate::shared::Shared;
+use crate::simd::{InstructionSet, Kernel, Lanes};
 
-/// Normalises with the statistics of this batch: `y = gamma (x - mean) / sqrt(variance + epsilon) + beta`.
+/// Vectors of channels whose sums are kept in registers together.
+const GROUP: usize = 4;
+
+/// Sizes of what is normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormShape {
+    /// Pixels of all images together.
+    pub rows: usize,
+    /// Channels, each with its own statistics.
+    pub channels: usize,
+}
+
+impl NormShape {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.rows * self.channels
+    }
+
+    /// True without values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows of one task: fixed by the shape, so that results never depend on the number of threads.
+    fn task_rows(&self) -> usize {
+        (crate::ELEMENTS_PER_TASK * 2 / self.channels.max(1)).max(1)
+    }
+
+    fn tasks(&self) -> usize {
+        self.rows.div_ceil(self.task_rows())
+    }
+}
+
+/// Scale, shift and statistics of the channels, all `[channels]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// Scale.
+    pub gamma: &'a [f32],
+    /// Shift.
+    pub beta: &'a [f32],
+    /// Mean.
+    pub mean: &'a [f32],
+    /// Biased variance.
+    pub variance: &'a [f32],
+    /// Added to the variance before the root.
+    pub epsilon: f32,
+}
+
+impl Norm<'_> {
+    pub(crate) fn check(&self, channels: usize) {
+        assert_eq!(self.gamma.len(), channels, "length of gamma");
+        assert_eq!(self.beta.len(), channels, "length of beta");
+        assert_eq!(self.mean.len(), channels, "length of mean");
+        assert_eq!(self.variance.len(), channels, "length of variance");
+    }
+
+    /// The norm as one multiply-add: scales, then `beta - mean * scale`.
+    pub(crate) fn affine(&self) -> Scratch {
+        let channels = self.gamma.len();
+        let mut affine = Scratch::take(2 * channels);
+        let (scales, shifts) = affine.split_at_mut(channels);
+        for channel in 0..channels {
+            let scale = f64::from(self.gamma[channel]) * self.inverse_deviation(channel);
+            scales[channel] = scale as f32;
+            shifts[channel] = (f64::from(self.beta[channel]) - f64::from(self.mean[channel]) * scale) as f32;
+        }
+        affine
+    }
+
+    fn inverse_deviation(&self, channel: usize) -> f64 {
+        1.0 / (f64::from(self.variance[channel]) + f64::from(self.epsilon)).sqrt()
+    }
+}
+
+/// Mean and biased variance of each channel of `x` `[rows, channels]`; both results are `[channels]`, overwritten.
 ///
-/// `x` and `y` are `[batch, channels, spatial]`, the others `[channels]`; `y`, `mean` and `variance` (biased) are
-/// overwritten.
+/// # Panics
+/// If a slice has another length than its shape.
+pub fn statistics(shape: &NormShape, x: &[f32], mean: &mut [f32], variance: &mut [f32]) {
+    assert_eq!(x.len(), shape.len(), "length of x");
+    assert_eq!(mean.len(), shape.channels, "length of mean");
+    assert_eq!(variance.len(), shape.channels, "length of variance");
+    if shape.is_empty() {
+        mean.fill(0.0);
+        variance.fill(0.0);
+        return;
+    }
+    let (set, channels, rows) = (InstructionSet::best(), shape.channels, shape.task_rows());
+    // Sums of what is left of each value after the task's first row is taken off, and of its square: near the mean the
+    // square of a difference loses nothing.
+    let mut partial = Scratch::take(shape.tasks() * 2 * channels);
+    partial.par_chunks_mut(2 * channels).zip(x.par_chunks(rows * channels)).for_each(|(sums, x)| {
+        set.run(Sums { channels, x, sums });
+    });
+    // Chan's formula joins them, in a fixed order.
+    for channel in 0..channels {
+        let (mut count, mut centre, mut squares) = (0.0, 0.0, 0.0);
+        for (task, sums) in partial.chunks_exact(2 * channels).enumerate() {
+            let more = rows.min(shape.rows - task * rows) as f64;
+            let sum = f64::from(sums[channel]);
+            let shift = f64::from(x[task * rows * channels + channel]);
+            let (task_mean, task_squares) =
+                (shift + sum / more, f64::from(sums[channels + channel]) - sum * sum / more);
+            let difference = task_mean - centre;
+            squares += task_squares + difference * difference * count * more / (count + more);
+            centre += difference * more / (count + more);
+            count += more;
+        }
+        mean[channel] = centre as f32;
+        // Rounding may leave a constant channel a hair below zero; NaN stays.
+        let value = squares / count;
+        variance[channel] = if value < 0.0 { 0.0 } else { value as f32 };
+    }
+}
+
+struct Sums<'a> {
+    channels: usize,
+    x: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Sums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let (channels, rows) = (self.channels, self.x.len() / self.channels);
+        assert!(self.sums.len() == 2 * channels);
+        for first in (0..channels).step_by(GROUP * L::WIDTH) {
+            let mut shift = [L::splat(0.0); GROUP];
+            let mut sums = [[L::splat(0.0); 2]; GROUP];
+            // SAFETY: rows of `channels` numbers are read inside `x`, and two of them written inside `sums`.
+            unsafe {
+                for (v, shift) in shift.iter_mut().enumerate() {
+                    *shift = L::load_padded(self.x.as_ptr(), first + v * L::WIDTH, channels);
+                }
+                for row in 0..rows {
+                    let x = self.x.as_ptr().add(row * channels);
+                    for v in 0..GROUP {
+                        let value = L::load_padded(x, first + v * L::WIDTH, channels).sub(shift[v]);
+                        sums[v][0] = sums[v][0].add(value);
+                        sums[v][1] = value.mul_add(value, sums[v][1]);
+                    }
+                }
+                store_sums(&sums, self.sums.as_mut_ptr(), first, channels);
+            }
+        }
+    }
+}
+
+/// Writes sums of two kinds behind each other, `[2, channels]`.
+///
+/// # Safety
+/// `to` is valid for writes of two rows of `channels` numbers.
+#[inline(always)]
+unsafe fn store_sums<L: Lanes>(sums: &[[L; 2]; GROUP], to: *mut f32, first: usize, channels: usize) {
+    for (v, sums) in sums.iter().enumerate() {
+        let first = first + v * L::WIDTH;
+        if first < channels {
+            // SAFETY: inside the rows, by contract.
+            unsafe {
+                sums[0].store_within(to, first, channels);
+                sums[1].store_within(to.add(channels), first, channels);
+            }
+        }
+    }
+}
+
+/// `y = activation(gamma * (x - mean) / sqrt(variance + epsilon) + beta + residual)` with the statistics of `x` itself,
+/// which are also returned in `mean` and `variance` `[channels]`. `y` and `residual` have the shape of `x`.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
 #[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
 pub fn forward_training(
-    batch: usize,
-    channels: usize,
-    spatial: usize,
+    shape: &NormShape,
     x: &[f32],
     gamma: &[f32],
     beta: &[f32],
     epsilon: f32,
+    residual: Option<&[f32]>,
+    activation: Activation,
     y: &mut [f32],
     mean: &mut [f32],
     variance: &mut [f32],
 ) {
-    assert_eq!(x.len(), batch * channels * spatial, "length of x");
-    assert_eq!(mean.len(), channels, "length of mean");
-    assert_eq!(variance.len(), channels, "length of variance");
-    assert_eq!(y.len(), x.len(), "length of y");
-    for (slice, name) in [(gamma, "gamma"), (beta, "beta"), (&*variance, "variance")] {
-        assert_eq!(slice.len(), channels, "length of {name}");
-    }
-    let count = (batch * spatial) as f64;
-    let statistics = mean.par_iter_mut().zip(variance.par_iter_mut());
-    statistics.zip(planes_by_channel(channels, spatial, y)).enumerate().for_each(
-        |(channel, ((mean, variance), outputs))| {
-            let planes = || (0..batch).map(|image| plane(x, image * channels + channel, spatial));
-            let sum: f64 = planes().map(|plane| sum_of(plane, |value| value)).sum();
-            let center = (sum / count) as f32;
-            let squares: f64 = planes().map(|plane| sum_of(plane, |value| (value - center) * (value - center))).sum();
-            *mean = center;
-            *variance = (squares / count) as f32;
-            let scale = gamma[channel] * inverse_deviation(*variance, epsilon);
-            for (x, y) in planes().zip(outputs) {
-                normalise(x, center, scale, beta[channel], y);
-            }
-        },
-    );
+    statistics(shape, x, mean, variance);
+    forward(shape, x, &Norm { gamma, beta, mean, variance, epsilon }, residual, activation, y);
 }
 
-/// Normalises with given statistics: `y = gamma (x - mean) / sqrt(variance + epsilon) + beta`. Shapes as in
-/// [`forward_training`].
+/// [`forward_training`] with given statistics.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
-#[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
-pub fn forward_inference(
-    batch: usize,
-    channels: usize,
-    spatial: usize,
+pub fn forward(
+    shape: &NormShape,
     x: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
-    mean: &[f32],
-    variance: &[f32],
-    epsilon: f32,
+    norm: &Norm,
+    residual: Option<&[f32]>,
+    activation: Activation,
     y: &mut [f32],
 ) {
-    assert_eq!(x.len(), batch * channels * spatial, "length of x");
-    assert_eq!(y.len(), x.len(), "length of y");
-    for (slice, name) in [(gamma, "gamma"), (beta, "beta"), (mean, "mean"), (variance, "variance")] {
-        assert_eq!(slice.len(), channels, "length of {name}");
-    }
-    let scale: Vec<f32> =
-        gamma.iter().zip(variance).map(|(&gamma, &variance)| gamma * inverse_deviation(variance, epsilon)).collect();
-    if y.is_empty() {
+    assert_eq!(x.len(), shape.len(), "length of x");
+    assert_eq!(y.len(), shape.len(), "length of y");
+    assert!(residual.is_none_or(|residual| residual.len() == shape.len()), "length of the residual");
+    norm.check(shape.channels);
+    if shape.is_empty() {
         return;
     }
-    // Small images share a task.
-    let length = (crate::ELEMENTS_PER_TASK / (channels * spatial)).max(1) * channels * spatial;
-    y.par_chunks_mut(length).zip(x.par_chunks(length)).for_each(|(y, x)| {
-        for (index, (y, x)) in y.chunks_exact_mut(spatial).zip(x.chunks_exact(spatial)).enumerate() {
-            let channel = index % channels;
-            normalise(x, mean[channel], scale[channel], beta[channel], y);
+    let (set, channels, affine) = (InstructionSet::best(), shape.channels, norm.affine());
+    let (rows, affine) = (shape.task_rows() * channels, &affine[..]);
+    y.par_chunks_mut(rows).zip(x.par_chunks(rows)).enumerate().for_each(|(task, (y, x))| {
+        let residual = residual.map(|residual| &residual[task * rows..][..y.len()]);
+        set.run(Apply { channels, x, affine, residual, relu: activation == Activation::Relu, y });
+        if !matches!(activation, Activation::Relu | Activation::Linear) {
+            activation.forward_serial(0.0, y);
         }
     });
 }
 
-/// `y = (x - mean) * scale + beta`. The mean is taken off first: folded into the shift it would cost digits where it
-/// is much larger than the deviation.
-fn normalise(x: &[f32], mean: f32, scale: f32, beta: f32, y: &mut [f32]) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = (x - mean) * scale + beta;
+struct Apply<'a> {
+    channels: usize,
+    x: &'a [f32],
+    /// Scales, then shifts.
+    affine: &'a [f32],
+    residual: Option<&'a [f32]>,
+    relu: bool,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let channels = self.channels;
+        let rows = self.x.len() / channels;
+        assert!(self.affine.len() == 2 * channels && self.y.len() == self.x.len());
+        let floor = L::splat(if self.relu { 0.0 } else { f32::NEG_INFINITY });
+        for row in 0..rows {
+            let place = row * channels;
+            let mut first = 0;
+            while first < channels {
+                // SAFETY: one row of `channels` numbers of slices of equal length (the residual's was checked by the
+                // caller), and of the two rows of the map.
+                unsafe {
+                    let scale = L::load_within(self.affine.as_ptr(), first, channels);
+                    let shift = L::load_within(self.affine.as_ptr().add(channels), first, channels);
+                    let mut value = L::load_within(self.x.as_ptr().add(place), first, channels).mul_add(scale, shift);
+                    if let Some(residual) = self.residual {
+                        value = value.add(L::load_within(residual.as_ptr().add(place), first, channels));
+                    }
+                    value.at_least(floor).store_within(self.y.as_mut_ptr().add(place), first, channels);
+                }
+                first += L::WIDTH;
+            }
+        }
     }
 }
 
-/// Gradients of [`forward_training`], through the statistics too.
+/// Where the gradients of a batch norm go; all are overwritten.
+#[derive(Debug)]
+pub struct NormGradients<'a> {
+    /// Gradient of the input, `[rows, channels]`.
+    pub dx: &'a mut [f32],
+    /// Gradient of gamma, `[channels]`.
+    pub dgamma: &'a mut [f32],
+    /// Gradient of beta, `[channels]`.
+    pub dbeta: &'a mut [f32],
+    /// Sums of `dx` over the rows, `[channels]`, where wanted: the gradient of the bias of the layer in front.
+    pub dbias: Option<&'a mut [f32]>,
+}
+
+/// Gradients of [`forward_training`].
 ///
-/// `x`, `mean`, `variance` and `epsilon` are those of the forward pass, `dy` the gradient at its output. `dx` has the
-/// shape of `x`; `dgamma` and `dbeta` are `[channels]`. All three are overwritten.
+/// `dy` is the gradient that arrives at `y`, which is read where it decides what passed the activation: with a residual
+/// or an activation other than ReLU. `dresidual` receives the residual's gradient. With `before` ReLU, `x` is taken for
+/// the output of a ReLU and `dx` is the gradient before that.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
 #[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
 pub fn backward(
-    batch: usize,
-    channels: usize,
-    spatial: usize,
+    shape: &NormShape,
     x: &[f32],
-    gamma: &[f32],
-    mean: &[f32],
-    variance: &[f32],
-    epsilon: f32,
+    norm: &Norm,
+    activation: Activation,
+    y: &[f32],
     dy: &[f32],
-    dx: &mut [f32],
-    dgamma: &mut [f32],
-    dbeta: &mut [f32],
+    before: Activation,
+    dresidual: Option<&mut [f32]>,
+    gradients: NormGradients,
 ) {
-    assert_eq!(x.len(), batch * channels * spatial, "length of x");
-    assert_eq!(dy.len(), x.len(), "length of dy");
-    assert_eq!(dx.len(), x.len(), "length of dx");
-    for (slice, name) in [(gamma, "gamma"), (mean, "mean"), (variance, "variance")] {
-        assert_eq!(slice.len(), channels, "length of {name}");
+    let NormGradients { dx, dgamma, dbeta, dbias } = gradients;
+    let channels = shape.channels;
+    assert_eq!(x.len(), shape.len(), "length of x");
+    assert_eq!(y.len(), shape.len(), "length of y");
+    assert_eq!(dy.len(), shape.len(), "length of dy");
+    assert_eq!(dx.len(), shape.len(), "length of dx");
+    assert!(dresidual.as_ref().is_none_or(|dresidual| dresidual.len() == shape.len()), "length of dresidual");
+    norm.check(channels);
+    assert!(
+        matches!(before, Activation::Linear | Activation::Relu),
+        "{before:?} is no activation to go back through here"
+    );
+    if shape.is_empty() {
+        dgamma.fill(0.0);
+        dbeta.fill(0.0);
+        dbias.into_iter().for_each(|dbias| dbias.fill(0.0));
+        return;
     }
-    assert_eq!(dgamma.len(), channels, "length of dgamma");
-    assert_eq!(dbeta.len(), channels, "length of dbeta");
-    let count = (batch * spatial) as f32;
-    let sums = dgamma.par_iter_mut().zip(dbeta.par_iter_mut());
-    sums.zip(planes_by_channel(channels, spatial, dx)).enumerate().for_each(|(channel, ((dgamma, dbeta), outputs))| {
-        let planes = || {
-            let indices = (0..batch).map(|image| image * channels + channel);
-            indices.map(|index| (plane(x, index, spatial), plane(dy, index, spatial)))
-        };
-        let mean = mean[channel];
-        let (mut sum, mut product) = (0.0_f64, 0.0_f64);
-        for (x, dy) in planes() {
-            let (part, part_product) = sums_of_gradient(dy, x, mean);
-            sum += part;
-            product += part_product;
+    let mut masked = Scratch::take(0);
+    let (dy, gate) = match activation {
+        Activation::Linear => (dy, Gate::Open),
+        Activation::Relu if dresidual.is_none() => (dy, Gate::Recomputed),
+        Activation::Relu => (dy, Gate::Output),
+        _ => {
+            masked = Scratch::take(dy.len());
+            let tasks = masked.par_chunks_mut(crate::ELEMENTS_PER_TASK).zip(y.par_chunks(crate::ELEMENTS_PER_TASK));
+            tasks.zip(dy.par_chunks(crate::ELEMENTS_PER_TASK)).for_each(|((masked, y), dy)| {
+                activation.backward_serial(y, dy, masked);
+            });
+            (&masked[..], Gate::Open)
         }
-        let inverse = inverse_deviation(variance[channel], epsilon);
-        *dbeta = sum as f32;
-        *dgamma = (product * inverse as f64) as f32;
-        let scale = gamma[channel] * inverse;
-        let (slope, shift) = (scale * inverse * *dgamma / count, scale * *dbeta / count);
-        for ((x, dy), dx) in planes().zip(outputs) {
-            for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                *dx = scale * dy - slope * (x - mean) - shift;
-            }
+    };
+    let (set, rows) = (InstructionSet::best(), shape.task_rows() * channels);
+    let affine = norm.affine();
+    let input = |task: usize| {
+        let range = task * rows..(task * rows + rows).min(x.len());
+        Gradient {
+            channels,
+            x: &x[range.clone()],
+            y: &y[range.clone()],
+            dy: &dy[range],
+            affine: &affine,
+            mean: norm.mean,
+            gate,
         }
+    };
+    let mut partial = Scratch::take(shape.tasks() * 2 * channels);
+    partial.par_chunks_mut(2 * channels).enumerate().for_each(|(task, sums)| {
+        set.run(GradientSums { input: input(task), sums });
     });
+    let terms = Terms::new(norm, shape.rows, &partial, dgamma, dbeta);
+    let (dx, dresidual) = (Shared::new(dx), dresidual.map(Shared::new));
+    let wants_sums = dbias.is_some();
+    let mut sums = Scratch::zeros(if wants_sums { shape.tasks() * channels } else { 0 });
+    let column_sums = Shared::new(&mut sums);
+    (0..shape.tasks()).into_par_iter().for_each(|task| {
+        let place = task * rows;
+        set.run(GradientApply {
+            input: input(task),
+            terms: &terms,
+            gate_input: before == Activation::Relu,
+            dx: dx.at(place),
+            dresidual: dresidual.map(|dresidual| dresidual.at(place)),
+            sums: wants_sums.then(|| column_sums.at(task * channels)),
+        });
+    });
+    if let Some(dbias) = dbias {
+        join(&sums, dbias);
+    }
 }
 
-/// The planes of each channel, in the order of the images: one channel of a batch fits a core's second-level cache,
-/// so a task that takes a channel through all its passes reads the memory once.
-fn planes_by_channel(channels: usize, spatial: usize, values: &mut [f32]) -> Vec<Vec<&mut [f32]>> {
-    let mut planes: Vec<Vec<&mut [f32]>> = (0..channels).map(|_| Vec::new()).collect();
-    if spatial > 0 {
-        for (index, plane) in values.chunks_exact_mut(spatial).enumerate() {
-            planes[index % channels].push(plane);
+/// Adds up rows of partial sums in a fixed order, in double precision.
+pub(crate) fn join(partial: &[f32], sums: &mut [f32]) {
+    let channels = sums.len();
+    for (channel, sum) in sums.iter_mut().enumerate() {
+        *sum = partial.chunks_exact(channels).map(|row| f64::from(row[channel])).sum::<f64>() as f32;
+    }
+}
+
+/// What decides whether a gradient passes the activation behind the norm.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// Nothing: it always passes.
+    Open,
+    /// The output, computed again from the input.
+    Recomputed,
+    /// The output as it was kept.
+    Output,
+}
+
+#[derive(Clone, Copy)]
+struct Gradient<'a> {
+    channels: usize,
+    x: &'a [f32],
+    y: &'a [f32],
+    dy: &'a [f32],
+    affine: &'a [f32],
+    mean: &'a [f32],
+    gate: Gate,
+}
+
+impl Gradient<'_> {
+    /// The input less the mean, the input, and the gradient behind the activation, of one vector of channels of a row.
+    ///
+    /// # Safety
+    /// The row is inside the slices, which have equal lengths, and `first < channels`.
+    #[inline(always)]
+    unsafe fn at<L: Lanes>(&self, row: usize, first: usize) -> (L, L, L) {
+        let (channels, place) = (self.channels, row * self.channels);
+        // SAFETY: by this function's contract.
+        unsafe {
+            let x = L::load_within(self.x.as_ptr().add(place), first, channels);
+            let mut gradient = L::load_within(self.dy.as_ptr().add(place), first, channels);
+            match self.gate {
+                Gate::Open => {}
+                Gate::Recomputed => {
+                    let scale = L::load_within(self.affine.as_ptr(), first, channels);
+                    let shift = L::load_within(self.affine.as_ptr().add(channels), first, channels);
+                    gradient = gradient.where_positive(x.mul_add(scale, shift));
+                }
+                Gate::Output => {
+                    gradient = gradient.where_positive(L::load_within(self.y.as_ptr().add(place), first, channels));
+                }
+            }
+            (x.sub(L::load_within(self.mean.as_ptr(), first, channels)), x, gradient)
         }
     }
-    planes
 }
 
-fn inverse_deviation(variance: f32, epsilon: f32) -> f32 {
-    1.0 / (variance + epsilon).sqrt()
+/// Sums of the gradient, and of the gradient times the input less its mean.
+struct GradientSums<'a> {
+    input: Gradient<'a>,
+    sums: &'a mut [f32],
 }
 
-fn plane(values: &[f32], index: usize, spatial: usize) -> &[f32] {
-    &values[index * spatial..][..spatial]
+impl Kernel for GradientSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let channels = self.input.channels;
+        assert!(self.sums.len() == 2 * channels && self.input.affine.len() == 2 * channels);
+        for group in (0..channels).step_by(GROUP * L::WIDTH) {
+            let mut sums = [[L::splat(0.0); 2]; GROUP];
+            for row in 0..self.input.x.len() / channels {
+                for (v, sums) in sums.iter_mut().enumerate() {
+                    let first = group + v * L::WIDTH;
+                    if first < channels {
+                        // SAFETY: a row of slices that were cut alike, and `first` is one of its channels.
+                        let (centred, _, gradient) = unsafe { self.input.at::<L>(row, first) };
+                        sums[0] = sums[0].add(gradient);
+                        sums[1] = gradient.mul_add(centred, sums[1]);
+                    }
+                }
+            }
+            // SAFETY: two rows of `channels` numbers, as asserted.
+            unsafe { store_sums(&sums, self.sums.as_mut_ptr(), group, channels) }
+        }
+    }
 }
 
-/// Sum of `term` over `values`: short runs in sixteen single-precision lanes, then in double precision.
-fn sum_of(values: &[f32], term: impl Fn(f32) -> f32) -> f64 {
-    let mut total = 0.0;
-    for run in values.chunks(SINGLE_PRECISION_RUN) {
-        let (blocks, rest) = run.as_chunks::<16>();
-        let mut lanes = [0.0_f32; 16];
-        for block in blocks {
-            for (lane, &value) in lanes.iter_mut().zip(block) {
-                *lane += term(value);
+/// `dx = slope * g + curve * (x - mean) + level`, each `[channels]`, which is the derivative of the norm.
+pub(crate) struct Terms(Scratch);
+
+impl Terms {
+    /// From the partial sums of [`GradientSums`]; `dgamma` and `dbeta` come with them.
+    pub(crate) fn new(norm: &Norm, rows: usize, partial: &[f32], dgamma: &mut [f32], dbeta: &mut [f32]) -> Self {
+        let channels = norm.gamma.len();
+        assert_eq!(dgamma.len(), channels, "length of dgamma");
+        assert_eq!(dbeta.len(), channels, "length of dbeta");
+        let mut terms = Scratch::take(3 * channels);
+        for channel in 0..channels {
+            let total = |kind: usize| -> f64 {
+                partial.chunks_exact(2 * channels).map(|sums| f64::from(sums[kind * channels + channel])).sum()
+            };
+            let (sum, product, inverse) = (total(0), total(1), norm.inverse_deviation(channel));
+            dbeta[channel] = sum as f32;
+            dgamma[channel] = (product * inverse) as f32;
+            let slope = f64::from(norm.gamma[channel]) * inverse;
+            terms[channel] = slope as f32;
+            terms[channels + channel] = (-slope * product * inverse * inverse / rows as f64) as f32;
+            terms[2 * channels + channel] = (-slope * sum / rows as f64) as f32;
+        }
+        Self(terms)
+    }
+
+    /// The three terms of one vector of channels.
+    ///
+    /// # Safety
+    /// `first` is below the number of channels, which is `channels`.
+    #[inline(always)]
+    pub(crate) unsafe fn at<L: Lanes>(&self, first: usize, channels: usize) -> [L; 3] {
+        // SAFETY: three rows of `channels` numbers lie behind each other.
+        unsafe { [0, 1, 2].map(|kind| L::load_within(self.0.as_ptr().add(kind * channels), first, channels)) }
+    }
+}
+
+struct GradientApply<'a> {
+    input: Gradient<'a>,
+    terms: &'a Terms,
+    gate_input: bool,
+    dx: *mut f32,
+    dresidual: Option<*mut f32>,
+    sums: Option<*mut f32>,
+}
+
+impl Kernel for GradientApply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let channels = self.input.channels;
+        for group in (0..channels).step_by(GROUP * L::WIDTH) {
+            let mut sums = [L::splat(0.0); GROUP];
+            // SAFETY: rows of slices that were cut alike; `dx`, `dresidual` and the sums have room for this task's rows,
+            // which are its own (see `backward`); every `first` is a channel.
+            unsafe {
+                let mut terms = [[L::splat(0.0); 3]; GROUP];
+                for (v, terms) in terms.iter_mut().enumerate() {
+                    if group + v * L::WIDTH < channels {
+                        *terms = self.terms.at::<L>(group + v * L::WIDTH, channels);
+                    }
+                }
+                for row in 0..self.input.x.len() / channels {
+                    for v in 0..GROUP {
+                        let first = group + v * L::WIDTH;
+                        if first < channels {
+                            let (centred, x, gradient) = self.input.at::<L>(row, first);
+                            if let Some(dresidual) = self.dresidual {
+                                gradient.store_within(dresidual.add(row * channels), first, channels);
+                            }
+                            let [slope, curve, level] = terms[v];
+                            let mut dx = gradient.mul_add(slope, centred.mul_add(curve, level));
+                            if self.gate_input {
+                                dx = dx.where_positive(x);
+                            }
+                            sums[v] = sums[v].add(dx);
+                            dx.store_within(self.dx.add(row * channels), first, channels);
+                        }
+                    }
+                }
+                if let Some(to) = self.sums {
+                    for (v, sum) in sums.iter().enumerate() {
+                        if group + v * L::WIDTH < channels {
+                            sum.store_within(to, group + v * L::WIDTH, channels);
+                        }
+                    }
+                }
             }
         }
-        total += rest.iter().map(|&value| term(value) as f64).sum::<f64>();
-        total += lanes.iter().map(|&lane| lane as f64).sum::<f64>();
     }
-    total
-}
-
-/// Sums of `dy` and of `dy * (x - mean)`, added up as in [`sum_of`].
-fn sums_of_gradient(dy: &[f32], x: &[f32], mean: f32) -> (f64, f64) {
-    let (mut sum, mut product) = (0.0, 0.0);
-    for (dy, x) in dy.chunks(SINGLE_PRECISION_RUN).zip(x.chunks(SINGLE_PRECISION_RUN)) {
-        let ((dy, dy_rest), (x, x_rest)) = (dy.as_chunks::<16>(), x.as_chunks::<16>());
-        let (mut lanes, mut product_lanes) = ([0.0_f32; 16], [0.0_f32; 16]);
-        for (dy, x) in dy.iter().zip(x) {
-            for lane in 0..16 {
-                lanes[lane] += dy[lane];
-                product_lanes[lane] += dy[lane] * (x[lane] - mean);
-            }
-        }
-        for (&dy, &x) in dy_rest.iter().zip(x_rest) {
-            sum += dy as f64;
-            product += (dy * (x - mean)) as f64;
-        }
-        sum += lanes.iter().map(|&lane| lane as f64).sum::<f64>();
-        product += product_lanes.iter().map(|&lane| lane as f64).sum::<f64>();
-    }
-    (sum, product)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
-    use proptest::prelude::*;
-
-    const EPSILON: f32 = 1e-3;
-
-    struct Reference {
-        y: Vec<f64>,
-        mean: Vec<f64>,
-        variance: Vec<f64>,
-    }
-
-    fn reference([batch, channels, spatial]: [usize; 3], x: &[f64], gamma: &[f64], beta: &[f64]) -> Reference {
-        let mut result = Reference { y: vec![0.0; x.len()], mean: Vec::new(), variance: Vec::new() };
-        for channel in 0..channels {
-            let places: Vec<usize> = (0..batch)
-                .flat_map(|image| (0..spatial).map(move |place| (image * channels + channel) * spatial + place))
-                .collect();
-            let mean = places.iter().map(|&place| x[place]).sum::<f64>() / places.len() as f64;
-            let variance = places.iter().map(|&place| (x[place] - mean).powi(2)).sum::<f64>() / places.len() as f64;
-            for place in places {
-                let normal = (x[place] - mean) / (variance + EPSILON as f64).sqrt();
-                result.y[place] = gamma[channel] * normal + beta[channel];
-            }
-            result.mean.push(mean);
-            result.variance.push(variance);
-        }
-        result
-    }
-
-    fn run(
-        [batch, channels, spatial]: [usize; 3],
-        x: &[f32],
-        gamma: &[f32],
-        beta: &[f32],
-        dy: &[f32],
-    ) -> [Vec<f32>; 6] {
-        let (mut y, mut dx) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
-        let [mut mean, mut variance, mut dgamma, mut dbeta] = [(); 4].map(|()| vec![f32::NAN; channels]);
-        forward_training(batch, channels, spatial, x, gamma, beta, EPSILON, &mut y, &mut mean, &mut variance);
-        backward(batch, channels, spatial, x, gamma, &mean, &variance, EPSILON, dy, &mut dx, &mut dgamma, &mut dbeta);
-        [y, mean, variance, dx, dgamma, dbeta]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn every_shape_equals_the_definition(
-            batch in 2_usize..5, channels in 1_usize..5, spatial in 1_usize..40, seed in 0_u64..1000,
-        ) {
-            let shape = [batch, channels, spatial];
-            let x = numbers(seed, batch * channels * spatial);
-            let (gamma, beta) = (numbers(seed + 1, channels), numbers(seed + 2, channels));
-            let dy = numbers(seed + 3, x.len());
-            let (wide_x, wide_gamma, wide_beta) = (widen(&x), widen(&gamma), widen(&beta));
-            let expected = reference(shape, &wide_x, &wide_gamma, &wide_beta);
-            let [y, mean, variance, dx, dgamma, dbeta] = run(shape, &x, &gamma, &beta, &dy);
-            assert_close(&y, &expected.y, 2e-5);
-            assert_close(&mean, &expected.mean, 1e-6);
-            assert_close(&variance, &expected.variance, 1e-6);
-            let loss = |x: &[f64], gamma: &[f64], beta: &[f64]| dot(&reference(shape, x, gamma, beta).y, &dy);
-            assert_close(&dx, &finite_differences(&wide_x, |x| loss(x, &wide_gamma, &wide_beta)), 5e-5);
-            assert_close(&dgamma, &finite_differences(&wide_gamma, |gamma| loss(&wide_x, gamma, &wide_beta)), 5e-5);
-            assert_close(&dbeta, &finite_differences(&wide_beta, |beta| loss(&wide_x, &wide_gamma, beta)), 5e-5);
-
-            let mut inference = vec![f32::NAN; x.len()];
-            forward_inference(
-                batch, channels, spatial, &x, &gamma, &beta, &mean, &variance, EPSILON, &mut inference,
-            );
-            assert_eq!(inference, y);
-        }
-    }
-
-    #[test]
-    fn a_large_mean_does_not_spoil_the_variance() {
-        let shape = [8, 2, 3000];
-        let x: Vec<f32> = numbers(1, 8 * 2 * 3000).into_iter().map(|value| 1000.0 + value).collect();
-        let [_, mean, variance, ..] = run(shape, &x, &[1.0; 2], &[0.0; 2], &x);
-        let expected = reference(shape, &widen(&x), &[1.0; 2], &[0.0; 2]);
-        for channel in 0..2 {
-            assert!((mean[channel] as f64 / expected.mean[channel] - 1.0).abs() < 1e-7);
-            assert!((variance[channel] as f64 / expected.variance[channel] - 1.0).abs() < 1e-5);
-        }
-    }
-
-    #[test]
-    fn results_do_not_depend_on_the_number_of_threads() {
-        let (x, dy) = (numbers(1, 9 * 7 * 400), numbers(2, 9 * 7 * 400));
-        let (gamma, beta) = (numbers(3, 7), numbers(4, 7));
-        same_for_any_thread_count(|| run([9, 7, 400], &x, &gamma, &beta, &dy).concat());
-    }
-
-    #[test]
-    fn nan_fills_its_channel_and_no_other() {
-        let mut x = numbers(1, 3 * 2 * 20);
-        x[5] = f32::NAN;
-        let [y, mean, variance, dx, dgamma, _] = run([3, 2, 20], &x, &[1.0; 2], &[0.0; 2], &numbers(2, x.len()));
-        assert!(mean[0].is_nan() && variance[0].is_nan() && dgamma[0].is_nan() && dgamma[1].is_finite());
-        for (index, (y, dx)) in y.iter().zip(&dx).enumerate() {
-            let first = index / 20 % 2 == 0;
-            assert_eq!((y.is_nan(), dx.is_nan()), (first, first), "element {index}");
-        }
-    }
-}
+mod tests;

@@ -1,10 +1,10 @@
 //! Arithmetic of small convolutional networks on plain `f32` slices.
 //!
-//! In: contiguous, row-major slices (images are `[batch, channels, height, width]`) and their sizes. Out: slices that
+//! In: contiguous, row-major slices (images are `[batch, height, width, channels]`) and their sizes. Out: slices that
 //! the caller owns. Every forward pass has the backward pass beside it, written by hand:
 //!
 //! 1. [`convolution`] and [`dense`]: the layers with weights, bias and [`activation`] fused in;
-//! 2. [`batch_norm`], [`pooling`], [`dropout`]: the layers between them;
+//! 2. [`batch_norm`], [`pooling`], [`dropout`]: the layers between them, and [`norm_pool`], all three in one;
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
 //! 4. [`optimizer`]: Adam and SGD, one pass over memory a step.
 //!
@@ -20,6 +20,7 @@ pub mod batch_norm;
 pub mod convolution;
 pub mod dense;
 pub mod dropout;
+pub mod norm_pool;
 pub mod optimizer;
 pub mod peak;
 pub mod pooling;

@@ -1,19 +1,21 @@
-//! Max and average pooling of planes, and their gradients.
+//! Max, average and global average pooling of images, and their gradients.
 //!
-//! In: `planes` (batch times channels) of `[in_height, in_width]`. Out: `[out_height, out_width]` a plane, or the
-//! gradient of the input. Windows lie fully inside the plane (no padding; a remainder at the edge is dropped) and may
-//! overlap. The winner's place inside its window is kept for the gradient, the mask of the report's section 2.
+//! In: images `[batch, in_height, in_width, channels]`. Out: `[batch, out_height, out_width, channels]`, or the gradient of
+//! the input. Windows lie fully inside the picture (no padding; a remainder at the edge is dropped) and may overlap.
+//! The winner's place inside its window is kept for the gradient, the mask of the report's section 2.
 
 use rayon::prelude::*;
 
 /// Sizes of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolingShape {
-    /// Number of planes: batch times channels.
-    pub planes: usize,
-    /// Rows of an input plane.
+    /// Number of images.
+    pub batch: usize,
+    /// Channels of an image.
+    pub channels: usize,
+    /// Rows of the input.
     pub in_height: usize,
-    /// Columns of an input plane.
+    /// Columns of the input.
     pub in_width: usize,
     /// Rows and columns of the window: 1 to 15, so that a place in it fits a byte.
     pub size: usize,
@@ -22,15 +24,15 @@ pub struct PoolingShape {
 }
 
 impl PoolingShape {
-    /// Rows of an output plane.
+    /// Rows of the output.
     ///
     /// # Panics
-    /// If the window has no or more than 15 rows, is larger than the plane, or does not move.
+    /// If the window has no or more than 15 rows, is larger than the picture, or does not move.
     pub fn out_height(&self) -> usize {
         self.extent(self.in_height)
     }
 
-    /// Columns of an output plane.
+    /// Columns of the output.
     ///
     /// # Panics
     /// As [`PoolingShape::out_height`].
@@ -40,12 +42,12 @@ impl PoolingShape {
 
     /// Elements of the whole input.
     pub fn input_len(&self) -> usize {
-        self.planes * self.in_height * self.in_width
+        self.batch * self.image_len()
     }
 
     /// Elements of the whole output.
     pub fn output_len(&self) -> usize {
-        self.planes * self.out_height() * self.out_width()
+        self.batch * self.pooled_len()
     }
 
     fn extent(&self, input: usize) -> usize {
@@ -55,126 +57,126 @@ impl PoolingShape {
         (input - self.size) / self.stride + 1
     }
 
-    fn in_plane(&self) -> usize {
-        self.in_height * self.in_width
+    /// Elements of one image.
+    fn image_len(&self) -> usize {
+        self.in_height * self.in_width * self.channels
     }
 
-    fn out_plane(&self) -> usize {
-        self.out_height() * self.out_width()
+    /// Elements of one image's output.
+    fn pooled_len(&self) -> usize {
+        self.out_height() * self.out_width() * self.channels
     }
 
-    /// Planes that one task works on.
-    fn group(&self) -> usize {
-        (crate::ELEMENTS_PER_TASK / self.in_plane()).max(1)
-    }
-
-    /// Places of the window's first value in an input plane, one for each output, in order.
+    /// For each output pixel, the place of its window's first pixel in the image.
     fn origins(&self) -> impl Iterator<Item = usize> {
-        let (stride, in_width, out_width) = (self.stride, self.in_width, self.out_width());
-        (0..self.out_height()).flat_map(move |row| (0..out_width).map(move |column| (row * in_width + column) * stride))
+        let (width, row, step) = (self.out_width(), self.in_width * self.channels, self.channels * self.stride);
+        let stride = self.stride;
+        (0..self.out_height()).flat_map(move |y| (0..width).map(move |x| y * stride * row + x * step))
+    }
+
+    /// Places of a window's pixels, counted from its first, row by row.
+    fn window(&self) -> impl Iterator<Item = usize> {
+        let (size, row, channels) = (self.size, self.in_width * self.channels, self.channels);
+        (0..size).flat_map(move |i| (0..size).map(move |j| i * row + j * channels))
     }
 }
 
-/// The largest value of each window; the first of equal ones; NaN where the window holds one.
-///
-/// `x` is `[planes, in_height, in_width]`; `y` and `index` are `[planes, out_height, out_width]` and overwritten.
-/// `index` is the winner's place in its window, `row * size + column`.
+/// Whether `value` takes the place of `best`: NaN beats everything, the first of equals stays.
+#[inline]
+fn beats(value: f32, best: f32) -> bool {
+    value > best || (value.is_nan() && !best.is_nan())
+}
+
+/// The largest value of each window. `winners`, where given, receives the place of each output's winner in its window,
+/// row by row.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
-pub fn max_forward(shape: &PoolingShape, x: &[f32], y: &mut [f32], index: &mut [u8]) {
-    let (in_plane, out_plane, group) = (shape.in_plane(), shape.out_plane(), shape.group());
+pub fn max_forward(shape: &PoolingShape, x: &[f32], y: &mut [f32], winners: Option<&mut [u8]>) {
     assert_eq!(x.len(), shape.input_len(), "length of x");
     assert_eq!(y.len(), shape.output_len(), "length of y");
-    assert_eq!(index.len(), y.len(), "length of index");
-    let outputs = y.par_chunks_mut(group * out_plane).zip(index.par_chunks_mut(group * out_plane));
-    outputs.zip(x.par_chunks(group * in_plane)).for_each(|((y, index), x)| {
-        let outputs = y.chunks_exact_mut(out_plane).zip(index.chunks_exact_mut(out_plane));
-        for ((y, index), x) in outputs.zip(x.chunks_exact(in_plane)) {
-            if shape.size == 2 && shape.stride == 2 {
-                max_plane_of_two(shape, x, y, index);
-            } else {
-                max_plane(shape, x, y, index);
+    assert!(winners.as_ref().is_none_or(|winners| winners.len() == y.len()), "length of winners");
+    if y.is_empty() {
+        return;
+    }
+    let (image, pooled) = (shape.image_len(), shape.pooled_len());
+    let one = |x: &[f32], y: &mut [f32], mut winners: Option<&mut [u8]>| {
+        for (pixel, (y, origin)) in y.chunks_exact_mut(shape.channels).zip(shape.origins()).enumerate() {
+            y.copy_from_slice(&x[origin..][..shape.channels]);
+            let mut winners = winners.as_deref_mut().map(|all| &mut all[pixel * shape.channels..][..shape.channels]);
+            if let Some(winners) = &mut winners {
+                winners.fill(0);
             }
-        }
-    });
-}
-
-/// Whether `value` beats the best so far: larger, or the first NaN.
-#[inline]
-fn beats(value: f32, best: f32) -> bool {
-    (value > best) | (value.is_nan() & !best.is_nan())
-}
-
-fn max_plane(shape: &PoolingShape, x: &[f32], y: &mut [f32], index: &mut [u8]) {
-    for ((y, index), origin) in y.iter_mut().zip(index).zip(shape.origins()) {
-        let (mut best, mut winner) = (x[origin], 0);
-        for row in 0..shape.size {
-            for (column, &value) in x[origin + row * shape.in_width..][..shape.size].iter().enumerate() {
-                if beats(value, best) {
-                    (best, winner) = (value, row * shape.size + column);
+            for (place, offset) in shape.window().enumerate().skip(1) {
+                let values = &x[origin + offset..][..shape.channels];
+                match &mut winners {
+                    None => {
+                        for (y, &value) in y.iter_mut().zip(values) {
+                            *y = if beats(value, *y) { value } else { *y };
+                        }
+                    }
+                    Some(winners) => {
+                        for ((y, &value), winner) in y.iter_mut().zip(values).zip(winners.iter_mut()) {
+                            if beats(value, *y) {
+                                (*y, *winner) = (value, place as u8);
+                            }
+                        }
+                    }
                 }
             }
         }
-        (*y, *index) = (best, winner as u8);
-    }
-}
-
-/// [`max_plane`] for windows of 2 x 2 with stride 2, without branches.
-fn max_plane_of_two(shape: &PoolingShape, x: &[f32], y: &mut [f32], index: &mut [u8]) {
-    let width = shape.out_width();
-    let rows = x.chunks_exact(2 * shape.in_width);
-    for ((y, index), rows) in y.chunks_exact_mut(width).zip(index.chunks_exact_mut(width)).zip(rows) {
-        let (upper, lower) = rows.split_at(shape.in_width);
-        let windows = upper.chunks_exact(2).zip(lower.chunks_exact(2));
-        for ((y, index), (upper, lower)) in y.iter_mut().zip(index).zip(windows) {
-            let pick = |a: (f32, u8), b: (f32, u8)| if beats(b.0, a.0) { b } else { a };
-            let top = pick((upper[0], 0), (upper[1], 1));
-            let bottom = pick((lower[0], 2), (lower[1], 3));
-            (*y, *index) = pick(top, bottom);
+    };
+    let images = y.par_chunks_mut(pooled).zip(x.par_chunks(image));
+    match winners {
+        None => images.for_each(|(y, x)| one(x, y, None)),
+        Some(winners) => {
+            images.zip(winners.par_chunks_mut(pooled)).for_each(|((y, x), winners)| one(x, y, Some(winners)));
         }
     }
 }
 
-/// Gradient of [`max_forward`]: each output's gradient goes to the window's winner; `dx` is overwritten.
+/// Gradient of [`max_forward`]: each output's gradient goes to its winner; `dx` is overwritten.
 ///
 /// # Panics
-/// If a slice has another length than its shape, or `index` is not what the forward pass wrote.
-pub fn max_backward(shape: &PoolingShape, dy: &[f32], index: &[u8], dx: &mut [f32]) {
-    let (in_plane, out_plane, group) = (shape.in_plane(), shape.out_plane(), shape.group());
+/// If a slice has another length than its shape, or a winner lies outside its window.
+pub fn max_backward(shape: &PoolingShape, dy: &[f32], winners: &[u8], dx: &mut [f32]) {
     assert_eq!(dy.len(), shape.output_len(), "length of dy");
-    assert_eq!(index.len(), dy.len(), "length of index");
+    assert_eq!(winners.len(), dy.len(), "length of winners");
     assert_eq!(dx.len(), shape.input_len(), "length of dx");
-    let places: Vec<usize> =
-        (0..shape.size * shape.size).map(|place| place / shape.size * shape.in_width + place % shape.size).collect();
-    let inputs = dy.par_chunks(group * out_plane).zip(index.par_chunks(group * out_plane));
-    dx.par_chunks_mut(group * in_plane).zip(inputs).for_each(|(dx, (dy, index))| {
+    if dx.is_empty() {
+        return;
+    }
+    let offsets: Vec<usize> = shape.window().collect();
+    let images = dx.par_chunks_mut(shape.image_len()).zip(dy.par_chunks(shape.pooled_len()));
+    images.zip(winners.par_chunks(shape.pooled_len())).for_each(|((dx, dy), winners)| {
         dx.fill(0.0);
-        let inputs = dy.chunks_exact(out_plane).zip(index.chunks_exact(out_plane));
-        for (dx, (dy, index)) in dx.chunks_exact_mut(in_plane).zip(inputs) {
-            for ((&dy, &index), origin) in dy.iter().zip(index).zip(shape.origins()) {
-                dx[origin + places[index as usize]] += dy;
+        let pixels = dy.chunks_exact(shape.channels).zip(winners.chunks_exact(shape.channels));
+        for ((dy, winners), origin) in pixels.zip(shape.origins()) {
+            for (channel, (dy, &winner)) in dy.iter().zip(winners).enumerate() {
+                dx[origin + offsets[winner as usize] + channel] += dy;
             }
         }
     });
 }
 
-/// The mean of each window. `x` is `[planes, in_height, in_width]`; `y` is `[planes, out_height, out_width]` and
-/// overwritten.
+/// The mean of each window.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
 pub fn average_forward(shape: &PoolingShape, x: &[f32], y: &mut [f32]) {
-    let (in_plane, out_plane, group) = (shape.in_plane(), shape.out_plane(), shape.group());
     assert_eq!(x.len(), shape.input_len(), "length of x");
     assert_eq!(y.len(), shape.output_len(), "length of y");
+    if y.is_empty() {
+        return;
+    }
     let share = 1.0 / (shape.size * shape.size) as f32;
-    y.par_chunks_mut(group * out_plane).zip(x.par_chunks(group * in_plane)).for_each(|(y, x)| {
-        for (y, x) in y.chunks_exact_mut(out_plane).zip(x.chunks_exact(in_plane)) {
-            for (y, origin) in y.iter_mut().zip(shape.origins()) {
-                let rows = (0..shape.size).map(|row| &x[origin + row * shape.in_width..][..shape.size]);
-                *y = rows.map(|row| row.iter().sum::<f32>()).sum::<f32>() * share;
+    y.par_chunks_mut(shape.pooled_len()).zip(x.par_chunks(shape.image_len())).for_each(|(y, x)| {
+        for (y, origin) in y.chunks_exact_mut(shape.channels).zip(shape.origins()) {
+            y.fill(0.0);
+            for offset in shape.window() {
+                y.iter_mut().zip(&x[origin + offset..]).for_each(|(y, value)| *y += value);
             }
+            y.iter_mut().for_each(|y| *y *= share);
         }
     });
 }
@@ -184,20 +186,57 @@ pub fn average_forward(shape: &PoolingShape, x: &[f32], y: &mut [f32]) {
 /// # Panics
 /// If a slice has another length than its shape.
 pub fn average_backward(shape: &PoolingShape, dy: &[f32], dx: &mut [f32]) {
-    let (in_plane, out_plane, group) = (shape.in_plane(), shape.out_plane(), shape.group());
     assert_eq!(dy.len(), shape.output_len(), "length of dy");
     assert_eq!(dx.len(), shape.input_len(), "length of dx");
+    if dx.is_empty() {
+        return;
+    }
     let share = 1.0 / (shape.size * shape.size) as f32;
-    dx.par_chunks_mut(group * in_plane).zip(dy.par_chunks(group * out_plane)).for_each(|(dx, dy)| {
+    dx.par_chunks_mut(shape.image_len()).zip(dy.par_chunks(shape.pooled_len())).for_each(|(dx, dy)| {
         dx.fill(0.0);
-        for (dx, dy) in dx.chunks_exact_mut(in_plane).zip(dy.chunks_exact(out_plane)) {
-            for (&dy, origin) in dy.iter().zip(shape.origins()) {
-                for row in 0..shape.size {
-                    for dx in &mut dx[origin + row * shape.in_width..][..shape.size] {
-                        *dx += dy * share;
-                    }
-                }
+        for (dy, origin) in dy.chunks_exact(shape.channels).zip(shape.origins()) {
+            for offset in shape.window() {
+                dx[origin + offset..].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy * share);
             }
+        }
+    });
+}
+
+/// The mean of each channel over an image: `x` `[batch, spatial, channels]` to `y` `[batch, channels]`, overwritten.
+///
+/// # Panics
+/// If a slice has another length than its shape.
+pub fn global_average_forward(batch: usize, spatial: usize, channels: usize, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), batch * spatial * channels, "length of x");
+    assert_eq!(y.len(), batch * channels, "length of y");
+    if x.is_empty() {
+        y.fill(0.0);
+        return;
+    }
+    let share = 1.0 / spatial as f32;
+    y.par_chunks_mut(channels).zip(x.par_chunks(spatial * channels)).for_each(|(y, x)| {
+        y.fill(0.0);
+        for pixel in x.chunks_exact(channels) {
+            y.iter_mut().zip(pixel).for_each(|(y, value)| *y += value);
+        }
+        y.iter_mut().for_each(|y| *y *= share);
+    });
+}
+
+/// Gradient of [`global_average_forward`]; `dx` is overwritten.
+///
+/// # Panics
+/// If a slice has another length than its shape.
+pub fn global_average_backward(batch: usize, spatial: usize, channels: usize, dy: &[f32], dx: &mut [f32]) {
+    assert_eq!(dx.len(), batch * spatial * channels, "length of dx");
+    assert_eq!(dy.len(), batch * channels, "length of dy");
+    if dx.is_empty() {
+        return;
+    }
+    let share = 1.0 / spatial as f32;
+    dx.par_chunks_mut(spatial * channels).zip(dy.par_chunks(channels)).for_each(|(dx, dy)| {
+        for pixel in dx.chunks_exact_mut(channels) {
+            pixel.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = dy * share);
         }
     });
 }
@@ -216,14 +255,16 @@ mod tests {
 
     fn reference(shape: &PoolingShape, x: &[f64], kind: Kind) -> Vec<f64> {
         let mut y = Vec::new();
-        for plane in 0..shape.planes {
-            for row in 0..shape.out_height() {
-                for column in 0..shape.out_width() {
+        for image in 0..shape.batch {
+            for (row, column) in (0..shape.out_height()).flat_map(|r| (0..shape.out_width()).map(move |c| (r, c))) {
+                for channel in 0..shape.channels {
                     let mut window = Vec::new();
                     for i in 0..shape.size {
                         for j in 0..shape.size {
                             let (r, c) = (row * shape.stride + i, column * shape.stride + j);
-                            window.push(x[(plane * shape.in_height + r) * shape.in_width + c]);
+                            window.push(
+                                x[((image * shape.in_height + r) * shape.in_width + c) * shape.channels + channel],
+                            );
                         }
                     }
                     y.push(match kind {
@@ -241,7 +282,10 @@ mod tests {
         match kind {
             Kind::Max => {
                 let mut index = vec![255; y.len()];
-                max_forward(shape, x, &mut y, &mut index);
+                max_forward(shape, x, &mut y, Some(&mut index));
+                let mut without = vec![0.0; y.len()];
+                max_forward(shape, x, &mut without, None);
+                assert_eq!(y, without);
                 max_backward(shape, dy, &index, &mut dx);
             }
             Kind::Average => {
@@ -266,31 +310,31 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn every_shape_equals_the_definition(
-            planes in 1_usize..4, size in 1_usize..5, stride in 1_usize..5, high in 0_usize..6, wide in 0_usize..6,
+            batch in 1_usize..4, channels in 1_usize..6, size in 1_usize..5, stride in 1_usize..5, high in 0_usize..6, wide in 0_usize..6,
         ) {
-            check(&PoolingShape { planes, in_height: size + high, in_width: size + wide, size, stride });
+            check(&PoolingShape { batch, channels, in_height: size + high, in_width: size + wide, size, stride });
         }
     }
 
     #[test]
     fn the_papers_pooling_drops_the_last_row_and_column() {
-        let shape = PoolingShape { planes: 2, in_height: 7, in_width: 9, size: 2, stride: 2 };
+        let shape = PoolingShape { batch: 2, channels: 3, in_height: 7, in_width: 9, size: 2, stride: 2 };
         assert_eq!((shape.out_height(), shape.out_width()), (3, 4));
         check(&shape);
     }
 
     #[test]
     fn the_largest_window_fits_the_index() {
-        check(&PoolingShape { planes: 1, in_height: 15, in_width: 16, size: 15, stride: 1 });
+        check(&PoolingShape { batch: 1, channels: 1, in_height: 15, in_width: 16, size: 15, stride: 1 });
     }
 
     #[test]
     fn first_of_equal_values_wins_and_nan_beats_all() {
         for (size, stride) in [(2, 2), (2, 1)] {
-            let shape = PoolingShape { planes: 1, in_height: 2, in_width: 2, size, stride };
+            let shape = PoolingShape { batch: 1, channels: 1, in_height: 2, in_width: 2, size, stride };
             let winner = |x: [f32; 4]| {
                 let (mut y, mut index) = ([0.0], [9]);
-                max_forward(&shape, &x, &mut y, &mut index);
+                max_forward(&shape, &x, &mut y, Some(&mut index));
                 (y[0], index[0])
             };
             assert_eq!(winner([1.0, 3.0, 3.0, 3.0]), (3.0, 1));
@@ -308,7 +352,7 @@ mod tests {
     #[test]
     fn results_do_not_depend_on_the_number_of_threads() {
         for (size, stride) in [(2, 2), (3, 2)] {
-            let shape = PoolingShape { planes: 40, in_height: 46, in_width: 46, size, stride };
+            let shape = PoolingShape { batch: 5, channels: 8, in_height: 46, in_width: 46, size, stride };
             let (x, dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
             for kind in [Kind::Max, Kind::Average] {
                 same_for_any_thread_count(|| {
@@ -317,5 +361,19 @@ mod tests {
                 });
             }
         }
+    }
+
+    #[test]
+    fn global_means_and_their_gradients() {
+        let (x, dy) = (numbers(1, 3 * 7 * 5), numbers(2, 3 * 5));
+        let (mut y, mut dx) = (vec![f32::NAN; 15], vec![f32::NAN; x.len()]);
+        global_average_forward(3, 7, 5, &x, &mut y);
+        global_average_backward(3, 7, 5, &dy, &mut dx);
+        let reference = |x: &[f64]| -> Vec<f64> {
+            let mean = |image: usize, c: usize| (0..7).map(|p| x[(image * 7 + p) * 5 + c]).sum::<f64>() / 7.0;
+            (0..15).map(|index| mean(index / 5, index % 5)).collect()
+        };
+        assert_close(&y, &reference(&widen(&x)), 1e-6);
+        assert_close(&dx, &finite_differences(&widen(&x), |x| dot(&reference(x), &dy)), 1e-6);
     }
 }

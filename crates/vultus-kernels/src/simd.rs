@@ -61,6 +61,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn larger(self, other: Self) -> Self;
     /// `self` where `gate > 0`, zero elsewhere.
     fn where_positive(self, gate: Self) -> Self;
+    /// `self` where `left > right`, `otherwise` elsewhere.
+    fn where_greater(self, left: Self, right: Self, otherwise: Self) -> Self;
     /// `self` where `left == right`, zero elsewhere.
     fn where_equal(self, left: Self, right: Self) -> Self;
 
@@ -284,6 +286,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn where_greater(self, left: Self, right: Self, otherwise: Self) -> Self {
+        Self(std::array::from_fn(|lane| if left.0[lane] > right.0[lane] { self.0[lane] } else { otherwise.0[lane] }))
+    }
+
+    #[inline(always)]
     fn where_equal(self, left: Self, right: Self) -> Self {
         let equal = left.zip(right, |left, right| if left == right { 1.0 } else { 0.0 });
         self.zip(equal, |value, equal| if equal > 0.0 { value } else { 0.0 })
@@ -403,6 +410,15 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn where_greater(self, left: Self, right: Self, otherwise: Self) -> Self {
+            // SAFETY: see above the implementation.
+            unsafe {
+                let greater = _mm256_cmp_ps::<_CMP_GT_OQ>(left.0, right.0);
+                Self(_mm256_blendv_ps(otherwise.0, self.0, greater))
+            }
+        }
+
+        #[inline(always)]
         fn where_equal(self, left: Self, right: Self) -> Self {
             // SAFETY: see above the implementation.
             unsafe { Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_EQ_OQ>(left.0, right.0))) }
@@ -504,6 +520,15 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn where_greater(self, left: Self, right: Self, otherwise: Self) -> Self {
+            // SAFETY: see above the implementation.
+            unsafe {
+                let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(left.0, right.0);
+                Self(_mm512_mask_mov_ps(otherwise.0, greater, self.0))
+            }
+        }
+
+        #[inline(always)]
         fn where_equal(self, left: Self, right: Self) -> Self {
             // SAFETY: see above the implementation.
             unsafe { Self(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(left.0, right.0), self.0)) }
@@ -550,6 +575,7 @@ mod tests {
             check(a.larger(b), &|a, b| if a.is_nan() || a > b { a } else { b });
             check(b.larger(a), &|a, b| if a.is_nan() || a > b { a } else { b });
             check(a.where_positive(b), &|a, b| if b > 0.0 { a } else { 0.0 });
+            check(a.where_greater(a, b, b), &|a, b| if a > b { a } else { b });
             check(b.where_equal(a, a), &|a, b| if a.is_nan() { 0.0 } else { b });
             for count in 0..=L::WIDTH {
                 // SAFETY: count is at most the width.

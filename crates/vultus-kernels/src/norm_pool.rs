@@ -1,0 +1,529 @@
+//! Batch norm, max pooling and dropout in one: what follows a convolution in the course report's network.
+//!
+//! In: images `[batch, height, width, channels]`. Out: pooled images `[batch, height / size, width / size, channels]`, or
+//! gradients. The same as [`crate::batch_norm`], [`crate::pooling`] and [`crate::dropout`] one after the other, which
+//! the tests hold it to, without writing what lies between. The statistics count every pixel, also those of a last row
+//! or column that pooling drops; those have no winner and get only what the statistics send them.
+
+use rayon::prelude::*;
+
+use crate::activation::Activation;
+use crate::batch_norm::{Norm, NormGradients, NormShape, Terms, join, statistics};
+use crate::dropout::{Dropout, Mask};
+use crate::scratch::Scratch;
+use crate::shared::Shared;
+use crate::simd::{InstructionSet, Kernel, Lanes};
+
+/// Sizes of what is normalised and pooled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormPoolShape {
+    /// Number of images.
+    pub batch: usize,
+    /// Rows of an image.
+    pub height: usize,
+    /// Columns of an image.
+    pub width: usize,
+    /// Channels of an image.
+    pub channels: usize,
+    /// Rows and columns of a window, and the step between windows.
+    pub size: usize,
+}
+
+impl NormPoolShape {
+    /// Values that go in.
+    pub fn input_len(&self) -> usize {
+        self.batch * self.height * self.width * self.channels
+    }
+
+    /// Values that come out.
+    pub fn output_len(&self) -> usize {
+        self.batch * self.pooled_height() * self.pooled_width() * self.channels
+    }
+
+    fn pooled_height(&self) -> usize {
+        self.height / self.size
+    }
+
+    fn pooled_width(&self) -> usize {
+        self.width / self.size
+    }
+
+    fn norm(&self) -> NormShape {
+        NormShape { rows: self.batch * self.height * self.width, channels: self.channels }
+    }
+
+    fn check(&self) {
+        assert!(self.size > 0 && self.size <= self.height.min(self.width), "a window of {} does not fit", self.size);
+    }
+}
+
+/// `y = dropout(max_pool(gamma * (x - mean) / sqrt(variance + epsilon) + beta))`, with the statistics of `x` itself, which
+/// are also returned in `mean` and `variance` `[channels]`.
+///
+/// # Panics
+/// If a slice has another length than its shape, or the window does not fit.
+#[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
+pub fn forward_training(
+    shape: &NormPoolShape,
+    x: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    epsilon: f32,
+    dropout: Dropout,
+    y: &mut [f32],
+    mean: &mut [f32],
+    variance: &mut [f32],
+) {
+    shape.check();
+    assert_eq!(y.len(), shape.output_len(), "length of y");
+    statistics(&shape.norm(), x, mean, variance);
+    if y.is_empty() {
+        return;
+    }
+    let affine = Norm { gamma, beta, mean, variance, epsilon }.affine();
+    let (set, mask, affine) = (InstructionSet::best(), dropout.mask(), &affine[..]);
+    let (image, line) = (shape.height * shape.width * shape.channels, shape.pooled_width() * shape.channels);
+    // A task is one row of windows of one image.
+    y.par_chunks_mut(line).enumerate().for_each(|(task, y)| {
+        let (index, row) = (task / shape.pooled_height(), task % shape.pooled_height());
+        let from = index * image + row * shape.size * shape.width * shape.channels;
+        let x = &x[from..][..shape.size * shape.width * shape.channels];
+        set.run(Forward { shape, x, affine, mask, dropout, first: task * line, y });
+    });
+}
+
+struct Forward<'a> {
+    shape: &'a NormPoolShape,
+    x: &'a [f32],
+    affine: &'a [f32],
+    mask: Mask,
+    dropout: Dropout,
+    /// Number of the first output, for the mask.
+    first: usize,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let NormPoolShape { width, channels, size, .. } = *self.shape;
+        for window in 0..self.shape.pooled_width() {
+            for first in (0..channels).step_by(L::WIDTH) {
+                // SAFETY: the window lies inside the `size` rows of `x`, each of `width` pixels of `channels` numbers; the
+                // map is two rows of `channels`, and `y` has a pixel for each window.
+                unsafe {
+                    let scale = L::load_within(self.affine.as_ptr(), first, channels);
+                    let shift = L::load_within(self.affine.as_ptr().add(channels), first, channels);
+                    let corner = self.x.as_ptr().add(window * size * channels);
+                    let mut largest = L::load_within(corner, first, channels).mul_add(scale, shift);
+                    for i in 0..size {
+                        for j in 0..size {
+                            if i + j > 0 {
+                                let pixel = corner.add((i * width + j) * channels);
+                                let value = L::load_within(pixel, first, channels).mul_add(scale, shift);
+                                largest = largest.larger(value);
+                            }
+                        }
+                    }
+                    let place = window * channels;
+                    if self.dropout.rate > 0.0 {
+                        largest = largest.mul(self.mask.factors(self.first + place + first));
+                    }
+                    largest.store_within(self.y.as_mut_ptr().add(place), first, channels);
+                }
+            }
+        }
+    }
+}
+
+/// Gradients of [`forward_training`]. `dy` is the gradient that arrives at the output. With `before` ReLU, `x` is taken
+/// for the output of a ReLU and `dx` is the gradient before that.
+///
+/// # Panics
+/// If a slice has another length than its shape, or the window does not fit.
+pub fn backward(
+    shape: &NormPoolShape,
+    x: &[f32],
+    norm: &Norm,
+    dropout: Dropout,
+    dy: &[f32],
+    before: Activation,
+    gradients: NormGradients,
+) {
+    shape.check();
+    let NormGradients { dx, dgamma, dbeta, dbias } = gradients;
+    let channels = shape.channels;
+    assert_eq!(x.len(), shape.input_len(), "length of x");
+    assert_eq!(dy.len(), shape.output_len(), "length of dy");
+    assert_eq!(dx.len(), shape.input_len(), "length of dx");
+    norm.check(channels);
+    assert!(
+        matches!(before, Activation::Linear | Activation::Relu),
+        "{before:?} is no activation to go back through here"
+    );
+    if x.is_empty() {
+        dgamma.fill(0.0);
+        dbeta.fill(0.0);
+        dbias.into_iter().for_each(|dbias| dbias.fill(0.0));
+        return;
+    }
+    let (set, affine) = (InstructionSet::best(), norm.affine());
+    let bands = shape.pooled_height();
+    let tasks = shape.batch * bands;
+    let (mask, affine) = (dropout.mask(), &affine[..]);
+    let band = |task: usize| Band {
+        shape,
+        x,
+        dy,
+        affine,
+        mean: norm.mean,
+        mask,
+        dropout,
+        image: task / bands,
+        row: task % bands,
+    };
+    let mut partial = Scratch::take(tasks * 2 * channels);
+    partial.par_chunks_mut(2 * channels).enumerate().for_each(|(task, sums)| {
+        set.run(GradientSums { band: band(task), sums });
+    });
+    let terms = Terms::new(norm, shape.norm().rows, &partial, dgamma, dbeta);
+    let dx = Shared::new(dx);
+    let mut sums = Scratch::zeros(tasks * channels);
+    sums.par_chunks_mut(channels).enumerate().for_each(|(task, sums)| {
+        set.run(GradientApply { band: band(task), terms: &terms, gate_input: before == Activation::Relu, dx, sums });
+    });
+    if let Some(dbias) = dbias {
+        join(&sums, dbias);
+    }
+}
+
+/// One row of windows of one image.
+struct Band<'a> {
+    shape: &'a NormPoolShape,
+    x: &'a [f32],
+    dy: &'a [f32],
+    affine: &'a [f32],
+    mean: &'a [f32],
+    mask: Mask,
+    dropout: Dropout,
+    image: usize,
+    row: usize,
+}
+
+impl Band<'_> {
+    /// Place of a pixel's first channel; rows are counted from the band's first.
+    #[inline(always)]
+    fn pixel(&self, row: usize, column: usize) -> usize {
+        let NormPoolShape { height, width, channels, size, .. } = *self.shape;
+        ((self.image * height + self.row * size + row) * width + column) * channels
+    }
+
+    /// The gradient that reaches a window's winner.
+    ///
+    /// # Safety
+    /// The window is one of the band's, `first` one of its channels.
+    #[inline(always)]
+    unsafe fn gradient<L: Lanes>(&self, window: usize, first: usize) -> L {
+        let channels = self.shape.channels;
+        let windows = self.shape.pooled_width();
+        let place = ((self.image * self.shape.pooled_height() + self.row) * windows + window) * channels;
+        // SAFETY: a pixel of `dy`, whose length was checked.
+        let gradient = unsafe { L::load_within(self.dy.as_ptr().add(place), first, channels) };
+        if self.dropout.rate > 0.0 { gradient.mul(self.mask.factors(place + first)) } else { gradient }
+    }
+
+    /// The map of the norm for some channels.
+    ///
+    /// # Safety
+    /// `first` is a channel.
+    #[inline(always)]
+    unsafe fn map<L: Lanes>(&self, first: usize) -> (L, L) {
+        let channels = self.shape.channels;
+        // SAFETY: two rows of `channels` numbers.
+        unsafe {
+            (
+                L::load_within(self.affine.as_ptr(), first, channels),
+                L::load_within(self.affine.as_ptr().add(channels), first, channels),
+            )
+        }
+    }
+
+    /// Input of a pixel.
+    ///
+    /// # Safety
+    /// The pixel is one of the image's, `first` a channel.
+    #[inline(always)]
+    unsafe fn input<L: Lanes>(&self, row: usize, column: usize, first: usize) -> L {
+        // SAFETY: a pixel of `x`, whose length was checked.
+        unsafe { L::load_within(self.x.as_ptr().add(self.pixel(row, column)), first, self.shape.channels) }
+    }
+}
+
+struct GradientSums<'a> {
+    band: Band<'a>,
+    sums: &'a mut [f32],
+}
+
+impl Kernel for GradientSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let NormPoolShape { channels, size, .. } = *self.band.shape;
+        for first in (0..channels).step_by(L::WIDTH) {
+            let (mut sum, mut product) = (L::splat(0.0), L::splat(0.0));
+            // SAFETY: windows, pixels and channels are those of the band; the sums are two rows of `channels`.
+            unsafe {
+                let (scale, shift) = self.band.map::<L>(first);
+                let mean = L::load_within(self.band.mean.as_ptr(), first, channels);
+                for window in 0..self.band.shape.pooled_width() {
+                    let mut winner = self.band.input::<L>(0, window * size, first);
+                    let mut largest = winner.mul_add(scale, shift);
+                    for i in 0..size {
+                        for j in 0..size {
+                            let x = self.band.input::<L>(i, window * size + j, first);
+                            let value = x.mul_add(scale, shift);
+                            winner = x.where_greater(value, largest, winner);
+                            largest = value.where_greater(value, largest, largest);
+                        }
+                    }
+                    let gradient = self.band.gradient::<L>(window, first);
+                    sum = sum.add(gradient);
+                    product = gradient.mul_add(winner.sub(mean), product);
+                }
+                sum.store_within(self.sums.as_mut_ptr(), first, channels);
+                product.store_within(self.sums.as_mut_ptr().add(channels), first, channels);
+            }
+        }
+    }
+}
+
+struct GradientApply<'a> {
+    band: Band<'a>,
+    terms: &'a Terms,
+    gate_input: bool,
+    dx: Shared<'a>,
+    sums: &'a mut [f32],
+}
+
+impl Kernel for GradientApply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let band = &self.band;
+        let NormPoolShape { height, width, channels, size, .. } = *band.shape;
+        let windows = band.shape.pooled_width();
+        // The last band has the rows that no window covers, too.
+        let rows = if band.row + 1 == band.shape.pooled_height() { height - band.row * size } else { size };
+        for first in (0..channels).step_by(L::WIDTH) {
+            let mut sum = L::splat(0.0);
+            // SAFETY: windows, pixels and channels are those of the band, and the band's pixels of `dx` its own.
+            unsafe {
+                let (scale, shift) = band.map::<L>(first);
+                let mean = L::load_within(band.mean.as_ptr(), first, channels);
+                let [slope, curve, level] = self.terms.at::<L>(first, channels);
+                for window in 0..windows {
+                    let mut largest = band.input::<L>(0, window * size, first).mul_add(scale, shift);
+                    for i in 0..size {
+                        for j in 0..size {
+                            let value = band.input::<L>(i, window * size + j, first).mul_add(scale, shift);
+                            largest = value.where_greater(value, largest, largest);
+                        }
+                    }
+                    let mut left = band.gradient::<L>(window, first);
+                    for i in 0..size {
+                        for j in 0..size {
+                            let column = window * size + j;
+                            let x = band.input::<L>(i, column, first);
+                            // The first pixel that equals the largest takes the gradient, and nothing is left.
+                            let gradient = left.where_equal(x.mul_add(scale, shift), largest);
+                            left = left.sub(gradient);
+                            let centred = x.sub(mean).mul_add(curve, level);
+                            let mut dx = gradient.mul_add(slope, centred);
+                            if self.gate_input {
+                                dx = dx.where_positive(x);
+                            }
+                            sum = sum.add(dx);
+                            dx.store_within(self.dx.at(band.pixel(i, column)), first, channels);
+                        }
+                    }
+                }
+                for row in 0..rows {
+                    let start = if row < size { windows * size } else { 0 };
+                    for column in start..width {
+                        let x = band.input::<L>(row, column, first);
+                        let mut dx = x.sub(mean).mul_add(curve, level);
+                        if self.gate_input {
+                            dx = dx.where_positive(x);
+                        }
+                        sum = sum.add(dx);
+                        dx.store_within(self.dx.at(band.pixel(row, column)), first, channels);
+                    }
+                }
+                sum.store_within(self.sums.as_mut_ptr(), first, channels);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
+    use crate::{batch_norm, dropout, pooling};
+    use pooling::PoolingShape;
+    use proptest::prelude::*;
+
+    const EPSILON: f32 = 1e-3;
+
+    /// Output, mean, variance, and gradients of input, gamma, beta and bias.
+    type Results = [Vec<f32>; 7];
+
+    struct Case {
+        shape: NormPoolShape,
+        x: Vec<f32>,
+        gamma: Vec<f32>,
+        beta: Vec<f32>,
+        dy: Vec<f32>,
+        dropout: Dropout,
+        before: Activation,
+    }
+
+    impl Case {
+        fn new(shape: NormPoolShape, seed: u64, rate: f32, before: Activation) -> Self {
+            let mut x = numbers(seed, shape.input_len());
+            if before == Activation::Relu {
+                x.iter_mut().for_each(|x| *x = x.max(0.0));
+            }
+            let (gamma, beta) = (numbers(seed + 1, shape.channels), numbers(seed + 2, shape.channels));
+            Self {
+                x,
+                gamma,
+                beta,
+                dy: numbers(seed + 3, shape.output_len()),
+                dropout: Dropout { rate, key: seed },
+                shape,
+                before,
+            }
+        }
+
+        fn empty(&self) -> Results {
+            let channels = self.shape.channels;
+            let lengths = [self.dy.len(), channels, channels, self.x.len(), channels, channels, channels];
+            lengths.map(|length| vec![f32::NAN; length])
+        }
+
+        fn fused(&self) -> Results {
+            let Self { shape, x, gamma, beta, dy, dropout, before } = self;
+            let [mut y, mut mean, mut variance, mut dx, mut dgamma, mut dbeta, mut dbias] = self.empty();
+            forward_training(shape, x, gamma, beta, EPSILON, *dropout, &mut y, &mut mean, &mut variance);
+            let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
+            let gradients =
+                NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: Some(&mut dbias) };
+            backward(shape, x, &norm, *dropout, dy, *before, gradients);
+            [y, mean, variance, dx, dgamma, dbeta, dbias]
+        }
+
+        fn one_after_the_other(&self) -> Results {
+            let Self { shape, x, gamma, beta, dy, dropout, before } = self;
+            let NormPoolShape { batch, height, width, channels, size } = *shape;
+            let pool = PoolingShape { batch, channels, in_height: height, in_width: width, size, stride: size };
+            let rows = NormShape { rows: batch * height * width, channels };
+            let [mut y, mut mean, mut variance, mut dx, mut dgamma, mut dbeta, mut dbias] = self.empty();
+            let (mut normal, linear) = (vec![0.0; x.len()], Activation::Linear);
+            batch_norm::forward_training(
+                &rows,
+                x,
+                gamma,
+                beta,
+                EPSILON,
+                None,
+                linear,
+                &mut normal,
+                &mut mean,
+                &mut variance,
+            );
+            let mut winners = vec![0; y.len()];
+            pooling::max_forward(&pool, &normal, &mut y, Some(&mut winners));
+            dropout::apply(*dropout, &mut y);
+            let (mut dpooled, mut dnormal) = (dy.clone(), vec![0.0; x.len()]);
+            dropout::apply(*dropout, &mut dpooled);
+            pooling::max_backward(&pool, &dpooled, &winners, &mut dnormal);
+            let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
+            let gradients =
+                NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: Some(&mut dbias) };
+            batch_norm::backward(&rows, x, &norm, linear, &normal, &dnormal, *before, None, gradients);
+            [y, mean, variance, dx, dgamma, dbeta, dbias]
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_same_as_one_after_the_other(
+            batch in 1_usize..4, channels in 1_usize..40, size in 1_usize..4, more in 0_usize..6, wide in 0_usize..6,
+            seed in 0_u64..1000, rate in prop_oneof![Just(0.0_f32), Just(0.4)], relu in any::<bool>(),
+        ) {
+            let shape = NormPoolShape { batch, height: size + more, width: size + wide, channels, size };
+            let before = if relu { Activation::Relu } else { Activation::Linear };
+            let case = Case::new(shape, seed, rate, before);
+            for (fused, expected) in case.fused().iter().zip(case.one_after_the_other()) {
+                assert_close(fused, &widen(&expected), 2e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_equal_finite_differences() {
+        let shape = NormPoolShape { batch: 2, height: 5, width: 4, channels: 3, size: 2 };
+        let case = Case::new(shape, 9, 0.3, Activation::Linear);
+        let factors = {
+            let mut factors = vec![1.0; case.dy.len()];
+            dropout::apply(case.dropout, &mut factors);
+            factors
+        };
+        let output = |x: &[f64]| -> Vec<f64> {
+            let (mut y, rows) = (vec![0.0; case.dy.len()], 2 * 5 * 4);
+            for channel in 0..3 {
+                let values: Vec<f64> = (0..rows).map(|row| x[row * 3 + channel]).collect();
+                let mean = values.iter().sum::<f64>() / rows as f64;
+                let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / rows as f64;
+                let scale = f64::from(case.gamma[channel]) / (variance + f64::from(EPSILON)).sqrt();
+                for index in 0..2 * 2 * 2 {
+                    let (image, i, j) = (index / 4, index / 2 % 2, index % 2);
+                    let window = (0..4).map(|k| (image * 5 + 2 * i + k / 2) * 4 + 2 * j + k % 2);
+                    let largest = window.map(|row| (values[row] - mean) * scale).fold(f64::MIN, f64::max);
+                    let place = index * 3 + channel;
+                    y[place] = (largest + f64::from(case.beta[channel])) * f64::from(factors[place]);
+                }
+            }
+            y
+        };
+        let [y, _, _, dx, ..] = case.fused();
+        assert_close(&y, &output(&widen(&case.x)), 1e-5);
+        assert_close(&dx, &finite_differences(&widen(&case.x), |x| dot(&output(x), &case.dy)), 5e-5);
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let shape = NormPoolShape { batch: 9, height: 23, width: 22, channels: 20, size: 2 };
+        let case = Case::new(shape, 3, 0.25, Activation::Relu);
+        same_for_any_thread_count(|| case.fused().concat());
+    }
+
+    #[test]
+    fn nan_reaches_every_result_of_its_channel() {
+        let shape = NormPoolShape { batch: 2, height: 4, width: 4, channels: 3, size: 2 };
+        let mut case = Case::new(shape, 3, 0.25, Activation::Linear);
+        case.x[4] = f32::NAN;
+        let [y, mean, variance, dx, dgamma, ..] = case.fused();
+        for results in [&y, &mean, &variance, &dx, &dgamma] {
+            for (index, value) in results.iter().enumerate() {
+                assert_eq!(value.is_nan(), index % 3 == 1, "element {index}");
+            }
+        }
+    }
+}
