@@ -1,5 +1,6 @@
 //! The subcommands, a module each.
 
+pub mod bench;
 pub mod data;
 pub mod evaluate;
 pub mod predict;
@@ -8,6 +9,7 @@ pub mod search;
 pub mod train;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::anyhow;
 use clap::Subcommand;
@@ -33,11 +35,13 @@ pub enum Command {
     Report(report::Report),
     /// Classify pictures of faces.
     Predict(predict::Predict),
+    /// Measure how fast a network trains or predicts on this machine.
+    Bench(bench::Bench),
 }
 
 impl Command {
-    /// Does it.
-    pub fn run(self) -> Result<(), Failure> {
+    /// Does it; `started` is when the process began.
+    pub fn run(self, started: Instant) -> Result<(), Failure> {
         match self {
             Self::Data(data) => data.run(),
             Self::Train(train) => train.run(),
@@ -45,6 +49,7 @@ impl Command {
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
+            Self::Bench(bench) => bench.run(started),
         }
     }
 }

@@ -11,6 +11,7 @@ mod progress;
 mod table;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser;
 
@@ -37,8 +38,9 @@ Inferring emotions of people at work or in education is banned in the European U
 elsewhere people must be told (Art. 50(3)). Expressions are not feelings: do not decide about people with them.";
 
 fn main() -> ExitCode {
+    let started = Instant::now();
     let arguments = Arguments::parse();
-    match arguments.command.run() {
+    match arguments.command.run(started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

@@ -324,7 +324,7 @@ pub fn backward(
         dbias.into_iter().for_each(|dbias| dbias.fill(0.0));
         return;
     }
-    let mut masked = Scratch::take(0);
+    let mut masked;
     let (dy, gate) = match activation {
         Activation::Linear => (dy, Gate::Open),
         Activation::Relu if dresidual.is_none() => (dy, Gate::Recomputed),

@@ -16,8 +16,6 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     const WIDTH: usize;
     /// Vectors of one [`PANEL`], at most two.
     const VECTORS: usize = PANEL / Self::WIDTH;
-    /// The instruction set whose copies use this type.
-    const SET: InstructionSet;
     /// Rows of the register tile of a product with one address for all rows.
     const TILE_ROWS: usize;
     /// Rows of the register tile of a product with an address for each row.
@@ -213,7 +211,6 @@ impl Portable {
 
 impl Lanes for Portable {
     const WIDTH: usize = 8;
-    const SET: InstructionSet = InstructionSet::Portable;
     const TILE_ROWS: usize = 3;
     const POINTER_ROWS: usize = 3;
     const PANEL_ROWS: usize = 2;
@@ -301,7 +298,7 @@ impl Lanes for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{InstructionSet, Kernel, Lanes};
+    use super::{Kernel, Lanes};
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
@@ -329,7 +326,6 @@ mod x86 {
     // methods' own contracts.
     impl Lanes for Avx2 {
         const WIDTH: usize = 8;
-        const SET: InstructionSet = InstructionSet::Avx2;
         const TILE_ROWS: usize = 6;
         const POINTER_ROWS: usize = 6;
         const PANEL_ROWS: usize = 4;
@@ -436,7 +432,6 @@ mod x86 {
     // As above: the instructions exist because the values do, pointers are valid by contract.
     impl Lanes for Avx512 {
         const WIDTH: usize = 16;
-        const SET: InstructionSet = InstructionSet::Avx512;
         const TILE_ROWS: usize = 12;
         const POINTER_ROWS: usize = 8;
         const PANEL_ROWS: usize = 16;

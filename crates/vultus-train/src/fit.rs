@@ -54,6 +54,8 @@ pub struct StepReport {
     pub loss: f64,
     /// Training accuracy of this epoch so far.
     pub accuracy: f64,
+    /// Share of this epoch's time so far that was spent waiting for batches.
+    pub wait_share: f64,
 }
 
 /// Watches a training run, and may stop it.
@@ -335,6 +337,7 @@ impl<'a> Fitting<'a> {
                     steps,
                     loss: running.loss / running.seen as f64,
                     accuracy: running.correct as f64 / running.seen as f64,
+                    wait_share: running.waited / running.seconds.max(1e-9),
                 });
                 let interval = Duration::from_secs_f64(self.config.train.checkpoint_minutes * 60.0);
                 if !interval.is_zero() && self.saved.elapsed() >= interval {

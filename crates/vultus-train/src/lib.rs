@@ -18,6 +18,7 @@
 pub mod assess;
 pub mod audit;
 pub mod batches;
+pub mod bench;
 pub mod checkpoint;
 pub mod clean;
 pub mod config;

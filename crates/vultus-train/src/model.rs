@@ -7,11 +7,17 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use vultus::network::{FeatureShape, LayerConfig, ParameterRole, ParameterSpec, ResolvedLayer, ResolvedNetwork};
+use vultus::network::{
+    BatchNormConfig, ConvConfig, FeatureShape, LayerConfig, ParameterRole, ParameterSpec, ResolvedLayer,
+    ResolvedNetwork,
+};
 use vultus::weights::{WeightTensor, Weights};
 
 use crate::device::operations_of;
-use crate::operations::{ChannelShape, ConvolutionShape, DenseShape, Operations, Pooling, PoolingShape};
+use crate::operations::{
+    Activation, Block, BlockParameters, ChannelShape, ConvolutionShape, DenseShape, Operations, Pooling, PoolingShape,
+    Tail,
+};
 use crate::seed::derive_seed;
 
 /// A network that is being trained.
@@ -149,7 +155,7 @@ impl Network {
         let x = self.constant(pixels, batch, self.resolved.input.len());
         let layers = self.resolved.layers.clone();
         let mut pass = Pass { batch, next_parameter: 0, penalty: None };
-        let x = self.forward_layers(&layers, &mut pass, x, dropout_seed);
+        let x = self.forward_layers(&layers, &mut pass, x, dropout_seed, None);
         let targets = self.constant(targets, batch, classes);
         let weights = Tensor::<1>::from_data(TensorData::new(sample_weights, [batch]), &self.device);
         let (loss, probabilities) = self.operations.cross_entropy(x, targets, weights, classes);
@@ -160,30 +166,115 @@ impl Network {
         Forward { loss, probabilities: probabilities.inner() }
     }
 
-    /// Layers that follow one another; each has the seed of its index.
-    fn forward_layers(&mut self, layers: &[ResolvedLayer], pass: &mut Pass, x: Tensor<2>, seed: u64) -> Tensor<2> {
-        layers.iter().enumerate().fold(x, |x, (index, layer)| {
+    /// Layers that follow one another; each has the seed of its index. A `residual` is added to what the last one gives,
+    /// in front of its activation.
+    fn forward_layers(
+        &mut self,
+        layers: &[ResolvedLayer],
+        pass: &mut Pass,
+        mut x: Tensor<2>,
+        seed: u64,
+        mut residual: Option<(Tensor<2>, Activation)>,
+    ) -> Tensor<2> {
+        let mut index = 0;
+        while index < layers.len() {
+            let layer = &layers[index];
             let first = pass.next_parameter;
-            pass.next_parameter += layer.parameters.len();
-            let l2 = layer.config.l2();
-            if l2 > 0.0 {
-                let term = self.operations.squared_sum(self.parameters[first].clone()) * l2;
-                pass.penalty = Some(match pass.penalty.take() {
-                    Some(sum) => sum + term,
-                    None => term,
-                });
-            }
-            let seed = derive_seed(seed, &[index as u64]);
-            match &layer.config {
-                LayerConfig::Residual(residual) => {
-                    // In the order of the parameters: the branch, then the shortcut.
-                    let body = self.forward_layers(&layer.body, pass, x.clone(), derive_seed(seed, &[0]));
-                    let shortcut = self.forward_layers(&layer.shortcut, pass, x, derive_seed(seed, &[1]));
-                    self.operations.add(body, shortcut, residual.activation)
+            let key = |index: usize| derive_seed(seed, &[index as u64]);
+            if let Some(fused) = Fused::at(&layers[index..]) {
+                let end = index + fused.layers;
+                for layer in &layers[index..end] {
+                    self.penalize(layer, pass);
                 }
-                _ => self.forward_layer(layer, first, x, pass.batch, seed),
+                let added = if end == layers.len() && fused.takes_residual() { residual.take() } else { None };
+                x = self.forward_block(layer, &fused, first, x, pass.batch, key(end - 1), added);
+                index = end;
+                continue;
             }
-        })
+            self.penalize(layer, pass);
+            x = match &layer.config {
+                LayerConfig::Residual(config) => {
+                    // The shortcut first, so that the last block of the branch can add it. Parameters and seeds are in
+                    // the order of the description: the branch, then the shortcut.
+                    let body = pass.next_parameter;
+                    pass.next_parameter += layer.body.iter().map(parameters_of).sum::<usize>();
+                    let shortcut =
+                        self.forward_layers(&layer.shortcut, pass, x.clone(), derive_seed(key(index), &[1]), None);
+                    let end = std::mem::replace(&mut pass.next_parameter, body);
+                    let added = Some((shortcut, config.activation));
+                    let sum = self.forward_layers(&layer.body, pass, x, derive_seed(key(index), &[0]), added);
+                    pass.next_parameter = end;
+                    sum
+                }
+                _ => self.forward_layer(layer, first, x, pass.batch, key(index)),
+            };
+            index += 1;
+        }
+        match residual {
+            Some((addend, activation)) => self.operations.add(x, addend, activation),
+            None => x,
+        }
+    }
+
+    /// Takes a layer's own parameters into the pass, and its penalty into the loss.
+    fn penalize(&self, layer: &ResolvedLayer, pass: &mut Pass) {
+        let l2 = layer.config.l2();
+        if l2 > 0.0 {
+            let term = self.operations.squared_sum(self.parameters[pass.next_parameter].clone()) * l2;
+            pass.penalty = Some(match pass.penalty.take() {
+                Some(sum) => sum + term,
+                None => term,
+            });
+        }
+        pass.next_parameter += layer.parameters.len();
+    }
+
+    /// A convolution and the layers that were fused with it; parameters begin at `first`.
+    #[expect(clippy::too_many_arguments, reason = "a layer, its place, and all that flows into it")]
+    fn forward_block(
+        &mut self,
+        layer: &ResolvedLayer,
+        fused: &Fused,
+        first: usize,
+        x: Tensor<2>,
+        batch: usize,
+        key: u64,
+        residual: Option<(Tensor<2>, Activation)>,
+    ) -> Tensor<2> {
+        let (residual, sum) = residual.unzip();
+        let tail = match fused.tail {
+            Tail::Pooled { size, rate, .. } => Tail::Pooled { size, rate, key },
+            Tail::Activated { activation, .. } => {
+                Tail::Activated { residual: residual.is_some(), activation: sum.unwrap_or(activation) }
+            }
+        };
+        let block = Block {
+            convolution: convolution_shape(layer, fused.conv, batch),
+            biased: fused.conv.bias,
+            before: fused.conv.activation,
+            epsilon: fused.norm.epsilon as f32,
+            tail,
+        };
+        let norm = first + layer.parameters.len();
+        let parameter = |index: usize| self.parameters[index].clone();
+        let parameters = BlockParameters {
+            weight: parameter(first),
+            bias: fused.conv.bias.then(|| parameter(first + 1)),
+            gamma: parameter(norm),
+            beta: parameter(norm + 1),
+        };
+        let (y, mean, variance) = self.operations.convolution_block(x, parameters, residual, block);
+        self.move_statistics(norm, fused.norm, mean, variance);
+        y
+    }
+
+    /// Moves the running statistics of the batch norm whose parameters begin at `first`.
+    fn move_statistics(&mut self, first: usize, norm: &BatchNormConfig, mean: Tensor<1>, variance: Tensor<1>) {
+        let kept = norm.momentum as f32;
+        for (offset, statistic) in [(2, mean), (3, variance)] {
+            let moved = statistic.inner() * (1.0 - kept);
+            self.update(first + offset, |running| running * kept + moved);
+        }
     }
 
     /// One layer without branches, whose parameters begin at `first`.
@@ -199,18 +290,7 @@ impl Network {
         let parameter = |offset: usize| self.parameters[first + offset].clone();
         match &layer.config {
             LayerConfig::Conv(conv) => {
-                let (channels, height, width) = planes(layer.input);
-                let shape = ConvolutionShape {
-                    batch,
-                    in_channels: channels,
-                    in_height: height,
-                    in_width: width,
-                    out_channels: conv.filters,
-                    kernel_height: conv.kernel,
-                    kernel_width: conv.kernel,
-                    stride: conv.stride,
-                    padding: conv.padding_size(),
-                };
+                let shape = convolution_shape(layer, conv, batch);
                 let bias = conv.bias.then(|| parameter(1));
                 operations.convolution(x, parameter(0), bias, shape, conv.activation)
             }
@@ -222,11 +302,7 @@ impl Network {
                 let shape = ChannelShape { batch, channels: layer.input.channels(), spatial: layer.input.spatial() };
                 let (y, mean, variance) =
                     operations.batch_norm_training(x, parameter(0), parameter(1), shape, norm.epsilon as f32);
-                let kept = norm.momentum as f32;
-                for (offset, statistic) in [(2, mean), (3, variance)] {
-                    let moved = statistic.inner() * (1.0 - kept);
-                    self.update(first + offset, |running| running * kept + moved);
-                }
+                self.move_statistics(first, norm, mean, variance);
                 y
             }
             LayerConfig::MaxPool(pool) => operations.pool(x, Pooling::Max, pooling(layer.input, pool.size, batch)),
@@ -273,9 +349,70 @@ fn planes(shape: FeatureShape) -> (usize, usize, usize) {
     }
 }
 
+fn convolution_shape(layer: &ResolvedLayer, conv: &ConvConfig, batch: usize) -> ConvolutionShape {
+    let (in_channels, in_height, in_width) = planes(layer.input);
+    ConvolutionShape {
+        batch,
+        in_channels,
+        in_height,
+        in_width,
+        out_channels: conv.filters,
+        kernel_height: conv.kernel,
+        kernel_width: conv.kernel,
+        stride: conv.stride,
+        padding: conv.padding_size(),
+    }
+}
+
+/// Parameters of a layer and of all layers inside it.
+fn parameters_of(layer: &ResolvedLayer) -> usize {
+    let inside = layer.body.iter().chain(&layer.shortcut).map(parameters_of).sum::<usize>();
+    layer.parameters.len() + inside
+}
+
+/// A run of layers that one operation computes: a convolution, a batch norm, and an activation or max pooling with
+/// dropout behind it.
+struct Fused<'a> {
+    conv: &'a ConvConfig,
+    norm: &'a BatchNormConfig,
+    /// Without its key.
+    tail: Tail,
+    /// Layers in the run.
+    layers: usize,
+}
+
+impl<'a> Fused<'a> {
+    /// The run that begins with the first of `layers`, if there is one.
+    fn at(layers: &'a [ResolvedLayer]) -> Option<Self> {
+        let config = |index: usize| layers.get(index).map(|layer| &layer.config);
+        let (Some(LayerConfig::Conv(conv)), Some(LayerConfig::BatchNorm(norm))) = (config(0), config(1)) else {
+            return None;
+        };
+        if !matches!(conv.activation, Activation::Linear | Activation::Relu) {
+            return None;
+        }
+        let (tail, layers) = match (config(2), config(3)) {
+            (Some(LayerConfig::MaxPool(pool)), Some(LayerConfig::Dropout(dropout))) => {
+                (Tail::Pooled { size: pool.size, rate: dropout.rate as f32, key: 0 }, 4)
+            }
+            (Some(LayerConfig::MaxPool(pool)), _) => (Tail::Pooled { size: pool.size, rate: 0.0, key: 0 }, 3),
+            (Some(LayerConfig::Activation(activation)), _) => {
+                (Tail::Activated { residual: false, activation: activation.function }, 3)
+            }
+            _ => (Tail::Activated { residual: false, activation: Activation::Linear }, 2),
+        };
+        Some(Self { conv, norm, tail, layers })
+    }
+
+    /// Whether a residual can be added in front of its activation: if it has none of its own.
+    fn takes_residual(&self) -> bool {
+        matches!(self.tail, Tail::Activated { activation: Activation::Linear, .. }) && self.layers == 2
+    }
+}
+
 fn pooling(input: FeatureShape, size: usize, batch: usize) -> PoolingShape {
     let (channels, in_height, in_width) = planes(input);
-    PoolingShape { planes: batch * channels, in_height, in_width, size, stride: size }
+    PoolingShape { batch, channels, in_height, in_width, size, stride: size }
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The one place where the trainable network reaches arithmetic.
 //!
-//! In: Burn tensors. Out: Burn tensors that are part of the autodiff graph. Activations are `[batch, values]` (planes
-//! row by row, channel after channel), parameters are flat `[values]`; their geometry is passed beside them, so no
+//! In: Burn tensors. Out: Burn tensors that are part of the autodiff graph. Activations are `[batch, values]` (row by
+//! row, the channels of a pixel side by side), parameters are flat `[values]`; their geometry is passed beside them, so no
 //! operation ever copies for a change of layout. On the `flex` device an operation is one of
 //! [`vultus_kernels`] with a hand-written backward pass (`extension`); on any other device the same functions are
-//! compositions of Burn's own operations (`stock`). Sums and means of whole planes are Burn's everywhere.
+//! compositions of Burn's own operations (`stock`).
 
+mod buffers;
 mod extension;
 mod stock;
 #[cfg(test)]
@@ -38,6 +39,55 @@ pub enum Pooling {
     Average,
 }
 
+/// What follows a block's batch norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tail {
+    /// An activation, of the sum with a residual where there is one.
+    Activated {
+        /// Whether a residual is added.
+        residual: bool,
+        /// Applied to the sum.
+        activation: Activation,
+    },
+    /// Max pooling and dropout.
+    Pooled {
+        /// Rows and columns of a window.
+        size: usize,
+        /// Probability of zero; 0 is off.
+        rate: f32,
+        /// Decides the mask.
+        key: u64,
+    },
+}
+
+/// A convolution, a batch norm with the statistics of the batch, and what follows it, as one operation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Block {
+    /// The convolution.
+    pub convolution: ConvolutionShape,
+    /// Whether it has a bias.
+    pub biased: bool,
+    /// Its activation: linear or ReLU.
+    pub before: Activation,
+    /// Added to the variance before the root.
+    pub epsilon: f32,
+    /// What follows.
+    pub tail: Tail,
+}
+
+/// Parameters of a [`Block`], flat.
+#[derive(Clone, Debug)]
+pub struct BlockParameters {
+    /// `[kernel_height * kernel_width * in * out]`.
+    pub weight: Tensor<1>,
+    /// `[out]`, where the block has one.
+    pub bias: Option<Tensor<1>>,
+    /// `[out]`.
+    pub gamma: Tensor<1>,
+    /// `[out]`.
+    pub beta: Tensor<1>,
+}
+
 /// Planes that a batch norm treats alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelShape {
@@ -47,6 +97,12 @@ pub struct ChannelShape {
     pub channels: usize,
     /// Values of one channel of one sample.
     pub spatial: usize,
+}
+
+impl ChannelShape {
+    fn norm(&self) -> vultus_kernels::batch_norm::NormShape {
+        vultus_kernels::batch_norm::NormShape { rows: self.batch * self.spatial, channels: self.channels }
+    }
 }
 
 /// Geometry of a dense layer.
@@ -63,8 +119,8 @@ pub struct DenseShape {
 impl Operations {
     /// Convolution with activation, and with a bias if there is one (the report's section 2, equations 1 to 4).
     ///
-    /// `x` `[batch, in_channels * in_height * in_width]`, `weight` `[out * in * kernel_height * kernel_width]`, `bias`
-    /// `[out]`; gives `[batch, out * out_height * out_width]`.
+    /// `x` `[batch, in_height * in_width * in_channels]`, `weight` `[kernel_height * kernel_width * in * out]`, `bias`
+    /// `[out]`; gives `[batch, out_height * out_width * out]`.
     pub fn convolution(
         self,
         x: Tensor<2>,
@@ -74,18 +130,66 @@ impl Operations {
         activation: Activation,
     ) -> Tensor<2> {
         match self {
-            Self::Kernels => {
-                // The kernel adds a bias in any case; this one is no leaf, so that its gradient is dropped.
-                let bias = bias.unwrap_or_else(|| Tensor::zeros([shape.out_channels], &x.device()));
-                Tensor::from_dispatch(Dispatch::convolution(
-                    x.into_dispatch(),
-                    weight.into_dispatch(),
-                    bias.into_dispatch(),
-                    shape,
-                    activation,
-                ))
-            }
+            Self::Kernels => Tensor::from_dispatch(Dispatch::convolution(
+                x.into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().unwrap_or(weight).into_dispatch(),
+                bias.is_some(),
+                shape,
+                activation,
+            )),
             Self::Stock => stock::convolution(x, weight, bias, shape, activation),
+        }
+    }
+
+    /// A convolution, a batch norm and what follows it; see [`Block`]. `residual` has the shape of the output, and is there
+    /// if the block says so. Gives the output, and the mean and the biased variance `[out]` of the convolution's output;
+    /// no gradient flows through the last two.
+    pub fn convolution_block(
+        self,
+        x: Tensor<2>,
+        parameters: BlockParameters,
+        residual: Option<Tensor<2>>,
+        block: Block,
+    ) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
+        let BlockParameters { weight, bias, gamma, beta } = parameters;
+        match self {
+            Self::Kernels => {
+                let (y, mean, variance) = Dispatch::convolution_block(
+                    x.clone().into_dispatch(),
+                    weight.clone().into_dispatch(),
+                    bias.unwrap_or(weight).into_dispatch(),
+                    gamma.into_dispatch(),
+                    beta.into_dispatch(),
+                    residual.unwrap_or(x).into_dispatch(),
+                    block,
+                );
+                (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
+            }
+            Self::Stock => {
+                let shape = block.convolution;
+                let z = self.convolution(x, weight, bias, shape, block.before);
+                let spatial = shape.out_height() * shape.out_width();
+                let channels = ChannelShape { batch: shape.batch, channels: shape.out_channels, spatial };
+                let (y, mean, variance) = self.batch_norm_training(z, gamma, beta, channels, block.epsilon);
+                let y = match (block.tail, residual) {
+                    (Tail::Activated { activation, .. }, Some(residual)) => self.add(y, residual, activation),
+                    (Tail::Activated { activation, .. }, None) => self.activation(y, activation),
+                    (Tail::Pooled { size, rate, key }, _) => {
+                        let pooling = PoolingShape {
+                            batch: shape.batch,
+                            channels: shape.out_channels,
+                            in_height: shape.out_height(),
+                            in_width: shape.out_width(),
+                            size,
+                            stride: size,
+                        };
+                        let y = self.pool(y, Pooling::Max, pooling);
+                        if rate > 0.0 { self.dropout(y, rate, key) } else { y }
+                    }
+                };
+                (y, mean, variance)
+            }
         }
     }
 
@@ -136,7 +240,7 @@ impl Operations {
         }
     }
 
-    /// Pooling over windows that stay inside the plane; `x` `[batch, channels * height * width]`.
+    /// Pooling over windows that stay inside the plane; `x` `[batch, height * width * channels]`.
     pub fn pool(self, x: Tensor<2>, pooling: Pooling, shape: PoolingShape) -> Tensor<2> {
         match self {
             Self::Kernels => Tensor::from_dispatch(Dispatch::pool(x.into_dispatch(), pooling, shape)),
@@ -144,11 +248,15 @@ impl Operations {
         }
     }
 
-    /// The mean of each plane: `x` `[batch, channels * spatial]`; gives `[batch, channels]`. On every device a
-    /// composition of Burn's operations.
+    /// The mean of each channel: `x` `[batch, spatial * channels]`; gives `[batch, channels]`.
     pub fn global_average_pool(self, x: Tensor<2>, shape: ChannelShape) -> Tensor<2> {
-        let ChannelShape { batch, channels, spatial } = shape;
-        x.reshape([batch, channels, spatial]).mean_dim(2).reshape([batch, channels])
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::global_average_pool(x.into_dispatch(), shape)),
+            Self::Stock => {
+                let ChannelShape { batch, channels, spatial } = shape;
+                x.reshape([batch, spatial, channels]).mean_dim(1).reshape([batch, channels])
+            }
+        }
     }
 
     /// `activation(x + y)`, the end of a residual layer; both `[batch, values]`. The sum is Burn's on every device.

@@ -15,9 +15,16 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Shape};
-use vultus_kernels::{batch_norm, convolution, dense, dropout, optimizer, pooling, softmax};
+use rayon::prelude::*;
+use vultus_kernels::batch_norm::{self, Norm, NormGradients, NormShape};
+use vultus_kernels::dropout::{self, Dropout};
+use vultus_kernels::norm_pool::{self, NormPoolShape};
+use vultus_kernels::{convolution, dense, optimizer, pooling, softmax};
 
-use super::{Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate};
+use super::buffers::{give, take};
+use super::{
+    Activation, AdamUpdate, Block, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate, Tail,
+};
 
 /// Operations with a forward pass; the arguments are those of [`super::Operations`].
 #[backend_extension(Flex, Autodiff)]
@@ -26,9 +33,23 @@ pub(crate) trait Layers: Backend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        biased: bool,
         shape: ConvolutionShape,
         activation: Activation,
     ) -> FloatTensor<Self>;
+
+    /// Without bias or residual any tensor stands in their place; see [`Block`].
+    fn convolution_block(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        block: Block,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    fn global_average_pool(x: FloatTensor<Self>, shape: ChannelShape) -> FloatTensor<Self>;
 
     fn dense(
         x: FloatTensor<Self>,
@@ -87,15 +108,53 @@ type Winners = Arc<Vec<u8>>;
 /// Gradients of the kernel or the input, the weight and the bias; `None` for an input that needs none.
 type LayerGradients<B> = [Option<FloatTensor<B>>; 3];
 
+/// What a block works on; without bias or residual any tensor stands in their place.
+struct BlockInputs<B: Backend> {
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    residual: FloatTensor<B>,
+}
+
+/// What a block keeps for its backward pass: `z` is the convolution's output, `y` the block's.
+struct BlockSaved<B: Backend> {
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    gamma: FloatTensor<B>,
+    beta: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    variance: FloatTensor<B>,
+    z: FloatTensor<B>,
+    y: FloatTensor<B>,
+}
+
 /// Backward kernels, called by what [`Autodiff`] records. `y` is the output of the forward pass, `dy` its gradient.
 trait Backwards: Layers {
+    /// Gives back the memory of a tensor that is done with.
+    fn recycle(tensor: FloatTensor<Self>);
+
     fn convolution_backward(
         saved: [FloatTensor<Self>; 3],
         dy: FloatTensor<Self>,
+        biased: bool,
         shape: &ConvolutionShape,
         activation: Activation,
         wants_dx: bool,
     ) -> LayerGradients<Self>;
+
+    /// Output, mean and variance, and the convolution's own output, which the backward pass needs.
+    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> [FloatTensor<Self>; 4];
+
+    fn block_backward(
+        saved: BlockSaved<Self>,
+        dy: FloatTensor<Self>,
+        block: &Block,
+        wants_dx: bool,
+    ) -> [Option<FloatTensor<Self>>; 6];
+
+    fn global_average_pool_backward(dy: FloatTensor<Self>, shape: &ChannelShape) -> FloatTensor<Self>;
 
     fn dense_backward(
         saved: [FloatTensor<Self>; 3],
@@ -147,6 +206,15 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), DType::F32)
 }
 
+fn norm_shape(shape: &ConvolutionShape) -> NormShape {
+    NormShape { rows: shape.batch * shape.out_height() * shape.out_width(), channels: shape.out_channels }
+}
+
+fn pooled_shape(shape: &ConvolutionShape, size: usize) -> NormPoolShape {
+    let (height, width) = (shape.out_height(), shape.out_width());
+    NormPoolShape { batch: shape.batch, height, width, channels: shape.out_channels, size }
+}
+
 fn dims2(tensor: &FlexTensor) -> [usize; 2] {
     tensor.layout().shape().dims::<2>()
 }
@@ -156,14 +224,38 @@ impl Layers for Flex {
         x: FlexTensor,
         weight: FlexTensor,
         bias: FlexTensor,
+        biased: bool,
         shape: ConvolutionShape,
         activation: Activation,
     ) -> FlexTensor {
         let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
-        let mut y = vec![0.0; shape.output_len()];
-        convolution::forward(&shape, values(&x), values(&weight), values(&bias), activation, &mut y);
+        let mut y = take(shape.output_len());
+        let bias = biased.then(|| values(&bias));
+        convolution::forward(&shape, values(&x), values(&weight), bias, activation, &mut y);
         let width = y.len() / shape.batch;
         tensor(y, [shape.batch, width])
+    }
+
+    fn convolution_block(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        residual: FlexTensor,
+        block: Block,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let inputs = BlockInputs { x, weight, bias, gamma, beta, residual };
+        let [y, mean, variance, z] = Self::block_recorded(inputs, &block);
+        give(z);
+        (y, mean, variance)
+    }
+
+    fn global_average_pool(x: FlexTensor, shape: ChannelShape) -> FlexTensor {
+        let (x, ChannelShape { batch, channels, spatial }) = (contiguous(x), shape);
+        let mut y = take(batch * channels);
+        pooling::global_average_forward(batch, spatial, channels, values(&x), &mut y);
+        tensor(y, [batch, channels])
     }
 
     fn dense(
@@ -175,7 +267,7 @@ impl Layers for Flex {
     ) -> FlexTensor {
         let (x, weight, bias) = (contiguous(x), contiguous(weight), contiguous(bias));
         let DenseShape { batch, inputs, outputs } = shape;
-        let mut y = vec![0.0; batch * outputs];
+        let mut y = take(batch * outputs);
         dense::forward(batch, inputs, outputs, values(&x), values(&weight), values(&bias), activation, &mut y);
         tensor(y, [batch, outputs])
     }
@@ -189,16 +281,16 @@ impl Layers for Flex {
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
         let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
         let ChannelShape { batch, channels, spatial } = shape;
-        let mut y = vec![0.0; batch * channels * spatial];
+        let mut y = take(batch * channels * spatial);
         let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
         batch_norm::forward_training(
-            batch,
-            channels,
-            spatial,
+            &shape.norm(),
             values(&x),
             values(&gamma),
             values(&beta),
             epsilon,
+            None,
+            Activation::Linear,
             &mut y,
             &mut mean,
             &mut variance,
@@ -212,7 +304,7 @@ impl Layers for Flex {
 
     fn dropout(x: FlexTensor, rate: f32, key: u64) -> FlexTensor {
         let mut x = contiguous(x);
-        dropout::apply(rate, key, x.storage_mut());
+        dropout::apply(Dropout { rate, key }, x.storage_mut());
         x
     }
 
@@ -259,6 +351,7 @@ impl Updates for Flex {
         let (mut parameter, mut first, mut second) =
             (contiguous(parameter), contiguous(first_moment), contiguous(second_moment));
         optimizer::adam(&update, parameter.storage_mut(), values(&gradient), first.storage_mut(), second.storage_mut());
+        give(gradient);
         (parameter, first, second)
     }
 
@@ -271,21 +364,27 @@ impl Updates for Flex {
         let (gradient, mut parameter, mut velocity) =
             (contiguous(gradient), contiguous(parameter), contiguous(velocity));
         optimizer::sgd(&update, parameter.storage_mut(), values(&gradient), velocity.storage_mut());
+        give(gradient);
         (parameter, velocity)
     }
 }
 
 impl Backwards for Flex {
+    fn recycle(tensor: FlexTensor) {
+        give(tensor);
+    }
+
     fn convolution_backward(
         [x, weight, y]: [FlexTensor; 3],
         dy: FlexTensor,
+        biased: bool,
         shape: &ConvolutionShape,
         activation: Activation,
         wants_dx: bool,
     ) -> LayerGradients<Self> {
         let dy = contiguous(dy);
-        let mut dx = wants_dx.then(|| vec![0.0; shape.input_len()]);
-        let (mut dweight, mut dbias) = (vec![0.0; shape.weight_len()], vec![0.0; shape.out_channels]);
+        let mut dx = wants_dx.then(|| take(shape.input_len()));
+        let (mut dweight, mut dbias) = (take(shape.weight_len()), biased.then(|| vec![0.0; shape.out_channels]));
         convolution::backward(
             shape,
             values(&x),
@@ -295,11 +394,134 @@ impl Backwards for Flex {
             activation,
             dx.as_deref_mut(),
             &mut dweight,
-            &mut dbias,
+            dbias.as_deref_mut(),
         );
-        let width = shape.input_len() / shape.batch;
-        let (kernel, bias) = (dweight.len(), dbias.len());
-        [dx.map(|dx| tensor(dx, [shape.batch, width])), Some(tensor(dweight, [kernel])), Some(tensor(dbias, [bias]))]
+        give(dy);
+        let (width, kernel) = (shape.input_len() / shape.batch, dweight.len());
+        [
+            dx.map(|dx| tensor(dx, [shape.batch, width])),
+            Some(tensor(dweight, [kernel])),
+            dbias.map(|dbias| tensor(dbias, [shape.out_channels])),
+        ]
+    }
+
+    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> [FlexTensor; 4] {
+        let BlockInputs { x, weight, bias, gamma, beta, residual } = inputs;
+        let [x, weight, bias, gamma, beta, residual] = [x, weight, bias, gamma, beta, residual].map(contiguous);
+        let shape = &block.convolution;
+        let (batch, channels) = (shape.batch, shape.out_channels);
+        let mut z = take(shape.output_len());
+        let bias = block.biased.then(|| values(&bias));
+        convolution::forward(shape, values(&x), values(&weight), bias, block.before, &mut z);
+        let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
+        let (gamma, beta, epsilon) = (values(&gamma), values(&beta), block.epsilon);
+        let y = match block.tail {
+            Tail::Pooled { size, rate, key } => {
+                let shape = pooled_shape(shape, size);
+                let (mut y, dropout) = (take(shape.output_len()), Dropout { rate, key });
+                norm_pool::forward_training(
+                    &shape,
+                    &z,
+                    gamma,
+                    beta,
+                    epsilon,
+                    dropout,
+                    &mut y,
+                    &mut mean,
+                    &mut variance,
+                );
+                y
+            }
+            Tail::Activated { residual: added, activation } => {
+                let mut y = take(z.len());
+                let added = added.then(|| values(&residual));
+                batch_norm::forward_training(
+                    &norm_shape(shape),
+                    &z,
+                    gamma,
+                    beta,
+                    epsilon,
+                    added,
+                    activation,
+                    &mut y,
+                    &mut mean,
+                    &mut variance,
+                );
+                y
+            }
+        };
+        let (wide, narrow) = (z.len() / batch, y.len() / batch);
+        [tensor(y, [batch, narrow]), tensor(mean, [channels]), tensor(variance, [channels]), tensor(z, [batch, wide])]
+    }
+
+    fn block_backward(
+        saved: BlockSaved<Self>,
+        dy: FlexTensor,
+        block: &Block,
+        wants_dx: bool,
+    ) -> [Option<FlexTensor>; 6] {
+        let BlockSaved { x, weight, gamma, beta, mean, variance, z, y } = saved;
+        let (dy, shape) = (contiguous(dy), &block.convolution);
+        let (batch, channels) = (shape.batch, shape.out_channels);
+        let mut dz = take(shape.output_len());
+        let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0; channels]);
+        let mut dbias = block.biased.then(|| vec![0.0; channels]);
+        let norm = Norm {
+            gamma: values(&gamma),
+            beta: values(&beta),
+            mean: values(&mean),
+            variance: values(&variance),
+            epsilon: block.epsilon,
+        };
+        let gradients =
+            NormGradients { dx: &mut dz, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: dbias.as_deref_mut() };
+        let mut dresidual = None;
+        match block.tail {
+            Tail::Pooled { size, rate, key } => {
+                let (shape, dropout) = (pooled_shape(shape, size), Dropout { rate, key });
+                norm_pool::backward(&shape, values(&z), &norm, dropout, values(&dy), block.before, gradients);
+            }
+            Tail::Activated { residual, activation } => {
+                dresidual = residual.then(|| take(shape.output_len()));
+                batch_norm::backward(
+                    &norm_shape(shape),
+                    values(&z),
+                    &norm,
+                    activation,
+                    values(&y),
+                    values(&dy),
+                    block.before,
+                    dresidual.as_deref_mut(),
+                    gradients,
+                );
+            }
+        }
+        give(dy);
+        let mut dweight = take(shape.weight_len());
+        convolution::weight_gradient(shape, values(&x), &dz, &mut dweight);
+        let dx = wants_dx.then(|| {
+            let mut dx = take(shape.input_len());
+            convolution::input_gradient(shape, &dz, values(&weight), &mut dx);
+            let width = dx.len() / batch;
+            tensor(dx, [batch, width])
+        });
+        let (wide, kernel) = (dz.len() / batch, dweight.len());
+        give(tensor(dz, [batch, wide]));
+        [
+            dx,
+            Some(tensor(dweight, [kernel])),
+            dbias.map(|dbias| tensor(dbias, [channels])),
+            Some(tensor(dgamma, [channels])),
+            Some(tensor(dbeta, [channels])),
+            dresidual.map(|dresidual| tensor(dresidual, [batch, wide])),
+        ]
+    }
+
+    fn global_average_pool_backward(dy: FlexTensor, shape: &ChannelShape) -> FlexTensor {
+        let (dy, ChannelShape { batch, channels, spatial }) = (contiguous(dy), *shape);
+        let mut dx = take(batch * spatial * channels);
+        pooling::global_average_backward(batch, spatial, channels, values(&dy), &mut dx);
+        tensor(dx, [batch, spatial * channels])
     }
 
     fn dense_backward(
@@ -311,8 +533,8 @@ impl Backwards for Flex {
     ) -> LayerGradients<Self> {
         let dy = contiguous(dy);
         let DenseShape { batch, inputs, outputs } = *shape;
-        let mut dx = wants_dx.then(|| vec![0.0; batch * inputs]);
-        let (mut dweight, mut dbias) = (vec![0.0; inputs * outputs], vec![0.0; outputs]);
+        let mut dx = wants_dx.then(|| take(batch * inputs));
+        let (mut dweight, mut dbias) = (take(inputs * outputs), vec![0.0; outputs]);
         dense::backward(
             batch,
             inputs,
@@ -341,22 +563,25 @@ impl Backwards for Flex {
     ) -> LayerGradients<Self> {
         let dy = contiguous(dy);
         let ChannelShape { batch, channels, spatial } = *shape;
-        let mut dx = vec![0.0; batch * channels * spatial];
+        let mut dx = take(batch * channels * spatial);
         let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);
+        let (gamma, mean, variance) = (values(&gamma), values(&mean), values(&variance));
+        // Nothing comes behind this norm, so that beta decides nothing.
+        let norm = Norm { gamma, beta: mean, mean, variance, epsilon };
+        let gradients = NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: None };
+        let linear = Activation::Linear;
         batch_norm::backward(
-            batch,
-            channels,
-            spatial,
+            &shape.norm(),
             values(&x),
-            values(&gamma),
-            values(&mean),
-            values(&variance),
-            epsilon,
+            &norm,
+            linear,
+            values(&x),
             values(&dy),
-            &mut dx,
-            &mut dgamma,
-            &mut dbeta,
+            linear,
+            None,
+            gradients,
         );
+        give(dy);
         [
             Some(tensor(dx, [batch, channels * spatial])),
             Some(tensor(dgamma, [channels])),
@@ -367,12 +592,12 @@ impl Backwards for Flex {
     fn pool_recorded(x: FlexTensor, pooling: Pooling, shape: &PoolingShape) -> (FlexTensor, Winners) {
         let x = contiguous(x);
         let [batch, _] = dims2(&x);
-        let mut y = vec![0.0; shape.output_len()];
+        let mut y = take(shape.output_len());
         let mut winners = Vec::new();
         match pooling {
             Pooling::Max => {
                 winners.resize(y.len(), 0);
-                pooling::max_forward(shape, values(&x), &mut y, &mut winners);
+                pooling::max_forward(shape, values(&x), &mut y, Some(&mut winners));
             }
             Pooling::Average => pooling::average_forward(shape, values(&x), &mut y),
         }
@@ -383,7 +608,7 @@ impl Backwards for Flex {
     fn pool_backward(dy: FlexTensor, winners: &Winners, pooling: Pooling, shape: &PoolingShape) -> FlexTensor {
         let dy = contiguous(dy);
         let [batch, _] = dims2(&dy);
-        let mut dx = vec![0.0; shape.input_len()];
+        let mut dx = take(shape.input_len());
         match pooling {
             Pooling::Max => pooling::max_backward(shape, values(&dy), winners, &mut dx),
             Pooling::Average => pooling::average_backward(shape, values(&dy), &mut dx),
@@ -421,7 +646,8 @@ impl Backwards for Flex {
     fn squared_sum_backward(x: FlexTensor, dy: FlexTensor) -> FlexTensor {
         let (x, dy) = (contiguous(x), contiguous(dy));
         let factor = 2.0 * values(&dy)[0];
-        let dx: Vec<f32> = values(&x).iter().map(|value| factor * value).collect();
+        let mut dx = take(values(&x).len());
+        dx.par_iter_mut().with_min_len(16 * 1024).zip(values(&x)).for_each(|(dx, value)| *dx = factor * value);
         let len = dx.len();
         tensor(dx, [len])
     }
@@ -477,20 +703,94 @@ fn record<B: Backend, C: CheckpointStrategy, const N: usize>(
     }
 }
 
+/// A tensor that an operation keeps for its backward pass; its memory is given back with it.
+struct Kept<B: Backwards>(Option<FloatTensor<B>>);
+
+impl<B: Backwards> Kept<B> {
+    fn new(tensor: FloatTensor<B>) -> Self {
+        Self(Some(tensor))
+    }
+
+    fn get(&self) -> FloatTensor<B> {
+        self.0.clone().expect("a tensor is only taken out when it is dropped")
+    }
+}
+
+impl<B: Backwards> Drop for Kept<B> {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(B::recycle);
+    }
+}
+
 impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
     fn convolution(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        biased: bool,
         shape: ConvolutionShape,
         activation: Activation,
     ) -> FloatTensor<Self> {
         let ((x, x_node), (weight, weight_node), (bias, bias_node)) =
             (x.into_parts(), weight.into_parts(), bias.into_parts());
-        let y = B::convolution(x.clone(), weight.clone(), bias, shape, activation);
-        record::<B, C, 3>([x_node, weight_node, bias_node], y.clone(), move |dy, [wants_dx, ..]| {
-            B::convolution_backward([x.clone(), weight.clone(), y.clone()], dy, &shape, activation, wants_dx)
+        let y = B::convolution(x.clone(), weight.clone(), bias, biased, shape, activation);
+        let (x, kept_y) = (Kept::<B>::new(x), Kept::<B>::new(y.clone()));
+        record::<B, C, 3>([x_node, weight_node, bias_node], y, move |dy, [wants_dx, ..]| {
+            let saved = [x.get(), weight.clone(), kept_y.get()];
+            B::convolution_backward(saved, dy, biased, &shape, activation, wants_dx)
         })
+    }
+
+    fn convolution_block(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        block: Block,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let ((x, x_node), (weight, weight_node), (bias, bias_node)) =
+            (x.into_parts(), weight.into_parts(), bias.into_parts());
+        let ((gamma, gamma_node), (beta, beta_node), (residual, residual_node)) =
+            (gamma.into_parts(), beta.into_parts(), residual.into_parts());
+        let inputs = BlockInputs {
+            x: x.clone(),
+            weight: weight.clone(),
+            bias,
+            gamma: gamma.clone(),
+            beta: beta.clone(),
+            residual,
+        };
+        let [y, mean, variance, z] = B::block_recorded(inputs, &block);
+        let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
+        let (x, z) = (Kept::<B>::new(x), Kept::<B>::new(z));
+        // Only behind a residual does the backward pass look at the output.
+        let needs_y = matches!(block.tail, Tail::Activated { residual: true, .. })
+            || matches!(block.tail, Tail::Activated { activation, .. }
+                if !matches!(activation, Activation::Linear | Activation::Relu));
+        let kept_y = needs_y.then(|| Kept::<B>::new(y.clone()));
+        let parents = [x_node, weight_node, bias_node, gamma_node, beta_node, residual_node];
+        let y = record::<B, C, 6>(parents, y, move |dy, [wants_dx, ..]| {
+            let saved = BlockSaved {
+                x: x.get(),
+                weight: weight.clone(),
+                gamma: gamma.clone(),
+                beta: beta.clone(),
+                mean: mean.clone(),
+                variance: variance.clone(),
+                z: z.get(),
+                y: kept_y.as_ref().map_or_else(|| z.get(), Kept::get),
+            };
+            B::block_backward(saved, dy, &block, wants_dx)
+        });
+        (y, constants.0, constants.1)
+    }
+
+    fn global_average_pool(x: FloatTensor<Self>, shape: ChannelShape) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let y = B::global_average_pool(x, shape);
+        record::<B, C, 1>([node], y, move |dy, _| [Some(B::global_average_pool_backward(dy, &shape))])
     }
 
     fn dense(
@@ -503,8 +803,9 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
         let ((x, x_node), (weight, weight_node), (bias, bias_node)) =
             (x.into_parts(), weight.into_parts(), bias.into_parts());
         let y = B::dense(x.clone(), weight.clone(), bias, shape, activation);
-        record::<B, C, 3>([x_node, weight_node, bias_node], y.clone(), move |dy, [wants_dx, ..]| {
-            B::dense_backward([x.clone(), weight.clone(), y.clone()], dy, &shape, activation, wants_dx)
+        let (x, kept_y) = (Kept::<B>::new(x), Kept::<B>::new(y.clone()));
+        record::<B, C, 3>([x_node, weight_node, bias_node], y, move |dy, [wants_dx, ..]| {
+            B::dense_backward([x.get(), weight.clone(), kept_y.get()], dy, &shape, activation, wants_dx)
         })
     }
 
@@ -519,8 +820,9 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
             (x.into_parts(), gamma.into_parts(), beta.into_parts());
         let (y, mean, variance) = B::batch_norm_training(x.clone(), gamma.clone(), beta, shape, epsilon);
         let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
+        let x = Kept::<B>::new(x);
         let y = record::<B, C, 3>([x_node, gamma_node, beta_node], y, move |dy, _| {
-            let saved = [x.clone(), gamma.clone(), mean.clone(), variance.clone()];
+            let saved = [x.get(), gamma.clone(), mean.clone(), variance.clone()];
             B::batch_norm_backward(saved, dy, &shape, epsilon)
         });
         (y, constants.0, constants.1)

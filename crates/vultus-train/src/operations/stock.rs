@@ -15,10 +15,10 @@ pub(super) fn convolution(
     shape: ConvolutionShape,
     function: Activation,
 ) -> Tensor<2> {
-    let x = x.reshape([shape.batch, shape.in_channels, shape.in_height, shape.in_width]);
-    let weight = weight.reshape([shape.out_channels, shape.in_channels, shape.kernel_height, shape.kernel_width]);
+    let x = x.reshape([shape.batch, shape.in_height, shape.in_width, shape.in_channels]).permute([0, 3, 1, 2]);
+    let weight = weight.reshape([shape.kernel_height, shape.kernel_width, shape.in_channels, shape.out_channels]);
     let options = ConvOptions::new([shape.stride; 2], [shape.padding; 2], [1, 1], 1);
-    let y = conv2d(x, weight, bias, options);
+    let y = conv2d(x, weight.permute([3, 2, 0, 1]), bias, options).permute([0, 2, 3, 1]);
     activation(y.reshape([shape.batch as i32, -1]), function)
 }
 
@@ -40,26 +40,26 @@ pub(super) fn batch_norm_training(
     shape: ChannelShape,
     epsilon: f32,
 ) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
-    let channel = [1, shape.channels, 1];
-    let x = x.reshape([shape.batch, shape.channels, shape.spatial]);
-    let mean = x.clone().mean_dim(0).mean_dim(2);
+    let channel = [1, shape.channels];
+    let x = x.reshape([shape.batch * shape.spatial, shape.channels]);
+    let mean = x.clone().mean_dim(0);
     let centred = x - mean.clone();
-    let variance = centred.clone().powi_scalar(2).mean_dim(0).mean_dim(2);
+    let variance = centred.clone().powi_scalar(2).mean_dim(0);
     let normal = centred / (variance.clone() + epsilon).sqrt();
     let y = normal * gamma.reshape(channel) + beta.reshape(channel);
-    let flat = |statistic: Tensor<3>| statistic.detach().reshape([shape.channels]);
+    let flat = |statistic: Tensor<2>| statistic.detach().reshape([shape.channels]);
     (y.reshape([shape.batch as i32, -1]), flat(mean), flat(variance))
 }
 
 pub(super) fn pool(x: Tensor<2>, pooling: Pooling, shape: PoolingShape) -> Tensor<2> {
     let [batch, _] = x.dims();
-    let x = x.reshape([batch as i32, -1, shape.in_height as i32, shape.in_width as i32]);
+    let x = x.reshape([batch, shape.in_height, shape.in_width, shape.channels]).permute([0, 3, 1, 2]);
     let (size, stride) = ([shape.size; 2], [shape.stride; 2]);
     let y = match pooling {
         Pooling::Max => max_pool2d(x, MaxPoolOptions { kernel_size: size, stride, ..MaxPoolOptions::new(size) }),
         Pooling::Average => avg_pool2d(x, AvgPoolOptions { kernel_size: size, stride, ..AvgPoolOptions::new(size) }),
     };
-    y.reshape([batch as i32, -1])
+    y.permute([0, 2, 3, 1]).reshape([batch as i32, -1])
 }
 
 /// The mask comes from the device's own generator, seeded by the key.

@@ -20,14 +20,9 @@ samples (Keras' `sum_over_batch_size`), plus the L2 penalties. Before anything i
 precision: what is stored must be well conditioned, or another correct implementation could not repeat it. (Adam divides
 by the size of a gradient, so a gradient that is zero but for rounding would move a weight either way.)
 
-All tensors are in the layout of the Rust code, not in that of Keras:
-
-    pixels                  [sample, 1, height, width]     from [sample, height, width, 1]
-    convolution kernels     [out, in, height, width]       from [height, width, in, out]
-    dense kernels           [in, out]                      as in Keras, but the rows of the first dense layer after
-                                                           `flatten` are reordered: Keras flattens height, width,
-                                                           channel; here it is channel, height, width
-    everything else         as in Keras; labels are class indices (int64)
+All tensors are in the layout of Keras, which is also ours: pictures [sample, height, width, channel], convolution kernels
+[height, width, in, out], dense kernels [in, out], flattened row by row with the channels of a pixel side by side; labels
+are class indices (int64).
 
 Names, with <i> the index in our list of layers (activations belong to their layer; the head, softmax, is the last):
 
@@ -139,11 +134,6 @@ def in_our_layout(model, variable, value):
         if any(variable is own for own in layer.variables):
             break
     kind = variable.path.split("/")[-1]
-    if kind == "kernel" and value.ndim == 4:
-        value = value.transpose(3, 2, 0, 1)
-    elif kind == "kernel" and isinstance(model.layers[index - 1], keras.layers.Flatten):
-        height, width, channels = model.layers[index - 1].input.shape[1:]
-        value = value.reshape(height, width, channels, -1).transpose(2, 0, 1, 3).reshape(value.shape)
     return f"layers.{index}.{OUR_NAMES[kind]}", np.ascontiguousarray(value, np.float32)
 
 
@@ -221,7 +211,7 @@ def run(name, case, tensors):
         for own, other in zip(model.variables, exact.variables):
             np.testing.assert_allclose(np.asarray(own), np.asarray(other), *WEIGHT_LIMITS, err_msg=own.path)
 
-        put(f"step{step}/pixels", pixels.transpose(0, 3, 1, 2))
+        put(f"step{step}/pixels", pixels)
         put(f"step{step}/labels", labels)
         put(f"step{step}/sample_weights", weights)
         put(f"step{step}/loss", np.array([loss], np.float32))
@@ -239,7 +229,7 @@ def run(name, case, tensors):
             f"{name} step {step}: loss {loss:.6f}, cross-entropy {cross_entropy:.6f}; distance from double precision: "
             f"gradients {of_gradients:.1e}, weights {of_weights:.1e}"
         )
-    first = tensors[f"{name}/step1/pixels"].transpose(0, 2, 3, 1)
+    first = tensors[f"{name}/step1/pixels"]
     put("inference", np.asarray(model(first, training=False)))
     assert all(np.any(new != old) for new, old in zip(model.get_weights(), start)), "a variable never changed"
 

@@ -1,0 +1,96 @@
+//! `vultus bench`.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+use vultus_train::bench::{self, Measured, Mode};
+use vultus_train::config::TrainConfig;
+
+use crate::failure::Failure;
+
+/// Measure how fast a network trains or predicts on this machine, on random pictures.
+#[derive(clap::Args)]
+pub struct Bench {
+    /// S (the course report's network), R (a residual network of 18 layers), or a configuration file.
+    #[arg(long, value_name = "FILE|S|R", default_value = "S")]
+    network: String,
+    /// What to measure.
+    #[arg(long, value_enum, default_value = "train")]
+    mode: ModeArgument,
+    /// Images of one step.
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
+    /// Threads that compute; all cores by default.
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// How long to measure; at least one step.
+    #[arg(long, value_name = "X", default_value = "5")]
+    seconds: f64,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum ModeArgument {
+    /// Forward, backward and update.
+    Train,
+    /// Probabilities of a finished network.
+    Infer,
+}
+
+impl Bench {
+    pub fn run(self, started: Instant) -> Result<(), Failure> {
+        if !(0.0..=86_400.0).contains(&self.seconds) {
+            return Err(Failure::usage(anyhow!("--seconds is {}: use 0 to 86400", self.seconds)));
+        }
+        let config = match bench::built_in(&self.network) {
+            Some(config) => config,
+            None => TrainConfig::load(Some(Path::new(&self.network)), &[]),
+        };
+        let config = config.map_err(Failure::usage)?;
+        if let Some(threads) = self.threads {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+            pool.build_global().context("cannot start the threads")?;
+        }
+        let mode = match self.mode {
+            ModeArgument::Train => Mode::Train,
+            ModeArgument::Infer => Mode::Infer,
+        };
+        let measured = bench::measure(&config, mode, self.batch as usize, self.seconds, started)?;
+        let text = if self.json { serde_json::to_string_pretty(&measured)? } else { self.describe(&measured) };
+        writeln!(std::io::stdout().lock(), "{text}")?;
+        Ok(())
+    }
+
+    fn describe(&self, measured: &Measured) -> String {
+        let verb = match measured.mode {
+            Mode::Train => "trains",
+            Mode::Infer => "predicts",
+        };
+        let mut text = format!(
+            "{} {verb} {:.0} images/s: {:.2} ms a step of {} (median of {}, fastest {:.2})\n\
+             {:.0} GFLOP/s, {:.0} % of the peak of {} threads ({}); first step after {:.2} s",
+            self.network,
+            measured.images_per_second,
+            measured.ms_median,
+            measured.batch,
+            measured.steps,
+            measured.ms_min,
+            measured.gflops,
+            100.0 * measured.peak_fraction,
+            measured.threads,
+            measured.instructions,
+            measured.first_step_seconds,
+        );
+        if let Some(megabytes) = measured.peak_rss_mb {
+            text += &format!("; {megabytes:.0} MB");
+        }
+        if let Some(share) = measured.wait_share {
+            text += &format!("; {:.1} % of the time spent waiting for data", 100.0 * share);
+        }
+        text
+    }
+}
