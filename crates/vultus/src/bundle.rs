@@ -200,7 +200,7 @@ pub(crate) mod tests {
             preprocessing: Preprocessing { width: 4, height: 4, ..Preprocessing::default() },
             network: NetworkConfig { layers: vec![LayerConfig::Conv(conv), LayerConfig::Flatten(FlattenConfig {})] },
             weights: [
-                ("layers.0.weight".to_owned(), tensor(&[1, 1, 4, 4], &[1.0 / 16.0; 16])),
+                ("layers.0.weight".to_owned(), tensor(&[4, 4, 1, 1], &[1.0 / 16.0; 16])),
                 ("layers.0.bias".to_owned(), tensor(&[1], &[0.0])),
                 ("layers.2.weight".to_owned(), tensor(&[1, 2], &[0.1, -0.1])),
                 ("layers.2.bias".to_owned(), tensor(&[2], &[-12.0, 12.0])),

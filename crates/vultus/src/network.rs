@@ -39,13 +39,13 @@ pub enum LayerConfig {
     MaxPool(PoolConfig),
     /// Mean of each window.
     AveragePool(PoolConfig),
-    /// Mean of each plane, so that planes become one feature a channel.
+    /// Mean of each channel over the picture, so that one feature a channel is left.
     GlobalAveragePool(GlobalAveragePoolConfig),
     /// Sets values to zero at random while training, and scales the others up.
     Dropout(DropoutConfig),
     /// An activation on its own, for networks that normalise before it.
     Activation(ActivationConfig),
-    /// Channels x height x width becomes one list of features, channel by channel.
+    /// Height x width x channels becomes one list of features, pixel by pixel.
     Flatten(FlattenConfig),
     /// Fully connected layer with bias.
     Dense(DenseConfig),

@@ -2,7 +2,8 @@
 //!
 //! In: a [`ResolvedNetwork`] and [`Weights`]. Out: a [`Plan`] that turns pixels into logits or probabilities, from any
 //! number of threads at once. Dropout is gone; batch norms are per-channel affine maps, folded into a neighbour
-//! wherever that is exact, through pooling if need be. It does not preprocess and does not train.
+//! wherever that is exact, through pooling if need be; a convolution does what follows it at once. It does not
+//! preprocess and does not train.
 
 mod affine;
 mod buffers;
@@ -13,21 +14,23 @@ use std::sync::{Mutex, PoisonError};
 
 use vultus_kernels::softmax;
 
-use self::buffers::Buffers;
+use self::buffers::{Buffer, Buffers};
 use self::step::Step;
 use crate::network::ResolvedNetwork;
 use crate::weights::{Weights, WeightsError};
 
-/// Samples that go through the network together. The widest layer of the course report's network has 135,424 values a
-/// sample, so that 32 samples of it (17 MB) about fill the last-level cache of an ordinary processor.
-const SAMPLES_PER_CHUNK: usize = 32;
+/// Samples for which [`Plan::new`] prepares a network.
+const USUAL_BATCH: usize = 32;
 
-/// Room for one chunk of samples: the plan's buffers, and the winners of max pooling.
-#[derive(Debug, Default)]
-struct Workspace {
-    buffers: Vec<Vec<f32>>,
-    winners: Vec<u8>,
-}
+/// Bytes that the widest step should read and write for one chunk of samples: they then stay in the last-level cache of
+/// an ordinary processor, beside the weights.
+const CHUNK_BYTES: usize = 8 << 20;
+
+/// Fewest samples of a chunk, however wide the network is: weights are read once for each chunk.
+const FEWEST_SAMPLES_PER_CHUNK: usize = 8;
+
+/// Room for one chunk of samples: the plan's buffers.
+type Workspace = Vec<Buffer>;
 
 /// A network ready to run.
 ///
@@ -37,20 +40,34 @@ pub struct Plan {
     steps: Vec<Step>,
     inputs: usize,
     classes: usize,
+    samples_per_chunk: usize,
     buffers: Buffers,
     workspaces: Mutex<Vec<Workspace>>,
 }
 
 impl Plan {
-    /// Prepares `network` with `weights`.
+    /// Prepares `network` with `weights` for many samples at a time.
     ///
     /// # Errors
     /// A tensor that is missing, has another shape, or belongs to no layer.
     pub fn new(network: &ResolvedNetwork, weights: &Weights) -> Result<Self, WeightsError> {
-        let mut steps = compile::compile(network, weights)?;
-        let inputs = network.input.len();
+        Self::for_batch(network, weights, USUAL_BATCH)
+    }
+
+    /// Prepares `network` with `weights` for calls with about `batch` samples: the algorithms that are then fastest are
+    /// chosen. Any number of samples may come, but results of plans for different batches differ by rounding.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn for_batch(network: &ResolvedNetwork, weights: &Weights, batch: usize) -> Result<Self, WeightsError> {
+        let steps = compile::compile(network, weights)?;
+        let (inputs, classes) = (network.input.len(), network.classes);
+        let widest = steps.iter().map(Step::width).max().unwrap_or(inputs);
+        let samples_per_chunk = (CHUNK_BYTES / (widest * size_of::<f32>())).max(FEWEST_SAMPLES_PER_CHUNK);
+        let batch = batch.clamp(1, samples_per_chunk);
+        let mut steps: Vec<Step> = steps.into_iter().map(|step| step.prepare(batch)).collect();
         let buffers = buffers::assign(&mut steps, inputs);
-        Ok(Self { steps, inputs, classes: network.classes, buffers, workspaces: Mutex::default() })
+        Ok(Self { steps, inputs, classes, samples_per_chunk, buffers, workspaces: Mutex::default() })
     }
 
     /// Values of one sample: height times width.
@@ -63,22 +80,36 @@ impl Plan {
         self.classes
     }
 
-    /// Logits `[n, classes]` of the samples `x` `[n, 1, height, width]`, preprocessed.
+    /// Logits `[n, classes]` of the samples `x` `[n, height, width, 1]`, preprocessed.
     ///
     /// # Panics
     /// If the length of `x` is no multiple of [`Plan::inputs`].
     pub fn logits(&self, x: &[f32]) -> Vec<f32> {
+        let mut logits = vec![0.0; x.len() / self.inputs * self.classes];
+        self.logits_into(x, &mut logits);
+        logits
+    }
+
+    /// [`Plan::logits`] written to `logits` `[n, classes]`. Nothing is allocated once as many samples have been seen in
+    /// as many calls at the same time.
+    ///
+    /// # Panics
+    /// As [`Plan::logits`], and if `logits` has another length.
+    pub fn logits_into(&self, x: &[f32], logits: &mut [f32]) {
         assert!(x.len().is_multiple_of(self.inputs), "{} values are no samples of {}", x.len(), self.inputs);
-        let mut logits = Vec::with_capacity(x.len() / self.inputs * self.classes);
-        let chunk = SAMPLES_PER_CHUNK * self.inputs;
-        let mut workspace = self.workspace(SAMPLES_PER_CHUNK.min(x.len() / self.inputs));
-        for x in x.chunks(chunk) {
+        let samples = x.len() / self.inputs;
+        assert_eq!(logits.len(), samples * self.classes, "length of the logits");
+        if samples == 0 {
+            return;
+        }
+        // Chunks of about equal size: a last one of few samples would waste the weights that it reads.
+        let chunk = samples.div_ceil(samples.div_ceil(self.samples_per_chunk));
+        let mut workspace = self.workspace(chunk);
+        for (x, logits) in x.chunks(chunk * self.inputs).zip(logits.chunks_mut(chunk * self.classes)) {
             self.run(x, &mut workspace);
-            let values = &workspace.buffers[self.buffers.output];
-            logits.extend_from_slice(&values[..x.len() / self.inputs * self.classes]);
+            logits.copy_from_slice(&workspace[self.buffers.output][..logits.len()]);
         }
         self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
-        logits
     }
 
     /// Probabilities `[n, classes]`: the softmax of [`Plan::logits`]. NaN pixels or weights give NaN.
@@ -95,36 +126,29 @@ impl Plan {
     fn workspace(&self, samples: usize) -> Workspace {
         let free = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut workspace = free.unwrap_or_default();
-        workspace.buffers.resize_with(self.buffers.lengths.len(), Vec::new);
-        for (buffer, length) in workspace.buffers.iter_mut().zip(&self.buffers.lengths) {
-            let length = buffer.len().max(samples * length);
-            buffer.resize(length, 0.0);
+        workspace.resize_with(self.buffers.lengths.len(), Buffer::default);
+        for (buffer, length) in workspace.iter_mut().zip(&self.buffers.lengths) {
+            buffer.reserve(samples * length);
         }
-        let winners = workspace.winners.len().max(samples * self.buffers.widest);
-        workspace.winners.resize(winners, 0);
         workspace
     }
 
     /// Takes one chunk through all steps; the logits are then in the output buffer.
     fn run(&self, x: &[f32], workspace: &mut Workspace) {
         let samples = x.len() / self.inputs;
-        let Workspace { buffers, winners } = workspace;
-        buffers[self.buffers.input][..x.len()].copy_from_slice(x);
-        let mut lengths = vec![0; buffers.len()];
-        lengths[self.buffers.input] = x.len();
+        workspace[self.buffers.input][..x.len()].copy_from_slice(x);
         for step in &self.steps {
-            let length = samples * step.operation.outputs();
+            let (inputs, outputs) = (samples * step.inputs, samples * step.outputs);
             // Taken out, so that the step may read the other buffers while it writes this one.
-            let mut output = std::mem::take(&mut buffers[step.output]);
-            let y = &mut output[..length];
+            let mut output = std::mem::take(&mut workspace[step.output]);
+            let y = &mut output[..outputs];
             if step.operation.works_in_place() && step.input != step.output {
-                y.copy_from_slice(&buffers[step.input][..length]);
+                y.copy_from_slice(&workspace[step.input][..outputs]);
             }
-            let x = buffers[step.input].get(..lengths[step.input]).unwrap_or_default();
-            let addend = step.addend.map(|addend| &buffers[addend][..length]);
-            step.operation.run(samples, x, addend, y, &mut winners[..length]);
-            buffers[step.output] = output;
-            lengths[step.output] = length;
+            let x = workspace[step.input].get(..inputs).unwrap_or_default();
+            let addend = step.addend.map(|addend| &workspace[addend][..outputs]);
+            step.operation.run(samples, x, addend, y);
+            workspace[step.output] = output;
         }
     }
 }

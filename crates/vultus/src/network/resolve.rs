@@ -171,8 +171,8 @@ impl LayerResolver {
         let output = FeatureShape::Planes { channels: conv.filters, height: out(height), width: out(width) };
         let window = conv.kernel * conv.kernel;
         let role = ParameterRole::Kernel { fan_in: channels * window, fan_out: conv.filters * window };
-        let mut parameters =
-            vec![self.parameter("weight", vec![conv.filters, channels, conv.kernel, conv.kernel], role)];
+        let shape = vec![conv.kernel, conv.kernel, channels, conv.filters];
+        let mut parameters = vec![self.parameter("weight", shape, role)];
         if conv.bias {
             parameters.push(self.parameter("bias", vec![conv.filters], ParameterRole::Bias));
         }

@@ -10,13 +10,13 @@ use super::{Activation, LayerConfig, Padding};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum FeatureShape {
-    /// A stack of planes.
+    /// A picture, in memory `[height, width, channels]`.
     Planes {
-        /// Number of planes.
+        /// Values of a pixel.
         channels: usize,
-        /// Rows of a plane.
+        /// Rows.
         height: usize,
-        /// Columns of a plane.
+        /// Columns.
         width: usize,
     },
     /// One list of features.
@@ -37,7 +37,7 @@ impl FeatureShape {
         self.len() == 0
     }
 
-    /// Planes, or features of a flat shape.
+    /// Channels, or features of a flat shape.
     pub fn channels(&self) -> usize {
         match *self {
             Self::Planes { channels, .. } => channels,
@@ -45,7 +45,7 @@ impl FeatureShape {
         }
     }
 
-    /// Values of one plane; 1 for a flat shape.
+    /// Pixels; 1 for a flat shape.
     pub fn spatial(&self) -> usize {
         match *self {
             Self::Planes { height, width, .. } => height * width,
@@ -66,7 +66,7 @@ impl std::fmt::Display for FeatureShape {
 /// What a stored tensor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterRole {
-    /// Kernel of a convolution `[out, in, height, width]` or of a dense layer `[in, out]`.
+    /// Kernel of a convolution `[height, width, in, out]` or of a dense layer `[in, out]`.
     Kernel {
         /// Inputs that reach one output, for Glorot's limits.
         fan_in: usize,

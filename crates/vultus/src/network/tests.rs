@@ -39,6 +39,9 @@ fn counts_of_the_papers_network() {
     assert_eq!(counts, [640, 256, 0, 73_856, 512, 0, 0, 1_638_528, 512, 774]);
     assert_eq!(network.multiply_adds(), 46 * 46 * 64 * 9 + 21 * 21 * 128 * 64 * 9 + 12_800 * 128 + 128 * 6);
     assert_eq!(network.layers[6].output, FeatureShape::Flat { features: 12_800 });
+    let kernel = &network.layers[3].parameters[0];
+    let role = ParameterRole::Kernel { fan_in: 9 * 64, fan_out: 9 * 128 };
+    assert_eq!((&kernel.shape[..], kernel.role), (&[3, 3, 64, 128][..], role));
 }
 
 #[test]
@@ -76,7 +79,7 @@ fn residual(layers: Vec<LayerConfig>, shortcut: Vec<LayerConfig>) -> LayerConfig
     LayerConfig::Residual(ResidualConfig { activation: Activation::Relu, layers, shortcut })
 }
 
-/// A stem, an identity block, a block that halves the size, and the mean of each plane.
+/// A stem, an identity block, a block that halves the size, and the mean of each channel.
 fn small_residual_network() -> NetworkConfig {
     let norm = || LayerConfig::BatchNorm(BatchNormConfig { momentum: 0.9, epsilon: 1e-5 });
     let layers = vec![

@@ -1,9 +1,14 @@
 //! Where the values of a plan lie.
 //!
 //! In: steps whose places are numbers of values. Out: the same steps with numbers of buffers, few enough that a value's
-//! buffer is used again once nothing reads the value any more, and the length of each buffer.
+//! buffer is used again once nothing reads the value any more, and the length of each buffer; and the buffers.
+
+use std::ops::{Deref, DerefMut};
 
 use super::step::{Place, Step};
+
+/// Bytes of a cache line, and of the widest vector.
+const LINE_BYTES: usize = 64;
 
 /// The buffers of a plan.
 #[derive(Debug)]
@@ -14,8 +19,6 @@ pub(super) struct Buffers {
     pub(super) input: Place,
     /// The buffer of the logits.
     pub(super) output: Place,
-    /// Values of one sample of the widest step.
-    pub(super) widest: usize,
 }
 
 /// Gives every value a buffer; `inputs` is the length of the network's input.
@@ -45,10 +48,42 @@ pub(super) fn assign(steps: &mut [Step], inputs: usize) -> Buffers {
             lengths.push(0);
             lengths.len() - 1
         });
-        lengths[step.output] = lengths[step.output].max(step.operation.outputs());
+        lengths[step.output] = lengths[step.output].max(step.outputs);
         free.extend(dead.into_iter().map(|value| places[value]).filter(|&place| place != step.output));
         places.push(step.output);
     }
-    let widest = steps.iter().map(|step| step.operation.outputs()).max().unwrap_or(inputs);
-    Buffers { lengths, input: places[0], output: places[steps.len()], widest }
+    Buffers { lengths, input: places[0], output: places[steps.len()] }
+}
+
+/// Room for values. It begins at a cache line, so that no vector of a pixel lies in two of them.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    values: Vec<f32>,
+    start: usize,
+}
+
+impl Buffer {
+    /// Makes room for at least `length` values; what was there may be lost.
+    pub(super) fn reserve(&mut self, length: usize) {
+        if self.len() < length {
+            let margin = LINE_BYTES / size_of::<f32>() - 1;
+            *self = Self::default(); // gives the old memory back first
+            self.values = vec![0.0; length + margin];
+            self.start = self.values.as_ptr().align_offset(LINE_BYTES).min(margin);
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[self.start..]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[self.start..]
+    }
 }

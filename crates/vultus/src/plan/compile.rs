@@ -1,22 +1,23 @@
 //! From layers to steps.
 //!
 //! In: a resolved network and its weights. Out: the steps of a plan, in order; their places are numbers of values. A
-//! batch norm waits as an affine map until a layer is met that can take it in, or one that it cannot pass. What is
-//! folded into which step is decided here and nowhere else.
+//! batch norm waits as an affine map until a layer is met that can take it in, or one that it cannot pass. A convolution
+//! takes in the activation, the sum or the 2 x 2 max pooling behind it. What is folded into which step is decided here
+//! and nowhere else; the steps still have to be prepared.
 
 use vultus_kernels::activation::Activation;
 use vultus_kernels::convolution::ConvolutionShape;
 use vultus_kernels::pooling::PoolingShape;
 
 use super::affine::Affine;
-use super::step::{Operation, Place, Step};
+use super::step::{Convolution, Operation, Place, Step};
 use crate::network::{
     ConvConfig, DenseConfig, FeatureShape, LayerConfig, PoolConfig, ResidualConfig, ResolvedLayer, ResolvedNetwork,
 };
 use crate::weights::{Weights, WeightsError};
 
 /// The steps that compute the logits of `network` with `weights`.
-pub(super) fn compile(network: &ResolvedNetwork, weights: &Weights) -> Result<Vec<Step>, WeightsError> {
+pub(super) fn compile(network: &ResolvedNetwork, weights: &Weights) -> Result<Vec<Step<Convolution>>, WeightsError> {
     weights.check(network)?;
     let mut compiler = Compiler { weights, steps: Vec::new(), value: 0, shared: 0, waiting: None };
     compiler.layers(&network.layers)?;
@@ -25,7 +26,7 @@ pub(super) fn compile(network: &ResolvedNetwork, weights: &Weights) -> Result<Ve
 
 struct Compiler<'a> {
     weights: &'a Weights,
-    steps: Vec<Step>,
+    steps: Vec<Step<Convolution>>,
     /// The value that the next layer works on. It is the last step's, or the input of a branch that has just begun.
     value: Place,
     /// Values up to this one have, or may have, another reader: nothing may be folded into the steps that give them.
@@ -52,38 +53,39 @@ impl Compiler<'_> {
                 if self.waiting.as_ref().is_some_and(|affine| !affine.keeps_order()) {
                     self.settle(layer.input);
                 }
-                self.push(Operation::MaxPool(pooling_shape(layer.input, pool)));
+                self.max_pool(layer, pool);
                 Ok(())
             }
             // A mean passes any affine map.
             LayerConfig::AveragePool(pool) => {
-                self.push(Operation::AveragePool(pooling_shape(layer.input, pool)));
+                self.push(layer.input, layer.output, Operation::AveragePool(pooling_shape(layer.input, pool)));
                 Ok(())
             }
             LayerConfig::GlobalAveragePool(_) => {
                 let (channels, spatial) = (layer.input.channels(), layer.input.spatial());
-                self.push(Operation::GlobalAveragePool { channels, spatial });
+                self.push(layer.input, layer.output, Operation::GlobalAveragePool { channels, spatial });
                 Ok(())
             }
             LayerConfig::Activation(activation) => {
                 self.activation(layer.input, activation.function);
                 Ok(())
             }
-            // Neither moves a value: channels stay runs of neighbours when planes become a list.
+            // Neither moves a value.
             LayerConfig::Dropout(_) | LayerConfig::Flatten(_) => Ok(()),
             LayerConfig::Residual(residual) => self.residual(layer, residual),
         }
     }
 
     /// Adds a step that works on the present value.
-    fn push(&mut self, operation: Operation) {
-        let output = self.steps.len() + 1;
-        self.steps.push(Step { input: self.value, addend: None, output, operation });
-        self.value = output;
+    fn push(&mut self, input: FeatureShape, output: FeatureShape, operation: Operation<Convolution>) {
+        let place = self.steps.len() + 1;
+        let (inputs, outputs) = (input.len(), output.len());
+        self.steps.push(Step { input: self.value, addend: None, output: place, inputs, outputs, operation });
+        self.value = place;
     }
 
     /// The step that gives the present value, if something may be folded into it.
-    fn foldable(&mut self) -> Option<&mut Step> {
+    fn foldable(&mut self) -> Option<&mut Step<Convolution>> {
         if self.value > self.shared { self.steps.last_mut() } else { None }
     }
 
@@ -97,7 +99,7 @@ impl Compiler<'_> {
         let padding = conv.padding_size();
         if padding == 0 {
             if let Some(affine) = self.waiting.take() {
-                affine.fold_before_rows(&mut weight, &mut bias);
+                affine.fold_before(&mut weight, &mut bias);
             }
         } else {
             self.settle(layer.input);
@@ -114,35 +116,49 @@ impl Compiler<'_> {
             stride: conv.stride,
             padding,
         };
-        self.push(Operation::Convolution { shape, weight, bias, activation: conv.activation });
+        let convolution = Convolution { shape, weight, bias, activation: conv.activation, pool: false };
+        self.push(layer.input, layer.output, Operation::Convolution(convolution));
         Ok(())
     }
 
     fn dense(&mut self, layer: &ResolvedLayer, dense: &DenseConfig) -> Result<(), WeightsError> {
         let (mut weight, mut bias) = (self.values(layer, 0)?.to_vec(), self.values(layer, 1)?.to_vec());
         if let Some(affine) = self.waiting.take() {
-            affine.fold_before_columns(&mut weight, &mut bias);
+            affine.fold_before(&mut weight, &mut bias);
         }
-        let (inputs, outputs) = (layer.input.len(), dense.units);
-        self.push(Operation::Dense { inputs, outputs, weight, bias, activation: dense.activation });
+        self.push(layer.input, layer.output, Operation::Dense { weight, bias, activation: dense.activation });
         Ok(())
     }
 
+    /// Pooling a result is the same before and after an activation, as none of them ever decreases.
+    fn max_pool(&mut self, layer: &ResolvedLayer, pool: &PoolConfig) {
+        match self.foldable() {
+            Some(Step {
+                addend: None,
+                outputs,
+                operation: Operation::Convolution(Convolution { pool: pools @ false, .. }),
+                ..
+            }) if pool.size == 2 => (*pools, *outputs) = (true, layer.output.len()),
+            _ => self.push(layer.input, layer.output, Operation::MaxPool(pooling_shape(layer.input, pool))),
+        }
+    }
+
     fn batch_norm(&mut self, affine: Affine) {
-        // A channel of a map that waits may have become a run of features meanwhile.
+        // What waits may be a map of channels that have become many features meanwhile.
         if let Some(earlier) = self.waiting.take() {
             self.waiting = Some(earlier.spread(affine.len()).then(&affine));
             return;
         }
-        // Behind a sum the map would have to reach the addend, too.
+        // Behind a sum the map would have to reach the addend, too; in front of a pooling it must keep the order.
         match self.foldable() {
             Some(Step {
                 addend: None,
-                operation: Operation::Convolution { shape, weight, bias, activation: Activation::Linear },
+                operation:
+                    Operation::Convolution(Convolution { weight, bias, activation: Activation::Linear, pool, .. }),
                 ..
-            }) if shape.out_channels == affine.len() => affine.fold_behind_rows(weight, bias),
-            Some(Step { operation: Operation::Dense { weight, bias, activation: Activation::Linear, .. }, .. }) => {
-                affine.fold_behind_columns(weight, bias)
+            }) if bias.len() == affine.len() && (!*pool || affine.keeps_order()) => affine.fold_behind(weight, bias),
+            Some(Step { operation: Operation::Dense { weight, bias, activation: Activation::Linear }, .. }) => {
+                affine.fold_behind(weight, bias);
             }
             _ => self.waiting = Some(affine),
         }
@@ -152,11 +168,11 @@ impl Compiler<'_> {
         self.settle(input);
         match self.foldable().map(|step| &mut step.operation) {
             Some(
-                Operation::Convolution { activation: activation @ Activation::Linear, .. }
+                Operation::Convolution(Convolution { activation: activation @ Activation::Linear, .. })
                 | Operation::Dense { activation: activation @ Activation::Linear, .. }
-                | Operation::Activation { function: activation @ Activation::Linear, .. },
+                | Operation::Activation(activation @ Activation::Linear),
             ) => *activation = function,
-            _ => self.push(Operation::Activation { function, length: input.len() }),
+            _ => self.push(input, input, Operation::Activation(function)),
         }
     }
 
@@ -176,11 +192,12 @@ impl Compiler<'_> {
         match self.foldable() {
             Some(Step {
                 addend: sum @ None,
-                operation: Operation::Convolution { activation: activation @ Activation::Linear, .. },
+                operation:
+                    Operation::Convolution(Convolution { activation: activation @ Activation::Linear, pool: false, .. }),
                 ..
             }) => (*sum, *activation) = (Some(addend), residual.activation),
             _ => {
-                self.push(Operation::Activation { function: residual.activation, length: layer.output.len() });
+                self.push(layer.output, layer.output, Operation::Activation(residual.activation));
                 if let Some(step) = self.steps.last_mut() {
                     step.addend = Some(addend);
                 }
@@ -193,8 +210,7 @@ impl Compiler<'_> {
     /// Makes the map that waits a step of its own, on values of shape `input`.
     fn settle(&mut self, input: FeatureShape) {
         if let Some(affine) = self.waiting.take() {
-            let spatial = input.len() / affine.len();
-            self.push(Operation::Affine { affine, spatial });
+            self.push(input, input, Operation::Affine(affine));
         }
     }
 }
@@ -208,5 +224,5 @@ fn plane_size(shape: FeatureShape) -> (usize, usize) {
 
 fn pooling_shape(input: FeatureShape, pool: &PoolConfig) -> PoolingShape {
     let (in_height, in_width) = plane_size(input);
-    PoolingShape { planes: input.channels(), in_height, in_width, size: pool.size, stride: pool.size }
+    PoolingShape { batch: 1, channels: input.channels(), in_height, in_width, size: pool.size, stride: pool.size }
 }

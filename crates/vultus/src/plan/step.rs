@@ -5,27 +5,32 @@
 
 use rayon::prelude::*;
 use vultus_kernels::activation::Activation;
-use vultus_kernels::convolution::{self, ConvolutionShape};
+use vultus_kernels::convolution::{ConvolutionShape, Prepared};
 use vultus_kernels::dense;
 use vultus_kernels::pooling::{self, PoolingShape};
 
 use super::affine::Affine;
 
-/// Values that one task adds.
-const ELEMENTS_PER_TASK: usize = 32 * 1024;
+/// Values that one task of an element-wise step works on.
+pub(super) const VALUES_PER_TASK: usize = 32 * 1024;
 
 /// One step. `Place` numbers values while the plan is made (0 is the network's input, `n` what step `n - 1` gives), and
-/// buffers once it is ready.
+/// buffers once it is ready. `C` is what its convolutions are: [`Convolution`] while something may still be folded into
+/// them, [`Prepared`] to run.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct Step<C = Prepared> {
     /// What it works on.
     pub(super) input: Place,
     /// What is added to its result in front of the activation; only for a convolution or an activation.
     pub(super) addend: Option<Place>,
     /// Where its result goes.
     pub(super) output: Place,
+    /// Values of one sample that go in.
+    pub(super) inputs: usize,
+    /// Values of one sample that come out.
+    pub(super) outputs: usize,
     /// What it computes.
-    pub(super) operation: Operation,
+    pub(super) operation: Operation<C>,
 }
 
 /// Number of a value or of a buffer.
@@ -33,90 +38,90 @@ pub(super) type Place = usize;
 
 /// What a step computes. Shapes are those of one sample.
 #[derive(Debug)]
-pub(super) enum Operation {
-    /// `activation(convolution(x, weight) + bias + addend)`.
-    Convolution {
-        shape: ConvolutionShape,
-        weight: Vec<f32>,
-        bias: Vec<f32>,
-        activation: Activation,
-    },
+pub(super) enum Operation<C = Prepared> {
+    /// `activation(convolution(x, weight) + bias + addend)`, and perhaps a pooling.
+    Convolution(C),
     Dense {
-        inputs: usize,
-        outputs: usize,
         weight: Vec<f32>,
         bias: Vec<f32>,
         activation: Activation,
     },
     MaxPool(PoolingShape),
     AveragePool(PoolingShape),
-    /// The mean of each plane of `spatial` values.
+    /// The mean of each channel over `spatial` pixels.
     GlobalAveragePool {
         channels: usize,
         spatial: usize,
     },
-    Affine {
-        affine: Affine,
-        spatial: usize,
-    },
+    Affine(Affine),
     /// `activation(x + addend)`, for an activation on its own and for a sum that nothing before it can take in.
-    Activation {
-        function: Activation,
-        length: usize,
-    },
+    Activation(Activation),
+}
+
+/// A convolution that may still take something in.
+#[derive(Debug)]
+pub(super) struct Convolution {
+    pub(super) shape: ConvolutionShape,
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+    pub(super) activation: Activation,
+    /// Whether a 2 x 2 max pooling follows, which it does itself.
+    pub(super) pool: bool,
+}
+
+impl Step<Convolution> {
+    /// The step ready to run, best for `batch` samples.
+    pub(super) fn prepare(self, batch: usize) -> Step {
+        let Self { input, addend, output, inputs, outputs, operation } = self;
+        let operation = match operation {
+            Operation::Convolution(Convolution { shape, weight, bias, activation, pool }) => {
+                let shape = ConvolutionShape { batch, ..shape };
+                Operation::Convolution(Prepared::new(&shape, &weight, &bias, activation, pool))
+            }
+            Operation::Dense { weight, bias, activation } => Operation::Dense { weight, bias, activation },
+            Operation::MaxPool(shape) => Operation::MaxPool(shape),
+            Operation::AveragePool(shape) => Operation::AveragePool(shape),
+            Operation::GlobalAveragePool { channels, spatial } => Operation::GlobalAveragePool { channels, spatial },
+            Operation::Affine(affine) => Operation::Affine(affine),
+            Operation::Activation(function) => Operation::Activation(function),
+        };
+        Step { input, addend, output, inputs, outputs, operation }
+    }
+
+    /// Values of one sample that are read and written.
+    pub(super) fn width(&self) -> usize {
+        self.inputs + self.outputs * if self.addend.is_some() { 2 } else { 1 }
+    }
+}
+
+impl<C> Operation<C> {
+    /// Whether the step changes values where they lie.
+    pub(super) fn works_in_place(&self) -> bool {
+        matches!(self, Self::Affine(_) | Self::Activation(_))
+    }
 }
 
 impl Operation {
-    /// Values of one sample that come out.
-    pub(super) fn outputs(&self) -> usize {
-        match self {
-            Self::Convolution { shape, .. } => shape.output_len(),
-            Self::Dense { outputs, .. } => *outputs,
-            Self::MaxPool(shape) | Self::AveragePool(shape) => shape.output_len(),
-            Self::GlobalAveragePool { channels, .. } => *channels,
-            Self::Affine { affine, spatial } => affine.len() * spatial,
-            Self::Activation { length, .. } => *length,
-        }
-    }
-
-    /// Whether the step changes values where they lie.
-    pub(super) fn works_in_place(&self) -> bool {
-        matches!(self, Self::Affine { .. } | Self::Activation { .. })
-    }
-
     /// Runs the step for `samples` samples: `x` to `y`, which a step that works in place changes instead (`x` is then
-    /// not read). `winners` is room for as many places as `y` has values.
-    pub(super) fn run(&self, samples: usize, x: &[f32], addend: Option<&[f32]>, y: &mut [f32], winners: &mut [u8]) {
+    /// not read).
+    pub(super) fn run(&self, samples: usize, x: &[f32], addend: Option<&[f32]>, y: &mut [f32]) {
         match self {
-            Self::Convolution { shape, weight, bias, activation } => {
-                let shape = ConvolutionShape { batch: samples, ..*shape };
-                match addend {
-                    None => convolution::forward(&shape, x, weight, bias, *activation, y),
-                    Some(addend) => {
-                        convolution::forward(&shape, x, weight, bias, Activation::Linear, y);
-                        add(y, addend);
-                        activation.forward(y);
-                    }
-                }
-            }
-            Self::Dense { inputs, outputs, weight, bias, activation } => {
-                dense::forward(samples, *inputs, *outputs, x, weight, bias, *activation, y);
+            Self::Convolution(convolution) => convolution.run(samples, x, addend, y),
+            Self::Dense { weight, bias, activation } => {
+                let (inputs, outputs) = (weight.len() / bias.len(), bias.len());
+                dense::forward(samples, inputs, outputs, x, weight, bias, *activation, y);
             }
             Self::MaxPool(shape) => {
-                let shape = PoolingShape { planes: samples * shape.planes, ..*shape };
-                pooling::max_forward(&shape, x, y, winners);
+                pooling::max_forward(&PoolingShape { batch: samples, ..*shape }, x, y, None);
             }
             Self::AveragePool(shape) => {
-                let shape = PoolingShape { planes: samples * shape.planes, ..*shape };
-                pooling::average_forward(&shape, x, y);
+                pooling::average_forward(&PoolingShape { batch: samples, ..*shape }, x, y);
             }
-            Self::GlobalAveragePool { spatial, .. } => {
-                for (mean, plane) in y.iter_mut().zip(x.chunks_exact(*spatial)) {
-                    *mean = (plane.iter().map(|&value| f64::from(value)).sum::<f64>() / *spatial as f64) as f32;
-                }
+            Self::GlobalAveragePool { channels, spatial } => {
+                pooling::global_average_forward(samples, *spatial, *channels, x, y);
             }
-            Self::Affine { affine, spatial } => affine.apply(*spatial, y),
-            Self::Activation { function, .. } => {
+            Self::Affine(affine) => affine.apply(y),
+            Self::Activation(function) => {
                 if let Some(addend) = addend {
                     add(y, addend);
                 }
@@ -127,7 +132,7 @@ impl Operation {
 }
 
 fn add(y: &mut [f32], addend: &[f32]) {
-    y.par_chunks_mut(ELEMENTS_PER_TASK).zip(addend.par_chunks(ELEMENTS_PER_TASK)).for_each(|(y, addend)| {
+    y.par_chunks_mut(VALUES_PER_TASK).zip(addend.par_chunks(VALUES_PER_TASK)).for_each(|(y, addend)| {
         y.iter_mut().zip(addend).for_each(|(y, addend)| *y += addend);
     });
 }

@@ -10,6 +10,9 @@ use crate::network::{
 use crate::weights::WeightTensor;
 use proptest::prelude::*;
 
+/// Relative error that rounding may cause, Winograd's convolutions (up to 1e-4 of the largest output) included.
+const ROUNDING: f64 = 2e-4;
+
 fn conv(filters: usize, kernel: usize, padding: Padding, activation: Activation) -> LayerConfig {
     LayerConfig::Conv(ConvConfig { filters, kernel, stride: 1, padding, bias: true, activation, l2: 0.0 })
 }
@@ -98,17 +101,17 @@ fn through(layers: &[ResolvedLayer], weights: &Weights, mut values: Vec<f64>) ->
             other => panic!("the tests do not use {other:?}"),
         };
         let place = |channel: usize, row: usize, column: usize| match layer.input {
-            FeatureShape::Planes { height, width, .. } => (channel * height + row) * width + column,
+            FeatureShape::Planes { channels, width, .. } => (row * width + column) * channels + channel,
             FeatureShape::Flat { .. } => panic!("a list has no rows"),
         };
-        let (spatial, mut output) = (layer.input.spatial(), Vec::with_capacity(layer.output.len()));
+        let (channels, mut output) = (layer.input.channels(), Vec::with_capacity(layer.output.len()));
         if let (LayerConfig::Conv(_) | LayerConfig::MaxPool(_) | LayerConfig::AveragePool(_), shape) =
             (&layer.config, layer.output)
         {
             let FeatureShape::Planes { channels, height, width } = shape else { panic!("planes stay planes") };
             let FeatureShape::Planes { height: in_height, width: in_width, .. } = layer.input else { panic!() };
-            for channel in 0..channels {
-                for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
+            for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
+                for channel in 0..channels {
                     output.push(match &layer.config {
                         LayerConfig::Conv(conv) => {
                             let (k, p) = (conv.kernel, conv.padding_size());
@@ -118,7 +121,7 @@ fn through(layers: &[ResolvedLayer], weights: &Weights, mut values: Vec<f64>) ->
                             {
                                 let (r, s) = (row * conv.stride + i, column * conv.stride + j);
                                 if r >= p && s >= p && r - p < in_height && s - p < in_width {
-                                    let tap = ((channel * layer.input.channels() + c) * k + i) * k + j;
+                                    let tap = ((i * k + j) * layer.input.channels() + c) * channels + channel;
                                     total += parameter(0, tap) * values[place(c, r - p, s - p)];
                                 }
                             }
@@ -141,7 +144,7 @@ fn through(layers: &[ResolvedLayer], weights: &Weights, mut values: Vec<f64>) ->
         } else {
             match &layer.config {
                 LayerConfig::BatchNorm(norm) => output.extend(values.iter().enumerate().map(|(index, value)| {
-                    let channel = index / spatial;
+                    let channel = index % channels;
                     let deviation = (parameter(3, channel) + norm.epsilon).sqrt();
                     parameter(0, channel) * (value - parameter(2, channel)) / deviation + parameter(1, channel)
                 })),
@@ -151,7 +154,11 @@ fn through(layers: &[ResolvedLayer], weights: &Weights, mut values: Vec<f64>) ->
                     apply(dense.activation, terms.sum::<f64>() + parameter(1, unit))
                 })),
                 LayerConfig::GlobalAveragePool(_) => {
-                    output.extend(values.chunks(spatial).map(|plane| plane.iter().sum::<f64>() / spatial as f64));
+                    let mean = |channel: usize| {
+                        let values = values.iter().skip(channel).step_by(channels);
+                        values.sum::<f64>() / layer.input.spatial() as f64
+                    };
+                    output.extend((0..channels).map(mean));
                 }
                 LayerConfig::Residual(residual) => {
                     let shortcut = through(&layer.shortcut, weights, values.clone());
@@ -179,7 +186,7 @@ fn check(layers: Vec<LayerConfig>, seed: u64, lowest_gamma: f32, samples: usize)
         let expected = reference(&network, &weights, x);
         let scale = expected.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
         for (logit, expected) in logits.iter().zip(&expected) {
-            assert!((f64::from(*logit) - expected).abs() <= 1e-5 * scale, "{logits:?} instead of {expected:?}");
+            assert!((f64::from(*logit) - expected).abs() <= ROUNDING * scale, "{logits:?} instead of {expected:?}");
         }
     }
     plan
@@ -227,20 +234,17 @@ fn a_network_computed_by_hand() {
 #[test]
 fn the_papers_network_folds_every_norm() {
     let plan = check(paper(Padding::Valid), 1, 0.1, 3);
-    assert!(
-        !plan.steps.iter().any(|step| matches!(step.operation, Operation::Affine { .. })),
-        "{:?}",
-        plan.steps.len()
-    );
-    assert_eq!(plan.steps.len(), 6);
+    assert!(!plan.steps.iter().any(|step| matches!(step.operation, Operation::Affine(_))), "{:?}", plan.steps.len());
+    // Two convolutions that pool, and two dense layers.
+    assert_eq!(plan.steps.len(), 4);
 }
 
 #[test]
 fn padding_and_negative_scales_keep_the_norm_a_step() {
     let plan = check(paper(Padding::Same), 2, 0.1, 2);
-    assert_eq!(plan.steps.iter().filter(|step| matches!(step.operation, Operation::Affine { .. })).count(), 1);
+    assert_eq!(plan.steps.iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 1);
     let plan = check(paper(Padding::Valid), 3, -2.0, 2);
-    assert_eq!(plan.steps.iter().filter(|step| matches!(step.operation, Operation::Affine { .. })).count(), 2);
+    assert_eq!(plan.steps.iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 2);
 }
 
 #[test]
@@ -263,20 +267,78 @@ fn norms_meet_across_flatten_and_at_the_very_start() {
 
 #[test]
 fn chunks_and_threads_do_not_matter() {
-    let samples = 2 * SAMPLES_PER_CHUNK + 5;
-    let plan = check(paper(Padding::Valid), 7, 0.1, samples);
+    let samples = 21;
+    let mut plan = check(paper(Padding::Valid), 7, 0.1, samples);
     let x = numbers(9, samples * 120);
     let expected = plan.probabilities(&x);
-    std::thread::scope(|scope| {
-        let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| plan.probabilities(&x))).collect();
-        for run in runs {
-            assert_eq!(run.join().unwrap(), expected);
-        }
-    });
+    for samples_per_chunk in [1, 8, 20] {
+        plan.samples_per_chunk = samples_per_chunk;
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| plan.probabilities(&x))).collect();
+            for run in runs {
+                assert_eq!(run.join().unwrap(), expected);
+            }
+        });
+    }
     for row in expected.chunks(3) {
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
     }
     assert!(plan.logits(&[]).is_empty());
+}
+
+#[test]
+fn chunks_fill_the_cache_and_no_more() {
+    let chunk = |layers: Vec<LayerConfig>, side: usize| {
+        let network = NetworkConfig { layers }.resolve(side, side, 3).unwrap();
+        Plan::new(&network, &weights(&network, 1, 0.1)).unwrap().samples_per_chunk
+    };
+    // 48 x 48 in, 23 x 23 x 64 out of the convolution that pools.
+    let pool = LayerConfig::MaxPool(PoolConfig { size: 2 });
+    let layers = vec![conv(64, 3, Padding::Valid, Activation::Relu), pool, flatten()];
+    assert_eq!(chunk(layers, 48), CHUNK_BYTES / (4 * (48 * 48 + 23 * 23 * 64)));
+    assert_eq!(chunk(vec![unbiased(64, 3, 1), global_average()], 96), FEWEST_SAMPLES_PER_CHUNK);
+}
+
+#[test]
+fn plans_for_any_batch_agree_and_write_where_they_are_told() {
+    let network = NetworkConfig { layers: small_resnet() }.resolve(12, 10, 3).unwrap();
+    let weights = weights(&network, 8, 0.1);
+    let x = numbers(9, 5 * 120);
+    let expected = Plan::new(&network, &weights).unwrap().logits(&x);
+    for batch in [0, 1, 5, 1_000_000] {
+        let plan = Plan::for_batch(&network, &weights, batch).unwrap();
+        let mut logits = vec![f32::NAN; 15];
+        plan.logits_into(&x[..120], &mut logits[..3]);
+        plan.logits_into(&x, &mut logits);
+        assert_eq!(logits, plan.logits(&x));
+        for (logit, expected) in logits.iter().zip(&expected) {
+            assert!((logit - expected).abs() <= 1e-4 * expected.abs().max(1.0), "{logits:?}");
+        }
+    }
+}
+
+#[test]
+fn pooling_is_done_by_a_convolution_that_nothing_else_reads() {
+    let relu = Activation::Relu;
+    let (same, pool) = (Padding::Same, |size| LayerConfig::MaxPool(PoolConfig { size }));
+    let steps = |layers: Vec<LayerConfig>, seed: u64, lowest_gamma: f32, expected: usize| {
+        let plan = check([layers, vec![flatten()]].concat(), seed, lowest_gamma, 3);
+        assert_eq!(plan.steps.len(), expected + 1, "{:?}", plan.steps);
+    };
+    // Whatever is folded comes before the pooling, or behind it.
+    steps(vec![unbiased(3, 3, 1), norm(), activation(relu), pool(2)], 30, -1.0, 1);
+    steps(vec![unbiased(3, 3, 1), pool(2), activation(Activation::Tanh)], 31, -1.0, 1);
+    steps(vec![unbiased(3, 3, 1), pool(2), norm(), activation(relu)], 32, 0.1, 1);
+    // A norm that turns the order round cannot come before it.
+    steps(vec![unbiased(3, 3, 1), pool(2), norm(), activation(relu)], 33, -2.0, 3);
+    // Other windows, a second pooling, and a sum in front of it.
+    steps(vec![conv(3, 3, same, relu), pool(3)], 34, -1.0, 2);
+    steps(vec![conv(3, 3, same, relu), pool(2), pool(2)], 35, -1.0, 2);
+    steps(vec![residual(relu, vec![unbiased(1, 3, 1)], vec![]), pool(2)], 36, -1.0, 2);
+    // A sum behind it, and a result that both branches read.
+    let branch = vec![unbiased(2, 3, 1), pool(2)];
+    steps(vec![residual(relu, branch.clone(), branch.clone())], 37, -1.0, 3);
+    steps(vec![unbiased(2, 3, 1), residual(relu, vec![pool(2)], branch)], 38, -1.0, 4);
 }
 
 #[test]
@@ -286,7 +348,7 @@ fn a_missing_tensor_is_named() {
     assert_eq!(error, WeightsError::Missing("layers.0.weight".to_owned()));
 }
 
-/// A stem, a block with an identity shortcut, one that changes the shape, and the mean of each plane.
+/// A stem, a block with an identity shortcut, one that changes the shape, and the mean of each channel.
 fn small_resnet() -> Vec<LayerConfig> {
     let relu = Activation::Relu;
     let identity = vec![unbiased(3, 3, 1), norm(), activation(relu), unbiased(3, 3, 1), norm()];
@@ -303,7 +365,7 @@ fn small_resnet() -> Vec<LayerConfig> {
 
 #[test]
 fn residual_networks_become_convolutions_that_add() {
-    let plan = check(small_resnet(), 11, -1.0, SAMPLES_PER_CHUNK + 3);
+    let plan = check(small_resnet(), 11, -1.0, 7);
     // Stem; two; shortcut and two; mean; head.
     assert_eq!(plan.steps.len(), 1 + 2 + 3 + 1 + 1);
     let sums = plan.steps.iter().filter(|step| step.addend.is_some()).count();
