@@ -55,7 +55,10 @@ impl Evaluate {
             Some((_, config)) => read(config)?,
             None => self.read_sources(&bundle)?,
         };
-        let split = self.split.clone().map_or_else(|| default_split(&dataset), Ok)?;
+        let split = match &self.split {
+            Some(name) => split_name::meant_by(name).to_owned(),
+            None => default_split(&dataset)?,
+        };
         self.check_dropped(&bundle, &dataset)?;
         if bundle.training.get("train_split").and_then(|name| name.as_str()) == Some(&split) {
             say(format_args!("note: split {split} is what the model was trained on"));
@@ -63,7 +66,7 @@ impl Evaluate {
         let mut dropped = self.drop_class.clone();
         dropped.extend(dropped_in_training(&bundle));
         let assessment = assess(&bundle, &dataset, &split, &dropped).map_err(|error| match error {
-            AssessError::Prepare(_) | AssessError::UnknownClass { .. } => Failure::usage(error),
+            AssessError::NoSplit(_) | AssessError::UnknownClass { .. } => Failure::usage(error),
             _ => Failure::Run(error.into()),
         })?;
         for (class, count) in &assessment.ignored {
