@@ -12,8 +12,8 @@ use vultus_train::run::{RunDirectory, bundle_path};
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
-use super::model_file;
 use super::train::usage_or_run;
+use super::{model_file, run_directory};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
@@ -21,7 +21,7 @@ use crate::table;
 /// Evaluate a run's model or a bundle.
 #[derive(clap::Args)]
 pub struct Evaluate {
-    /// A run directory, or a model file.
+    /// A run directory, that of a search whose winner is trained, or a model file.
     #[arg(value_name = "RUN_OR_BUNDLE")]
     model: PathBuf,
     /// Images; may be given several times. Without it, a run's own, cleaned as in its configuration.
@@ -50,7 +50,11 @@ impl Evaluate {
         }
         let bundle = Bundle::load(&model_file(&self.model)?)?;
         // Held while the run's evaluation is renewed.
-        let run = if self.on_own_data() { Some(RunDirectory::open(&self.model).map_err(usage_or_run)?) } else { None };
+        let run = if self.on_own_data() {
+            Some(RunDirectory::open(&run_directory(&self.model)?).map_err(usage_or_run)?)
+        } else {
+            None
+        };
         let dataset = match &run {
             Some((_, config)) => read(config)?,
             None => self.read_sources(&bundle)?,

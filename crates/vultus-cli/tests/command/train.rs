@@ -137,7 +137,8 @@ fn an_evaluation_of_a_bundle_goes_where_it_is_told() {
         assert!(ours == runs, "{name} differs");
     }
     let missing = ["evaluate", "model.safetensors", "--data", "synthetic:12", "--split", "private_test"];
-    let outcome = place.run(&missing).ends_with(2).says(&["no images in split private_test; the data has: train, test"]);
+    let outcome =
+        place.run(&missing).ends_with(2).says(&["no images in split private_test; the data has: train, test"]);
     assert!(!outcome.stderr.contains("data."), "{}", outcome.stderr);
 }
 
@@ -155,7 +156,8 @@ fn splits_may_be_spelt_as_in_the_data() {
 #[test]
 fn a_split_that_the_data_do_not_have_is_refused_with_what_to_add() {
     let place = Place::with_config();
-    let arguments = ["train", "--config", "small.toml", "--out", "run", "--set", "data.evaluate_splits=[\"PublicTest\"]"];
+    let arguments =
+        ["train", "--config", "small.toml", "--out", "run", "--set", "data.evaluate_splits=[\"PublicTest\"]"];
     place.run(&arguments).ends_with(2).says(&[
         "no images in split public_test; the data has: train, test: add --set 'data.evaluate_splits=[\"test\"]'",
     ]);
