@@ -68,13 +68,20 @@ impl Observer for Progress {
     }
 
     fn step(&mut self, report: &StepReport) {
-        if self.bar.is_none() && std::io::stderr().is_terminal() {
-            self.bar = Some(bar(report.steps));
-        }
-        let Some(bar) = &self.bar else { return };
+        let prefix = format!("epoch {}/{}", report.epoch, report.epochs);
+        let message = format!("loss {:.3} accuracy {:.3}", report.loss, report.accuracy);
+        let Some(bar) = &self.bar else {
+            if std::io::stderr().is_terminal() {
+                // Whole at its first drawing.
+                let bar = bar(report.steps).with_prefix(prefix).with_message(message);
+                bar.set_position(report.step as u64);
+                self.bar = Some(bar);
+            }
+            return;
+        };
         bar.set_length(report.steps as u64);
-        bar.set_prefix(format!("epoch {}/{}", report.epoch, report.epochs));
-        bar.set_message(format!("loss {:.3} accuracy {:.3}", report.loss, report.accuracy));
+        bar.set_prefix(prefix);
+        bar.set_message(message);
         bar.set_position(report.step as u64);
     }
 
