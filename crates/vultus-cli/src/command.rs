@@ -114,20 +114,32 @@ pub fn model_file(path: &Path) -> Result<PathBuf, Failure> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let model = bundle_path(path);
+    let run = run_directory(path)?;
+    let model = bundle_path(&run);
     if model.exists() {
         return Ok(model);
     }
-    if is_search(path) {
-        let winner = bundle_path(&path.join("winner"));
-        let path = path.display();
-        let missing =
-            anyhow!("the search {path} has no model yet: finish it with vultus search --out {path} --then-train");
-        return if winner.exists() { Ok(winner) } else { Err(Failure::usage(missing)) };
+    RunDirectory::config_of(&run).map_err(Failure::usage)?;
+    let run = run.display();
+    Err(Failure::usage(anyhow!("the run {run} has no model yet: finish it with vultus train --resume --out {run}")))
+}
+
+/// The run that the directory `path` means: itself, or the winner of a search.
+///
+/// # Errors
+/// A search whose winner is not trained, with what to do.
+pub fn run_directory(path: &Path) -> Result<PathBuf, Failure> {
+    if !is_search(path) {
+        return Ok(path.to_owned());
     }
-    RunDirectory::config_of(path).map_err(Failure::usage)?;
+    let winner = path.join("winner");
+    if winner.is_dir() {
+        return Ok(winner);
+    }
     let path = path.display();
-    Err(Failure::usage(anyhow!("the run {path} has no model yet: finish it with vultus train --resume --out {path}")))
+    Err(Failure::usage(anyhow!(
+        "the search {path} has no model yet: finish it with vultus search --out {path} --then-train"
+    )))
 }
 
 /// This call, for the record.

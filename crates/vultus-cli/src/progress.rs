@@ -13,6 +13,7 @@ use crate::message::say;
 /// Shows training, and stops it on Ctrl-C.
 #[derive(Debug)]
 pub struct Progress {
+    /// On a terminal, from the first step: before it there is nothing to show.
     bar: Option<ProgressBar>,
     epochs: usize,
 }
@@ -20,14 +21,7 @@ pub struct Progress {
 impl Progress {
     /// For a run of `epochs`.
     pub fn new(epochs: usize) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {eta}") {
-                bar.set_style(style.progress_chars("━╸ "));
-            }
-            bar
-        });
-        Self { bar, epochs }
+        Self { bar: None, epochs }
     }
 
     /// Says what is trained on.
@@ -51,6 +45,15 @@ impl Progress {
     }
 }
 
+/// A bar that is drawn from its first position on.
+fn bar(steps: usize) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {eta}") {
+        Ok(style) => bar.with_style(style.progress_chars("━╸ ")),
+        Err(_) => bar,
+    }
+}
+
 impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
@@ -65,10 +68,20 @@ impl Observer for Progress {
     }
 
     fn step(&mut self, report: &StepReport) {
-        let Some(bar) = &self.bar else { return };
+        let prefix = format!("epoch {}/{}", report.epoch, report.epochs);
+        let message = format!("loss {:.3} accuracy {:.3}", report.loss, report.accuracy);
+        let Some(bar) = &self.bar else {
+            if std::io::stderr().is_terminal() {
+                // Whole at its first drawing.
+                let bar = bar(report.steps).with_prefix(prefix).with_message(message);
+                bar.set_position(report.step as u64);
+                self.bar = Some(bar);
+            }
+            return;
+        };
         bar.set_length(report.steps as u64);
-        bar.set_prefix(format!("epoch {}/{}", report.epoch, report.epochs));
-        bar.set_message(format!("loss {:.3} accuracy {:.3}", report.loss, report.accuracy));
+        bar.set_prefix(prefix);
+        bar.set_message(message);
         bar.set_position(report.step as u64);
     }
 

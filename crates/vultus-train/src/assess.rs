@@ -10,10 +10,10 @@ use vultus::plan::Plan;
 use vultus::weights::WeightsError;
 
 use crate::batches::dataset_probabilities;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, split_name};
 use crate::evaluate::pictures::Pictures;
 use crate::evaluate::{Evaluation, EvaluationError, Predictions};
-use crate::prepare::{PrepareError, split_indices};
+use crate::prepare::{NoSplit, split_indices};
 use crate::run::write_json;
 
 /// Metrics, predictions and pictures of one split.
@@ -34,7 +34,7 @@ pub struct Assessment {
 pub enum AssessError {
     /// The split is not there.
     #[error(transparent)]
-    Prepare(#[from] PrepareError),
+    NoSplit(#[from] NoSplit),
     /// The metrics cannot be computed.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
@@ -67,12 +67,13 @@ pub enum AssessError {
     Io(#[from] std::io::Error),
 }
 
-/// Runs `bundle` on `split`. Images of classes in `dropped` that the model does not know are left out and counted; any
+/// Runs `bundle` on `split`, in any spelling. Images of classes in `dropped` that the model does not know are left out and counted; any
 /// other class it does not know is an error.
 ///
 /// # Errors
 /// See [`AssessError`].
 pub fn assess(bundle: &Bundle, dataset: &Dataset, split: &str, dropped: &[String]) -> Result<Assessment, AssessError> {
+    let split = split_name::meant_by(split);
     let label_of: Vec<Option<usize>> = dataset.labels.names().iter().map(|name| bundle.labels.index_of(name)).collect();
     let all = split_indices(dataset, split)?;
     let mut ignored = Vec::new();

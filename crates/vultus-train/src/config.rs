@@ -7,7 +7,7 @@ mod keys;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 use vultus::network::{
     Activation, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FlattenConfig, LayerConfig, NetworkConfig,
@@ -49,9 +49,12 @@ pub struct TrainConfig {
 pub struct DataConfig {
     /// Folders, csv or Parquet files, or `synthetic`; several are put together.
     pub sources: Vec<String>,
-    /// The split that is trained on; a part of it validates.
+    /// The split that is trained on; a part of it validates. Read in any spelling, kept in the canonical one.
+    #[serde(deserialize_with = "split")]
     pub train_split: String,
     /// The splits that the finished model is evaluated on; empty means every split except the one trained on.
+    /// Spelt as `train_split`.
+    #[serde(deserialize_with = "splits")]
     pub evaluate_splits: Vec<String>,
     /// How faces are drawn where a source is `synthetic`.
     pub synthetic: SyntheticConfig,
@@ -259,6 +262,15 @@ impl OptimizerConfig {
             Self::Sgd(sgd) => sgd.learning_rate,
         }
     }
+}
+
+fn split<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(split_name::meant_by(&String::deserialize(deserializer)?).to_owned())
+}
+
+fn splits<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    Ok(names.iter().map(|name| split_name::meant_by(name).to_owned()).collect())
 }
 
 /// The network that the report chose: two convolutions of 64 and 128 filters, a dense layer of 128 units, dropout 0.25,
@@ -547,6 +559,15 @@ mod tests {
         assert_eq!(count("network.layers.*.activation=elu", "elu"), 1);
         let message = set("network.layers.0.layers.*.rate=0.5").unwrap_err().to_string();
         assert!(message.contains("no key rate"), "{message}");
+    }
+
+    #[test]
+    fn splits_may_be_spelt_as_in_the_data() {
+        let config = set(&["data.train_split=Training", "data.evaluate_splits=[\"PublicTest\", \"mine\"]"]).unwrap();
+        assert_eq!(config.data.train_split, "train");
+        assert_eq!(config.data.evaluate_splits, ["public_test", "mine"]);
+        let text = "[data]\ntrain_split = \"VAL\"\n";
+        assert_eq!(TrainConfig::from_toml(text, "text").unwrap().data.train_split, "validation");
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub mod split_name {
             _ => None,
         }
     }
+
+    /// [`canonical`], and any other name as it is: what to look for when somebody asks for `name`.
+    pub fn meant_by(name: &str) -> &str {
+        canonical(name).unwrap_or(name)
+    }
 }
 
 /// Why a data set could not be read, cleaned or written.
@@ -316,6 +321,7 @@ mod tests {
             assert_eq!(split_name::canonical(split), Some(split));
         }
         assert_eq!(split_name::canonical("happy"), None);
+        assert_eq!((split_name::meant_by("VAL"), split_name::meant_by("Happy")), ("validation", "Happy"));
     }
 
     #[test]

@@ -27,15 +27,15 @@ pub enum PrepareError {
     /// Reading or cleaning failed.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The split is not in the data.
-    #[error(
-        "there are no images in split {split}; the data has: {present} (the configuration names splits in data.train_split and data.evaluate_splits)"
-    )]
-    NoSplit {
-        /// Name that was asked for.
-        split: String,
-        /// Names that are there.
-        present: String,
+    /// A split that the configuration names is not in the data.
+    #[error("{key}: {missing}: add --set '{remedy}'")]
+    NoConfiguredSplit {
+        /// The key that names it.
+        key: &'static str,
+        /// What is not there, and what is.
+        missing: NoSplit,
+        /// An assignment that fits the data.
+        remedy: String,
     },
     /// A class that could be predicted and never learnt.
     #[error(
@@ -64,6 +64,16 @@ pub enum PrepareError {
     },
 }
 
+/// A split without images.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are no images in split {split}; the data has: {}", present.join(", "))]
+pub struct NoSplit {
+    /// Name that was asked for.
+    pub split: String,
+    /// Names of those that have images.
+    pub present: Vec<String>,
+}
+
 /// Reads and cleans the configured sources.
 ///
 /// # Errors
@@ -85,7 +95,12 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
     let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
     config.network.resolve(height, width, dataset.labels.len())?;
     for split in &config.data.evaluate_splits {
-        split_indices(&dataset, split)?;
+        split_indices(&dataset, split).map_err(|missing| {
+            let others: Vec<&String> =
+                missing.present.iter().filter(|split| **split != config.data.train_split).collect();
+            let remedy = format!("data.evaluate_splits={others:?}");
+            PrepareError::NoConfiguredSplit { key: "data.evaluate_splits", missing, remedy }
+        })?;
     }
     let indices = training_indices(config, &dataset)?;
     let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
@@ -106,7 +121,10 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
 /// No such split, or a class that only other splits have.
 pub fn training_indices(config: &TrainConfig, dataset: &Dataset) -> Result<Vec<usize>, PrepareError> {
     let split = &config.data.train_split;
-    let indices = split_indices(dataset, split)?;
+    let indices = split_indices(dataset, split).map_err(|missing| {
+        let remedy = format!("data.train_split={}", missing.present.first().map_or("train", String::as_str));
+        PrepareError::NoConfiguredSplit { key: "data.train_split", missing, remedy }
+    })?;
     match dataset.class_counts(&indices).iter().position(|&count| count == 0) {
         None => Ok(indices),
         Some(class) => {
@@ -119,11 +137,10 @@ pub fn training_indices(config: &TrainConfig, dataset: &Dataset) -> Result<Vec<u
 ///
 /// # Errors
 /// A split without images names those that have some.
-pub fn split_indices(dataset: &Dataset, split: &str) -> Result<Vec<usize>, PrepareError> {
+pub fn split_indices(dataset: &Dataset, split: &str) -> Result<Vec<usize>, NoSplit> {
     let indices = dataset.indices_of(split);
     if indices.is_empty() {
-        let present = dataset.splits().join(", ");
-        return Err(PrepareError::NoSplit { split: split.to_owned(), present });
+        return Err(NoSplit { split: split.to_owned(), present: dataset.splits() });
     }
     Ok(indices)
 }
@@ -187,8 +204,15 @@ mod tests {
         let config = folder(place.path(), &[("train", "happy", 2), ("train", "sad", 2), ("test", "sad", 1)]);
         let mut other = config.clone();
         other.data.evaluate_splits = vec!["public_test".to_owned()];
+        assert_eq!(
+            prepare(&other).unwrap_err().to_string(),
+            "data.evaluate_splits: there are no images in split public_test; the data has: train, test: \
+             add --set 'data.evaluate_splits=[\"test\"]'"
+        );
+        other.data = config.data.clone();
+        other.data.train_split = "validation".to_owned();
         let message = prepare(&other).unwrap_err().to_string();
-        assert!(message.contains("public_test") && message.contains("train, test"), "{message}");
+        assert!(message.contains("validation") && message.ends_with("add --set 'data.train_split=train'"), "{message}");
         let mut other = config.clone();
         other.device = "tpu".to_owned();
         assert!(matches!(prepare(&other), Err(PrepareError::Device(_))));

@@ -254,8 +254,10 @@ pub(crate) mod tests {
         let bytes = fs_err::read(&path).unwrap();
         for length in 0..bytes.len() {
             fs_err::write(&path, &bytes[..length]).unwrap();
-            assert!(refusal(&path).contains("is no vultus-bundle"), "{}", refusal(&path));
+            assert!(refusal(&path).contains(&format!("breaks off after {length} bytes")), "{}", refusal(&path));
         }
+        fs_err::write(&path, [&bytes[..], &[0]].concat()).unwrap();
+        assert!(refusal(&path).contains("is no vultus-bundle"), "{}", refusal(&path));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, SafeTensorError, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorView};
 use sha2::{Digest, Sha256};
 
 use crate::persist::write_atomically;
@@ -56,7 +56,17 @@ pub enum ContainerError {
         /// Kind of file that was expected.
         expected: &'static str,
     },
-    /// It is no safetensors file, or a truncated one.
+    /// It is the beginning of a file.
+    #[error("{path} breaks off after {size} bytes: it is no whole {expected}; copy or download it again")]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        size: usize,
+        /// Kind of file that was expected.
+        expected: &'static str,
+    },
+    /// It is no safetensors file.
     #[error("{path} is no {expected}: {reason}")]
     NotSafetensors {
         /// The file.
@@ -146,7 +156,14 @@ impl Container {
             return Err(ContainerError::TooLarge { path: path.to_owned(), size, expected });
         }
         let bytes = fs_err::read(path)?;
-        let unreadable = |reason| ContainerError::NotSafetensors { path: path.to_owned(), expected, reason };
+        let unreadable = |reason| {
+            let (path, size) = (path.to_owned(), bytes.len());
+            if breaks_off(&bytes, &reason) {
+                ContainerError::Truncated { path, size, expected }
+            } else {
+                ContainerError::NotSafetensors { path, expected, reason }
+            }
+        };
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
         let mut texts: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let foreign = |found: String| ContainerError::Foreign { path: path.to_owned(), expected, found };
@@ -210,4 +227,24 @@ impl Container {
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// Whether `bytes`, refused for `reason`, are the beginning of a longer safetensors file.
+fn breaks_off(bytes: &[u8], reason: &SafeTensorError) -> bool {
+    match reason {
+        SafeTensorError::HeaderTooSmall => true,
+        // The header is a JSON object, after its length.
+        SafeTensorError::InvalidHeaderLength => matches!(bytes.get(8), None | Some(b'{')),
+        // The reader says the same of a file that is too long.
+        SafeTensorError::MetadataIncompleteBuffer => whole_length(bytes).is_some_and(|whole| bytes.len() < whole),
+        _ => false,
+    }
+}
+
+/// Length of a whole file with the header that `bytes` begin with.
+fn whole_length(bytes: &[u8]) -> Option<usize> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let header: Metadata = serde_json::from_slice(rest.get(..length)?).ok()?;
+    length.checked_add(8)?.checked_add(header.data_len())
 }

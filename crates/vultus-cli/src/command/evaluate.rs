@@ -12,8 +12,8 @@ use vultus_train::run::{RunDirectory, bundle_path};
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
-use super::model_file;
 use super::train::usage_or_run;
+use super::{model_file, run_directory};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
@@ -21,7 +21,7 @@ use crate::table;
 /// Evaluate a run's model or a bundle.
 #[derive(clap::Args)]
 pub struct Evaluate {
-    /// A run directory, or a model file.
+    /// A run directory, that of a search whose winner is trained, or a model file.
     #[arg(value_name = "RUN_OR_BUNDLE")]
     model: PathBuf,
     /// Images; may be given several times. Without it, a run's own, cleaned as in its configuration.
@@ -50,12 +50,19 @@ impl Evaluate {
         }
         let bundle = Bundle::load(&model_file(&self.model)?)?;
         // Held while the run's evaluation is renewed.
-        let run = if self.on_own_data() { Some(RunDirectory::open(&self.model).map_err(usage_or_run)?) } else { None };
+        let run = if self.on_own_data() {
+            Some(RunDirectory::open(&run_directory(&self.model)?).map_err(usage_or_run)?)
+        } else {
+            None
+        };
         let dataset = match &run {
             Some((_, config)) => read(config)?,
             None => self.read_sources(&bundle)?,
         };
-        let split = self.split.clone().map_or_else(|| default_split(&dataset), Ok)?;
+        let split = match &self.split {
+            Some(name) => split_name::meant_by(name).to_owned(),
+            None => default_split(&dataset)?,
+        };
         self.check_dropped(&bundle, &dataset)?;
         if bundle.training.get("train_split").and_then(|name| name.as_str()) == Some(&split) {
             say(format_args!("note: split {split} is what the model was trained on"));
@@ -63,7 +70,7 @@ impl Evaluate {
         let mut dropped = self.drop_class.clone();
         dropped.extend(dropped_in_training(&bundle));
         let assessment = assess(&bundle, &dataset, &split, &dropped).map_err(|error| match error {
-            AssessError::Prepare(_) | AssessError::UnknownClass { .. } => Failure::usage(error),
+            AssessError::NoSplit(_) | AssessError::UnknownClass { .. } => Failure::usage(error),
             _ => Failure::Run(error.into()),
         })?;
         for (class, count) in &assessment.ignored {

@@ -58,10 +58,9 @@ impl Search {
         let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
         let fingerprint = fingerprint_of(&dataset, indices.iter().copied());
         let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint };
-        say(format_args!("search directory: {}", out.display()));
         let describe = || describe_search(&out, &config, &invocation(), fingerprint.clone());
         let mut runner =
-            Runner { dataset: &dataset, indices: &indices, left: 0, describe: &describe, described: Ok(()) };
+            Runner { dataset: &dataset, indices: &indices, left: 0, out: &out, describe: &describe, described: Ok(()) };
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
         runner.described.map_err(usage_or_run)?;
         outcome.write_results(&out)?;
@@ -120,6 +119,8 @@ struct Runner<'a> {
     indices: &'a [usize],
     /// Trials still to run here.
     left: usize,
+    /// The search's directory.
+    out: &'a Path,
     /// Writes what the search is made with; due when the journal is ours.
     describe: &'a dyn Fn() -> Result<(), RunError>,
     described: Result<(), RunError>,
@@ -159,6 +160,7 @@ impl TrialRunner for Runner<'_> {
     fn planned(&mut self, work: PlannedWork) {
         self.described = (self.describe)();
         self.left = work.missing;
+        say(format_args!("search directory: {}", self.out.display()));
         say(format_args!(
             "{} settings, {} trials: {} done before, {} to do here",
             work.settings, work.trials, work.finished, work.missing

@@ -28,7 +28,8 @@ pub struct Train {
     /// Directory of the run; it must be new or empty. Without it, runs/train-NNN.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in --out from its last checkpoint. Of its configuration only train.epochs may change.
+    /// Go on with the run in --out from its last checkpoint. Of its configuration only train.epochs and train.keep may
+    /// change.
     #[arg(long, conflicts_with = "config")]
     resume: bool,
 }
@@ -57,10 +58,12 @@ impl Train {
         let config = self.settings.apply(&saved)?;
         let mut same = config.clone();
         same.train.epochs = saved.train.epochs;
+        // Both checkpoints are kept anyway: it only decides which of them becomes the model.
+        same.train.keep = saved.train.keep;
         if same != saved {
             return Err(Failure::usage(anyhow!(
-                "{} was made with another configuration: resume with --out alone, or change only train.epochs; \
-                 the run's own is in {}/config.toml",
+                "{} was made with another configuration: resume with --out alone, or change only train.epochs \
+                 and train.keep; the run's own is in {}/config.toml",
                 out.display(),
                 out.display()
             )));

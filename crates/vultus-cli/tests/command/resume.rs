@@ -26,6 +26,32 @@ static UNDISTURBED: LazyLock<Results> = LazyLock::new(|| {
     Results::of(&place.path("run"))
 });
 
+/// `train.keep` decides nothing in training: a finished run becomes the one that was made with the other value.
+#[test]
+fn a_finished_run_can_keep_another_epoch() {
+    let place = Place::with_config();
+    let epochs = ["--data", "synthetic:40", "--set", "train.epochs=6"];
+    for keep in ["last", "best"] {
+        place.train(keep, &[&epochs[..], &["--set", &format!("train.keep={keep}")]].concat());
+    }
+    let [last, best] = ["last", "best"].map(|run| Results::of(&place.path(run)));
+    assert!(last != best, "the last epoch is the best one: take another seed");
+    let resume = |keep: &str| {
+        let arguments = ["train", "--resume", "--out", "last", "--set", &format!("train.keep={keep}")];
+        place.run(&arguments).ends_with(0).says(&["resuming last after 6 of 6 epochs"])
+    };
+    let outcome = resume("best");
+    assert!(!outcome.stdout.contains("(epoch 6)"), "{}", outcome.stdout);
+    best.assert_same(&Results::of(&place.path("last")));
+    let config = |run: &str| fs_err::read_to_string(place.path(run).join("config.toml")).unwrap();
+    assert_eq!(config("last"), config("best"));
+    let report = fs_err::read_to_string(place.path("last/report.html")).unwrap();
+    assert!(report.contains("highest accuracy on 20 % of split train"), "the report says what selected the epoch");
+    // And back.
+    resume("last").prints(&["(epoch 6)"]);
+    last.assert_same(&Results::of(&place.path("last")));
+}
+
 fn long_run<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&["train", "--config", "small.toml", "--out", "run"], &LONG[..], more].concat()
 }

@@ -227,7 +227,8 @@ fn a_search_without_axes_or_with_bad_ones_is_refused() {
     let place = place_with_search(&AXES.replace("layers.0.filters", "layers.0.filter"));
     place.run(&search("out", &[])).ends_with(2).says(&["search axis \"F\"", "filter"]);
     let place = place_with_search(&AXES.replace("folds = 3", "folds = 1"));
-    place.run(&search("out", &[])).ends_with(2).says(&["search.folds is 1"]);
+    let outcome = place.run(&search("out", &[])).ends_with(2).says(&["search.folds is 1"]);
+    assert!(!outcome.stderr.contains("search directory"), "{}", outcome.stderr);
 }
 
 #[test]
@@ -258,7 +259,10 @@ fn a_search_is_no_run_and_its_model_is_the_winner() {
     place.run(&["train", "--resume", "--out", "out"]).ends_with(2).says(&["out holds no run"]);
     let evaluate = ["evaluate", "out", "--data", "synthetic:12"];
     place.run(&evaluate).ends_with(2).says(&["--then-train"]);
+    place.run(&["report", "out"]).ends_with(2).says(&["the search out has no model yet", "--then-train"]);
     place.run(&search("out", &["--then-train"])).ends_with(0);
     place.run(&evaluate).ends_with(0).prints(&["test (14 images)"]);
+    place.run(&["evaluate", "out"]).ends_with(0).prints(&["test (21 images)"]).says(&["kept in out/winner"]);
+    place.run(&["report", "out"]).ends_with(0).prints(&["out/winner/report.html"]);
     place.run(&search("out", &["--then-train", "--shard", "1/2"])).ends_with(2);
 }

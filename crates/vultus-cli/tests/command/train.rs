@@ -137,7 +137,32 @@ fn an_evaluation_of_a_bundle_goes_where_it_is_told() {
         assert!(ours == runs, "{name} differs");
     }
     let missing = ["evaluate", "model.safetensors", "--data", "synthetic:12", "--split", "private_test"];
-    place.run(&missing).ends_with(2).says(&["private_test", "train, test"]);
+    let outcome =
+        place.run(&missing).ends_with(2).says(&["no images in split private_test; the data has: train, test"]);
+    assert!(!outcome.stderr.contains("data."), "{}", outcome.stderr);
+}
+
+#[test]
+fn splits_may_be_spelt_as_in_the_data() {
+    let place = Place::with_config();
+    place.train("run", &["--set", "data.train_split=Training", "--set", "data.evaluate_splits=[\"Testing\"]"]);
+    assert!(place.path("run/evaluation/test/evaluation.json").is_file());
+    let outcome = place.run(&["evaluate", "run", "--split", "TRAIN"]).ends_with(0).prints(&["train (84 images)"]);
+    outcome.says(&["split train is what the model was trained on"]);
+    assert!(place.path("run/evaluation/train/evaluation.json").is_file());
+}
+
+/// As with the shipped configurations, which evaluate on `public_test`, and Kaggle's folders.
+#[test]
+fn a_split_that_the_data_do_not_have_is_refused_with_what_to_add() {
+    let place = Place::with_config();
+    let arguments =
+        ["train", "--config", "small.toml", "--out", "run", "--set", "data.evaluate_splits=[\"PublicTest\"]"];
+    place.run(&arguments).ends_with(2).says(&[
+        "no images in split public_test; the data has: train, test: add --set 'data.evaluate_splits=[\"test\"]'",
+    ]);
+    assert!(!place.path("run").exists());
+    place.run(&[&arguments[..], &["--set", "data.evaluate_splits=[\"test\"]"]].concat()).ends_with(0);
 }
 
 #[test]

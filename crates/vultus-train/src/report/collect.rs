@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
 use super::{ClassCounts, ReportError, ReportInput, save};
@@ -84,8 +85,15 @@ fn shown_environment(environment: &Environment, history: &[history::EpochRecord]
         _ => Map::new(),
     };
     shown.remove("commands");
+    shown.insert("started".to_owned(), json!(date(environment.started)));
     shown.insert("training_seconds".to_owned(), json!(seconds.round()));
     shown
+}
+
+/// Seconds since 1970 as `2026-11-25 03:23:14 UTC`.
+fn date(seconds: u64) -> String {
+    let date = i64::try_from(seconds).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    date.map_or_else(|| seconds.to_string(), |date| date.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// Directories below `evaluation/` that hold one, `test` and `public_test` first, the split that was trained on last.
@@ -106,4 +114,15 @@ fn evaluation_directories(run: &Path, train_split: &str) -> std::io::Result<Vec<
         (name == train_split, !["test", "public_test"].contains(&name.as_str()), name)
     });
     Ok(directories)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_is_a_date() {
+        assert_eq!(date(951_782_400), "2000-02-29 00:00:00 UTC");
+        assert_eq!(date(u64::MAX), u64::MAX.to_string());
+    }
 }
