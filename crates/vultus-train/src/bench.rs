@@ -163,10 +163,10 @@ impl Clock {
         let now = Instant::now();
         self.first.get_or_insert(now);
         self.seen += 1;
-        if let Some(last) = self.last.replace(now) {
-            if self.seen > WARM_UP_STEPS {
-                self.times.push(now.duration_since(last).as_secs_f64());
-            }
+        if let Some(last) = self.last.replace(now)
+            && self.seen > WARM_UP_STEPS
+        {
+            self.times.push(now.duration_since(last).as_secs_f64());
         }
         if self.seen == WARM_UP_STEPS {
             self.warm = Some(now);
@@ -215,7 +215,7 @@ fn random_faces(config: &TrainConfig, batch: usize) -> Dataset {
     let mut generator = ChaCha8Rng::seed_from_u64(config.seed);
     let samples = (0..(4 * batch).max(64))
         .map(|index| Sample {
-            image: GrayImage::from_fn(width as u32, height as u32, |_, _| image::Luma([generator.random()])),
+            image: GrayImage::from_fn(width, height, |_, _| image::Luma([generator.random()])),
             label: index % CLASSES,
             split: split_name::TRAIN.to_owned(),
             origin: format!("random {index}"),

@@ -109,25 +109,132 @@ fn batch_norms() {
     });
 }
 
+/// Output, both statistics and all gradients of a block.
+fn block_results(operations: Operations, block: Block) -> Vec<(&'static str, Vec<f32>)> {
+    let shape = block.convolution;
+    let columns = shape.in_height * shape.in_width * shape.in_channels;
+    let out_columns = shape.out_height() * shape.out_width() * shape.out_channels;
+    let x = matrix(1, shape.batch, columns);
+    let has_residual = matches!(block.tail, Tail::Activated { residual: true, .. });
+    let residual = matrix(9, shape.batch, out_columns);
+    let weight = vector(2, shape.kernel_height * shape.kernel_width * shape.in_channels * shape.out_channels);
+    let [bias, gamma, beta] = [3, 5, 6].map(|seed| vector(seed, shape.out_channels));
+    let parameters = BlockParameters {
+        weight: weight.clone(),
+        bias: block.biased.then(|| bias.clone()),
+        gamma: gamma.clone(),
+        beta: beta.clone(),
+    };
+    let (y, mean, variance) =
+        operations.convolution_block(x.clone(), parameters, has_residual.then(|| residual.clone()), block);
+    let [rows, columns] = y.dims();
+    let factors = Tensor::<2>::from_data(TensorData::new(numbers(4, rows * columns), [rows, columns]), &device());
+    let gradients = (y.clone() * factors).sum().backward();
+    let mut results =
+        vec![("y", values_of(y.inner())), ("mean", values_of(mean.inner())), ("variance", values_of(variance.inner()))];
+    for (name, tensor) in [("dx", x), ("dresidual", residual)] {
+        results.extend(tensor.grad(&gradients).map(|gradient| (name, values_of(gradient))));
+    }
+    for (name, tensor) in [("dweight", weight), ("dbias", bias), ("dgamma", gamma), ("dbeta", beta)] {
+        results.extend(tensor.grad(&gradients).map(|gradient| (name, values_of(gradient))));
+    }
+    results
+}
+
+/// A convolution, its batch norm and what follows, as one operation and as Burn's own: with and without bias, ReLU,
+/// residual, pooling. Dropout is off, since its masks are each side's own.
+#[test]
+fn blocks() {
+    let activated = |residual, activation| Tail::Activated { residual, activation };
+    let pooled = Tail::Pooled { size: 2, rate: 0.0, key: 1 };
+    let cases = [
+        (1, true, Activation::Relu, pooled),
+        (1, false, Activation::Relu, pooled),
+        (1, true, Activation::Linear, pooled),
+        (1, true, Activation::Relu, activated(false, Activation::Linear)),
+        (1, false, Activation::Linear, activated(false, Activation::Relu)),
+        (2, false, Activation::Linear, activated(false, Activation::Relu)),
+        (1, false, Activation::Linear, activated(true, Activation::Relu)),
+        (2, false, Activation::Linear, activated(true, Activation::Relu)),
+        (1, true, Activation::Relu, activated(true, Activation::Linear)),
+        (1, true, Activation::Linear, activated(true, Activation::Linear)),
+    ];
+    for (stride, biased, before, tail) in cases {
+        let convolution = ConvolutionShape {
+            batch: 3,
+            in_channels: 5,
+            in_height: 9,
+            in_width: 7,
+            out_channels: 18,
+            kernel_height: 3,
+            kernel_width: 3,
+            stride,
+            padding: 1,
+        };
+        let block = Block { convolution, biased, before, epsilon: 1e-3, tail };
+        let (ours, stock) = (block_results(Operations::Kernels, block), block_results(Operations::Stock, block));
+        let names = |results: &[(&'static str, Vec<f32>)]| results.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+        assert_eq!(names(&ours), names(&stock), "{block:?}");
+        for ((name, ours), (_, stock)) in ours.iter().zip(&stock) {
+            assert_close(&format!("{name} of {block:?}"), ours, stock);
+        }
+    }
+}
+
+/// A block's dropout keeps or drops whole gradients: what is zero in the output moves nothing.
+#[test]
+fn blocks_drop_out() {
+    let convolution = ConvolutionShape {
+        batch: 8,
+        in_channels: 3,
+        in_height: 8,
+        in_width: 8,
+        out_channels: 16,
+        kernel_height: 3,
+        kernel_width: 3,
+        stride: 1,
+        padding: 1,
+    };
+    let outputs = |rate, key| {
+        let tail = Tail::Pooled { size: 2, rate, key };
+        let block = Block { convolution, biased: true, before: Activation::Relu, epsilon: 1e-3, tail };
+        block_results(Operations::Kernels, block).swap_remove(0).1
+    };
+    let (whole, dropped) = (outputs(0.0, 7), outputs(0.25, 7));
+    let kept = dropped.iter().zip(&whole).filter(|&(&dropped, &whole)| {
+        assert!(dropped == 0.0 || (dropped - whole / 0.75).abs() < 1e-5, "{dropped} of {whole}");
+        dropped != 0.0
+    });
+    let share = kept.count() as f64 / whole.len() as f64;
+    assert!((0.70..0.80).contains(&share), "{share}");
+    assert_eq!(dropped, outputs(0.25, 7));
+    assert_ne!(dropped, outputs(0.25, 8));
+}
+
 #[test]
 fn pooling() {
-    let shape = PoolingShape { planes: 2 * 3, in_height: 7, in_width: 5, size: 2, stride: 2 };
+    let shape = PoolingShape { batch: 2, channels: 3, in_height: 7, in_width: 5, size: 2, stride: 2 };
     for kind in [Pooling::Max, Pooling::Average] {
         compare("pooling", (2, 3 * 35), [1, 1], |operations, x, _, _| operations.pool(x, kind, shape));
     }
 }
 
 #[test]
-fn means_of_planes_and_their_gradients() {
+fn means_of_channels_and_their_gradients() {
     let shape = ChannelShape { batch: 2, channels: 3, spatial: 4 };
     let x = matrix(1, 2, 12);
     let y = Operations::Kernels.global_average_pool(x.clone(), shape);
     assert_eq!(y.dims(), [2, 3]);
     let factors = Tensor::<2>::from_data(TensorData::new(numbers(4, 6), [2, 3]), &device());
     let gradients = (y.clone() * factors).sum().backward();
-    let means: Vec<f32> = numbers(1, 24).chunks(4).map(|plane| plane.iter().sum::<f32>() / 4.0).collect();
+    let pixels = numbers(1, 24);
+    let mean = |sample: usize, channel: usize| -> f32 {
+        (0..4).map(|pixel| pixels[sample * 12 + pixel * 3 + channel]).sum::<f32>() / 4.0
+    };
+    let means: Vec<f32> = (0..6).map(|index| mean(index / 3, index % 3)).collect();
     assert_close("means", &values_of(y.inner()), &means);
-    let expected: Vec<f32> = numbers(4, 6).iter().flat_map(|factor| [factor / 4.0; 4]).collect();
+    let factors = numbers(4, 6);
+    let expected: Vec<f32> = (0..24).map(|index| factors[index / 12 * 3 + index % 3] / 4.0).collect();
     assert_close("dx", &values_of(x.grad(&gradients).unwrap()), &expected);
 }
 
