@@ -36,9 +36,10 @@ impl NormShape {
         self.len() == 0
     }
 
-    /// Rows of one task: fixed by the shape, so that results never depend on the number of threads.
+    /// Rows of one task: fixed by the shape, so that results never depend on the number of threads, and few, so that sums
+    /// of single precision lose little.
     fn task_rows(&self) -> usize {
-        (crate::ELEMENTS_PER_TASK * 2 / self.channels.max(1)).max(1)
+        (crate::ELEMENTS_PER_TASK / self.channels.max(1)).clamp(1, 256)
     }
 
     fn tasks(&self) -> usize {
@@ -101,21 +102,19 @@ pub fn statistics(shape: &NormShape, x: &[f32], mean: &mut [f32], variance: &mut
         return;
     }
     let (set, channels, rows) = (InstructionSet::best(), shape.channels, shape.task_rows());
-    // Sums of what is left of each value after the task's first row is taken off, and of its square: near the mean the
-    // square of a difference loses nothing.
-    let mut partial = Scratch::take(shape.tasks() * 2 * channels);
-    partial.par_chunks_mut(2 * channels).zip(x.par_chunks(rows * channels)).for_each(|(sums, x)| {
+    // Of each task: a value near its mean, then sums of the differences from that and of their squares, which lose
+    // nothing to a large mean. A task's rows stay in the cache between its two passes.
+    let mut partial = Scratch::take(shape.tasks() * 3 * channels);
+    partial.par_chunks_mut(3 * channels).zip(x.par_chunks(rows * channels)).for_each(|(sums, x)| {
         set.run(Sums { channels, x, sums });
     });
     // Chan's formula joins them, in a fixed order.
     for channel in 0..channels {
         let (mut count, mut centre, mut squares) = (0.0, 0.0, 0.0);
-        for (task, sums) in partial.chunks_exact(2 * channels).enumerate() {
+        for (task, sums) in partial.chunks_exact(3 * channels).enumerate() {
             let more = rows.min(shape.rows - task * rows) as f64;
-            let sum = f64::from(sums[channel]);
-            let shift = f64::from(x[task * rows * channels + channel]);
-            let (task_mean, task_squares) =
-                (shift + sum / more, f64::from(sums[channels + channel]) - sum * sum / more);
+            let [shift, sum, sum_of_squares] = [0, 1, 2].map(|kind| f64::from(sums[kind * channels + channel]));
+            let (task_mean, task_squares) = (shift + sum / more, sum_of_squares - sum * sum / more);
             let difference = task_mean - centre;
             squares += task_squares + difference * difference * count * more / (count + more);
             centre += difference * more / (count + more);
@@ -140,24 +139,35 @@ impl Kernel for Sums<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let (channels, rows) = (self.channels, self.x.len() / self.channels);
-        assert!(self.sums.len() == 2 * channels);
+        assert_eq!(self.sums.len(), 3 * channels);
+        let share = 1.0 / rows as f32;
         for first in (0..channels).step_by(GROUP * L::WIDTH) {
-            let mut shift = [L::splat(0.0); GROUP];
+            let mut mean = [L::splat(0.0); GROUP];
             let mut sums = [[L::splat(0.0); 2]; GROUP];
-            // SAFETY: rows of `channels` numbers are read inside `x`, and two of them written inside `sums`.
+            // SAFETY: rows of `channels` numbers are read inside `x`, and three of them written inside `sums`.
             unsafe {
-                for (v, shift) in shift.iter_mut().enumerate() {
-                    *shift = L::load_padded(self.x.as_ptr(), first + v * L::WIDTH, channels);
+                for row in 0..rows {
+                    let x = self.x.as_ptr().add(row * channels);
+                    for (v, mean) in mean.iter_mut().enumerate() {
+                        *mean = mean.add(L::load_padded(x, first + v * L::WIDTH, channels));
+                    }
                 }
+                mean = mean.map(|sum| sum.times(share));
                 for row in 0..rows {
                     let x = self.x.as_ptr().add(row * channels);
                     for v in 0..GROUP {
-                        let value = L::load_padded(x, first + v * L::WIDTH, channels).sub(shift[v]);
+                        let value = L::load_padded(x, first + v * L::WIDTH, channels).sub(mean[v]);
                         sums[v][0] = sums[v][0].add(value);
                         sums[v][1] = value.mul_add(value, sums[v][1]);
                     }
                 }
-                store_sums(&sums, self.sums.as_mut_ptr(), first, channels);
+                let means = self.sums.as_mut_ptr();
+                for (v, mean) in mean.iter().enumerate() {
+                    if first + v * L::WIDTH < channels {
+                        mean.store_within(means, first + v * L::WIDTH, channels);
+                    }
+                }
+                store_sums(&sums, means.add(channels), first, channels);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Vectors of single-precision numbers, and the choice of instruction set while the program runs.
 //!
-//! A kernel is written once, against [`Lanes`], as a [`Kernel`]; [`InstructionSet::run`] calls the copy that was
+//! A kernel is written once, against `Lanes`, as a `Kernel`; `InstructionSet::run` calls the copy that was
 //! compiled for the machine at hand. The portable copy is plain arrays that the compiler vectorises as it can. The
 //! environment variable `VULTUS_SIMD` (`portable`, `avx2`, `avx512`) keeps the choice at or below what it names. It does no
 //! arithmetic beyond single vectors.

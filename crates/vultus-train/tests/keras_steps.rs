@@ -69,7 +69,7 @@ fn check(case: &str, operations: Operations) {
     let config: NetworkConfig = serde_json::from_str(&golden.text(&format!("{case}/network"))).unwrap();
     let rule: OptimizerConfig = serde_json::from_str(&golden.text(&format!("{case}/optimizer"))).unwrap();
     let first = golden.tensor(&format!("{case}/step1/pixels"));
-    let resolved = config.resolve(first.shape[2], first.shape[3], classes).unwrap();
+    let resolved = config.resolve(first.shape[1], first.shape[2], classes).unwrap();
     let initial = format!("{case}/initial/");
     let weights: Weights = golden
         .names(&initial)

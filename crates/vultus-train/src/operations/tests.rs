@@ -25,7 +25,7 @@ fn vector(seed: u64, len: usize) -> Tensor<1> {
 
 fn assert_close(what: &str, ours: &[f32], stock: &[f32]) {
     assert_eq!(ours.len(), stock.len(), "{what}");
-    let scale = stock.iter().fold(1e-3_f32, |largest, value| largest.max(value.abs()));
+    let scale = stock.iter().fold(0.1_f32, |largest, value| largest.max(value.abs()));
     for (index, (ours, stock)) in ours.iter().zip(stock).enumerate() {
         assert!((ours - stock).abs() <= 2e-5 * scale, "{what}[{index}]: {ours} against {stock}");
     }
