@@ -25,7 +25,7 @@ fn vector(seed: u64, len: usize) -> Tensor<1> {
 
 fn assert_close(what: &str, ours: &[f32], stock: &[f32]) {
     assert_eq!(ours.len(), stock.len(), "{what}");
-    let scale = stock.iter().fold(0.1_f32, |largest, value| largest.max(value.abs()));
+    let scale = stock.iter().fold(1e-2_f32, |largest, value| largest.max(value.abs()));
     for (index, (ours, stock)) in ours.iter().zip(stock).enumerate() {
         assert!((ours - stock).abs() <= 2e-5 * scale, "{what}[{index}]: {ours} against {stock}");
     }
@@ -176,6 +176,11 @@ fn blocks() {
         let names = |results: &[(&'static str, Vec<f32>)]| results.iter().map(|(name, _)| *name).collect::<Vec<_>>();
         assert_eq!(names(&ours), names(&stock), "{block:?}");
         for ((name, ours), (_, stock)) in ours.iter().zip(&stock) {
+            if *name == "dbias" && before == Activation::Linear {
+                // The norm takes a constant off again: both are a zero of many terms.
+                assert!(ours.iter().chain(stock).all(|gradient| gradient.abs() < 1e-5), "{ours:?} {stock:?}");
+                continue;
+            }
             assert_close(&format!("{name} of {block:?}"), ours, stock);
         }
     }
