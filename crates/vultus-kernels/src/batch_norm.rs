@@ -108,7 +108,12 @@ pub fn statistics(shape: &NormShape, x: &[f32], mean: &mut [f32], variance: &mut
     partial.par_chunks_mut(3 * channels).zip(x.par_chunks(rows * channels)).for_each(|(sums, x)| {
         set.run(Sums { channels, x, sums });
     });
-    // Chan's formula joins them, in a fixed order.
+    join_statistics(shape, rows, &partial, mean, variance);
+}
+
+/// Mean and biased variance from what [`Sums`] found in each `rows` rows, by Chan's formula, in a fixed order.
+pub(crate) fn join_statistics(shape: &NormShape, rows: usize, partial: &[f32], mean: &mut [f32], variance: &mut [f32]) {
+    let channels = shape.channels;
     for channel in 0..channels {
         let (mut count, mut centre, mut squares) = (0.0, 0.0, 0.0);
         for (task, sums) in partial.chunks_exact(3 * channels).enumerate() {
@@ -127,10 +132,35 @@ pub fn statistics(shape: &NormShape, x: &[f32], mean: &mut [f32], variance: &mut
     }
 }
 
-struct Sums<'a> {
-    channels: usize,
-    x: &'a [f32],
-    sums: &'a mut [f32],
+/// Makes one result of [`Sums`] out of several, of `counts` rows each.
+pub(crate) fn merge_sums(counts: impl Iterator<Item = usize> + Clone, partial: &[f32], merged: &mut [f32]) {
+    let channels = merged.len() / 3;
+    let total = counts.clone().sum::<usize>() as f64;
+    for channel in 0..channels {
+        let parts = || {
+            let sums = partial.chunks_exact(3 * channels);
+            sums.map(move |sums| [0, 1, 2].map(|kind| f64::from(sums[kind * channels + channel])))
+        };
+        let mean =
+            parts().zip(counts.clone()).map(|([near, sum, _], count)| near * count as f64 + sum).sum::<f64>() / total;
+        let shift = mean as f32;
+        merged[channel] = shift;
+        merged[channels + channel] = ((mean - f64::from(shift)) * total) as f32;
+        // Around another centre: sum (x - s)^2 = sum (x - n)^2 + 2 (n - s) sum (x - n) + count (n - s)^2.
+        let squares = parts().zip(counts.clone()).map(|([near, sum, squares], count)| {
+            let step = near - f64::from(shift);
+            squares + 2.0 * step * sum + count as f64 * step * step
+        });
+        merged[2 * channels + channel] = squares.sum::<f64>() as f32;
+    }
+}
+
+/// Of some rows: a value near each channel's mean, the sum of the differences from it, and that of their squares.
+pub(crate) struct Sums<'a> {
+    pub(crate) channels: usize,
+    pub(crate) x: &'a [f32],
+    /// `[3, channels]`, overwritten.
+    pub(crate) sums: &'a mut [f32],
 }
 
 impl Kernel for Sums<'_> {
@@ -243,14 +273,16 @@ pub fn forward(
     });
 }
 
-struct Apply<'a> {
-    channels: usize,
-    x: &'a [f32],
+/// The norm of some rows, with what follows.
+pub(crate) struct Apply<'a> {
+    pub(crate) channels: usize,
+    pub(crate) x: &'a [f32],
     /// Scales, then shifts.
-    affine: &'a [f32],
-    residual: Option<&'a [f32]>,
-    relu: bool,
-    y: &'a mut [f32],
+    pub(crate) affine: &'a [f32],
+    /// As long as `x`.
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) relu: bool,
+    pub(crate) y: &'a mut [f32],
 }
 
 impl Kernel for Apply<'_> {
@@ -261,6 +293,7 @@ impl Kernel for Apply<'_> {
         let channels = self.channels;
         let rows = self.x.len() / channels;
         assert!(self.affine.len() == 2 * channels && self.y.len() == self.x.len());
+        assert!(self.residual.is_none_or(|residual| residual.len() == self.x.len()));
         let floor = L::splat(if self.relu { 0.0 } else { f32::NEG_INFINITY });
         for row in 0..rows {
             let place = row * channels;
@@ -397,7 +430,7 @@ pub(crate) fn join(partial: &[f32], sums: &mut [f32]) {
 
 /// What decides whether a gradient passes the activation behind the norm.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Gate {
+pub(crate) enum Gate {
     /// Nothing: it always passes.
     Open,
     /// The output, computed again from the input.
@@ -406,22 +439,29 @@ enum Gate {
     Output,
 }
 
+/// Some rows, backward; `x`, `y` and `dy` have equal lengths.
 #[derive(Clone, Copy)]
-struct Gradient<'a> {
-    channels: usize,
-    x: &'a [f32],
-    y: &'a [f32],
-    dy: &'a [f32],
-    affine: &'a [f32],
-    mean: &'a [f32],
-    gate: Gate,
+pub(crate) struct Gradient<'a> {
+    pub(crate) channels: usize,
+    pub(crate) x: &'a [f32],
+    pub(crate) y: &'a [f32],
+    pub(crate) dy: &'a [f32],
+    /// Scales, then shifts.
+    pub(crate) affine: &'a [f32],
+    pub(crate) mean: &'a [f32],
+    pub(crate) gate: Gate,
 }
 
 impl Gradient<'_> {
+    fn check(&self) {
+        assert!(self.x.len() == self.y.len() && self.x.len() == self.dy.len());
+        assert!(self.affine.len() == 2 * self.channels && self.mean.len() == self.channels);
+    }
+
     /// The input less the mean, the input, and the gradient behind the activation, of one vector of channels of a row.
     ///
     /// # Safety
-    /// The row is inside the slices, which have equal lengths, and `first < channels`.
+    /// The row is inside the slices, `first < channels`, and [`Gradient::check`] has passed.
     #[inline(always)]
     unsafe fn at<L: Lanes>(&self, row: usize, first: usize) -> (L, L, L) {
         let (channels, place) = (self.channels, row * self.channels);
@@ -446,9 +486,10 @@ impl Gradient<'_> {
 }
 
 /// Sums of the gradient, and of the gradient times the input less its mean.
-struct GradientSums<'a> {
-    input: Gradient<'a>,
-    sums: &'a mut [f32],
+pub(crate) struct GradientSums<'a> {
+    pub(crate) input: Gradient<'a>,
+    /// `[2, channels]`, overwritten.
+    pub(crate) sums: &'a mut [f32],
 }
 
 impl Kernel for GradientSums<'_> {
@@ -457,7 +498,8 @@ impl Kernel for GradientSums<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let channels = self.input.channels;
-        assert!(self.sums.len() == 2 * channels && self.input.affine.len() == 2 * channels);
+        self.input.check();
+        assert_eq!(self.sums.len(), 2 * channels);
         for group in (0..channels).step_by(GROUP * L::WIDTH) {
             let mut sums = [[L::splat(0.0); 2]; GROUP];
             for row in 0..self.input.x.len() / channels {
@@ -513,13 +555,17 @@ impl Terms {
     }
 }
 
-struct GradientApply<'a> {
-    input: Gradient<'a>,
-    terms: &'a Terms,
-    gate_input: bool,
-    dx: *mut f32,
-    dresidual: Option<*mut f32>,
-    sums: Option<*mut f32>,
+/// Gradients of some rows. The caller vouches for the room at the addresses.
+pub(crate) struct GradientApply<'a> {
+    pub(crate) input: Gradient<'a>,
+    pub(crate) terms: &'a Terms,
+    pub(crate) gate_input: bool,
+    /// As many numbers as the rows have.
+    pub(crate) dx: *mut f32,
+    /// As many.
+    pub(crate) dresidual: Option<*mut f32>,
+    /// `[channels]`, overwritten.
+    pub(crate) sums: Option<*mut f32>,
 }
 
 impl Kernel for GradientApply<'_> {
@@ -528,6 +574,7 @@ impl Kernel for GradientApply<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let channels = self.input.channels;
+        self.input.check();
         for group in (0..channels).step_by(GROUP * L::WIDTH) {
             let mut sums = [L::splat(0.0); GROUP];
             // SAFETY: rows of slices that were cut alike; `dx`, `dresidual` and the sums have room for this task's rows,

@@ -4,7 +4,8 @@
 //! the caller owns. Every forward pass has the backward pass beside it, written by hand:
 //!
 //! 1. [`convolution`] and [`dense`]: the layers with weights, bias and [`activation`] fused in;
-//! 2. [`batch_norm`], [`pooling`], [`dropout`]: the layers between them, and [`norm_pool`], all three in one;
+//! 2. [`batch_norm`], [`pooling`], [`dropout`]: the layers between them; [`norm_pool`], all three in one, and
+//!    [`thin_block`], with a first convolution in front;
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
 //! 4. [`optimizer`]: Adam and SGD, one pass over memory a step.
 //!
@@ -27,6 +28,7 @@ pub mod optimizer;
 pub mod peak;
 pub mod pooling;
 pub mod softmax;
+pub mod thin_block;
 
 mod matrix;
 mod panel;

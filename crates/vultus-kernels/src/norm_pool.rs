@@ -40,19 +40,29 @@ impl NormPoolShape {
         self.batch * self.pooled_height() * self.pooled_width() * self.channels
     }
 
-    fn pooled_height(&self) -> usize {
+    pub(crate) fn pooled_height(&self) -> usize {
         self.height / self.size
     }
 
-    fn pooled_width(&self) -> usize {
+    pub(crate) fn pooled_width(&self) -> usize {
         self.width / self.size
     }
 
-    fn norm(&self) -> NormShape {
+    /// Rows of the band of a row of windows: the last one has the rows that no window covers, too.
+    pub(crate) fn band_rows(&self, row: usize) -> usize {
+        if row + 1 == self.pooled_height() { self.height - row * self.size } else { self.size }
+    }
+
+    /// Values of a row of an image.
+    pub(crate) fn line(&self) -> usize {
+        self.width * self.channels
+    }
+
+    pub(crate) fn norm(&self) -> NormShape {
         NormShape { rows: self.batch * self.height * self.width, channels: self.channels }
     }
 
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         assert!(self.size > 0 && self.size <= self.height.min(self.width), "a window of {} does not fit", self.size);
     }
 }
@@ -92,15 +102,18 @@ pub fn forward_training(
     });
 }
 
-struct Forward<'a> {
-    shape: &'a NormPoolShape,
-    x: &'a [f32],
-    affine: &'a [f32],
-    mask: Mask,
-    dropout: Dropout,
+/// One row of windows, forward. The caller vouches for the lengths.
+pub(crate) struct Forward<'a> {
+    pub(crate) shape: &'a NormPoolShape,
+    /// The `size` rows under the windows.
+    pub(crate) x: &'a [f32],
+    /// Scales, then shifts.
+    pub(crate) affine: &'a [f32],
+    pub(crate) mask: Mask,
+    pub(crate) dropout: Dropout,
     /// Number of the first output, for the mask.
-    first: usize,
-    y: &'a mut [f32],
+    pub(crate) first: usize,
+    pub(crate) y: &'a mut [f32],
 }
 
 impl Kernel for Forward<'_> {
@@ -109,6 +122,8 @@ impl Kernel for Forward<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let NormPoolShape { width, channels, size, .. } = *self.shape;
+        assert!(self.x.len() >= size * width * channels && self.affine.len() == 2 * channels);
+        assert_eq!(self.y.len(), self.shape.pooled_width() * channels);
         for window in 0..self.shape.pooled_width() {
             for first in (0..channels).step_by(L::WIDTH) {
                 // SAFETY: the window lies inside the `size` rows of `x`, each of `width` pixels of `channels` numbers; the
@@ -170,19 +185,14 @@ pub fn backward(
         return;
     }
     let (set, affine) = (InstructionSet::best(), norm.affine());
-    let bands = shape.pooled_height();
+    let (bands, line, out_line) = (shape.pooled_height(), shape.line(), shape.pooled_width() * channels);
     let tasks = shape.batch * bands;
     let (mask, affine) = (dropout.mask(), &affine[..]);
-    let band = |task: usize| Band {
-        shape,
-        x,
-        dy,
-        affine,
-        mean: norm.mean,
-        mask,
-        dropout,
-        image: task / bands,
-        row: task % bands,
+    let start = |task: usize| (task / bands * shape.height + task % bands * shape.size) * line;
+    let band = |task: usize| {
+        let rows = shape.band_rows(task % bands);
+        let (x, dy) = (&x[start(task)..][..rows * line], &dy[task * out_line..][..out_line]);
+        Band { shape, rows, x, dy, affine, mean: norm.mean, mask, dropout, first: task * out_line }
     };
     let mut partial = Scratch::take(tasks * 2 * channels);
     partial.par_chunks_mut(2 * channels).enumerate().for_each(|(task, sums)| {
@@ -192,6 +202,8 @@ pub fn backward(
     let dx = Shared::new(dx);
     let mut sums = Scratch::zeros(tasks * channels);
     sums.par_chunks_mut(channels).enumerate().for_each(|(task, sums)| {
+        // The band's part of `dx` is as long as its part of `x`.
+        let dx = dx.at(start(task));
         set.run(GradientApply { band: band(task), terms: &terms, gate_input: before == Activation::Relu, dx, sums });
     });
     if let Some(dbias) = dbias {
@@ -199,45 +211,54 @@ pub fn backward(
     }
 }
 
-/// One row of windows of one image.
-struct Band<'a> {
-    shape: &'a NormPoolShape,
-    x: &'a [f32],
-    dy: &'a [f32],
-    affine: &'a [f32],
-    mean: &'a [f32],
-    mask: Mask,
-    dropout: Dropout,
-    image: usize,
-    row: usize,
+/// One row of windows of one image, backward.
+pub(crate) struct Band<'a> {
+    pub(crate) shape: &'a NormPoolShape,
+    /// Rows of the image, at least those under the windows.
+    pub(crate) rows: usize,
+    /// These rows.
+    pub(crate) x: &'a [f32],
+    /// Gradients of the windows.
+    pub(crate) dy: &'a [f32],
+    /// Scales, then shifts.
+    pub(crate) affine: &'a [f32],
+    pub(crate) mean: &'a [f32],
+    pub(crate) mask: Mask,
+    pub(crate) dropout: Dropout,
+    /// Number of the first window's first channel, for the mask.
+    pub(crate) first: usize,
 }
 
 impl Band<'_> {
-    /// Place of a pixel's first channel; rows are counted from the band's first.
+    fn check(&self) {
+        let NormPoolShape { channels, size, .. } = *self.shape;
+        assert!(self.rows >= size && self.x.len() == self.rows * self.shape.line());
+        assert_eq!(self.dy.len(), self.shape.pooled_width() * channels);
+        assert!(self.affine.len() == 2 * channels && self.mean.len() == channels);
+    }
+
+    /// Place of a pixel's first channel.
     #[inline(always)]
     fn pixel(&self, row: usize, column: usize) -> usize {
-        let NormPoolShape { height, width, channels, size, .. } = *self.shape;
-        ((self.image * height + self.row * size + row) * width + column) * channels
+        (row * self.shape.width + column) * self.shape.channels
     }
 
     /// The gradient that reaches a window's winner.
     ///
     /// # Safety
-    /// The window is one of the band's, `first` one of its channels.
+    /// The window is one of the band's, `first` one of its channels, and [`Band::check`] has passed.
     #[inline(always)]
     unsafe fn gradient<L: Lanes>(&self, window: usize, first: usize) -> L {
-        let channels = self.shape.channels;
-        let windows = self.shape.pooled_width();
-        let place = ((self.image * self.shape.pooled_height() + self.row) * windows + window) * channels;
+        let place = window * self.shape.channels;
         // SAFETY: a pixel of `dy`, whose length was checked.
-        let gradient = unsafe { L::load_within(self.dy.as_ptr().add(place), first, channels) };
-        if self.dropout.rate > 0.0 { gradient.mul(self.mask.factors(place + first)) } else { gradient }
+        let gradient = unsafe { L::load_within(self.dy.as_ptr().add(place), first, self.shape.channels) };
+        if self.dropout.rate > 0.0 { gradient.mul(self.mask.factors(self.first + place + first)) } else { gradient }
     }
 
     /// The map of the norm for some channels.
     ///
     /// # Safety
-    /// `first` is a channel.
+    /// `first` is a channel, and [`Band::check`] has passed.
     #[inline(always)]
     unsafe fn map<L: Lanes>(&self, first: usize) -> (L, L) {
         let channels = self.shape.channels;
@@ -253,7 +274,7 @@ impl Band<'_> {
     /// Input of a pixel.
     ///
     /// # Safety
-    /// The pixel is one of the image's, `first` a channel.
+    /// The pixel is one of the band's, `first` a channel, and [`Band::check`] has passed.
     #[inline(always)]
     unsafe fn input<L: Lanes>(&self, row: usize, column: usize, first: usize) -> L {
         // SAFETY: a pixel of `x`, whose length was checked.
@@ -261,9 +282,11 @@ impl Band<'_> {
     }
 }
 
-struct GradientSums<'a> {
-    band: Band<'a>,
-    sums: &'a mut [f32],
+/// Sums of the gradient, and of the gradient times the winner less its mean.
+pub(crate) struct GradientSums<'a> {
+    pub(crate) band: Band<'a>,
+    /// `[2, channels]`, overwritten.
+    pub(crate) sums: &'a mut [f32],
 }
 
 impl Kernel for GradientSums<'_> {
@@ -272,6 +295,8 @@ impl Kernel for GradientSums<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let NormPoolShape { channels, size, .. } = *self.band.shape;
+        self.band.check();
+        assert_eq!(self.sums.len(), 2 * channels);
         for first in (0..channels).step_by(L::WIDTH) {
             let (mut sum, mut product) = (L::splat(0.0), L::splat(0.0));
             // SAFETY: windows, pixels and channels are those of the band; the sums are two rows of `channels`.
@@ -300,12 +325,15 @@ impl Kernel for GradientSums<'_> {
     }
 }
 
-struct GradientApply<'a> {
-    band: Band<'a>,
-    terms: &'a Terms,
-    gate_input: bool,
-    dx: Shared<'a>,
-    sums: &'a mut [f32],
+/// Gradients of the band's pixels. The caller vouches for the room at `dx`.
+pub(crate) struct GradientApply<'a> {
+    pub(crate) band: Band<'a>,
+    pub(crate) terms: &'a Terms,
+    pub(crate) gate_input: bool,
+    /// As many numbers as the band has.
+    pub(crate) dx: *mut f32,
+    /// Sums of the gradients over the pixels, `[channels]`, overwritten.
+    pub(crate) sums: &'a mut [f32],
 }
 
 impl Kernel for GradientApply<'_> {
@@ -314,10 +342,10 @@ impl Kernel for GradientApply<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let band = &self.band;
-        let NormPoolShape { height, width, channels, size, .. } = *band.shape;
+        let NormPoolShape { width, channels, size, .. } = *band.shape;
         let windows = band.shape.pooled_width();
-        // The last band has the rows that no window covers, too.
-        let rows = if band.row + 1 == band.shape.pooled_height() { height - band.row * size } else { size };
+        band.check();
+        assert_eq!(self.sums.len(), channels);
         for first in (0..channels).step_by(L::WIDTH) {
             let mut sum = L::splat(0.0);
             // SAFETY: windows, pixels and channels are those of the band, and the band's pixels of `dx` its own.
@@ -347,11 +375,11 @@ impl Kernel for GradientApply<'_> {
                                 dx = dx.where_positive(x);
                             }
                             sum = sum.add(dx);
-                            dx.store_within(self.dx.at(band.pixel(i, column)), first, channels);
+                            dx.store_within(self.dx.add(band.pixel(i, column)), first, channels);
                         }
                     }
                 }
-                for row in 0..rows {
+                for row in 0..band.rows {
                     let start = if row < size { windows * size } else { 0 };
                     for column in start..width {
                         let x = band.input::<L>(row, column, first);
@@ -360,7 +388,7 @@ impl Kernel for GradientApply<'_> {
                             dx = dx.where_positive(x);
                         }
                         sum = sum.add(dx);
-                        dx.store_within(self.dx.at(band.pixel(row, column)), first, channels);
+                        dx.store_within(self.dx.add(band.pixel(row, column)), first, channels);
                     }
                 }
                 sum.store_within(self.sums.as_mut_ptr(), first, channels);

@@ -202,7 +202,7 @@ fn train(config: &TrainConfig, batch: usize, patience: Duration) -> Result<(Cloc
     config.train.epochs = usize::MAX / (1 << 32);
     config.train.class_weights = crate::config::ClassWeights::None;
     let dataset = random_faces(&config, batch);
-    let train: Vec<usize> = std::iter::repeat_n(0..dataset.samples.len(), 4096).flatten().collect();
+    let train: Vec<usize> = std::iter::repeat_n(0..dataset.samples.len(), 256).flatten().collect();
     let data = FitData { dataset: &dataset, train: &train, validation: &[] };
     let mut stopwatch = Stopwatch { clock: Clock::default(), patience, wait_share: None };
     fit(&config, data, None, None, &mut stopwatch)?;

@@ -71,10 +71,14 @@ pub(super) fn forward(
     finish: Finish,
     y: &mut [f32],
 ) {
+    correlation(shape, x, weights, finish).run(set, y);
+}
+
+fn correlation<'a>(shape: &ConvolutionShape, x: &'a [f32], weights: &'a [f32], finish: Finish<'a>) -> Correlation<'a> {
     let (height, width) = (shape.out_height(), shape.out_width());
     let pooled = if finish.pool { 2 } else { 1 };
     let row = width / pooled * shape.out_channels;
-    let correlation = Correlation {
+    Correlation {
         batch: shape.batch,
         source: x,
         source_height: shape.in_height,
@@ -94,8 +98,32 @@ pub(super) fn forward(
         target_start: 0,
         target_row: row,
         target_column: shape.out_channels,
-    };
-    correlation.run(set, y);
+    }
+}
+
+/// `rows` rows of [`forward`]'s outputs from `first` on, of one image `x`, on this thread; `y` is `[rows, width, out]`.
+#[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
+pub(super) fn forward_rows(
+    set: InstructionSet,
+    shape: &ConvolutionShape,
+    x: &[f32],
+    first: usize,
+    rows: usize,
+    weights: &[f32],
+    finish: Finish,
+    y: &mut [f32],
+) {
+    assert!(!finish.pool && finish.residual.is_none() && first + rows <= shape.out_height());
+    let mut correlation = correlation(shape, x, weights, finish);
+    correlation.batch = 1;
+    correlation.first_row += (first * shape.stride) as isize;
+    correlation.rows = rows;
+    correlation.target_image = rows * correlation.target_row;
+    if y.is_empty() {
+        return;
+    }
+    correlation.check(y.len());
+    correlation.band(set, 0, 0, rows, Shared::new(y));
 }
 
 /// Gradient of the input: `dx`, overwritten, from the gradient `dy` of the outputs and weights `[kernel_height,
@@ -197,10 +225,8 @@ impl Correlation<'_> {
         (self.columns - 1) * self.stride + self.kernel_width
     }
 
-    fn run(&self, set: InstructionSet, target: &mut [f32]) {
-        if self.batch * self.rows * self.columns * self.channels == 0 {
-            return;
-        }
+    /// Asserts what the tasks rely on: all sources, weights and `length` numbers of the target are there.
+    fn check(&self, length: usize) {
         let pooled = if self.finish.pool { 2 } else { 1 };
         let inner = self.kernel_height * self.kernel_width * self.source_channels;
         assert_eq!(self.source.len(), self.batch * self.source_height * self.source_width * self.source_channels);
@@ -209,35 +235,47 @@ impl Correlation<'_> {
             + (self.rows / pooled - 1) * self.target_row
             + (self.columns / pooled - 1) * self.target_column
             + self.channels;
-        assert!(last <= self.target_image && self.batch * self.target_image <= target.len());
+        assert!(last <= self.target_image && self.batch * self.target_image <= length);
         assert!(self.finish.bias.is_none_or(|bias| bias.len() == self.channels));
-        assert!(self.finish.residual.is_none_or(|residual| residual.len() == target.len() && pooled == 1));
+        assert!(self.finish.residual.is_none_or(|residual| residual.len() == length && pooled == 1));
+    }
+
+    fn run(&self, set: InstructionSet, target: &mut [f32]) {
+        if self.batch * self.rows * self.columns * self.channels == 0 {
+            return;
+        }
+        let pooled = if self.finish.pool { 2 } else { 1 };
+        self.check(target.len());
         let target = Shared::new(target);
+        let inner = self.kernel_height * self.kernel_width * self.source_channels;
         let per_row = self.columns * inner * self.channels;
         let most =
             (TASK_MULTIPLY_ADDS / per_row.max(1)).max(1).min(self.rows.div_ceil(if self.batch < 4 { 8 } else { 1 }));
         let band = self.rows.div_ceil(self.rows.div_ceil(most)).next_multiple_of(pooled);
         let bands = self.rows.div_ceil(band);
-        let inside = self.is_inside();
         (0..self.batch * bands).into_par_iter().for_each(|task| {
             let (image, first) = (task / bands, task % bands * band);
-            let rows = band.min(self.rows - first);
-            let (top, height) = (self.first_row + (first * self.stride) as isize, self.span(rows));
-            let mut copy = Scratch::take(if inside { 0 } else { height * self.frame_width() * self.source_channels });
-            let (start, row_stride) = if inside {
-                let row = top as usize;
-                let place = (image * self.source_height + row) * self.source_width + self.first_column as usize;
-                (self.source[place * self.source_channels..].as_ptr(), self.source_width * self.source_channels)
-            } else {
-                let (width, picture) =
-                    (self.frame_width(), self.source_height * self.source_width * self.source_channels);
-                let picture = &self.source[image * picture..][..picture];
-                let size = [self.source_height, self.source_width, self.source_channels];
-                copy_frame(picture, size, top, self.first_column, height, width, &mut copy);
-                (copy.as_ptr(), width * self.source_channels)
-            };
-            set.run(Band { correlation: self, image, first, rows, start, row_stride, target });
+            self.band(set, image, first, band.min(self.rows - first), target);
         });
+    }
+
+    /// Some rows of outputs of one image. [`Correlation::check`] has passed, and nobody else writes to them.
+    fn band(&self, set: InstructionSet, image: usize, first: usize, rows: usize, target: Shared) {
+        let inside = self.is_inside();
+        let (top, height) = (self.first_row + (first * self.stride) as isize, self.span(rows));
+        let mut copy = Scratch::take(if inside { 0 } else { height * self.frame_width() * self.source_channels });
+        let (start, row_stride) = if inside {
+            let row = top as usize;
+            let place = (image * self.source_height + row) * self.source_width + self.first_column as usize;
+            (self.source[place * self.source_channels..].as_ptr(), self.source_width * self.source_channels)
+        } else {
+            let (width, picture) = (self.frame_width(), self.source_height * self.source_width * self.source_channels);
+            let picture = &self.source[image * picture..][..picture];
+            let size = [self.source_height, self.source_width, self.source_channels];
+            copy_frame(picture, size, top, self.first_column, height, width, &mut copy);
+            (copy.as_ptr(), width * self.source_channels)
+        };
+        set.run(Band { correlation: self, image, first, rows, start, row_stride, target });
     }
 }
 
@@ -297,20 +335,21 @@ impl Kernel for Band<'_> {
         // Pixels go row by row, or, where they are pooled, window by window.
         let rows_of_tile = if finish.pool { 4 } else { L::POINTER_ROWS };
         let block = BLOCK_PIXELS / rows_of_tile * rows_of_tile;
+        let side = if finish.pool { 2 } else { 1 };
+        let (mut row, mut column) = (0, 0);
         for first in (0..pixels).step_by(block) {
             let count = block.min(pixels - first);
             for index in 0..count {
-                let pixel = first + index;
-                let (row, column) = if finish.pool {
-                    let (window, corner) = (pixel / 4, pixel % 4);
-                    (window / (columns / 2) * 2 + corner / 2, window % (columns / 2) * 2 + corner % 2)
-                } else {
-                    (pixel / columns, pixel % columns)
-                };
-                let pooled = if finish.pool { 2 } else { 1 };
-                sources[index] =
-                    self.start.wrapping_add(row * stride * self.row_stride + column * stride * source_channels);
-                targets[index] = target + (self.first + row) / pooled * target_row + column / pooled * target_column;
+                let corner = if finish.pool { (first + index) % 4 } else { 0 };
+                let (y, x) = (row * side + corner / 2, column * side + corner % 2);
+                sources[index] = self.start.wrapping_add(y * stride * self.row_stride + x * stride * source_channels);
+                targets[index] = target + (self.first / side + row) * target_row + column * target_column;
+                if corner + 1 == side * side {
+                    column += 1;
+                    if column == columns / side {
+                        (row, column) = (row + 1, 0);
+                    }
+                }
             }
             for panel in 0..channels.div_ceil(PANEL) {
                 let channel = panel * PANEL;
@@ -479,37 +518,33 @@ pub(super) fn weight_gradient(
     dweight: &mut [f32],
 ) {
     let (height, width) = (shape.out_height(), shape.out_width());
+    let (picture, line) = (shape.image_length(), width * shape.out_channels);
+    let band = (GRADIENT_PIXELS / width).clamp(1, height);
+    weight_gradient_of(shape, dweight, |images, sums| {
+        for image in images {
+            for first in (0..height).step_by(band) {
+                let rows = band.min(height - first);
+                let dy = &dy[(image * height + first) * line..][..rows * line];
+                add_weight_gradient(set, shape, &x[image * picture..][..picture], first, rows, dy, sums);
+            }
+        }
+    });
+}
+
+/// Gradient of the weights, overwritten: the sum of what `add` adds for each of a few groups of images to `[kernel and
+/// in, out rounded up]`.
+pub(super) fn weight_gradient_of(
+    shape: &ConvolutionShape,
+    dweight: &mut [f32],
+    add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+) {
     let groups = GRADIENT_GROUPS.min(shape.batch);
     let lines = shape.kernel_height * shape.kernel_width * shape.in_channels;
     let padded = shape.out_channels.next_multiple_of(PANEL);
     let mut partial = Scratch::take(groups * lines * padded);
     partial.par_chunks_mut(lines * padded).enumerate().for_each(|(group, sums)| {
         sums.fill(0.0);
-        let images = shape.batch * group / groups..shape.batch * (group + 1) / groups;
-        let band = (GRADIENT_PIXELS / width).clamp(1, height);
-        let frame_width = (width - 1) * shape.stride + shape.kernel_width;
-        let frame_height = (band - 1) * shape.stride + shape.kernel_height;
-        let inside = shape.padding == 0;
-        let mut copy = Scratch::take(if inside { 0 } else { frame_height * frame_width * shape.in_channels });
-        for image in images {
-            let picture = shape.in_height * shape.in_width * shape.in_channels;
-            let picture = &x[image * picture..][..picture];
-            for first in (0..height).step_by(band) {
-                let rows = band.min(height - first);
-                let top = (first * shape.stride) as isize - shape.padding as isize;
-                let (source, row_stride) = if inside {
-                    let row = shape.in_width * shape.in_channels;
-                    (&picture[top as usize * row..], row)
-                } else {
-                    let size = [shape.in_height, shape.in_width, shape.in_channels];
-                    let frame = (rows - 1) * shape.stride + shape.kernel_height;
-                    copy_frame(picture, size, top, -(shape.padding as isize), frame, frame_width, &mut copy);
-                    (&copy[..], frame_width * shape.in_channels)
-                };
-                let dy = &dy[(image * height + first) * width * shape.out_channels..];
-                set.run(GradientBand { shape, rows, source, row_stride, dy, sums: &mut *sums });
-            }
-        }
+        add(shape.batch * group / groups..shape.batch * (group + 1) / groups, sums);
     });
     let partial: &[f32] = &partial;
     if shape.out_channels == 0 {
@@ -525,6 +560,32 @@ pub(super) fn weight_gradient(
             }
         }
     });
+}
+
+/// Adds the weight gradient of `rows` rows of outputs of one image, from `first` on, to `sums`; `dy` is their gradient.
+pub(super) fn add_weight_gradient(
+    set: InstructionSet,
+    shape: &ConvolutionShape,
+    picture: &[f32],
+    first: usize,
+    rows: usize,
+    dy: &[f32],
+    sums: &mut [f32],
+) {
+    let frame_width = (shape.out_width() - 1) * shape.stride + shape.kernel_width;
+    let frame_height = (rows - 1) * shape.stride + shape.kernel_height;
+    let inside = shape.padding == 0;
+    let mut copy = Scratch::take(if inside { 0 } else { frame_height * frame_width * shape.in_channels });
+    let top = (first * shape.stride) as isize - shape.padding as isize;
+    let (source, row_stride) = if inside {
+        let row = shape.in_width * shape.in_channels;
+        (&picture[top as usize * row..], row)
+    } else {
+        let size = [shape.in_height, shape.in_width, shape.in_channels];
+        copy_frame(picture, size, top, -(shape.padding as isize), frame_height, frame_width, &mut copy);
+        (&copy[..], frame_width * shape.in_channels)
+    };
+    set.run(GradientBand { shape, rows, source, row_stride, dy, sums });
 }
 
 /// Adds the weight gradient of some rows of outputs of one image to `sums` `[kernel and in, out rounded up]`.

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use vultus_kernels::batch_norm::{self, Norm, NormGradients, NormShape};
 use vultus_kernels::dropout::{self, Dropout};
 use vultus_kernels::norm_pool::{self, NormPoolShape};
+use vultus_kernels::thin_block::{self, ThinBlock, ThinGradients};
 use vultus_kernels::{convolution, dense, optimizer, pooling, softmax};
 
 use super::buffers::{give, take};
@@ -118,10 +119,12 @@ struct BlockInputs<B: Backend> {
     residual: FloatTensor<B>,
 }
 
-/// What a block keeps for its backward pass: `z` is the convolution's output, `y` the block's.
+/// What a block keeps for its backward pass: `z` is the convolution's output (empty where it is computed again), `y` the
+/// block's.
 struct BlockSaved<B: Backend> {
     x: FloatTensor<B>,
     weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
     gamma: FloatTensor<B>,
     beta: FloatTensor<B>,
     mean: FloatTensor<B>,
@@ -213,6 +216,19 @@ fn norm_shape(shape: &ConvolutionShape) -> NormShape {
 fn pooled_shape(shape: &ConvolutionShape, size: usize) -> NormPoolShape {
     let (height, width) = (shape.out_height(), shape.out_width());
     NormPoolShape { batch: shape.batch, height, width, channels: shape.out_channels, size }
+}
+
+/// The block as one that computes its convolution again, if it is of that kind.
+fn thin_block<'a>(block: &Block, weight: &'a [f32], bias: Option<&'a [f32]>) -> Option<ThinBlock<'a>> {
+    let tail = match block.tail {
+        Tail::Pooled { size, rate, key } => thin_block::Tail::Pooled { size, dropout: Dropout { rate, key } },
+        Tail::Activated { residual: false, activation: activation @ (Activation::Linear | Activation::Relu) } => {
+            thin_block::Tail::Activated(activation)
+        }
+        Tail::Activated { .. } => return None,
+    };
+    let (shape, before) = (block.convolution, block.before);
+    ThinBlock::suits(&shape).then_some(ThinBlock { shape, weight, bias, before, tail })
 }
 
 fn dims2(tensor: &FlexTensor) -> [usize; 2] {
@@ -410,8 +426,21 @@ impl Backwards for Flex {
         let [x, weight, bias, gamma, beta, residual] = [x, weight, bias, gamma, beta, residual].map(contiguous);
         let shape = &block.convolution;
         let (batch, channels) = (shape.batch, shape.out_channels);
-        let mut z = take(shape.output_len());
         let bias = block.biased.then(|| values(&bias));
+        if let Some(thin) = thin_block(block, values(&weight), bias) {
+            let mut y = take(thin.output_len());
+            let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
+            let (gamma, beta) = (values(&gamma), values(&beta));
+            thin.forward_training(values(&x), gamma, beta, block.epsilon, &mut y, &mut mean, &mut variance);
+            let narrow = y.len() / batch;
+            return [
+                tensor(y, [batch, narrow]),
+                tensor(mean, [channels]),
+                tensor(variance, [channels]),
+                tensor(Vec::new(), [0, 0]),
+            ];
+        }
+        let mut z = take(shape.output_len());
         convolution::forward(shape, values(&x), values(&weight), bias, block.before, &mut z);
         let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
         let (gamma, beta, epsilon) = (values(&gamma), values(&beta), block.epsilon);
@@ -460,12 +489,13 @@ impl Backwards for Flex {
         block: &Block,
         wants_dx: bool,
     ) -> [Option<FlexTensor>; 6] {
-        let BlockSaved { x, weight, gamma, beta, mean, variance, z, y } = saved;
+        let BlockSaved { x, weight, bias, gamma, beta, mean, variance, mut z, y } = saved;
         let (dy, shape) = (contiguous(dy), &block.convolution);
         let (batch, channels) = (shape.batch, shape.out_channels);
-        let mut dz = take(shape.output_len());
         let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0; channels]);
         let mut dbias = block.biased.then(|| vec![0.0; channels]);
+        let mut dweight = take(shape.weight_len());
+        let kernel = dweight.len();
         let norm = Norm {
             gamma: values(&gamma),
             beta: values(&beta),
@@ -473,6 +503,33 @@ impl Backwards for Flex {
             variance: values(&variance),
             epsilon: block.epsilon,
         };
+        let bias = block.biased.then(|| values(&bias));
+        if let Some(thin) = thin_block(block, values(&weight), bias) {
+            if !wants_dx {
+                let gradients = ThinGradients {
+                    dweight: &mut dweight,
+                    dbias: dbias.as_deref_mut(),
+                    dgamma: &mut dgamma,
+                    dbeta: &mut dbeta,
+                };
+                thin.backward(values(&x), &norm, values(&dy), gradients);
+                give(dy);
+                return [
+                    None,
+                    Some(tensor(dweight, [kernel])),
+                    dbias.map(|dbias| tensor(dbias, [channels])),
+                    Some(tensor(dgamma, [channels])),
+                    Some(tensor(dbeta, [channels])),
+                    None,
+                ];
+            }
+            // Somebody wants the gradient of a first layer's input: then the whole output is needed after all.
+            let mut again = take(shape.output_len());
+            convolution::forward(shape, values(&x), values(&weight), bias, block.before, &mut again);
+            let wide = again.len() / batch;
+            z = tensor(again, [batch, wide]);
+        }
+        let mut dz = take(shape.output_len());
         let gradients =
             NormGradients { dx: &mut dz, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: dbias.as_deref_mut() };
         let mut dresidual = None;
@@ -483,12 +540,14 @@ impl Backwards for Flex {
             }
             Tail::Activated { residual, activation } => {
                 dresidual = residual.then(|| take(shape.output_len()));
+                // An output that is not kept is not looked at; any values of its length do.
+                let y = if values(&y).is_empty() { values(&z) } else { values(&y) };
                 batch_norm::backward(
                     &norm_shape(shape),
                     values(&z),
                     &norm,
                     activation,
-                    values(&y),
+                    y,
                     values(&dy),
                     block.before,
                     dresidual.as_deref_mut(),
@@ -497,7 +556,6 @@ impl Backwards for Flex {
             }
         }
         give(dy);
-        let mut dweight = take(shape.weight_len());
         convolution::weight_gradient(shape, values(&x), &dz, &mut dweight);
         let dx = wants_dx.then(|| {
             let mut dx = take(shape.input_len());
@@ -505,7 +563,7 @@ impl Backwards for Flex {
             let width = dx.len() / batch;
             tensor(dx, [batch, width])
         });
-        let (wide, kernel) = (dz.len() / batch, dweight.len());
+        let wide = dz.len() / batch;
         give(tensor(dz, [batch, wide]));
         [
             dx,
@@ -757,7 +815,7 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
         let inputs = BlockInputs {
             x: x.clone(),
             weight: weight.clone(),
-            bias,
+            bias: bias.clone(),
             gamma: gamma.clone(),
             beta: beta.clone(),
             residual,
@@ -775,6 +833,7 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
             let saved = BlockSaved {
                 x: x.get(),
                 weight: weight.clone(),
+                bias: bias.clone(),
                 gamma: gamma.clone(),
                 beta: beta.clone(),
                 mean: mean.clone(),

@@ -159,10 +159,11 @@ fn blocks() {
         (1, true, Activation::Relu, activated(true, Activation::Linear)),
         (1, true, Activation::Linear, activated(true, Activation::Linear)),
     ];
-    for (stride, biased, before, tail) in cases {
+    // Few inputs, whose convolution is computed again, and more.
+    for ((stride, biased, before, tail), in_channels) in cases.into_iter().flat_map(|case| [(case, 2), (case, 5)]) {
         let convolution = ConvolutionShape {
             batch: 3,
-            in_channels: 5,
+            in_channels,
             in_height: 9,
             in_width: 7,
             out_channels: 18,

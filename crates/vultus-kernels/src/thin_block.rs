@@ -1,0 +1,559 @@
+//! A convolution of few inputs, its batch norm and what follows, without keeping the convolution's output.
+//!
+//! In: images `[batch, height, width, channels]` with one channel or a few, as the first layer of a network has. Out: what
+//! the layers give in the end, or gradients. Such a convolution makes one number of a few products: computing it again
+//! costs less than writing it to memory and reading it back. So its output exists only a few rows at a time, in the
+//! first-level cache: once for the statistics, once for the output, and twice on the way back. The same as
+//! [`crate::convolution`] with [`crate::batch_norm`] or [`crate::norm_pool`], which the tests hold it to. It gives no
+//! gradient of its input.
+
+use rayon::prelude::*;
+
+use crate::activation::Activation;
+use crate::batch_norm::{self, Gate, Norm, NormShape, Terms, join, join_statistics};
+use crate::convolution::{ConvolutionShape, RowsForward, RowsGradient};
+use crate::dropout::Dropout;
+use crate::norm_pool::{self, NormPoolShape};
+use crate::scratch::Scratch;
+use crate::simd::InstructionSet;
+
+/// Products of one output up to which the output is not kept.
+const MOST_PRODUCTS: usize = 32;
+/// Numbers of a band of the convolution's output, about: half of a first-level cache.
+const BAND_NUMBERS: usize = 4 * 1024;
+
+/// What follows the norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tail {
+    /// An activation: linear or ReLU.
+    Activated(Activation),
+    /// Max pooling over windows of `size` rows and columns, then dropout.
+    Pooled {
+        /// Rows and columns of a window, and the step between windows.
+        size: usize,
+        /// What is dropped.
+        dropout: Dropout,
+    },
+}
+
+/// The layers.
+#[derive(Clone, Copy, Debug)]
+pub struct ThinBlock<'a> {
+    /// The convolution.
+    pub shape: ConvolutionShape,
+    /// `[kernel_height, kernel_width, in, out]`.
+    pub weight: &'a [f32],
+    /// `[out]`, where there is one.
+    pub bias: Option<&'a [f32]>,
+    /// The convolution's activation: linear or ReLU.
+    pub before: Activation,
+    /// What follows the norm.
+    pub tail: Tail,
+}
+
+/// Where the gradients of the parameters go; all are overwritten.
+#[derive(Debug)]
+pub struct ThinGradients<'a> {
+    /// Of the weights, `[kernel_height, kernel_width, in, out]`.
+    pub dweight: &'a mut [f32],
+    /// Of the bias, `[out]`, where there is one.
+    pub dbias: Option<&'a mut [f32]>,
+    /// Of the norm's scale, `[out]`.
+    pub dgamma: &'a mut [f32],
+    /// Of the norm's shift, `[out]`.
+    pub dbeta: &'a mut [f32],
+}
+
+/// Some rows of the convolution's output.
+#[derive(Clone, Copy)]
+struct Rows {
+    first: usize,
+    count: usize,
+}
+
+impl ThinBlock<'_> {
+    /// Whether it pays to compute a convolution again.
+    pub fn suits(shape: &ConvolutionShape) -> bool {
+        shape.kernel_height * shape.kernel_width * shape.in_channels <= MOST_PRODUCTS
+    }
+
+    /// Values of the output.
+    pub fn output_len(&self) -> usize {
+        match self.tail {
+            Tail::Activated(_) => self.shape.output_len(),
+            Tail::Pooled { size, .. } => self.pooled(size).output_len(),
+        }
+    }
+
+    fn pooled(&self, size: usize) -> NormPoolShape {
+        let ConvolutionShape { batch, out_channels: channels, .. } = self.shape;
+        NormPoolShape { batch, height: self.shape.out_height(), width: self.shape.out_width(), channels, size }
+    }
+
+    fn norm_shape(&self) -> NormShape {
+        NormShape { rows: self.shape.batch * self.pixels(), channels: self.shape.out_channels }
+    }
+
+    fn pixels(&self) -> usize {
+        self.shape.out_height() * self.shape.out_width()
+    }
+
+    fn line(&self) -> usize {
+        self.shape.out_width() * self.shape.out_channels
+    }
+
+    fn check(&self, x: &[f32]) {
+        assert_eq!(x.len(), self.shape.input_len(), "length of x");
+        assert!(
+            matches!(self.before, Activation::Linear | Activation::Relu),
+            "{:?} is no activation to go back through here",
+            self.before
+        );
+        match self.tail {
+            Tail::Activated(activation) => assert!(
+                matches!(activation, Activation::Linear | Activation::Relu),
+                "{activation:?} is no activation of a thin block"
+            ),
+            Tail::Pooled { size, .. } => self.pooled(size).check(),
+        }
+    }
+
+    /// The bands of an image: rows of windows, the last with what no window covers, or as many rows as fit the cache.
+    fn bands(&self) -> Vec<Rows> {
+        let height = self.shape.out_height();
+        match self.tail {
+            Tail::Pooled { size, .. } => {
+                let pooled = self.pooled(size);
+                (0..pooled.pooled_height())
+                    .map(|row| Rows { first: row * size, count: pooled.band_rows(row) })
+                    .collect()
+            }
+            Tail::Activated(_) => {
+                let count = (BAND_NUMBERS / self.line().max(1)).clamp(1, height);
+                (0..height).step_by(count).map(|first| Rows { first, count: count.min(height - first) }).collect()
+            }
+        }
+    }
+
+    /// The convolution, ready to be computed in parts.
+    fn convolution<'b>(&'b self, set: InstructionSet, x: &'b [f32]) -> RowsForward<'b> {
+        RowsForward::new(set, &self.shape, x, self.weight, self.bias, self.before)
+    }
+
+    /// The output, with the statistics of the convolution's output, which are returned in `mean` and `variance` `[out]`.
+    /// `x` is `[batch, in_height, in_width, in]`, `y` `[batch, out_height, out_width, out]`, or what pooling leaves of it.
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape, a window does not fit, or an activation is not one of those named.
+    pub fn forward_training(
+        &self,
+        x: &[f32],
+        gamma: &[f32],
+        beta: &[f32],
+        epsilon: f32,
+        y: &mut [f32],
+        mean: &mut [f32],
+        variance: &mut [f32],
+    ) {
+        self.check(x);
+        assert_eq!(y.len(), self.output_len(), "length of y");
+        let channels = self.shape.out_channels;
+        if self.shape.output_len() == 0 {
+            mean.fill(0.0);
+            variance.fill(0.0);
+            return;
+        }
+        let (set, bands, line) = (InstructionSet::best(), &self.bands()[..], self.line());
+        let longest = bands.iter().map(|rows| rows.count).max().unwrap_or(0) * line;
+        let convolution = &self.convolution(set, x);
+        let per_image = bands.len() * 3 * channels;
+        let mut partial = Scratch::take(self.shape.batch * 3 * channels);
+        partial.par_chunks_mut(3 * channels).enumerate().for_each(|(image, of_image)| {
+            let (mut z, mut sums) = (Scratch::take(longest), Scratch::take(per_image));
+            for (rows, sums) in bands.iter().zip(sums.chunks_exact_mut(3 * channels)) {
+                let z = &mut z[..rows.count * line];
+                convolution.rows(image, rows.first, rows.count, z);
+                set.run(batch_norm::Sums { channels, x: z, sums });
+            }
+            let counts = bands.iter().map(|rows| rows.count * self.shape.out_width());
+            batch_norm::merge_sums(counts, &sums, of_image);
+        });
+        join_statistics(&self.norm_shape(), self.pixels(), &partial, mean, variance);
+        let affine = &Norm { gamma, beta, mean, variance, epsilon }.affine()[..];
+        if y.is_empty() {
+            return;
+        }
+        let length = y.len() / self.shape.batch;
+        y.par_chunks_mut(length).enumerate().for_each(|(image, y)| {
+            let mut z = Scratch::take(longest);
+            for (index, rows) in bands.iter().enumerate() {
+                let x = &mut z[..rows.count * line];
+                convolution.rows(image, rows.first, rows.count, x);
+                match self.tail {
+                    Tail::Activated(activation) => {
+                        let y = &mut y[rows.first * line..][..x.len()];
+                        let relu = activation == Activation::Relu;
+                        set.run(batch_norm::Apply { channels, x, affine, residual: None, relu, y });
+                    }
+                    Tail::Pooled { size, dropout } => {
+                        let (shape, mask) = (&self.pooled(size), dropout.mask());
+                        let out_line = shape.pooled_width() * channels;
+                        let (first, y) = (image * length + index * out_line, &mut y[index * out_line..][..out_line]);
+                        set.run(norm_pool::Forward { shape, x, affine, mask, dropout, first, y });
+                    }
+                }
+            }
+        });
+    }
+
+    /// Gradients of the parameters. `dy` is the gradient that arrives at the output; the norm has the statistics that
+    /// [`ThinBlock::forward_training`] returned.
+    ///
+    /// # Panics
+    /// As [`ThinBlock::forward_training`].
+    pub fn backward(&self, x: &[f32], norm: &Norm, dy: &[f32], gradients: ThinGradients) {
+        let ThinGradients { dweight, dbias, dgamma, dbeta } = gradients;
+        self.check(x);
+        let channels = self.shape.out_channels;
+        assert_eq!(dy.len(), self.output_len(), "length of dy");
+        assert_eq!(dweight.len(), self.shape.weight_len(), "length of dweight");
+        norm.check(channels);
+        if self.shape.output_len() == 0 {
+            [dweight, dgamma, dbeta].into_iter().chain(dbias).for_each(|gradient| gradient.fill(0.0));
+            return;
+        }
+        let (set, bands, line) = (InstructionSet::best(), &self.bands()[..], self.line());
+        let longest = bands.iter().map(|rows| rows.count).max().unwrap_or(0) * line;
+        let convolution = &self.convolution(set, x);
+        let (affine, length) = (&norm.affine()[..], dy.len() / self.shape.batch);
+        let part = Part { block: self, set, affine, mean: norm.mean, length, dy };
+        let mut partial = Scratch::zeros(self.shape.batch * 2 * channels);
+        partial.par_chunks_mut(2 * channels).enumerate().for_each(|(image, total)| {
+            let (mut z, mut sums) = (Scratch::take(longest), Scratch::take(2 * channels));
+            for (index, rows) in bands.iter().enumerate() {
+                let z = &mut z[..rows.count * line];
+                convolution.rows(image, rows.first, rows.count, z);
+                part.sums(image, index, *rows, z, &mut sums);
+                add(&sums, total);
+            }
+        });
+        let terms = Terms::new(norm, self.norm_shape().rows, &partial, dgamma, dbeta);
+        let mut bias_sums = Scratch::zeros(self.shape.batch * channels);
+        let bias_of_image = crate::shared::Shared::new(&mut bias_sums);
+        let weights = RowsGradient::new(set, &self.shape, x);
+        weights.sum(dweight, |images, dweight| {
+            let (mut z, mut dz) = (Scratch::take(longest), Scratch::take(longest));
+            let (mut sums, mut total) = (Scratch::take(channels), Scratch::take(channels));
+            for image in images {
+                total.fill(0.0);
+                for (index, rows) in bands.iter().enumerate() {
+                    let (z, dz) = (&mut z[..rows.count * line], &mut dz[..rows.count * line]);
+                    convolution.rows(image, rows.first, rows.count, z);
+                    part.apply(image, index, *rows, z, &terms, dz, &mut sums);
+                    add(&sums, &mut total);
+                    weights.add(image, rows.first, rows.count, dz, dweight);
+                }
+                // SAFETY: each image has its own row, and belongs to one task.
+                unsafe { std::slice::from_raw_parts_mut(bias_of_image.at(image * channels), channels) }
+                    .copy_from_slice(&total);
+            }
+        });
+        if let Some(dbias) = dbias {
+            assert_eq!(dbias.len(), channels, "length of dbias");
+            join(&bias_sums, dbias);
+        }
+    }
+}
+
+/// `sums += terms`.
+fn add(terms: &[f32], sums: &mut [f32]) {
+    sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+}
+
+/// What the backward pass of a band needs, whichever tail it has.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    block: &'a ThinBlock<'a>,
+    set: InstructionSet,
+    affine: &'a [f32],
+    mean: &'a [f32],
+    /// Values of an image's output.
+    length: usize,
+    dy: &'a [f32],
+}
+
+impl<'a> Part<'a> {
+    fn windows<'b>(
+        &'b self,
+        shape: &'b NormPoolShape,
+        dropout: Dropout,
+        image: usize,
+        index: usize,
+        rows: Rows,
+        x: &'b [f32],
+    ) -> norm_pool::Band<'b> {
+        let out_line = shape.pooled_width() * shape.channels;
+        let first = image * self.length + index * out_line;
+        norm_pool::Band {
+            shape,
+            rows: rows.count,
+            x,
+            dy: &self.dy[first..][..out_line],
+            affine: self.affine,
+            mean: self.mean,
+            mask: dropout.mask(),
+            dropout,
+            first,
+        }
+    }
+
+    fn pixels<'b>(
+        &'b self,
+        activation: Activation,
+        image: usize,
+        rows: Rows,
+        x: &'b [f32],
+    ) -> batch_norm::Gradient<'b> {
+        let first = image * self.length + rows.first * self.block.line();
+        batch_norm::Gradient {
+            channels: self.block.shape.out_channels,
+            x,
+            y: x,
+            dy: &self.dy[first..][..x.len()],
+            affine: self.affine,
+            mean: self.mean,
+            gate: if activation == Activation::Relu { Gate::Recomputed } else { Gate::Open },
+        }
+    }
+
+    /// Sums over one band, `[2, channels]`, overwritten.
+    fn sums(&self, image: usize, index: usize, rows: Rows, z: &[f32], sums: &mut [f32]) {
+        match self.block.tail {
+            Tail::Activated(activation) => {
+                let input = self.pixels(activation, image, rows, z);
+                self.set.run(batch_norm::GradientSums { input, sums });
+            }
+            Tail::Pooled { size, dropout } => {
+                let shape = self.block.pooled(size);
+                let band = self.windows(&shape, dropout, image, index, rows, z);
+                self.set.run(norm_pool::GradientSums { band, sums });
+            }
+        }
+    }
+
+    /// Gradient of the convolution's output before its activation, and its sums `[channels]`, all overwritten.
+    #[expect(clippy::too_many_arguments, reason = "a band, and what is read and written")]
+    fn apply(
+        &self,
+        image: usize,
+        index: usize,
+        rows: Rows,
+        z: &[f32],
+        terms: &Terms,
+        dz: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let gate_input = self.block.before == Activation::Relu;
+        assert_eq!(dz.len(), z.len());
+        let dx = dz.as_mut_ptr();
+        match self.block.tail {
+            Tail::Activated(activation) => {
+                let input = self.pixels(activation, image, rows, z);
+                let sums = Some(sums.as_mut_ptr());
+                self.set.run(batch_norm::GradientApply { input, terms, gate_input, dx, dresidual: None, sums });
+            }
+            Tail::Pooled { size, dropout } => {
+                let shape = self.block.pooled(size);
+                let band = self.windows(&shape, dropout, image, index, rows, z);
+                self.set.run(norm_pool::GradientApply { band, terms, gate_input, dx, sums });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers, same_for_any_thread_count, widen};
+    use crate::{convolution, norm_pool};
+    use batch_norm::NormGradients;
+    use proptest::prelude::*;
+
+    const EPSILON: f32 = 1e-3;
+
+    /// Output, mean, variance, and gradients of weight, bias, gamma and beta.
+    type Results = [Vec<f32>; 7];
+
+    struct Case {
+        shape: ConvolutionShape,
+        before: Activation,
+        tail: Tail,
+        x: Vec<f32>,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        gamma: Vec<f32>,
+        beta: Vec<f32>,
+        dy: Vec<f32>,
+    }
+
+    impl Case {
+        fn new(shape: ConvolutionShape, before: Activation, tail: Tail, seed: u64) -> Self {
+            let channels = shape.out_channels;
+            let mut case = Self {
+                shape,
+                before,
+                tail,
+                x: numbers(seed, shape.input_len()),
+                weight: numbers(seed + 1, shape.weight_len()),
+                bias: numbers(seed + 2, channels),
+                gamma: numbers(seed + 3, channels),
+                beta: numbers(seed + 4, channels),
+                dy: Vec::new(),
+            };
+            case.dy = numbers(seed + 5, case.block().output_len());
+            case
+        }
+
+        fn block(&self) -> ThinBlock<'_> {
+            let Self { shape, before, tail, weight, bias, .. } = self;
+            ThinBlock { shape: *shape, weight, bias: Some(bias), before: *before, tail: *tail }
+        }
+
+        fn empty(&self) -> Results {
+            let channels = self.shape.out_channels;
+            let lengths = [self.dy.len(), channels, channels, self.weight.len(), channels, channels, channels];
+            lengths.map(|length| vec![f32::NAN; length])
+        }
+
+        fn ours(&self) -> Results {
+            let Self { x, gamma, beta, dy, .. } = self;
+            let [mut y, mut mean, mut variance, mut dweight, mut dbias, mut dgamma, mut dbeta] = self.empty();
+            self.block().forward_training(x, gamma, beta, EPSILON, &mut y, &mut mean, &mut variance);
+            let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
+            let gradients = ThinGradients {
+                dweight: &mut dweight,
+                dbias: Some(&mut dbias),
+                dgamma: &mut dgamma,
+                dbeta: &mut dbeta,
+            };
+            self.block().backward(x, &norm, dy, gradients);
+            [y, mean, variance, dweight, dbias, dgamma, dbeta]
+        }
+
+        fn one_after_the_other(&self) -> Results {
+            let Self { shape, before, x, weight, bias, gamma, beta, dy, .. } = self;
+            let [mut y, mut mean, mut variance, mut dweight, mut dbias, mut dgamma, mut dbeta] = self.empty();
+            let mut z = vec![0.0; shape.output_len()];
+            convolution::forward(shape, x, weight, Some(bias), *before, &mut z);
+            let mut dz = vec![0.0; z.len()];
+            let rows = self.block().norm_shape();
+            match self.tail {
+                Tail::Activated(activation) => {
+                    batch_norm::forward_training(
+                        &rows,
+                        &z,
+                        gamma,
+                        beta,
+                        EPSILON,
+                        None,
+                        activation,
+                        &mut y,
+                        &mut mean,
+                        &mut variance,
+                    );
+                }
+                Tail::Pooled { size, dropout } => {
+                    let shape = self.block().pooled(size);
+                    norm_pool::forward_training(
+                        &shape,
+                        &z,
+                        gamma,
+                        beta,
+                        EPSILON,
+                        dropout,
+                        &mut y,
+                        &mut mean,
+                        &mut variance,
+                    );
+                }
+            }
+            let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
+            let gradients =
+                NormGradients { dx: &mut dz, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: Some(&mut dbias) };
+            match self.tail {
+                Tail::Activated(activation) => {
+                    batch_norm::backward(&rows, &z, &norm, activation, &y, dy, *before, None, gradients);
+                }
+                Tail::Pooled { size, dropout } => {
+                    norm_pool::backward(&self.block().pooled(size), &z, &norm, dropout, dy, *before, gradients);
+                }
+            }
+            convolution::weight_gradient(shape, x, &dz, &mut dweight);
+            [y, mean, variance, dweight, dbias, dgamma, dbeta]
+        }
+    }
+
+    fn shape(batch: usize, inputs: usize, outputs: usize, height: usize, width: usize) -> ConvolutionShape {
+        ConvolutionShape {
+            batch,
+            in_channels: inputs,
+            in_height: height,
+            in_width: width,
+            out_channels: outputs,
+            kernel_height: 3,
+            kernel_width: 3,
+            stride: 1,
+            padding: 1,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_same_as_one_after_the_other(
+            batch in 1_usize..11, inputs in 1_usize..4, outputs in 1_usize..70, height in 3_usize..9, width in 3_usize..9,
+            stride in 1_usize..3, padding in 0_usize..3, seed in 0_u64..1000, tail in 0..4, relu in any::<bool>(),
+        ) {
+            let shape = ConvolutionShape { stride, padding, ..shape(batch, inputs, outputs, height, width) };
+            let size = 2.min(shape.out_height()).min(shape.out_width());
+            let tail = match tail {
+                0 => Tail::Activated(Activation::Linear),
+                1 => Tail::Activated(Activation::Relu),
+                2 => Tail::Pooled { size, dropout: Dropout::NONE },
+                _ => Tail::Pooled { size, dropout: Dropout { rate: 0.4, key: seed } },
+            };
+            let before = if relu { Activation::Relu } else { Activation::Linear };
+            let case = Case::new(shape, before, tail, seed);
+            for (part, (ours, expected)) in case.ours().iter().zip(case.one_after_the_other()).enumerate() {
+                // Behind no activation the bias moves nothing: a sum of terms that cancel.
+                if part == 4 && before == Activation::Linear {
+                    prop_assert!(ours.iter().chain(&expected).all(|gradient| gradient.abs() < 1e-3));
+                } else {
+                    assert_close(ours, &widen(&expected), 5e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        for tail in
+            [Tail::Activated(Activation::Relu), Tail::Pooled { size: 2, dropout: Dropout { rate: 0.25, key: 5 } }]
+        {
+            let case = Case::new(shape(9, 1, 64, 48, 47), Activation::Relu, tail, 3);
+            same_for_any_thread_count(|| case.ours().concat());
+        }
+    }
+
+    #[test]
+    fn nan_reaches_every_result_of_its_channel() {
+        let mut case = Case::new(shape(2, 1, 3, 6, 6), Activation::Linear, Tail::Activated(Activation::Linear), 3);
+        case.weight[1] = f32::NAN;
+        let [y, mean, variance, dweight, ..] = case.ours();
+        for results in [&y, &mean, &variance, &dweight] {
+            for (index, value) in results.iter().enumerate() {
+                assert_eq!(value.is_nan(), index % 3 == 1, "element {index}");
+            }
+        }
+    }
+}
