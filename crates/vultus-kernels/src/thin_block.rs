@@ -145,6 +145,7 @@ impl ThinBlock<'_> {
     ///
     /// # Panics
     /// If a slice has another length than its shape, a window does not fit, or an activation is not one of those named.
+    #[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
     pub fn forward_training(
         &self,
         x: &[f32],
