@@ -13,9 +13,12 @@ mod table;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::anyhow;
 use clap::Parser;
+use vultus_train::bench::InstructionSet;
 
 use crate::command::Command;
+use crate::failure::Failure;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,8 +43,15 @@ elsewhere people must be told (Art. 50(3)). Expressions are not feelings: do not
 fn main() -> ExitCode {
     let started = Instant::now();
     let arguments = Arguments::parse();
-    match arguments.command.run(started) {
+    match check_environment().and_then(|()| arguments.command.run(started)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// A misspelt limit would silently be none.
+fn check_environment() -> Result<(), Failure> {
+    InstructionSet::requested().map(drop).map_err(|value| {
+        Failure::usage(anyhow!("the environment variable VULTUS_SIMD is {value:?}: use portable, avx2 or avx512"))
+    })
 }

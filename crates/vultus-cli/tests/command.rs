@@ -5,6 +5,8 @@
 //!
 //! `VULTUS_DATA` names a folder with `fer2013-small.tar`; tests that need it say so and do nothing where it is absent.
 
+#[path = "command/bench.rs"]
+mod bench;
 #[path = "command/configs.rs"]
 mod configs;
 #[path = "command/data.rs"]

@@ -192,7 +192,7 @@ impl Algorithm {
 
     /// The one that should be fastest, by a cost model whose constants were measured: a multiply-add of the product at
     /// a point costs 1; transforming one number at one point, of an input or an output, costs what `transform` says;
-    /// bringing one transformed weight from memory costs 10; a multiply-add of the direct way costs 1.1.
+    /// making one transformed weight and bringing it back from memory costs 45; a multiply-add of the direct way 1.1.
     pub fn choose(shape: &ConvolutionShape) -> Self {
         let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
         let cost = |algorithm: Self| {
@@ -207,7 +207,7 @@ impl Algorithm {
             let points = ((size + 2) * (size + 2)) as f64;
             // Vectors are whole: few channels cost as much as sixteen.
             let (wide_in, wide_out) = (inputs.max(16.0), outputs.max(16.0));
-            points * (tiles as f64 * (inputs * wide_out + transform * (wide_in + wide_out)) + 10.0 * inputs * wide_out)
+            points * (tiles as f64 * (inputs * wide_out + transform * (wide_in + wide_out)) + 45.0 * inputs * wide_out)
         };
         let possible = Self::ALL.into_iter().filter(|algorithm| algorithm.can(shape));
         possible.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(Self::Direct)

@@ -146,17 +146,24 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
-    /// The best one of this machine, or what the environment variable `VULTUS_SIMD` allows.
+    /// The best one of this machine, or what the environment variable `VULTUS_SIMD` allows; a value that names none of
+    /// them allows all.
     pub fn best() -> Self {
         static BEST: OnceLock<InstructionSet> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let most = match std::env::var("VULTUS_SIMD").as_deref() {
-                Ok("portable") => Self::Portable,
-                Ok("avx2") => Self::Avx2,
-                _ => Self::Avx512,
-            };
+            let most = Self::requested().ok().flatten().unwrap_or(Self::Avx512);
             Self::available().into_iter().filter(|&set| set <= most).max().unwrap_or(Self::Portable)
         })
+    }
+
+    /// What the environment variable `VULTUS_SIMD` names, if it is set.
+    ///
+    /// # Errors
+    /// Its value, where that is none of the names.
+    pub fn requested() -> Result<Option<Self>, String> {
+        let Some(value) = std::env::var_os("VULTUS_SIMD").filter(|value| !value.is_empty()) else { return Ok(None) };
+        let named = [Self::Portable, Self::Avx2, Self::Avx512].into_iter().find(|set| value == set.name());
+        named.map(Some).ok_or_else(|| value.to_string_lossy().into_owned())
     }
 
     /// All that this machine has, the simplest first.

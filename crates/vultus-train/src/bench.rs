@@ -15,10 +15,11 @@ use vultus::labels::Labels;
 use vultus::network::{LayerConfig, ResolvedLayer, ResolvedNetwork};
 use vultus::plan::Plan;
 use vultus_kernels::peak;
-use vultus_kernels::simd::InstructionSet;
+pub use vultus_kernels::simd::InstructionSet;
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::dataset::{Dataset, Sample, split_name};
+use crate::environment::processor;
 use crate::fit::{FitData, FitError, Observer, StepReport, fit};
 use crate::model::initial_weights;
 
@@ -37,7 +38,7 @@ const WARM_UP_STEPS: usize = 3;
 pub enum Mode {
     /// Forward, backward and update.
     Train,
-    /// Probabilities of a finished network.
+    /// Logits of a finished network, by a plan that is sized for the batch.
     Infer,
 }
 
@@ -46,6 +47,10 @@ pub enum Mode {
 pub struct Measured {
     /// What was measured.
     pub mode: Mode,
+    /// Version of this program.
+    pub version: &'static str,
+    /// Name of the processor.
+    pub processor: String,
     /// Images of one step.
     pub batch: usize,
     /// Threads that compute.
@@ -64,13 +69,13 @@ pub struct Measured {
     pub ms_min: f64,
     /// 1e9 operations a second, counted directly.
     pub gflops: f64,
-    /// `gflops` as a share of what the machine's multiply-adders can do, measured before and after; may exceed 1.
+    /// `gflops` as a share of what the machine's multiply-adders can do, measured afterwards; may exceed 1.
     pub peak_fraction: f64,
     /// Share of the time that training waited for batches; none for inference.
     pub wait_share: Option<f64>,
     /// Time from the start of the process to the end of the first step, in seconds.
     pub first_step_seconds: f64,
-    /// Largest memory of the process so far in MB, where the system tells.
+    /// Largest memory of the process so far in MB (2^20 bytes), where the system tells.
     pub peak_rss_mb: Option<f64>,
 }
 
@@ -118,6 +123,8 @@ pub fn measure(
     let gflops = operations as f64 * batch as f64 / median / 1e9;
     Ok(Measured {
         mode,
+        version: env!("CARGO_PKG_VERSION"),
+        processor: processor(),
         batch,
         threads,
         instructions: InstructionSet::best().name(),
@@ -134,9 +141,9 @@ pub fn measure(
     })
 }
 
-/// Operations of forward, backward and weight gradient; the first layer needs no gradient of its input.
+/// Operations of forward, backward and weight gradient. A first layer with weights needs no gradient of its input.
 fn training_operations(network: &ResolvedNetwork) -> u64 {
-    let first = network.layers.iter().find(|layer| is_linear(layer)).map_or(0, |layer| layer.multiply_adds);
+    let first = network.layers.first().filter(|layer| is_linear(layer)).map_or(0, |layer| layer.multiply_adds);
     2 * (3 * network.multiply_adds() - first)
 }
 

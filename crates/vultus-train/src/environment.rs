@@ -1,6 +1,7 @@
 //! What a run was made with: program, data, machine.
 
 use serde::{Deserialize, Serialize};
+use vultus_kernels::simd::InstructionSet;
 
 /// Facts that are kept beside every result, in the run's directory. No person or host is named.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Environment {
     pub platform: String,
     /// Name of the processor.
     pub processor: String,
+    /// The instructions that the kernels use; results differ by rounding between them.
+    #[serde(default)]
+    pub instructions: String,
     /// Threads that the work is shared among.
     pub threads: usize,
     /// When it began, in seconds since 1970 (UTC).
@@ -46,6 +50,7 @@ impl Environment {
             data_sha256,
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             processor: processor(),
+            instructions: InstructionSet::best().name().to_owned(),
             threads: rayon::current_num_threads(),
             started: crate::tensorboard::seconds_since_1970() as u64,
         }
@@ -53,7 +58,7 @@ impl Environment {
 }
 
 /// The first `model name` of Linux' list of processors; elsewhere unknown.
-fn processor() -> String {
+pub(crate) fn processor() -> String {
     fs_err::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|text| {

@@ -174,6 +174,7 @@ fn training_facts(
         "data_sha256": environment.data_sha256,
         "platform": environment.platform,
         "processor": environment.processor,
+        "instructions": environment.instructions,
         "threads": environment.threads,
         "started": environment.started,
         "sources": config.data.sources.iter().map(|source| source_name(source)).collect::<Vec<_>>(),

@@ -23,8 +23,9 @@ pub(super) fn take(length: usize) -> Vec<f32> {
     }
     let kept = {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        // A last, smaller batch of an epoch finds the buffers of the others.
-        let fits = free.range_mut(length..=2 * length).find(|(_, buffers)| !buffers.is_empty());
+        // A batch that is a little smaller finds the buffers of the others. Not one of half the size: each layer would
+        // take the next one's, and whoever gets a buffer back at its old length fills the rest with zeros.
+        let fits = free.range_mut(length..=length + length / 4).find(|(_, buffers)| !buffers.is_empty());
         fits.and_then(|(_, buffers)| buffers.pop())
     };
     let mut buffer = kept.unwrap_or_default();
