@@ -356,6 +356,7 @@ pub fn backward(
     assert_eq!(dy.len(), shape.len(), "length of dy");
     assert_eq!(dx.len(), shape.len(), "length of dx");
     assert!(dresidual.as_ref().is_none_or(|dresidual| dresidual.len() == shape.len()), "length of dresidual");
+    assert!(dbias.as_ref().is_none_or(|dbias| dbias.len() == channels), "length of dbias");
     norm.check(channels);
     assert!(
         matches!(before, Activation::Linear | Activation::Relu),

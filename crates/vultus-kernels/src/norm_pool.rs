@@ -87,10 +87,12 @@ pub fn forward_training(
     shape.check();
     assert_eq!(y.len(), shape.output_len(), "length of y");
     statistics(&shape.norm(), x, mean, variance);
+    let norm = Norm { gamma, beta, mean, variance, epsilon };
+    norm.check(shape.channels);
     if y.is_empty() {
         return;
     }
-    let affine = Norm { gamma, beta, mean, variance, epsilon }.affine();
+    let affine = norm.affine();
     let (set, mask, affine) = (InstructionSet::best(), dropout.mask(), &affine[..]);
     let (image, line) = (shape.height * shape.width * shape.channels, shape.pooled_width() * shape.channels);
     // A task is one row of windows of one image.
@@ -173,6 +175,7 @@ pub fn backward(
     assert_eq!(x.len(), shape.input_len(), "length of x");
     assert_eq!(dy.len(), shape.output_len(), "length of dy");
     assert_eq!(dx.len(), shape.input_len(), "length of dx");
+    assert!(dbias.as_ref().is_none_or(|dbias| dbias.len() == channels), "length of dbias");
     norm.check(channels);
     assert!(
         matches!(before, Activation::Linear | Activation::Relu),
@@ -553,5 +556,28 @@ mod tests {
                 assert_eq!(value.is_nan(), index % 3 == 1, "element {index}");
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "length of gamma")]
+    fn a_scale_for_fewer_channels_is_refused() {
+        let shape = NormPoolShape { batch: 2, height: 4, width: 4, channels: 19, size: 2 };
+        let case = Case::new(shape, 3, 0.0, Activation::Linear);
+        let [mut y, mut mean, mut variance, ..] = case.empty();
+        let Case { shape, x, gamma, beta, dropout, .. } = &case;
+        forward_training(shape, x, &gamma[..3], beta, EPSILON, *dropout, &mut y, &mut mean, &mut variance);
+    }
+
+    #[test]
+    #[should_panic(expected = "length of dbias")]
+    fn sums_for_fewer_channels_are_refused() {
+        let shape = NormPoolShape { batch: 2, height: 4, width: 4, channels: 4, size: 2 };
+        let case = Case::new(shape, 3, 0.0, Activation::Linear);
+        let [_, mean, variance, mut dx, mut dgamma, mut dbeta, mut dbias] = case.empty();
+        let Case { shape, x, gamma, beta, dy, dropout, before } = &case;
+        let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
+        let gradients =
+            NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: Some(&mut dbias[..2]) };
+        backward(shape, x, &norm, *dropout, dy, *before, gradients);
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! In: a length. Out: a slice, aligned to a cache line, with arbitrary but initialised contents, given back to its
 //! thread when dropped. It does not share memory between threads and never shrinks.
+//!
+//! Built with `--cfg fuzzing`, as `cargo fuzz` does, nothing is kept: every slice is NaN in memory of its own, and ends
+//! where that ends. A sanitizer then sees what is read or written past the end, and results what is read unwritten.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -29,6 +32,11 @@ impl Aligned {
     pub(crate) fn zeros(length: usize) -> Self {
         Self { buffer: vec![Line([0.0; LINE]); length.div_ceil(LINE)], length }
     }
+
+    /// Numbers of the buffer in front of the slice.
+    fn skipped(&self) -> usize {
+        if cfg!(fuzzing) { self.buffer.len() * LINE - self.length } else { 0 }
+    }
 }
 
 /// A borrowed scratch slice. Of the buffers that are free the smallest that is large enough is taken: a kernel that
@@ -39,6 +47,9 @@ impl Scratch {
     /// Takes a buffer of `length` elements; what they hold is left over from earlier use.
     pub(crate) fn take(length: usize) -> Self {
         let lines = length.div_ceil(LINE);
+        if cfg!(fuzzing) {
+            return Self(Aligned { buffer: vec![Line([f32::NAN; LINE]); lines], length });
+        }
         let mut buffer = KEPT.try_with(|kept| free(&mut kept.borrow_mut(), lines)).ok().flatten().unwrap_or_default();
         if buffer.len() < lines {
             buffer.clear();
@@ -64,6 +75,9 @@ fn free(kept: &mut Vec<Vec<Line>>, lines: usize) -> Option<Vec<Line>> {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if cfg!(fuzzing) {
+            return;
+        }
         let buffer = std::mem::take(&mut self.0.buffer);
         // A thread that is ending has no store any more; the buffer is then simply freed.
         let _ = KEPT.try_with(|kept| kept.borrow_mut().push(buffer));
@@ -75,15 +89,17 @@ impl Deref for Aligned {
 
     fn deref(&self) -> &[f32] {
         // SAFETY: the lines are `LINE` numbers each without padding (64 bytes, as aligned), all initialised, and there
-        // are at least `length` numbers of them (see where they are made).
-        unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast(), self.length) }
+        // are at least `length` numbers of them (see where they are made) after those skipped.
+        unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast::<f32>().add(self.skipped()), self.length) }
     }
 }
 
 impl DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as for `deref`; the buffer is borrowed mutably with `self`.
-        unsafe { std::slice::from_raw_parts_mut(self.buffer.as_mut_ptr().cast(), self.length) }
+        unsafe {
+            std::slice::from_raw_parts_mut(self.buffer.as_mut_ptr().cast::<f32>().add(self.skipped()), self.length)
+        }
     }
 }
 

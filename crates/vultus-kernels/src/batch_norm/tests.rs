@@ -146,3 +146,15 @@ fn nan_fills_its_channel_and_no_other() {
         }
     }
 }
+
+#[test]
+#[should_panic(expected = "length of dbias")]
+fn sums_for_fewer_channels_are_refused() {
+    let (shape, linear) = (NormShape { rows: 6, channels: 4 }, Activation::Linear);
+    let (x, ones) = (numbers(1, shape.len()), [1.0; 4]);
+    let [mut dgamma, mut dbeta, mut dbias] = [[0.0; 4]; 3];
+    let mut dx = vec![0.0; shape.len()];
+    let norm = Norm { gamma: &ones, beta: &ones, mean: &ones, variance: &ones, epsilon: EPSILON };
+    let gradients = NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: Some(&mut dbias[..2]) };
+    backward(&shape, &x, &norm, linear, &x, &x, linear, None, gradients);
+}
