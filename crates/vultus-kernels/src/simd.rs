@@ -51,6 +51,10 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn sub(self, other: Self) -> Self;
     /// `self * other`.
     fn mul(self, other: Self) -> Self;
+    /// `self / other`.
+    fn div(self, other: Self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
     /// `self * factor + term`, rounded once where the processor can.
     fn mul_add(self, factor: Self, term: Self) -> Self;
     /// The larger of `self` and `floor`; NaN in `self` stays.
@@ -63,6 +67,14 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn where_greater(self, left: Self, right: Self, otherwise: Self) -> Self;
     /// `self` where `left == right`, zero elsewhere.
     fn where_equal(self, left: Self, right: Self) -> Self;
+    /// The sum of all lanes, half of them added to the other half until one is left.
+    fn sum(self) -> f32;
+    /// Transposes a block of `WIDTH` rows and columns: what stands in row `i` and column `j` of `from`, whose rows are
+    /// `from_row` numbers apart, goes to row `j` and column `i` of `to`.
+    ///
+    /// # Safety
+    /// `WIDTH` rows of `WIDTH` numbers can be read at `from` and written at `to`.
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
 
     /// `factor * self + term` with the same factor in all lanes.
     #[inline(always)]
@@ -269,6 +281,16 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(self.0.map(f32::sqrt))
+    }
+
+    #[inline(always)]
     fn mul_add(self, factor: Self, term: Self) -> Self {
         // Not `f32::mul_add`: without the instruction it is a call for each lane.
         self.mul(factor).add(term)
@@ -299,6 +321,22 @@ impl Lanes for Portable {
         let equal = left.zip(right, |left, right| if left == right { 1.0 } else { 0.0 });
         self.zip(equal, |value, equal| if equal > 0.0 { value } else { 0.0 })
     }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        for column in 0..8 {
+            for row in 0..8 {
+                // SAFETY: both are below `WIDTH`, which the contract allows.
+                unsafe { *to.add(column * to_row + row) = *from.add(row * from_row + column) }
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -327,6 +365,18 @@ mod x86 {
         // SAFETY: `count` is at most 8 by the callers' contracts (the minimum makes sure), so that eight numbers from
         // there on are inside the table; AVX2 is there, see the trait.
         unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count.min(8)).cast()) }
+    }
+
+    /// # Safety
+    /// The processor has AVX2.
+    #[inline(always)]
+    unsafe fn sum_of_eight(lanes: __m256) -> f32 {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
     }
 
     // In all methods below the instructions exist, because the values do (see the trait); pointers are valid by the
@@ -386,6 +436,18 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn div(self, other: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm256_div_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sqrt(self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm256_sqrt_ps(self.0) })
+        }
+
+        #[inline(always)]
         fn mul_add(self, factor: Self, term: Self) -> Self {
             // SAFETY: see above the implementation.
             Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, term.0) })
@@ -425,6 +487,39 @@ mod x86 {
         fn where_equal(self, left: Self, right: Self) -> Self {
             // SAFETY: see above the implementation.
             unsafe { Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_EQ_OQ>(left.0, right.0))) }
+        }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: see above the implementation.
+            unsafe { sum_of_eight(self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+            // SAFETY: see above the implementation; rows and columns are below `WIDTH`.
+            unsafe {
+                let mut rows = [_mm256_setzero_ps(); 8];
+                for (index, row) in rows.iter_mut().enumerate() {
+                    *row = _mm256_loadu_ps(from.add(index * from_row));
+                }
+                // Column j of four rows at a time: of j < 4 in the lower half, of j + 4 in the upper.
+                let mut fours = [_mm256_setzero_ps(); 8];
+                for half in 0..2 {
+                    let [a, b, c, d] = [0, 1, 2, 3].map(|row| rows[4 * half + row]);
+                    let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                    fours[half] = _mm256_shuffle_ps::<0x44>(ab, cd);
+                    fours[2 + half] = _mm256_shuffle_ps::<0xee>(ab, cd);
+                    let (ab, cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                    fours[4 + half] = _mm256_shuffle_ps::<0x44>(ab, cd);
+                    fours[6 + half] = _mm256_shuffle_ps::<0xee>(ab, cd);
+                }
+                for column in 0..4 {
+                    let (first, second) = (fours[2 * column], fours[2 * column + 1]);
+                    _mm256_storeu_ps(to.add(column * to_row), _mm256_permute2f128_ps::<0x20>(first, second));
+                    _mm256_storeu_ps(to.add((column + 4) * to_row), _mm256_permute2f128_ps::<0x31>(first, second));
+                }
+            }
         }
     }
 
@@ -492,6 +587,18 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn div(self, other: Self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm512_div_ps(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn sqrt(self) -> Self {
+            // SAFETY: see above the implementation.
+            Self(unsafe { _mm512_sqrt_ps(self.0) })
+        }
+
+        #[inline(always)]
         fn mul_add(self, factor: Self, term: Self) -> Self {
             // SAFETY: see above the implementation.
             Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, term.0) })
@@ -535,6 +642,46 @@ mod x86 {
             // SAFETY: see above the implementation.
             unsafe { Self(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(left.0, right.0), self.0)) }
         }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: see above the implementation.
+            unsafe {
+                let upper = _mm512_shuffle_f32x4::<0xee>(self.0, self.0);
+                sum_of_eight(_mm512_castps512_ps256(_mm512_add_ps(self.0, upper)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+            // SAFETY: see above the implementation; rows and columns are below `WIDTH`.
+            unsafe {
+                // Quarter q of `fours[i][j]` is column 4 q + j of the rows 4 i to 4 i + 3.
+                let mut fours = [[_mm512_setzero_ps(); 4]; 4];
+                for (index, four) in fours.iter_mut().enumerate() {
+                    let from = from.add(4 * index * from_row);
+                    let (a, b) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(from_row)));
+                    let (c, d) = (_mm512_loadu_ps(from.add(2 * from_row)), _mm512_loadu_ps(from.add(3 * from_row)));
+                    let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                    four[0] = _mm512_shuffle_ps::<0x44>(ab, cd);
+                    four[1] = _mm512_shuffle_ps::<0xee>(ab, cd);
+                    let (ab, cd) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                    four[2] = _mm512_shuffle_ps::<0x44>(ab, cd);
+                    four[3] = _mm512_shuffle_ps::<0xee>(ab, cd);
+                }
+                for column in 0..4 {
+                    let to = to.add(column * to_row);
+                    let even = _mm512_shuffle_f32x4::<0x88>(fours[0][column], fours[1][column]);
+                    let even_below = _mm512_shuffle_f32x4::<0x88>(fours[2][column], fours[3][column]);
+                    _mm512_storeu_ps(to, _mm512_shuffle_f32x4::<0x88>(even, even_below));
+                    _mm512_storeu_ps(to.add(8 * to_row), _mm512_shuffle_f32x4::<0xdd>(even, even_below));
+                    let odd = _mm512_shuffle_f32x4::<0xdd>(fours[0][column], fours[1][column]);
+                    let odd_below = _mm512_shuffle_f32x4::<0xdd>(fours[2][column], fours[3][column]);
+                    _mm512_storeu_ps(to.add(4 * to_row), _mm512_shuffle_f32x4::<0x88>(odd, odd_below));
+                    _mm512_storeu_ps(to.add(12 * to_row), _mm512_shuffle_f32x4::<0xdd>(odd, odd_below));
+                }
+            }
+        }
     }
 }
 
@@ -570,6 +717,8 @@ mod tests {
             check(a.add(b), &|a, b| a + b);
             check(a.sub(b), &|a, b| a - b);
             check(a.mul(b), &|a, b| a * b);
+            check(a.div(b), &|a, b| a / b);
+            check(b.sqrt(), &|_, b| b.sqrt());
             check(a.mul_add(b, b), &|a, b| a * b + b);
             check(a.scaled(2.0, b), &|a, b| 2.0 * a + b);
             check(b.times(0.5), &|_, b| 0.5 * b);
@@ -579,6 +728,17 @@ mod tests {
             check(a.where_positive(b), &|a, b| if b > 0.0 { a } else { 0.0 });
             check(a.where_greater(a, b, b), &|a, b| if a > b { a } else { b });
             check(b.where_equal(a, a), &|a, b| if a.is_nan() { 0.0 } else { b });
+            let whole: f32 = others[..L::WIDTH].iter().sum(); // whole numbers: exact in any order
+            assert!(b.sum() == whole && a.sum().is_nan());
+            let square: Vec<f32> = (0..18 * 16).map(|i| i as f32).collect();
+            let mut transposed = vec![-1.0; 17 * 16];
+            // SAFETY: sixteen rows are there, of 18 and 17 numbers; no vector has more lanes.
+            unsafe { L::transpose(square.as_ptr(), 18, transposed.as_mut_ptr(), 17) }
+            for (row, column) in (0..16).flat_map(|row| (0..17).map(move |column| (row, column))) {
+                let inside = row < L::WIDTH && column < L::WIDTH;
+                let expected = if inside { square[column * 18 + row] } else { -1.0 };
+                assert_eq!(transposed[row * 17 + column], expected, "row {row}, column {column}");
+            }
             for count in 0..=L::WIDTH {
                 // SAFETY: count is at most the width.
                 let some = unsafe { L::load_some(others.as_ptr(), count) };
