@@ -1,4 +1,4 @@
-//! Speed of every convolution kernel, beside the machine's measured peak: `cargo bench -p vultus-kernels [-- FILTER]`.
+//! Speed of convolutions and dense layers, beside the machine's measured peak: `cargo bench -p vultus-kernels [-- FILTER]`.
 //!
 //! Operations are counted directly (two for each multiply-add of the definition), so that Winograd's algorithms may
 //! exceed the peak. Each figure is the median of several calls. A filter keeps the layers whose name contains it.
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rayon::ThreadPoolBuilder;
 use vultus_kernels::activation::Activation;
 use vultus_kernels::convolution::{self, Algorithm, ConvolutionShape};
+use vultus_kernels::dense;
 use vultus_kernels::peak;
 use vultus_kernels::simd::InstructionSet;
 
@@ -44,6 +45,9 @@ fn layers() -> Vec<(&'static str, ConvolutionShape)> {
         ("batch 1: 256-256 @6", ConvolutionShape { batch: 1, ..square(6, 256, 256, 3, 1, 1) }),
     ]
 }
+
+/// Rows, inputs and outputs of dense layers.
+const DENSE: [(usize, usize, usize); 4] = [(128, 12800, 128), (32, 12800, 128), (1, 12800, 128), (128, 256, 7)];
 
 fn numbers(length: usize) -> Vec<f32> {
     (0..length).map(|index| (index * 7919 % 1013) as f32 / 506.5 - 1.0).collect()
@@ -86,16 +90,31 @@ fn main() {
                         median(|| convolution::weight_gradient_by(algorithm, set, &shape, &x, &dy, &mut dweight)),
                     ];
                     let chosen = if algorithm == Algorithm::choose(&shape) { "*" } else { "" };
-                    let cells = seconds.map(|s| format!("{:.0} ({:.0} %)", work / s, 100.0 * work / s / peak));
-                    println!(
-                        "{name:26} {:7} {:>16} {:>16} {:>16}",
-                        format!("{}{chosen}", algorithm.name()),
-                        cells[0],
-                        cells[1],
-                        cells[2]
-                    );
+                    print_row(name, &format!("{}{chosen}", algorithm.name()), work, peak, seconds);
                 }
+            }
+            for (rows, inputs, outputs) in DENSE {
+                let name = format!("dense {rows} x {inputs}-{outputs}");
+                if !name.contains(&filter) {
+                    continue;
+                }
+                let (x, weight) = (numbers(rows * inputs), numbers(inputs * outputs));
+                let (dy, bias) = (numbers(rows * outputs), numbers(outputs));
+                let (mut y, mut dx, mut dweight) = (dy.clone(), x.clone(), weight.clone());
+                let relu = Activation::Relu;
+                let seconds = [
+                    median(|| dense::forward_by(set, rows, inputs, outputs, &x, &weight, &bias, relu, &mut y)),
+                    median(|| dense::input_gradient_by(set, rows, inputs, outputs, &dy, &weight, &mut dx)),
+                    median(|| dense::weight_gradient_by(set, rows, inputs, outputs, &x, &dy, &mut dweight)),
+                ];
+                print_row(&name, "", 2.0 * (rows * inputs * outputs) as f64 / 1e9, peak, seconds);
             }
         });
     }
+}
+
+/// One row of the table: `work` is 1e9 operations.
+fn print_row(layer: &str, algorithm: &str, work: f64, peak: f64, seconds: [f64; 3]) {
+    let [forward, input, weight] = seconds.map(|s| format!("{:.0} ({:.0} %)", work / s, 100.0 * work / s / peak));
+    println!("{layer:26} {algorithm:7} {forward:>16} {input:>16} {weight:>16}");
 }

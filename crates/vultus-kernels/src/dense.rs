@@ -1,11 +1,56 @@
 //! Fully connected layers with bias and activation: the forward pass and all gradients.
 //!
 //! In: rows of features `[rows, inputs]` and weights `[inputs, outputs]`. Out: `[rows, outputs]`, or gradients of the
-//! inputs. Flattening costs nothing in row-major order and is left to the caller.
+//! inputs. Weights are read where they lie, once from memory for each block of rows. How the work is cut into tasks, and
+//! long sums into parts, follows from the sizes alone. Flattening costs nothing in row-major order and is left to the
+//! caller.
 
+mod product;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use self::product::{Dots, Pack, Product, Size, Target, Transpose};
 use crate::activation::Activation;
-use crate::matrix::{self, Matrix, Size};
 use crate::scratch::Scratch;
+use crate::shared::Shared;
+use crate::simd::InstructionSet;
+
+/// Most products that one running sum takes in: so many rounding errors add up, and not thousands more.
+const DEPTH: usize = 512;
+/// As [`DEPTH`] for gradients of weights, so that what is packed of the features stays in the second-level cache.
+const GRADIENT_DEPTH: usize = 128;
+/// Parts that a forward pass cuts the inputs into, where they are long enough: one task each.
+const MOST_PARTS: usize = 16;
+/// Most rows and columns of outputs of one task, so that their features and weights stay in the second-level cache.
+const BLOCK_ROWS: usize = 128;
+const BLOCK_COLUMNS: usize = 128;
+/// Inputs of one step of the gradient of the input, and of the weights: multiples of every tile and of a cache line.
+const INPUT_STEP: usize = 128;
+const WEIGHT_STEP: usize = 384;
+/// Up to so many rows features are not packed before a gradient of weights.
+const FEW_ROWS: usize = 8;
+/// From more than so many rows on, weights that lie far apart are packed before a forward pass.
+const MANY_ROWS: usize = 12;
+/// Least work of a task, in multiply-adds: some ten microseconds.
+const TASK_WORK: usize = 512 * 1024;
+/// Multiply-adds that could be done while one weight is read from memory.
+const WORK_OF_READING: usize = 8;
+/// Numbers that one task of the last step of a forward pass reads.
+const FINISH_NUMBERS: usize = 32 * 1024;
+
+/// Share `index` of `length` things that are shared out in `parts` parts.
+fn share(length: usize, parts: usize, index: usize) -> Range<usize> {
+    length * index / parts..length * (index + 1) / parts
+}
+
+/// Steps of `weights` weights each that make a task.
+fn steps_of_task(weights: usize, rows: usize) -> usize {
+    TASK_WORK.div_ceil((weights * (rows + WORK_OF_READING)).max(1))
+}
 
 /// `y = activation(x weight + bias)`: `x` `[rows, inputs]`, `weight` `[inputs, outputs]`, `bias` `[outputs]`, `y`
 /// `[rows, outputs]`, overwritten.
@@ -23,6 +68,25 @@ pub fn forward(
     activation: Activation,
     y: &mut [f32],
 ) {
+    forward_by(InstructionSet::best(), rows, inputs, outputs, x, weight, bias, activation, y);
+}
+
+/// [`forward`] by a given instruction set; for tests and benchmarks.
+///
+/// # Panics
+/// As [`forward`].
+#[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
+pub fn forward_by(
+    set: InstructionSet,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    activation: Activation,
+    y: &mut [f32],
+) {
     assert_eq!(x.len(), rows * inputs, "length of x");
     assert_eq!(weight.len(), inputs * outputs, "length of weight");
     assert_eq!(bias.len(), outputs, "length of bias");
@@ -30,12 +94,64 @@ pub fn forward(
     if y.is_empty() {
         return;
     }
-    let size = Size { rows, inner: inputs, columns: outputs };
-    matrix::multiply_parallel(size, Matrix::rows(x, inputs), Matrix::rows(weight, outputs), y);
-    for row in y.chunks_exact_mut(outputs) {
-        matrix::add(bias, row);
+    let (row_blocks, column_blocks) = (rows.div_ceil(BLOCK_ROWS), outputs.div_ceil(BLOCK_COLUMNS));
+    let blocks = row_blocks * column_blocks;
+    // Each part of the inputs has its own sums, unless there is only one.
+    let parts = inputs.div_ceil(DEPTH).clamp(1, MOST_PARTS.div_ceil(blocks));
+    let mut partial = Scratch::take(if parts > 1 { parts * y.len() } else { 0 });
+    let length = y.len();
+    let target = Shared::new(if parts > 1 { &mut partial } else { &mut *y });
+    let steps = steps_of_task((inputs * outputs).div_ceil(parts * column_blocks), rows.div_ceil(row_blocks));
+    (0..parts * blocks).into_par_iter().with_min_len(steps).for_each(|task| {
+        let (part, block) = (task / blocks, task % blocks);
+        let rows = share(rows, row_blocks, block / column_blocks);
+        let first = block % column_blocks * BLOCK_COLUMNS;
+        let columns = BLOCK_COLUMNS.min(outputs - first);
+        let all = share(inputs, parts, part);
+        let pieces = all.len().div_ceil(DEPTH).max(1);
+        for piece in 0..pieces {
+            let depth = share(all.len(), pieces, piece);
+            let (k, inner) = (all.start + depth.start, depth.len());
+            let size = Size { rows: rows.len(), inner, columns };
+            let start = part * length + rows.start * outputs + first;
+            let c = Target { shared: target, start, row: outputs, add: piece > 0 };
+            let (x, weight) = (&x[rows.start * inputs + k..], &weight[(k * outputs + first).min(weight.len())..]);
+            // Weights that lie far apart are brought together where several tiles of rows read them.
+            let far = column_blocks > 1 && rows.len() > MANY_ROWS;
+            let mut packed = Scratch::take(if far { inner * columns } else { 0 });
+            let lines = if far {
+                set.run(Pack { rows: inner, columns, from: weight, from_row: outputs, to: &mut packed });
+                (&packed[..], columns)
+            } else {
+                (weight, outputs)
+            };
+            // SAFETY: the rows and columns of this part of the sums are this task's own.
+            set.run(unsafe { Product::new(size, (x, inputs, 1), lines, c) });
+        }
+    });
+    let rows_at_once = (FINISH_NUMBERS / (parts * outputs)).max(1);
+    y.par_chunks_mut(rows_at_once * outputs).enumerate().for_each(|(task, y)| {
+        let start = task * rows_at_once * outputs;
+        if parts > 1 {
+            y.copy_from_slice(&partial[start..][..y.len()]);
+            for part in 1..parts {
+                add(&partial[part * length + start..][..y.len()], y);
+            }
+        }
+        for row in y.chunks_exact_mut(outputs) {
+            add(bias, row);
+        }
+        if activation != Activation::Linear {
+            activation.forward_serial(0.0, y);
+        }
+    });
+}
+
+/// `sum += term`, element by element.
+fn add(term: &[f32], sum: &mut [f32]) {
+    for (sum, term) in sum.iter_mut().zip(term) {
+        *sum += term;
     }
-    activation.forward(y);
 }
 
 /// Gradients of [`forward`]: of the input (`dx`, where wanted), the weights and the bias, all overwritten and summed
@@ -57,89 +173,148 @@ pub fn backward(
     dweight: &mut [f32],
     dbias: &mut [f32],
 ) {
-    assert_eq!(x.len(), rows * inputs, "length of x");
-    assert_eq!(weight.len(), inputs * outputs, "length of weight");
     assert_eq!(y.len(), rows * outputs, "length of y");
     assert_eq!(dy.len(), rows * outputs, "length of dy");
-    assert_eq!(dweight.len(), inputs * outputs, "length of dweight");
     assert_eq!(dbias.len(), outputs, "length of dbias");
-    let mut inner = Scratch::take(dy.len()); // gradient before the activation: [rows, outputs]
-    activation.backward_serial(y, dy, &mut inner);
-    dbias.fill(0.0);
-    if outputs > 0 {
-        for row in inner.chunks_exact(outputs) {
-            matrix::add(row, dbias);
-        }
-    }
-    let size = Size { rows: inputs, inner: rows, columns: outputs };
-    matrix::multiply_parallel(size, Matrix::transposed(x, inputs), Matrix::rows(&inner, outputs), dweight);
+    let linear = activation == Activation::Linear;
+    let mut before = Scratch::take(if linear { 0 } else { dy.len() });
+    // The gradient before the activation: [rows, outputs].
+    let gradient = if linear {
+        dy
+    } else {
+        activation.backward_serial(y, dy, &mut before);
+        &before
+    };
+    bias_gradient(outputs, gradient, dbias);
+    let set = InstructionSet::best();
+    weight_gradient_by(set, rows, inputs, outputs, x, gradient, dweight);
     if let Some(dx) = dx {
-        assert_eq!(dx.len(), rows * inputs, "length of dx");
-        let size = Size { rows, inner: outputs, columns: inputs };
-        matrix::multiply_parallel(size, Matrix::rows(&inner, outputs), Matrix::transposed(weight, outputs), dx);
+        input_gradient_by(set, rows, inputs, outputs, gradient, weight, dx);
+    } else {
+        assert_eq!(weight.len(), inputs * outputs, "length of weight");
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
-    use proptest::prelude::*;
+/// Sums over the rows, in parts of at most [`DEPTH`] rows.
+fn bias_gradient(outputs: usize, gradient: &[f32], dbias: &mut [f32]) {
+    dbias.fill(0.0);
+    if gradient.is_empty() {
+        return;
+    }
+    let mut sums = Scratch::take(outputs);
+    for part in gradient.chunks(DEPTH * outputs) {
+        sums.fill(0.0);
+        for row in part.chunks_exact(outputs) {
+            add(row, &mut sums);
+        }
+        add(&sums, dbias);
+    }
+}
 
-    /// The definition, with tanh.
-    fn reference(rows: usize, inputs: usize, outputs: usize, x: &[f64], weight: &[f64], bias: &[f64]) -> Vec<f64> {
-        let mut y = Vec::new();
-        for row in 0..rows {
-            for output in 0..outputs {
-                let total: f64 = (0..inputs).map(|i| x[row * inputs + i] * weight[i * outputs + output]).sum();
-                y.push((total + bias[output]).tanh());
+/// Gradient of the weights by a given instruction set, overwritten; `dy` is the gradient before the activation. For
+/// tests and benchmarks; [`backward`] otherwise.
+///
+/// # Panics
+/// If a slice has another length than its shape.
+pub fn weight_gradient_by(
+    set: InstructionSet,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    x: &[f32],
+    dy: &[f32],
+    dweight: &mut [f32],
+) {
+    assert_eq!(x.len(), rows * inputs, "length of x");
+    assert_eq!(dy.len(), rows * outputs, "length of dy");
+    assert_eq!(dweight.len(), inputs * outputs, "length of dweight");
+    if dweight.is_empty() {
+        return;
+    }
+    if rows == 0 {
+        dweight.fill(0.0);
+        return;
+    }
+    let target = Shared::new(dweight);
+    let pieces = rows.div_ceil(GRADIENT_DEPTH);
+    let steps = steps_of_task(WEIGHT_STEP * outputs, rows);
+    (0..inputs.div_ceil(WEIGHT_STEP)).into_par_iter().with_min_len(steps).for_each(|block| {
+        let first = block * WEIGHT_STEP;
+        let width = WEIGHT_STEP.min(inputs - first);
+        for piece in 0..pieces {
+            let rows = share(rows, pieces, piece);
+            let (from, inner) = (&x[rows.start * inputs + first..], rows.len());
+            // Features of this block, side by side: where they lie, a column of them fills few places of a cache.
+            let mut packed = Scratch::take(if inner <= FEW_ROWS { 0 } else { inner * width });
+            let features = if inner <= FEW_ROWS {
+                (from, 1, inputs)
+            } else {
+                set.run(Pack { rows: inner, columns: width, from, from_row: inputs, to: &mut packed });
+                (&packed[..], 1, width)
+            };
+            for column in (0..outputs).step_by(BLOCK_COLUMNS) {
+                let size = Size { rows: width, inner, columns: BLOCK_COLUMNS.min(outputs - column) };
+                let start = first * outputs + column;
+                let c = Target { shared: target, start, row: outputs, add: piece > 0 };
+                let dy = &dy[rows.start * outputs + column..];
+                // SAFETY: the rows of the gradient that belong to this block are this task's own.
+                set.run(unsafe { Product::new(size, features, (dy, outputs), c) });
             }
         }
-        y
-    }
+    });
+}
 
-    fn check(rows: usize, inputs: usize, outputs: usize) {
-        let (x, weight) = (numbers(1, rows * inputs), numbers(2, inputs * outputs));
-        let (bias, dy) = (numbers(3, outputs), numbers(4, rows * outputs));
-        let (wide_x, wide_weight, wide_bias) = (widen(&x), widen(&weight), widen(&bias));
-        let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
-        let (mut dweight, mut dbias) = (vec![f32::NAN; weight.len()], vec![f32::NAN; bias.len()]);
-        forward(rows, inputs, outputs, &x, &weight, &bias, Activation::Tanh, &mut y);
-        assert_close(&y, &reference(rows, inputs, outputs, &wide_x, &wide_weight, &wide_bias), 1e-5);
-        let tanh = Activation::Tanh;
-        backward(rows, inputs, outputs, &x, &weight, &y, &dy, tanh, Some(&mut dx), &mut dweight, &mut dbias);
-        let loss = |x: &[f64], w: &[f64], b: &[f64]| dot(&reference(rows, inputs, outputs, x, w, b), &dy);
-        assert_close(&dx, &finite_differences(&wide_x, |x| loss(x, &wide_weight, &wide_bias)), 2e-5);
-        assert_close(&dweight, &finite_differences(&wide_weight, |w| loss(&wide_x, w, &wide_bias)), 2e-5);
-        assert_close(&dbias, &finite_differences(&wide_bias, |b| loss(&wide_x, &wide_weight, b)), 2e-5);
+/// Gradient of the input by a given instruction set, overwritten; `dy` is the gradient before the activation. For tests
+/// and benchmarks; [`backward`] otherwise.
+///
+/// # Panics
+/// If a slice has another length than its shape.
+pub fn input_gradient_by(
+    set: InstructionSet,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    dy: &[f32],
+    weight: &[f32],
+    dx: &mut [f32],
+) {
+    assert_eq!(dy.len(), rows * outputs, "length of dy");
+    assert_eq!(weight.len(), inputs * outputs, "length of weight");
+    assert_eq!(dx.len(), rows * inputs, "length of dx");
+    if dx.is_empty() {
+        return;
     }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn every_shape_equals_the_definition(rows in 1_usize..5, inputs in 1_usize..12, outputs in 1_usize..12) {
-            check(rows, inputs, outputs);
+    if outputs == 0 {
+        dx.fill(0.0);
+        return;
+    }
+    let target = Shared::new(dx);
+    let pieces = outputs.div_ceil(DEPTH);
+    let steps = steps_of_task(INPUT_STEP * outputs, rows);
+    (0..inputs.div_ceil(INPUT_STEP)).into_par_iter().with_min_len(steps).for_each(|block| {
+        let first = block * INPUT_STEP;
+        let width = INPUT_STEP.min(inputs - first);
+        for piece in 0..pieces {
+            let depth = share(outputs, pieces, piece);
+            let size = Size { rows, inner: depth.len(), columns: width };
+            let c = Target { shared: target, start: first, row: inputs, add: piece > 0 };
+            let (weight, dy) = (&weight[first * outputs + depth.start..], &dy[depth.start..]);
+            if rows <= Dots::ROWS {
+                // SAFETY: the columns of the gradient that belong to this block are this task's own.
+                set.run(unsafe { Dots::new(size, (dy, outputs), (weight, outputs), c) });
+                continue;
+            }
+            let mut turned = Scratch::take(depth.len() * INPUT_STEP);
+            set.run(Transpose {
+                rows: width,
+                columns: depth.len(),
+                from: weight,
+                from_row: outputs,
+                to: &mut turned,
+                to_row: INPUT_STEP,
+            });
+            // SAFETY: as above.
+            set.run(unsafe { Product::new(size, (dy, outputs, 1), (&turned, INPUT_STEP), c) });
         }
-    }
-
-    #[test]
-    fn results_do_not_depend_on_the_number_of_threads_and_nan_propagates() {
-        let (rows, inputs, outputs) = (7, 3000, 90);
-        let (mut x, weight) = (numbers(1, rows * inputs), numbers(2, inputs * outputs));
-        x[inputs + 5] = f32::NAN;
-        let (bias, dy) = (numbers(3, outputs), numbers(4, rows * outputs));
-        let result = same_for_any_thread_count(|| {
-            let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
-            let (mut dweight, mut dbias) = (vec![0.0; weight.len()], vec![0.0; outputs]);
-            let relu = Activation::Relu;
-            forward(rows, inputs, outputs, &x, &weight, &bias, relu, &mut y);
-            backward(rows, inputs, outputs, &x, &weight, &y, &dy, relu, Some(&mut dx), &mut dweight, &mut dbias);
-            [y, dx, dweight, dbias].concat()
-        });
-        let (y, rest) = result.split_at(dy.len());
-        assert!(y[outputs..2 * outputs].iter().all(|value| value.is_nan()));
-        assert!(y[2 * outputs..].iter().all(|value| value.is_finite()));
-        assert!(rest[inputs..2 * inputs].iter().all(|value| value.is_nan()));
-        assert!(rest[2 * inputs..x.len()].iter().all(|value| value.is_finite()));
-    }
+    });
 }

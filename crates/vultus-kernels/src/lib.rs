@@ -30,7 +30,6 @@ pub mod pooling;
 pub mod softmax;
 pub mod thin_block;
 
-mod matrix;
 mod panel;
 mod scratch;
 mod shared;

@@ -3,8 +3,10 @@
 //! In: a tensor's parameter, gradient and state slices, all of one length. Out: the same parameter and state slices,
 //! updated in place. Schedules, penalties and clipping are the caller's.
 
-use crate::ELEMENTS_PER_TASK;
 use rayon::prelude::*;
+
+use crate::ELEMENTS_PER_TASK;
+use crate::simd::{InstructionSet, Kernel, Lanes};
 
 /// What one Adam step needs to know besides the tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,16 +44,53 @@ pub fn adam(
     let (beta1, beta2) = (update.beta1 as f64, update.beta2 as f64);
     let alpha = (update.learning_rate as f64 * (1.0 - beta2.powf(step)).sqrt() / (1.0 - beta1.powf(step))) as f32;
     let (pace1, pace2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
-    let epsilon = update.epsilon;
+    let set = InstructionSet::best();
     let moments = first_moment.par_chunks_mut(ELEMENTS_PER_TASK).zip(second_moment.par_chunks_mut(ELEMENTS_PER_TASK));
     let values = parameter.par_chunks_mut(ELEMENTS_PER_TASK).zip(gradient.par_chunks(ELEMENTS_PER_TASK));
     values.zip(moments).for_each(|((parameter, gradient), (first, second))| {
-        for (((p, &g), m), v) in parameter.iter_mut().zip(gradient).zip(first).zip(second) {
-            *m += (g - *m) * pace1;
-            *v += (g * g - *v) * pace2;
-            *p -= alpha * *m / (v.sqrt() + epsilon);
-        }
+        let epsilon = update.epsilon;
+        set.run(Adam { alpha, pace1, pace2, epsilon, parameter, gradient, first, second });
     });
+}
+
+/// [`adam`] for a part of a tensor. Products are rounded before they are added, so that every instruction set gives the
+/// same numbers.
+struct Adam<'a> {
+    alpha: f32,
+    pace1: f32,
+    pace2: f32,
+    epsilon: f32,
+    parameter: &'a mut [f32],
+    gradient: &'a [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+}
+
+impl Kernel for Adam<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { alpha, pace1, pace2, epsilon, parameter, gradient, first, second } = self;
+        let length = parameter.len();
+        assert!(gradient.len() == length && first.len() == length && second.len() == length);
+        let (parameter, gradient) = (parameter.as_mut_ptr(), gradient.as_ptr());
+        let (first, second) = (first.as_mut_ptr(), second.as_mut_ptr());
+        for index in (0..length).step_by(L::WIDTH) {
+            // SAFETY: all four slices hold `length` numbers, as checked above; nothing is read or written beyond.
+            unsafe {
+                let g = L::load_within(gradient, index, length);
+                let m = L::load_within(first, index, length);
+                let m = m.add(g.sub(m).times(pace1));
+                let v = L::load_within(second, index, length);
+                let v = v.add(g.mul(g).sub(v).times(pace2));
+                let step = m.times(alpha).div(v.sqrt().add(L::splat(epsilon)));
+                m.store_within(first, index, length);
+                v.store_within(second, index, length);
+                L::load_within(parameter, index, length).sub(step).store_within(parameter, index, length);
+            }
+        }
+    }
 }
 
 /// What one SGD step needs to know besides the tensors.
@@ -73,14 +112,42 @@ pub struct SgdUpdate {
 pub fn sgd(update: &SgdUpdate, parameter: &mut [f32], gradient: &[f32], velocity: &mut [f32]) {
     assert_eq!(gradient.len(), parameter.len(), "length of gradient");
     assert_eq!(velocity.len(), parameter.len(), "length of velocity");
-    let (rate, momentum) = (update.learning_rate, update.momentum);
+    let set = InstructionSet::best();
     let values = parameter.par_chunks_mut(ELEMENTS_PER_TASK).zip(gradient.par_chunks(ELEMENTS_PER_TASK));
     values.zip(velocity.par_chunks_mut(ELEMENTS_PER_TASK)).for_each(|((parameter, gradient), velocity)| {
-        for ((p, &g), v) in parameter.iter_mut().zip(gradient).zip(velocity) {
-            *v = momentum * *v - rate * g;
-            *p += if update.nesterov { momentum * *v - rate * g } else { *v };
-        }
+        set.run(Sgd { update, parameter, gradient, velocity });
     });
+}
+
+/// [`sgd`] for a part of a tensor, rounded as [`Adam`] is.
+struct Sgd<'a> {
+    update: &'a SgdUpdate,
+    parameter: &'a mut [f32],
+    gradient: &'a [f32],
+    velocity: &'a mut [f32],
+}
+
+impl Kernel for Sgd<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { update, parameter, gradient, velocity } = self;
+        let SgdUpdate { learning_rate, momentum, nesterov } = *update;
+        let length = parameter.len();
+        assert!(gradient.len() == length && velocity.len() == length);
+        let (parameter, gradient, velocity) = (parameter.as_mut_ptr(), gradient.as_ptr(), velocity.as_mut_ptr());
+        for index in (0..length).step_by(L::WIDTH) {
+            // SAFETY: all three slices hold `length` numbers, as checked above; nothing is read or written beyond.
+            unsafe {
+                let downhill = L::load_within(gradient, index, length).times(learning_rate);
+                let v = L::load_within(velocity, index, length).times(momentum).sub(downhill);
+                v.store_within(velocity, index, length);
+                let step = if nesterov { v.times(momentum).sub(downhill) } else { v };
+                L::load_within(parameter, index, length).add(step).store_within(parameter, index, length);
+            }
+        }
+    }
 }
 
 /// Sum of the squares, in double precision and in an order that the length alone decides.
@@ -128,6 +195,35 @@ mod tests {
         assert_close(&parameter, &p, 1e-6);
         assert_close(&first, &m, 1e-6);
         assert_close(&second, &v, 1e-6);
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_numbers() {
+        for length in [1, 7, 16, 45] {
+            let gradient = numbers(2, length);
+            let results = InstructionSet::available().into_iter().map(|set| {
+                let (mut parameter, mut first, mut second) =
+                    (numbers(1, length), numbers(3, length), vec![0.2; length]);
+                let (alpha, pace1, pace2, epsilon) = (0.01, 0.1, 0.001, 1e-7);
+                set.run(Adam {
+                    alpha,
+                    pace1,
+                    pace2,
+                    epsilon,
+                    parameter: &mut parameter,
+                    gradient: &gradient,
+                    first: &mut first,
+                    second: &mut second,
+                });
+                for nesterov in [false, true] {
+                    let update = &SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov };
+                    set.run(Sgd { update, parameter: &mut parameter, gradient: &gradient, velocity: &mut first });
+                }
+                [parameter, first, second].concat()
+            });
+            let results: Vec<_> = results.collect();
+            assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "length {length}");
+        }
     }
 
     #[test]

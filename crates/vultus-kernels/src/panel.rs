@@ -5,22 +5,22 @@
 
 use crate::simd::{Kernel, Lanes, PANEL};
 
-/// Calls `$function::<L, ROWS>($arguments)` with ROWS = `$rows`, which is from 1 to 16.
+/// Calls `$function::<L, ROWS, ..>($arguments)` with ROWS = `$rows`, which is from 1 to 12.
 macro_rules! with_rows {
-    ($rows:expr, $function:ident::<$lanes:ident>($($argument:expr),* $(,)?)) => {
+    ($rows:expr, $function:ident::<$lanes:ident $(, $more:literal)*>($($argument:expr),* $(,)?)) => {
         match $rows {
-            1 => $function::<$lanes, 1>($($argument),*),
-            2 => $function::<$lanes, 2>($($argument),*),
-            3 => $function::<$lanes, 3>($($argument),*),
-            4 => $function::<$lanes, 4>($($argument),*),
-            5 => $function::<$lanes, 5>($($argument),*),
-            6 => $function::<$lanes, 6>($($argument),*),
-            7 => $function::<$lanes, 7>($($argument),*),
-            8 => $function::<$lanes, 8>($($argument),*),
-            9 => $function::<$lanes, 9>($($argument),*),
-            10 => $function::<$lanes, 10>($($argument),*),
-            11 => $function::<$lanes, 11>($($argument),*),
-            12 => $function::<$lanes, 12>($($argument),*),
+            1 => $function::<$lanes, 1 $(, $more)*>($($argument),*),
+            2 => $function::<$lanes, 2 $(, $more)*>($($argument),*),
+            3 => $function::<$lanes, 3 $(, $more)*>($($argument),*),
+            4 => $function::<$lanes, 4 $(, $more)*>($($argument),*),
+            5 => $function::<$lanes, 5 $(, $more)*>($($argument),*),
+            6 => $function::<$lanes, 6 $(, $more)*>($($argument),*),
+            7 => $function::<$lanes, 7 $(, $more)*>($($argument),*),
+            8 => $function::<$lanes, 8 $(, $more)*>($($argument),*),
+            9 => $function::<$lanes, 9 $(, $more)*>($($argument),*),
+            10 => $function::<$lanes, 10 $(, $more)*>($($argument),*),
+            11 => $function::<$lanes, 11 $(, $more)*>($($argument),*),
+            12 => $function::<$lanes, 12 $(, $more)*>($($argument),*),
             _ => unreachable!("tiles have at most twelve rows"),
         }
     };

@@ -76,6 +76,10 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// `WIDTH` rows of `WIDTH` numbers can be read at `from` and written at `to`.
     unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize);
 
+    /// Asks for the cache line of an address, which need not be valid, where the processor takes such advice.
+    #[inline(always)]
+    fn prefetch(_address: *const f32) {}
+
     /// `factor * self + term` with the same factor in all lanes.
     #[inline(always)]
     fn scaled(self, factor: f32, term: Self) -> Self {
@@ -400,6 +404,12 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn prefetch(address: *const f32) {
+            // SAFETY: advice about an address does not read it.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+
+        #[inline(always)]
         unsafe fn load_some(from: *const f32, count: usize) -> Self {
             // SAFETY: see above the implementation; lanes that the mask leaves out are not read.
             Self(unsafe { _mm256_maskload_ps(from, first_lanes(count)) })
@@ -548,6 +558,12 @@ mod x86 {
         unsafe fn load(from: *const f32) -> Self {
             // SAFETY: see above the implementation.
             Self(unsafe { _mm512_loadu_ps(from) })
+        }
+
+        #[inline(always)]
+        fn prefetch(address: *const f32) {
+            // SAFETY: advice about an address does not read it.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
         }
 
         #[inline(always)]
