@@ -9,7 +9,7 @@
 //! 7. [`search`]: many trainings, by k-fold cross-validation;
 //! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split;
 //! 9. [`figure`], [`report`]: what people look at;
-//! 10. [`train`]: the whole job in one [`run`] directory; [`bench`]: how fast it goes.
+//! 10. [`train`]: the whole job in one [`run`] directory; [`mod@bench`]: how fast it goes.
 //!
 //! [`config`] holds every choice that changes a result, [`seed`] derives all randomness from one number, and
 //! [`environment`] says what a result was made with. Burn is used in [`model`], [`operations`], [`optimizer`] and
