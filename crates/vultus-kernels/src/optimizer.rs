@@ -1,7 +1,7 @@
 //! Optimiser updates: Adam and SGD with momentum, as Keras writes them, each in one pass over memory.
 //!
 //! In: a tensor's parameter, gradient and state slices, all of one length. Out: the same parameter and state slices,
-//! updated in place. Schedules, penalties and clipping are the caller's.
+//! updated in place. Schedules, penalties, and how much clipping scales a gradient down are the caller's.
 
 use rayon::prelude::*;
 
@@ -21,6 +21,8 @@ pub struct AdamUpdate {
     pub epsilon: f32,
     /// Number of this step, counted from 1.
     pub step: u64,
+    /// Multiplies the gradient first: 1, or what clipping makes of it.
+    pub scale: f32,
 }
 
 /// One step of Adam in Keras' form, with the bias correction in the step size (so that `epsilon` is not corrected):
@@ -48,8 +50,8 @@ pub fn adam(
     let moments = first_moment.par_chunks_mut(ELEMENTS_PER_TASK).zip(second_moment.par_chunks_mut(ELEMENTS_PER_TASK));
     let values = parameter.par_chunks_mut(ELEMENTS_PER_TASK).zip(gradient.par_chunks(ELEMENTS_PER_TASK));
     values.zip(moments).for_each(|((parameter, gradient), (first, second))| {
-        let epsilon = update.epsilon;
-        set.run(Adam { alpha, pace1, pace2, epsilon, parameter, gradient, first, second });
+        let (epsilon, scale) = (update.epsilon, update.scale);
+        set.run(Adam { alpha, pace1, pace2, epsilon, scale, parameter, gradient, first, second });
     });
 }
 
@@ -60,6 +62,7 @@ struct Adam<'a> {
     pace1: f32,
     pace2: f32,
     epsilon: f32,
+    scale: f32,
     parameter: &'a mut [f32],
     gradient: &'a [f32],
     first: &'a mut [f32],
@@ -71,7 +74,7 @@ impl Kernel for Adam<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { alpha, pace1, pace2, epsilon, parameter, gradient, first, second } = self;
+        let Self { alpha, pace1, pace2, epsilon, scale, parameter, gradient, first, second } = self;
         let length = parameter.len();
         assert!(gradient.len() == length && first.len() == length && second.len() == length);
         let (parameter, gradient) = (parameter.as_mut_ptr(), gradient.as_ptr());
@@ -79,7 +82,7 @@ impl Kernel for Adam<'_> {
         for index in (0..length).step_by(L::WIDTH) {
             // SAFETY: all four slices hold `length` numbers, as checked above; nothing is read or written beyond.
             unsafe {
-                let g = L::load_within(gradient, index, length);
+                let g = L::load_within(gradient, index, length).times(scale);
                 let m = L::load_within(first, index, length);
                 let m = m.add(g.sub(m).times(pace1));
                 let v = L::load_within(second, index, length);
@@ -102,6 +105,8 @@ pub struct SgdUpdate {
     pub momentum: f32,
     /// Whether to step from where the velocity leads (Nesterov) instead of from here.
     pub nesterov: bool,
+    /// Multiplies the gradient first: 1, or what clipping makes of it.
+    pub scale: f32,
 }
 
 /// One step of SGD in Keras' form: `v = momentum * v - learning_rate * g`, then `p += v`, or with Nesterov
@@ -133,14 +138,14 @@ impl Kernel for Sgd<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let Self { update, parameter, gradient, velocity } = self;
-        let SgdUpdate { learning_rate, momentum, nesterov } = *update;
+        let SgdUpdate { learning_rate, momentum, nesterov, scale } = *update;
         let length = parameter.len();
         assert!(gradient.len() == length && velocity.len() == length);
         let (parameter, gradient, velocity) = (parameter.as_mut_ptr(), gradient.as_ptr(), velocity.as_mut_ptr());
         for index in (0..length).step_by(L::WIDTH) {
             // SAFETY: all three slices hold `length` numbers, as checked above; nothing is read or written beyond.
             unsafe {
-                let downhill = L::load_within(gradient, index, length).times(learning_rate);
+                let downhill = L::load_within(gradient, index, length).times(scale).times(learning_rate);
                 let v = L::load_within(velocity, index, length).times(momentum).sub(downhill);
                 v.store_within(velocity, index, length);
                 let step = if nesterov { v.times(momentum).sub(downhill) } else { v };
@@ -173,7 +178,8 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, numbers, same_for_any_thread_count, widen};
 
-    const ADAM: AdamUpdate = AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 1 };
+    const ADAM: AdamUpdate =
+        AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 1, scale: 1.0 };
 
     #[test]
     fn adam_equals_the_formulas_over_several_steps() {
@@ -204,19 +210,20 @@ mod tests {
             let results = InstructionSet::available().into_iter().map(|set| {
                 let (mut parameter, mut first, mut second) =
                     (numbers(1, length), numbers(3, length), vec![0.2; length]);
-                let (alpha, pace1, pace2, epsilon) = (0.01, 0.1, 0.001, 1e-7);
+                let (alpha, pace1, pace2, epsilon, scale) = (0.01, 0.1, 0.001, 1e-7, 0.7);
                 set.run(Adam {
                     alpha,
                     pace1,
                     pace2,
                     epsilon,
+                    scale,
                     parameter: &mut parameter,
                     gradient: &gradient,
                     first: &mut first,
                     second: &mut second,
                 });
                 for nesterov in [false, true] {
-                    let update = &SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov };
+                    let update = &SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov, scale: 0.7 };
                     set.run(Sgd { update, parameter: &mut parameter, gradient: &gradient, velocity: &mut first });
                 }
                 [parameter, first, second].concat()
@@ -238,7 +245,7 @@ mod tests {
     #[test]
     fn sgd_equals_a_hand_calculation() {
         let step = |nesterov, momentum| {
-            let update = SgdUpdate { learning_rate: 0.1, momentum, nesterov };
+            let update = SgdUpdate { learning_rate: 0.1, momentum, nesterov, scale: 1.0 };
             let (mut parameter, mut velocity) = ([1.0], [0.5]);
             sgd(&update, &mut parameter, &[2.0], &mut velocity);
             (parameter[0], velocity[0])
@@ -253,13 +260,26 @@ mod tests {
     }
 
     #[test]
+    fn a_scaled_gradient_moves_as_one_that_was_smaller() {
+        let (gradient, half) = (numbers(2, 40), numbers(2, 40).iter().map(|g| 0.5 * g).collect::<Vec<_>>());
+        let run = |scale: f32, gradient: &[f32]| {
+            let (mut parameter, mut first, mut second) = (numbers(1, 40), numbers(3, 40), vec![0.2; 40]);
+            adam(&AdamUpdate { scale, ..ADAM }, &mut parameter, gradient, &mut first, &mut second);
+            let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov: true, scale };
+            sgd(&update, &mut parameter, gradient, &mut first);
+            [parameter, first, second].concat()
+        };
+        assert_eq!(run(0.5, &gradient), run(1.0, &half));
+    }
+
+    #[test]
     fn results_do_not_depend_on_the_number_of_threads() {
         let length = 3 * ELEMENTS_PER_TASK + 11;
         let (start, gradient) = (numbers(1, length), numbers(2, length));
         same_for_any_thread_count(|| {
             let (mut parameter, mut first, mut second) = (start.clone(), vec![0.1; length], vec![0.2; length]);
             adam(&ADAM, &mut parameter, &gradient, &mut first, &mut second);
-            let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov: true };
+            let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov: true, scale: 1.0 };
             sgd(&update, &mut parameter, &gradient, &mut first);
             let sum = squared_sum(&parameter);
             parameter.extend([sum as f32, (sum - sum as f32 as f64) as f32]);

@@ -74,6 +74,9 @@ pub struct FitConfig {
     pub class_weights: ClassWeights,
     /// The update rule.
     pub optimizer: OptimizerConfig,
+    /// Largest norm of the gradients of all parameters together, penalties included; longer ones are scaled down to it. 0
+    /// leaves them alone.
+    pub clip_norm: f64,
     /// How the learning rate changes.
     pub schedule: ScheduleConfig,
     /// When to stop before the last epoch.
@@ -221,6 +224,7 @@ impl Default for FitConfig {
             validation_fraction: 0.2,
             class_weights: ClassWeights::Balanced,
             optimizer: OptimizerConfig::Adam(AdamConfig::default()),
+            clip_norm: 0.0,
             schedule: ScheduleConfig::default(),
             early_stopping: EarlyStoppingConfig::default(),
             monitor: Monitor::ValAccuracy,
@@ -473,6 +477,13 @@ impl TrainConfig {
         for (key, part) in [("train.schedule.warmup", schedule.warmup), ("train.schedule.floor", schedule.floor)] {
             require((0.0..=1.0).contains(&part), key, part.to_string(), "use a part from 0 to 1")?;
         }
+        let clip = fit.clip_norm;
+        require(
+            clip >= 0.0 && clip.is_finite(),
+            "train.clip_norm",
+            clip.to_string(),
+            "use 0 (off) or a positive number",
+        )?;
         let minutes = fit.checkpoint_minutes;
         require((0.0..=1e6).contains(&minutes), "train.checkpoint_minutes", minutes.to_string(), "use 0 to 1000000")?;
         let delta = fit.early_stopping.min_delta;

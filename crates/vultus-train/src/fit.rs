@@ -251,7 +251,7 @@ impl<'a> Fitting<'a> {
             None => initial_weights(&resolved, derive_seed(config.seed, &[purpose::WEIGHTS])),
         };
         let network = Network::new(resolved, &weights, &device)?;
-        let mut optimizer = Optimizer::new(&config.train.optimizer, &network);
+        let mut optimizer = Optimizer::new(&config.train.optimizer, config.train.clip_norm, &network);
         let mut progress = Progress::default();
         let mut best_weights = None;
         if let Some(checkpoint) = checkpoint {

@@ -9,12 +9,14 @@ use vultus::weights::{WeightTensor, Weights, WeightsError};
 
 use crate::config::OptimizerConfig;
 use crate::model::{Network, flat, values_of};
-use crate::operations::{AdamUpdate, SgdUpdate};
+use crate::operations::{AdamUpdate, Operations, SgdUpdate};
 
 /// Moments or velocities of every trainable parameter.
 #[derive(Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
+    /// Largest norm of all gradients together; 0 is any.
+    clip_norm: f64,
     /// Updates done so far.
     step: u64,
     /// `[parameter][slot]`, empty for parameters that are not trained.
@@ -22,8 +24,9 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Fresh slots for `network`.
-    pub fn new(config: &OptimizerConfig, network: &Network) -> Self {
+    /// Fresh slots for `network`. Gradients whose norm, over all parameters together, is above `clip_norm` are scaled down
+    /// to it (Pascanu et al. 2013, algorithm 1; Keras' `global_clipnorm`); 0 leaves them alone.
+    pub fn new(config: &OptimizerConfig, clip_norm: f64, network: &Network) -> Self {
         let device = network.device().clone().inner();
         let slots = network
             .specs()
@@ -33,15 +36,18 @@ impl Optimizer {
                 (0..count).map(|_| Tensor::zeros([spec.len()], &device)).collect()
             })
             .collect();
-        Self { config: config.clone(), step: 0, slots }
+        Self { config: config.clone(), clip_norm, step: 0, slots }
     }
 
     /// Moves every trainable parameter against its gradient.
     pub fn update(&mut self, network: &mut Network, gradients: &mut Gradients, learning_rate: f64) {
         self.step += 1;
         let operations = network.operations();
-        for index in 0..network.specs().len() {
-            let Some(gradient) = network.parameter(index).grad_remove(gradients) else { continue };
+        let gradients: Vec<Option<Tensor<1>>> =
+            (0..network.specs().len()).map(|index| network.parameter(index).grad_remove(gradients)).collect();
+        let scale = self.scale(operations, &gradients);
+        for (index, gradient) in gradients.into_iter().enumerate() {
+            let Some(gradient) = gradient else { continue };
             let slots = std::mem::take(&mut self.slots[index]);
             let mut moved = Vec::with_capacity(slots.len());
             network.update(index, |parameter| match (&self.config, <[Tensor<1>; 2]>::try_from(slots)) {
@@ -52,6 +58,7 @@ impl Optimizer {
                         beta2: adam.beta2 as f32,
                         epsilon: adam.epsilon as f32,
                         step: self.step,
+                        scale,
                     };
                     let (parameter, moments) = operations.adam(parameter, gradient, moments, update);
                     moved.extend(moments);
@@ -62,6 +69,7 @@ impl Optimizer {
                         learning_rate: learning_rate as f32,
                         momentum: sgd.momentum as f32,
                         nesterov: sgd.nesterov,
+                        scale,
                     };
                     let (parameter, velocity) = operations.sgd(parameter, gradient, slots.remove(0), update);
                     moved.push(velocity);
@@ -71,6 +79,19 @@ impl Optimizer {
             });
             self.slots[index] = moved;
         }
+    }
+
+    /// What gradients are multiplied by. A norm that is no number clips nothing: it is to be seen.
+    fn scale(&self, operations: Operations, gradients: &[Option<Tensor<1>>]) -> f32 {
+        if self.clip_norm == 0.0 {
+            return 1.0;
+        }
+        let squares = gradients.iter().flatten().map(|gradient| {
+            let sum = values_of(operations.squared_sum(gradient.clone()));
+            f64::from(sum[0])
+        });
+        let norm = squares.sum::<f64>().sqrt();
+        if norm > self.clip_norm { (self.clip_norm / norm) as f32 } else { 1.0 }
     }
 
     /// Copies the slots out, named `<slot>.<parameter>`.
@@ -111,5 +132,47 @@ fn slot_names(config: &OptimizerConfig) -> &'static [&'static str] {
     match config {
         OptimizerConfig::Adam(_) => &["first_moment", "second_moment"],
         OptimizerConfig::Sgd(_) => &["velocity"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::config::{SgdConfig, TrainConfig};
+    use crate::model::initial_weights;
+
+    /// Weights after one step of plain gradient descent, less those before.
+    fn movement(clip_norm: f64, operations: Operations) -> Vec<f64> {
+        let resolved = TrainConfig::load(None, &[]).unwrap().network.resolve(48, 48, 3).unwrap();
+        let weights = initial_weights(&resolved, 1);
+        let mut network = Network::new(resolved, &weights, &Device::flex()).unwrap().with_operations(operations);
+        let rule = OptimizerConfig::Sgd(SgdConfig { learning_rate: 1.0, momentum: 0.0, nesterov: false });
+        let mut optimizer = Optimizer::new(&rule, clip_norm, &network);
+        let pixels = (0..2 * 48 * 48).map(|index| (index * 31 % 97) as f32 / 97.0).collect();
+        let forward = network.forward(pixels, vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0], vec![1.0; 2], 7);
+        optimizer.update(&mut network, &mut forward.loss.backward(), 1.0);
+        let after = network.weights();
+        let trainable = network.specs().iter().filter(|spec| spec.is_trainable());
+        let both = trainable.map(|spec| (&after.get(&spec.name).unwrap().data, &weights.get(&spec.name).unwrap().data));
+        both.flat_map(|(after, before)| after.iter().zip(before).map(|(a, b)| f64::from(a - b))).collect()
+    }
+
+    fn norm(values: &[f64]) -> f64 {
+        values.iter().map(|value| value * value).sum::<f64>().sqrt()
+    }
+
+    #[test]
+    fn gradients_are_clipped_to_a_norm_and_keep_their_direction() {
+        for operations in [Operations::Kernels, Operations::Stock] {
+            let free = movement(0.0, operations);
+            let length = norm(&free);
+            assert_eq!(movement(10.0 * length, operations), free);
+            let clipped = movement(0.1 * length, operations);
+            assert!((norm(&clipped) / length - 0.1).abs() < 1e-3, "{} of {length}", norm(&clipped));
+            let product: f64 = free.iter().zip(&clipped).map(|(a, b)| a * b).sum();
+            assert!(product / (length * norm(&clipped)) > 0.999);
+        }
     }
 }

@@ -76,6 +76,7 @@ fn an_unknown_key_in_an_override_is_named() {
     set("train.epochs").says(&["expected key=value"]);
     set("train.epochs=many").says(&["train.epochs=", "many", "usize"]);
     set("train.epochs=0").says(&["train.epochs is 0", "use 1 or more"]);
+    set("train.clip_norm=-1").says(&["train.clip_norm is -1", "use 0 (off)"]);
     assert!(!place.path("run").exists());
 }
 

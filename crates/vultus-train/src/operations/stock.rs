@@ -96,6 +96,7 @@ pub(super) fn adam(
     update: AdamUpdate,
 ) -> (Tensor<1>, [Tensor<1>; 2]) {
     let (beta1, beta2) = (update.beta1, update.beta2);
+    let gradient = gradient * update.scale;
     let step = update.step as i32;
     let rate = update.learning_rate * (1.0 - beta2.powi(step)).sqrt() / (1.0 - beta1.powi(step));
     let first = first * beta1 + gradient.clone() * (1.0 - beta1);
@@ -110,7 +111,7 @@ pub(super) fn sgd(
     velocity: Tensor<1>,
     update: SgdUpdate,
 ) -> (Tensor<1>, Tensor<1>) {
-    let descent = gradient * update.learning_rate;
+    let descent = gradient * update.scale * update.learning_rate;
     let velocity = velocity * update.momentum - descent.clone();
     let change = if update.nesterov { velocity.clone() * update.momentum - descent } else { velocity.clone() };
     (parameter + change, velocity)

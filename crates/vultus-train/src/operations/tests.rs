@@ -297,8 +297,8 @@ fn dropout_sends_gradients_through_the_same_mask() {
 
 #[test]
 fn optimisers() {
-    let adam = AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 3 };
-    let sgd = SgdUpdate { learning_rate: 0.01, momentum: 0.9, nesterov: true };
+    let adam = AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 3, scale: 0.6 };
+    let sgd = SgdUpdate { learning_rate: 0.01, momentum: 0.9, nesterov: true, scale: 0.6 };
     let plain = |seed| flat(numbers(seed, 9), &Device::flex());
     let run = |operations: Operations| {
         let second = plain(4).powi_scalar(2);
