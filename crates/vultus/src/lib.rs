@@ -7,15 +7,19 @@
 //! 5. [`plan`]: network and weights made ready to run: numbers become probabilities;
 //! 6. [`labels`]: the names of the classes, in the order of the probabilities;
 //! 7. [`bundle`]: all of this in one file ([`container`] is its format, [`persist`] how files are written);
-//! 8. [`classifier`]: a bundle at work.
+//! 8. [`classifier`]: a bundle at work on pictures of one face;
+//! 9. [`faces`]: where the faces in a photograph are;
+//! 10. [`analyze`]: both together: a photograph becomes faces with probabilities.
 //!
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
 
+pub mod analyze;
 pub mod bundle;
 pub mod classifier;
 pub mod container;
 pub mod decode;
+pub mod faces;
 pub mod labels;
 pub mod network;
 pub mod persist;
