@@ -106,6 +106,11 @@ impl Analyzer {
         &self.classifier
     }
 
+    /// The options in force.
+    pub fn options(&self) -> &AnalyzeOptions {
+        &self.options
+    }
+
     /// Finds and classifies the faces in a picture.
     ///
     /// # Errors
