@@ -1,4 +1,4 @@
-//! The page at `/`: four files that are part of the program, and a policy that lets them load nothing else.
+//! The page at `/`: files that are part of the program, and a policy that lets them load nothing else.
 
 use axum::Router;
 use axum::http::header::{
@@ -18,11 +18,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const PERMISSIONS: HeaderName = HeaderName::from_static("permissions-policy");
 
 /// Where each file is, its content type, and its content.
-const FILES: [(&str, &str, &str); 5] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("/", "text/html; charset=utf-8", include_str!("../../page/index.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("../../page/page.css")),
     ("/page.js", "text/javascript; charset=utf-8", include_str!("../../page/page.js")),
-    ("/face.js", "text/javascript; charset=utf-8", include_str!("../../page/face.js")),
+    ("/server.js", "text/javascript; charset=utf-8", include_str!("../../page/server.js")),
+    ("/timeline.js", "text/javascript; charset=utf-8", include_str!("../../page/timeline.js")),
+    ("/view.js", "text/javascript; charset=utf-8", include_str!("../../page/view.js")),
     ("/icon.svg", "image/svg+xml", include_str!("../../page/icon.svg")),
 ];
 
