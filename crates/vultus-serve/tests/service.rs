@@ -16,6 +16,8 @@ mod description;
 mod inference;
 #[path = "service/lifecycle.rs"]
 mod lifecycle;
+#[path = "service/model.rs"]
+mod model;
 #[path = "service/page.rs"]
 mod page;
 #[path = "service/stream.rs"]

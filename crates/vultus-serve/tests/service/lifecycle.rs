@@ -96,7 +96,7 @@ async fn an_answer_that_takes_too_long_is_given_up() {
 async fn an_address_in_use_is_an_error_that_names_it() {
     let server = start(|_| {}).await;
     let config = vultus_serve::config::ServeConfig { address: server.address, ..Default::default() };
-    let bundle = crate::client::brightness();
+    let bundle = crate::model::brightness();
     let card = vultus_serve::card::ModelCard::new(&bundle, "whole").unwrap();
     let classifier = vultus::classifier::Classifier::from_bundle(bundle).unwrap();
     let finder = vultus::faces::FaceFinder::new(&vultus::faces::FaceMethod::Whole, Default::default()).unwrap();
