@@ -155,8 +155,7 @@ impl Yunet {
         let stride = stride as f32;
         for cell in 0..cells {
             let confidence = (class[cell].clamp(0.0, 1.0) * object[cell].clamp(0.0, 1.0)).sqrt();
-            // Not a number is no face either.
-            if !(confidence >= minimum) {
+            if confidence.is_nan() || confidence < minimum {
                 continue;
             }
             let (column, row) = ((cell % columns) as f32, (cell / columns) as f32);
