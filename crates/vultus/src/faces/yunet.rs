@@ -188,7 +188,7 @@ impl Candidate {
         let bounds = self.bounds.map(|value| value / scale);
         let landmarks = self.landmarks.map(|(x, y)| (x / scale, y / scale));
         let area = Area::inside(width, height, bounds)?;
-        let region = Region::aligned(&landmarks).unwrap_or_else(|| Region::around(bounds, 1.0, 0.0));
+        let region = Region::aligned(&landmarks).unwrap_or_else(|| Region::around(bounds, 1.0, -0.02));
         Some(Face { area, confidence: self.confidence, landmarks: Some(landmarks), region })
     }
 }
