@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod data;
 pub mod evaluate;
+pub mod models;
 pub mod predict;
 pub mod report;
 pub mod search;
@@ -33,8 +34,11 @@ pub enum Command {
     Evaluate(evaluate::Evaluate),
     /// Write a run's report again.
     Report(report::Report),
-    /// Classify pictures of faces.
+    /// Find the faces in pictures and classify their expressions.
     Predict(predict::Predict),
+    /// Download models of others, such as a better face finder.
+    #[command(subcommand)]
+    Models(models::Models),
     /// Measure how fast a network trains or predicts on this machine.
     Bench(bench::Bench),
 }
@@ -49,6 +53,7 @@ impl Command {
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
+            Self::Models(models) => models.run(),
             Self::Bench(bench) => bench.run(started),
         }
     }

@@ -13,7 +13,9 @@ const WHOLE: Duration = Duration::from_secs(300);
 
 /// Whether an argument is the address of a file on the web.
 pub fn is_url(text: &str) -> bool {
-    ["http://", "https://"].iter().any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
+    ["http://", "https://"]
+        .iter()
+        .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
 }
 
 /// The bytes at `url`, after redirections; no more than `limit`.

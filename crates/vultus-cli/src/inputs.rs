@@ -160,7 +160,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_says_why() {
-        for (argument, code) in [("absent.png", "unreadable"), ("none-*.png", "unreadable"), ("http://127.0.0.1:1/", "unreachable")] {
+        for (argument, code) in
+            [("absent.png", "unreadable"), ("none-*.png", "unreadable"), ("http://127.0.0.1:1/", "unreachable")]
+        {
             let source = sources(vec![argument.to_owned()]).next().unwrap();
             assert_eq!((source.read)().unwrap_err().code, code, "{argument}");
         }

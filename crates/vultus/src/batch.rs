@@ -171,7 +171,7 @@ mod tests {
             let expected = match number {
                 _ if number.is_multiple_of(11) => Err("unreadable"),
                 _ if number.is_multiple_of(7) => Err("not_an_image"),
-                _ if number > 120 => Ok("happy".to_owned()),
+                _ if number >= 120 => Ok("happy".to_owned()),
                 _ => Ok("sad".to_owned()),
             };
             assert_eq!(said.map_err(|error| error.code), expected, "{number}");

@@ -84,7 +84,12 @@ impl Get {
         let known: Vec<&str> = offer.homes.iter().map(|(_, checksum)| *checksum).collect();
         let homes: Vec<(&str, &[&str])> = match &self.from {
             Some(url) => vec![(url, &known)],
-            None => offer.homes.iter().zip(&known).map(|((url, _), checksum)| (*url, std::slice::from_ref(checksum))).collect(),
+            None => offer
+                .homes
+                .iter()
+                .zip(&known)
+                .map(|((url, _), checksum)| (*url, std::slice::from_ref(checksum)))
+                .collect(),
         };
         let mut reasons = Vec::new();
         for (url, checksums) in homes {
@@ -115,7 +120,10 @@ fn checked(bytes: Vec<u8>, checksums: &[&str]) -> Result<Vec<u8>, String> {
     if checksums.contains(&found.as_str()) {
         Ok(bytes)
     } else {
-        Err(format!("its SHA-256 is {found}, not {}: the file has changed or was damaged on its way", checksums.join(" or ")))
+        Err(format!(
+            "its SHA-256 is {found}, not {}: the file has changed or was damaged on its way",
+            checksums.join(" or ")
+        ))
     }
 }
 

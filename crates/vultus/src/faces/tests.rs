@@ -155,7 +155,7 @@ fn files_that_are_no_yunet_model_are_refused_by_name() {
         assert!(message.contains("faces.onnx") && message.contains("YuNet"), "{message}");
     }
     let Some((_, bytes)) = shared("models/yunet_n_640_640.onnx") else { return };
-    for length in (0..bytes.len()).step_by(bytes.len() / 40) {
+    for length in (0..bytes.len()).step_by(bytes.len() / 40).take(40) {
         std::fs::write(&path, &bytes[..length]).unwrap();
         assert!(load(&path).is_err(), "the first {length} bytes");
     }
@@ -193,7 +193,7 @@ fn a_quarter_turn_turns_the_pixels() {
 fn shrinking_averages_instead_of_skipping() {
     // Stripes of one pixel.
     let stripes = GrayImage::from_fn(480, 480, |x, _| Luma([if x % 2 == 0 { 0 } else { 200 }]));
-    let region = Region::Square { centre: (240.0, 240.0), side: 470.0, angle: 0.1 };
+    let region = Region::Square { centre: (240.0, 240.0), side: 400.0, angle: 0.1 };
     for pixel in cut(region, &DynamicImage::from(stripes)).iter() {
         assert!(pixel.abs_diff(100) <= 20, "{pixel}");
     }

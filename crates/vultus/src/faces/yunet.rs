@@ -17,6 +17,9 @@ const STRIDES: [usize; 3] = [8, 16, 32];
 /// Of two boxes that overlap more than this, only the surer one is kept.
 const MOST_OVERLAP: f32 = 0.3;
 
+/// How ONNX files begin: the tag of the field `ir_version`.
+const ONNX_START: u8 = 0x08;
+
 /// The side of the input where the file leaves it open.
 const USUAL_SIDE: usize = 640;
 
@@ -50,6 +53,10 @@ impl Yunet {
     pub(super) fn load(path: &Path) -> Result<Self, FaceError> {
         let unusable = |reason: String| FaceError::Model { path: path.to_owned(), reason };
         let bytes = fs_err::read(path)?;
+        // The runtime's reader does not come back from every file that is something else.
+        if bytes.first() != Some(&ONNX_START) {
+            return Err(unusable("it is no ONNX file".to_owned()));
+        }
         let model = Model::load(bytes).map_err(|error| unusable(error.to_string()))?;
         let &[input] = model.input_ids() else {
             return Err(unusable(format!("it has {} inputs, not one", model.input_ids().len())));
