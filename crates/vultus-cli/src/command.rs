@@ -3,9 +3,11 @@
 pub mod bench;
 pub mod data;
 pub mod evaluate;
+pub mod models;
 pub mod predict;
 pub mod report;
 pub mod search;
+pub mod serve;
 pub mod train;
 
 use std::path::{Path, PathBuf};
@@ -33,8 +35,13 @@ pub enum Command {
     Evaluate(evaluate::Evaluate),
     /// Write a run's report again.
     Report(report::Report),
-    /// Classify pictures of faces.
+    /// Find the faces in pictures and classify their expressions.
     Predict(predict::Predict),
+    /// Download models of others, such as a better face finder.
+    #[command(subcommand)]
+    Models(models::Models),
+    /// Answer requests over HTTP, and show a page with picture and camera.
+    Serve(serve::Serve),
     /// Measure how fast a network trains or predicts on this machine.
     Bench(bench::Bench),
 }
@@ -49,6 +56,8 @@ impl Command {
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
+            Self::Models(models) => models.run(),
+            Self::Serve(serve) => serve.run(),
             Self::Bench(bench) => bench.run(started),
         }
     }

@@ -81,7 +81,7 @@ impl From<Result<Analysis, ApiError>> for ImageAnswer {
 
 impl From<AnalyzedFace> for FaceAnswer {
     fn from(face: AnalyzedFace) -> Self {
-        let AnalyzedFace { area, confidence, label, score, probabilities, landmarks } = face;
+        let AnalyzedFace { area, confidence, label, score, probabilities, landmarks, .. } = face;
         let area = [area.x, area.y, area.width, area.height];
         let entropy = entropy(probabilities.iter().map(|(_, probability)| *probability));
         Self { area, confidence, label, score, entropy, probabilities, landmarks }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use axum::http::HeaderValue;
+pub use axum::http::HeaderValue;
 
 use crate::token::Token;
 

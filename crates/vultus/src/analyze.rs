@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use crate::classifier::{Classifier, Prediction};
 use crate::decode::{DecodeError, DecodeLimits, decode};
-use crate::faces::{Area, Face, FaceError, FaceFinder, whole};
+use crate::faces::{Area, Face, FaceError, FaceFinder, Region, whole};
 
 /// What is said about the faces.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,6 +48,9 @@ pub struct AnalyzedFace {
     /// Right eye, left eye, nose, right and left corner of the mouth, in pixels, where the finder gives them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub landmarks: Option<[(f32, f32); 5]>,
+    /// What was cut out for the classifier; not serialised.
+    #[serde(skip)]
+    pub region: Region,
 }
 
 /// What was found in one picture.
@@ -184,8 +187,8 @@ impl Analyzer {
 
     fn said(&self, face: Face, Prediction { label, score, probabilities }: Prediction) -> AnalyzedFace {
         let label = (score >= self.options.abstain_below).then_some(label);
-        let Face { area, confidence, landmarks, .. } = face;
-        AnalyzedFace { area, confidence, label, score, probabilities, landmarks }
+        let Face { area, confidence, landmarks, region } = face;
+        AnalyzedFace { area, confidence, label, score, probabilities, landmarks, region }
     }
 }
 

@@ -33,7 +33,9 @@ impl Area {
     /// `None` if there is none.
     fn inside(width: u32, height: u32, [x, y, w, h]: [f32; 4]) -> Option<Self> {
         let clip = |start: f32, length: f32, limit: u32| {
-            let (first, last) = (start.round().max(0.0), (start + length).round().min(limit as f32));
+            let (first, last) = (start.round(), (start + length).round());
+            let (first, last) = (first.clamp(0.0, limit as f32), last.clamp(0.0, limit as f32));
+            // Never for what is not a number.
             (last - first >= 1.0).then(|| (first as u32, (last - first) as u32))
         };
         let (x, width) = clip(x, w, width)?;

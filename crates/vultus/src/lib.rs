@@ -9,16 +9,21 @@
 //! 7. [`bundle`]: all of this in one file ([`container`] is its format, [`persist`] how files are written);
 //! 8. [`classifier`]: a bundle at work on pictures of one face;
 //! 9. [`faces`]: where the faces in a photograph are;
-//! 10. [`analyze`]: both together: a photograph becomes faces with probabilities.
+//! 10. [`analyze`]: both together: a photograph becomes faces with probabilities;
+//! 11. [`batch`]: any number of picture files, in parallel and in order;
+//! 12. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on.
 //!
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
 
 pub mod analyze;
+pub mod annotate;
+pub mod batch;
 pub mod bundle;
 pub mod classifier;
 pub mod container;
 pub mod decode;
+pub mod explain;
 pub mod faces;
 pub mod labels;
 pub mod network;

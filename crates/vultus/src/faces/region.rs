@@ -11,7 +11,8 @@ use crate::preprocess::{Preprocessing, grayscale};
 const MAXIMUM_SAMPLES: u32 = 16;
 
 /// Where the landmarks of [`super::Face`] are in FER-2013's pictures: means over the training faces, in parts of the side.
-const TEMPLATE: [(f32, f32); 5] = [(0.31, 0.38), (0.69, 0.38), (0.50, 0.58), (0.35, 0.78), (0.65, 0.78)];
+pub(super) const TEMPLATE: [(f32, f32); 5] =
+    [(0.321, 0.377), (0.679, 0.377), (0.499, 0.578), (0.349, 0.749), (0.651, 0.749)];
 
 /// What is cut out for the classifier.
 #[derive(Clone, Copy, Debug, PartialEq)]

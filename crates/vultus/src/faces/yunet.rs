@@ -17,6 +17,9 @@ const STRIDES: [usize; 3] = [8, 16, 32];
 /// Of two boxes that overlap more than this, only the surer one is kept.
 const MOST_OVERLAP: f32 = 0.3;
 
+/// How ONNX files begin: the tag of the field `ir_version`.
+const ONNX_START: u8 = 0x08;
+
 /// The side of the input where the file leaves it open.
 const USUAL_SIDE: usize = 640;
 
@@ -50,6 +53,10 @@ impl Yunet {
     pub(super) fn load(path: &Path) -> Result<Self, FaceError> {
         let unusable = |reason: String| FaceError::Model { path: path.to_owned(), reason };
         let bytes = fs_err::read(path)?;
+        // The runtime's reader does not come back from every file that is something else.
+        if bytes.first() != Some(&ONNX_START) {
+            return Err(unusable("it is no ONNX file".to_owned()));
+        }
         let model = Model::load(bytes).map_err(|error| unusable(error.to_string()))?;
         let &[input] = model.input_ids() else {
             return Err(unusable(format!("it has {} inputs, not one", model.input_ids().len())));
@@ -155,8 +162,7 @@ impl Yunet {
         let stride = stride as f32;
         for cell in 0..cells {
             let confidence = (class[cell].clamp(0.0, 1.0) * object[cell].clamp(0.0, 1.0)).sqrt();
-            // Not a number is no face either.
-            if !(confidence >= minimum) {
+            if confidence.is_nan() || confidence < minimum {
                 continue;
             }
             let (column, row) = ((cell % columns) as f32, (cell / columns) as f32);
@@ -189,7 +195,7 @@ impl Candidate {
         let bounds = self.bounds.map(|value| value / scale);
         let landmarks = self.landmarks.map(|(x, y)| (x / scale, y / scale));
         let area = Area::inside(width, height, bounds)?;
-        let region = Region::aligned(&landmarks).unwrap_or_else(|| Region::around(bounds, 1.0, 0.0));
+        let region = Region::aligned(&landmarks).unwrap_or_else(|| Region::around(bounds, 1.0, -0.02));
         Some(Face { area, confidence: self.confidence, landmarks: Some(landmarks), region })
     }
 }
