@@ -1,5 +1,7 @@
 // The stacked probabilities of one face over the last seconds.
 
+import { paint } from "/view.js";
+
 const SECONDS = 30;
 const [WIDTH, HEIGHT] = [600, 150];
 const GAP_MS = 1500;
@@ -12,14 +14,14 @@ export class Timeline {
     this.points = [];
     this.paths = labels.map((label) => {
       const path = document.createElementNS(SVG, "path");
-      path.style.setProperty("--hue", colours.get(label));
+      paint(path, label, colours);
       return path;
     });
     figure.querySelector("svg").replaceChildren(...this.paths);
     const names = labels.map((label) => {
       const name = document.createElement("li");
       name.textContent = label;
-      name.style.setProperty("--hue", colours.get(label));
+      paint(name, label, colours);
       return name;
     });
     figure.querySelector("ul").replaceChildren(...names);

@@ -11,6 +11,13 @@ export function hues(labels) {
   return new Map(labels.map((label, index) => [label, USUAL[label] ?? Math.round((index * 360) / labels.length) + 10]));
 }
 
+/** Gives an element the colour of a label. */
+export function paint(element, label, colours) {
+  element.style.setProperty("--hue", colours.get(label));
+  // A face that shows nothing is grey.
+  element.style.setProperty("--strength", label === "neutral" ? 0.15 : 1);
+}
+
 /** The most probable label of a face, also where the model gives none. */
 export function best(face) {
   return Object.entries(face.probabilities).reduce((a, b) => (b[1] > a[1] ? b : a))[0];
@@ -40,7 +47,8 @@ export function showBoxes(image, selected, mirrored, colours, select) {
     const left = mirrored ? image.width - x - width : x;
     const place = { left: left / image.width, top: y / image.height, width: width / image.width, height: height / image.height };
     for (const [side, share] of Object.entries(place)) button.style[side] = `${share * 100}%`;
-    button.style.setProperty("--hue", colours.get(best(face)));
+    paint(button, best(face), colours);
+    button.classList.toggle("unsure", !face.label);
     button.classList.toggle("below", place.top < 0.07);
     button.classList.toggle("right", place.left + place.width > 0.8);
     button.classList.toggle("small", faces.length > 1 && place.width < 0.13);
@@ -55,7 +63,7 @@ export function prepareBars(labels, colours) {
   const rows = labels.map((label) => {
     const row = document.createElement("li");
     row.dataset.label = label;
-    row.style.setProperty("--hue", colours.get(label));
+    paint(row, label, colours);
     const name = document.createElement("b");
     name.textContent = label;
     const track = document.createElement("div");
@@ -109,7 +117,7 @@ export function showCard(card) {
     ["Abstains", card.abstain_below > 0 ? `below ${percent(card.abstain_below)}` : "never"],
     ...measured(card.metrics),
     ...trained(card.training),
-    ["Limits", `${card.pictures} pictures, ${short(card.body_bytes)}bytes a request; ${short(card.pixels)} pixels a picture`],
+    ["Limits", `${card.pictures} pictures, ${short(card.body_bytes)}B a request; ${short(card.pixels)} pixels a picture`],
   ];
   const cells = rows.flatMap(([name, value]) => {
     const [term, description] = [document.createElement("dt"), document.createElement("dd")];
@@ -122,15 +130,17 @@ export function showCard(card) {
 
 function short(number) {
   const [unit, name] = [[1e9, " G"], [1e6, " M"], [1e3, " k"]].find(([unit]) => number >= unit) ?? [1, " "];
-  return `${Number((number / unit).toPrecision(3))}${name}`.replace(/ $/, "");
+  return `${Number((number / unit).toPrecision(3))}${name}`;
 }
 
 function measured(metrics) {
   return (Array.isArray(metrics) ? metrics : [metrics])
     .filter((entry) => typeof entry?.accuracy === "number")
     .map((entry) => {
-      const images = entry.images ? `, ${entry.images} images` : "";
-      return ["Accuracy", `${(entry.accuracy * 100).toFixed(1)} % on ${entry.split ?? "its test"}${images}`];
+      const exact = (share) => (share * 100).toFixed(1);
+      const interval = entry.accuracy_interval?.map(exact).join(" to ");
+      const images = entry.n ? ` of ${entry.n} images` : "";
+      return ["Accuracy", `${exact(entry.accuracy)} %${interval ? ` (${interval})` : ""}${images}${entry.split ? ` in ${entry.split}` : ""}`];
     });
 }
 
@@ -138,8 +148,9 @@ function trained(training) {
   const rows = [];
   const sources = [training?.sources].flat().filter((source) => typeof source === "string");
   if (sources.length) rows.push(["Trained on", sources.join(", ")]);
-  const images = training?.images?.train ?? training?.images;
-  if (typeof images === "number") rows.push(["Images", String(images)]);
+  const images = training?.images?.train;
+  if (typeof images === "number") rows.push(["Images", `${images} to train on`]);
+  if (typeof training?.selection === "string") rows.push(["Chosen", training.selection]);
   return rows;
 }
 

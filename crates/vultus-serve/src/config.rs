@@ -45,6 +45,8 @@ pub struct Limits {
     pub body: Duration,
     /// Time for the answer after the body has arrived.
     pub answer: Duration,
+    /// Time in which a client must take some more of its answer.
+    pub take: Duration,
     /// Time after which a WebSocket that says nothing, not even to a ping, is closed.
     pub silence: Duration,
     /// Time that requests have to end when the server stops.
@@ -64,6 +66,7 @@ impl Default for Limits {
             head: Duration::from_secs(10),
             body: Duration::from_secs(30),
             answer: Duration::from_secs(30),
+            take: Duration::from_secs(10),
             silence: Duration::from_secs(60),
             stop: Duration::from_secs(30),
         }

@@ -1,5 +1,6 @@
 //! All routes, and the description of those that programs use.
 
+#[expect(unused_qualifications, reason = "in what a macro makes of the parameters")]
 mod analyze;
 mod deepface;
 mod inference;

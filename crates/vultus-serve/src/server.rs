@@ -16,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutWriter;
 use vultus::analyze::Analyzer;
 
 use crate::body::BodyMemory;
@@ -98,6 +99,12 @@ impl Server {
         self.address
     }
 
+    /// All that it answers, to be asked without a socket, or to be a part of another server. The limits of connections
+    /// and of time for a request's head do not hold there.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     /// Answers requests until `stop` is done, then ends those that it has taken on. Says whether all of them ended.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
         let Self { listener, router, app, .. } = self;
@@ -147,11 +154,13 @@ async fn connection(stream: TcpStream, _room: OwnedSemaphorePermit, router: Rout
     app.metrics.connections.inc();
     // Answers are one small packet or two.
     let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(app.config.limits.take));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config.limits.head)
         .max_header_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = pin!(connection);
     // An error is the client's: it went away, was too slow, or does not speak HTTP.

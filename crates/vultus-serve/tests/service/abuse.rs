@@ -136,6 +136,25 @@ async fn half_open_sockets_give_their_room_back() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_no_answers_is_cut_off() {
+    let server = start(|config| {
+        config.limits.connections = 2;
+        config.limits.take = Duration::from_millis(200);
+    })
+    .await;
+    let greedy = async |_| {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let ask = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
+        // Until the server, which cannot get rid of its answers, reads no more.
+        while let Ok(Ok(())) = tokio::time::timeout(Duration::from_millis(100), stream.write_all(ask)).await {}
+        stream
+    };
+    let streams = join_all((0..2).map(greedy)).await;
+    still_answers(&server).await;
+    drop(streams);
+}
+
+#[tokio::test]
 async fn a_truncated_upload_is_no_request() {
     let server = start(|_| {}).await;
     let picture = png(9, 9, 250);
