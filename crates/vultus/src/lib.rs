@@ -11,7 +11,8 @@
 //! 9. [`faces`]: where the faces in a photograph are;
 //! 10. [`analyze`]: both together: a photograph becomes faces with probabilities;
 //! 11. [`batch`]: any number of picture files, in parallel and in order;
-//! 12. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on.
+//! 12. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on;
+//! 13. [`video`]: films and cameras, and persons followed over time.
 //!
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
@@ -27,7 +28,9 @@ pub mod explain;
 pub mod faces;
 pub mod labels;
 pub mod network;
+mod parallel;
 pub mod persist;
 pub mod plan;
 pub mod preprocess;
+pub mod video;
 pub mod weights;

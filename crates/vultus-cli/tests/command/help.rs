@@ -4,7 +4,7 @@ use crate::program::Place;
 
 #[test]
 fn the_program_tells_commands_sources_and_exit_codes() {
-    let commands = ["data", "train", "search", "evaluate", "report", "predict", "serve", "bench"];
+    let commands = ["data", "train", "search", "evaluate", "report", "predict", "models", "serve", "bench"];
     let facts = ["0 done", "1 the run failed", "2 bad usage", "130 interrupted", "synthetic", "fer2013.csv", "Parquet"];
     Place::new().run(&["--help"]).ends_with(0).prints(&commands).prints(&facts);
 }
@@ -12,7 +12,7 @@ fn the_program_tells_commands_sources_and_exit_codes() {
 #[test]
 fn every_command_tells_its_flags() {
     let place = Place::new();
-    let cases: [(&[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str]); 12] = [
         (&["data"], &["stats", "audit", "convert"]),
         (&["data", "stats"], &["<SOURCE>", "--json"]),
         (&["data", "audit"], &["<SOURCE>", "--json"]),
@@ -21,7 +21,28 @@ fn every_command_tells_its_flags() {
         (&["search"], &["--config", "--data", "--out", "--shard", "I/N", "--then-train"]),
         (&["evaluate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--json", "--drop-class", "--out"]),
         (&["report"], &["<RUN>"]),
-        (&["predict"], &["<IMAGE>", "--model", "--json", "--csv"]),
+        (
+            &["predict"],
+            &[
+                "<INPUT>",
+                "--model",
+                "--faces",
+                "--face-model",
+                "--min-face",
+                "--min-confidence",
+                "--abstain-below",
+                "--format",
+                "--json",
+                "--csv",
+                "--output",
+                "--resume",
+                "--annotate",
+                "--explain",
+                "rustface",
+                "parquet",
+            ],
+        ),
+        (&["models", "get"], &["<NAME>", "--from", "--out"]),
         (
             &["serve"],
             &["--model", "--faces", "--address", "--port", "--token-file", "VULTUS_TOKEN", "--cors-origin", "--queue"],
