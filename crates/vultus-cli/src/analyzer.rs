@@ -71,6 +71,17 @@ impl AnalyzerArguments {
         Ok(Analyzer::new(self.classifier()?, finder, options))
     }
 
+    /// What a report calls the model.
+    pub fn model_name(&self) -> String {
+        match &self.model {
+            Some(path) => path.display().to_string(),
+            None => newest_model(Path::new("runs")).map_or_else(
+                || DEFAULT_MODEL.map_or_else(String::new, |(_, name)| name.to_owned()),
+                |path| path.display().to_string(),
+            ),
+        }
+    }
+
     fn classifier(&self) -> Result<Classifier, Failure> {
         if let Some(path) = &self.model {
             return Ok(Classifier::load(&model_file(path)?)?);

@@ -8,6 +8,7 @@ pub mod predict;
 pub mod report;
 pub mod search;
 pub mod train;
+pub mod video;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -36,6 +37,8 @@ pub enum Command {
     Report(report::Report),
     /// Find the faces in pictures and classify their expressions.
     Predict(predict::Predict),
+    /// Follow faces and their expressions through a film or in front of a camera.
+    Video(video::Video),
     /// Download models of others, such as a better face finder.
     #[command(subcommand)]
     Models(models::Models),
@@ -53,6 +56,7 @@ impl Command {
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
+            Self::Video(video) => video.run(),
             Self::Models(models) => models.run(),
             Self::Bench(bench) => bench.run(started),
         }
