@@ -73,6 +73,17 @@ impl AnalyzerArguments {
         Ok(Analyzer::new(Classifier::from_bundle(self.bundle()?.0)?, finder, options))
     }
 
+    /// What a report calls the model.
+    pub fn model_name(&self) -> String {
+        match &self.model {
+            Some(path) => path.display().to_string(),
+            None => newest_model(Path::new("runs")).map_or_else(
+                || DEFAULT_MODEL.map_or_else(String::new, |(_, name)| name.to_owned()),
+                |path| path.display().to_string(),
+            ),
+        }
+    }
+
     /// What is said about the faces, for pictures within `limits`.
     pub fn options(&self, limits: DecodeLimits) -> AnalyzeOptions {
         AnalyzeOptions { abstain_below: self.abstain_below, limits }

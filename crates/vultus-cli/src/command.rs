@@ -9,6 +9,7 @@ pub mod report;
 pub mod search;
 pub mod serve;
 pub mod train;
+pub mod video;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -37,6 +38,8 @@ pub enum Command {
     Report(report::Report),
     /// Find the faces in pictures and classify their expressions.
     Predict(predict::Predict),
+    /// Follow faces and their expressions through a film or in front of a camera.
+    Video(video::Video),
     /// Download models of others, such as a better face finder.
     #[command(subcommand)]
     Models(models::Models),
@@ -56,6 +59,7 @@ impl Command {
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
+            Self::Video(video) => video.run(),
             Self::Models(models) => models.run(),
             Self::Serve(serve) => serve.run(),
             Self::Bench(bench) => bench.run(started),

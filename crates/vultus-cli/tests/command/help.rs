@@ -4,7 +4,7 @@ use crate::program::Place;
 
 #[test]
 fn the_program_tells_commands_sources_and_exit_codes() {
-    let commands = ["data", "train", "search", "evaluate", "report", "predict", "models", "serve", "bench"];
+    let commands = ["data", "train", "search", "evaluate", "report", "predict", "video", "models", "serve", "bench"];
     let facts = ["0 done", "1 the run failed", "2 bad usage", "130 interrupted", "synthetic", "fer2013.csv", "Parquet"];
     Place::new().run(&["--help"]).ends_with(0).prints(&commands).prints(&facts);
 }
@@ -12,7 +12,7 @@ fn the_program_tells_commands_sources_and_exit_codes() {
 #[test]
 fn every_command_tells_its_flags() {
     let place = Place::new();
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 13] = [
         (&["data"], &["stats", "audit", "convert"]),
         (&["data", "stats"], &["<SOURCE>", "--json"]),
         (&["data", "audit"], &["<SOURCE>", "--json"]),
@@ -40,6 +40,20 @@ fn every_command_tells_its_flags() {
                 "--explain",
                 "rustface",
                 "parquet",
+            ],
+        ),
+        (
+            &["video"],
+            &[
+                "<FILM>",
+                "--model",
+                "--faces",
+                "--fps",
+                "--seconds",
+                "--smoothing",
+                "--output",
+                "--report",
+                "--annotate",
             ],
         ),
         (&["models", "get"], &["<NAME>", "--from", "--out"]),
