@@ -5,6 +5,7 @@
 //! [`Operations::sgd`](crate::operations::Operations::sgd)).
 
 use burn::tensor::{Gradients, Tensor};
+use vultus::network::ParameterRole;
 use vultus::weights::{WeightTensor, Weights, WeightsError};
 
 use crate::config::OptimizerConfig;
@@ -17,6 +18,8 @@ pub struct Optimizer {
     config: OptimizerConfig,
     /// Largest norm of all gradients together; 0 is any.
     clip_norm: f64,
+    /// Decay of kernels, before the learning rate.
+    weight_decay: f64,
     /// Updates done so far.
     step: u64,
     /// `[parameter][slot]`, empty for parameters that are not trained.
@@ -25,8 +28,9 @@ pub struct Optimizer {
 
 impl Optimizer {
     /// Fresh slots for `network`. Gradients whose norm, over all parameters together, is above `clip_norm` are scaled down
-    /// to it (Pascanu et al. 2013, algorithm 1; Keras' `global_clipnorm`); 0 leaves them alone.
-    pub fn new(config: &OptimizerConfig, clip_norm: f64, network: &Network) -> Self {
+    /// to it (Pascanu et al. 2013, algorithm 1; Keras' `global_clipnorm`); 0 leaves them alone. `weight_decay` shrinks
+    /// kernels before each update, by itself times the learning rate.
+    pub fn new(config: &OptimizerConfig, clip_norm: f64, weight_decay: f64, network: &Network) -> Self {
         let device = network.device().clone().inner();
         let slots = network
             .specs()
@@ -36,7 +40,7 @@ impl Optimizer {
                 (0..count).map(|_| Tensor::zeros([spec.len()], &device)).collect()
             })
             .collect();
-        Self { config: config.clone(), clip_norm, step: 0, slots }
+        Self { config: config.clone(), clip_norm, weight_decay, step: 0, slots }
     }
 
     /// Moves every trainable parameter against its gradient.
@@ -50,6 +54,13 @@ impl Optimizer {
             let Some(gradient) = gradient else { continue };
             let slots = std::mem::take(&mut self.slots[index]);
             let mut moved = Vec::with_capacity(slots.len());
+            let kept = match network.specs()[index].role {
+                ParameterRole::Kernel { .. } => 1.0 - learning_rate * self.weight_decay,
+                _ => 1.0,
+            };
+            if kept < 1.0 {
+                network.update(index, |parameter| parameter * kept);
+            }
             network.update(index, |parameter| match (&self.config, <[Tensor<1>; 2]>::try_from(slots)) {
                 (OptimizerConfig::Adam(adam), Ok(moments)) => {
                     let update = AdamUpdate {
@@ -144,12 +155,12 @@ mod tests {
     use crate::model::initial_weights;
 
     /// Weights after one step of plain gradient descent, less those before.
-    fn movement(clip_norm: f64, operations: Operations) -> Vec<f64> {
+    fn movement(clip_norm: f64, weight_decay: f64, operations: Operations) -> Vec<f64> {
         let resolved = TrainConfig::load(None, &[]).unwrap().network.resolve(48, 48, 3).unwrap();
         let weights = initial_weights(&resolved, 1);
         let mut network = Network::new(resolved, &weights, &Device::flex()).unwrap().with_operations(operations);
         let rule = OptimizerConfig::Sgd(SgdConfig { learning_rate: 1.0, momentum: 0.0, nesterov: false });
-        let mut optimizer = Optimizer::new(&rule, clip_norm, &network);
+        let mut optimizer = Optimizer::new(&rule, clip_norm, weight_decay, &network);
         let pixels = (0..2 * 48 * 48).map(|index| (index * 31 % 97) as f32 / 97.0).collect();
         let forward = network.forward(pixels, vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0], vec![1.0; 2], 7);
         optimizer.update(&mut network, &mut forward.loss.backward(), 1.0);
@@ -166,13 +177,30 @@ mod tests {
     #[test]
     fn gradients_are_clipped_to_a_norm_and_keep_their_direction() {
         for operations in [Operations::Kernels, Operations::Stock] {
-            let free = movement(0.0, operations);
+            let free = movement(0.0, 0.0, operations);
             let length = norm(&free);
-            assert_eq!(movement(10.0 * length, operations), free);
-            let clipped = movement(0.1 * length, operations);
+            assert_eq!(movement(10.0 * length, 0.0, operations), free);
+            let clipped = movement(0.1 * length, 0.0, operations);
             assert!((norm(&clipped) / length - 0.1).abs() < 1e-3, "{} of {length}", norm(&clipped));
             let product: f64 = free.iter().zip(&clipped).map(|(a, b)| a * b).sum();
             assert!(product / (length * norm(&clipped)) > 0.999);
+        }
+    }
+
+    #[test]
+    fn decay_shrinks_kernels_and_nothing_else() {
+        let free = movement(0.0, 0.0, Operations::Kernels);
+        let decayed = movement(0.0, 0.25, Operations::Kernels);
+        let resolved = TrainConfig::load(None, &[]).unwrap().network.resolve(48, 48, 3).unwrap();
+        let weights = initial_weights(&resolved, 1);
+        let mut place = 0;
+        for spec in resolved.parameters().filter(|spec| spec.is_trainable()) {
+            let decay = if matches!(spec.role, ParameterRole::Kernel { .. }) { 0.25 } else { 0.0 };
+            for &start in &weights.get(&spec.name).unwrap().data {
+                let expected = free[place] - decay * f64::from(start);
+                assert!((decayed[place] - expected).abs() < 1e-5, "{}: {} {expected}", spec.name, decayed[place]);
+                place += 1;
+            }
         }
     }
 }

@@ -6,8 +6,9 @@
 //! 4. [`weights`]: its named tensors;
 //! 5. [`plan`]: network and weights made ready to run: numbers become probabilities;
 //! 6. [`labels`]: the names of the classes, in the order of the probabilities;
-//! 7. [`bundle`]: all of this in one file ([`container`] is its format, [`persist`] how files are written);
-//! 8. [`classifier`]: a bundle at work.
+//! 7. [`inference`]: the views of a picture that are averaged, and the temperature of the probabilities;
+//! 8. [`bundle`]: all of this in one file ([`container`] is its format, [`persist`] how files are written);
+//! 9. [`classifier`]: a bundle at work.
 //!
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
@@ -16,6 +17,7 @@ pub mod bundle;
 pub mod classifier;
 pub mod container;
 pub mod decode;
+pub mod inference;
 pub mod labels;
 pub mod network;
 pub mod persist;

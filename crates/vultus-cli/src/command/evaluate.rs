@@ -7,7 +7,7 @@ use vultus::bundle::Bundle;
 use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
-use vultus_train::prepare::read;
+use vultus_train::prepare::{read, with_labels};
 use vultus_train::run::{RunDirectory, bundle_path};
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
@@ -18,12 +18,13 @@ use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
 
-/// Evaluate a run's model or a bundle.
+/// Evaluate a run's model or a bundle, or the mean of several.
 #[derive(clap::Args)]
 pub struct Evaluate {
-    /// A run directory, that of a search whose winner is trained, or a model file.
-    #[arg(value_name = "RUN_OR_BUNDLE")]
-    model: PathBuf,
+    /// A run directory, that of a search whose winner is trained, or a model file. The probabilities of several are
+    /// averaged.
+    #[arg(value_name = "RUN_OR_BUNDLE", required = true)]
+    models: Vec<PathBuf>,
     /// Images; may be given several times. Without it, a run's own, cleaned as in its configuration.
     #[arg(long = "data", value_name = "SOURCE")]
     data: Vec<String>,
@@ -48,29 +49,33 @@ impl Evaluate {
         if let Some(out) = self.out.as_deref().filter(|out| is_taken(out)) {
             return Err(Failure::usage(anyhow!("{} is not empty: give another --out", out.display())));
         }
-        let bundle = Bundle::load(&model_file(&self.model)?)?;
+        let mut bundles = Vec::with_capacity(self.models.len());
+        for model in &self.models {
+            bundles.push(Bundle::load(&model_file(model)?)?);
+        }
+        let bundle = &bundles[0];
         // Held while the run's evaluation is renewed.
         let run = if self.on_own_data() {
-            Some(RunDirectory::open(&run_directory(&self.model)?).map_err(usage_or_run)?)
+            Some(RunDirectory::open(&run_directory(&self.models[0])?).map_err(usage_or_run)?)
         } else {
             None
         };
         let dataset = match &run {
             Some((_, config)) => read(config)?,
-            None => self.read_sources(&bundle)?,
+            None => self.read_sources(bundle)?,
         };
         let split = match &self.split {
             Some(name) => split_name::meant_by(name).to_owned(),
             None => default_split(&dataset)?,
         };
-        self.check_dropped(&bundle, &dataset)?;
+        self.check_dropped(bundle, &dataset)?;
         if bundle.training.get("train_split").and_then(|name| name.as_str()) == Some(&split) {
             say(format_args!("note: split {split} is what the model was trained on"));
         }
         let mut dropped = self.drop_class.clone();
-        dropped.extend(dropped_in_training(&bundle));
-        let assessment = assess(&bundle, &dataset, &split, &dropped).map_err(|error| match error {
-            AssessError::NoSplit(_) | AssessError::UnknownClass { .. } => Failure::usage(error),
+        dropped.extend(dropped_in_training(bundle));
+        let assessment = assess(&bundles, &dataset, &split, &dropped).map_err(|error| match error {
+            AssessError::NoSplit(_) | AssessError::UnknownClass { .. } | AssessError::Ensemble(_) => Failure::usage(error),
             _ => Failure::Run(error.into()),
         })?;
         for (class, count) in &assessment.ignored {
@@ -82,11 +87,11 @@ impl Evaluate {
                 assessment.save(out)?;
                 say(format_args!("written to {}", out.display()));
             }
-            (None, Some((run, _))) => {
+            (None, Some((run, _))) if bundles.len() == 1 => {
                 add_assessment(run.path(), &assessment)?;
                 say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
             }
-            (None, None) => {}
+            _ => {}
         }
         if self.json {
             table::print(serde_json::to_string(&assessment.evaluation)?)?;
@@ -117,7 +122,7 @@ impl Evaluate {
 
     /// Whether a run is evaluated on the data that it was trained with.
     fn on_own_data(&self) -> bool {
-        self.data.is_empty() && self.model.is_dir()
+        self.data.is_empty() && self.models[0].is_dir()
     }
 
     fn read_sources(&self, bundle: &Bundle) -> Result<Dataset, Failure> {
@@ -125,7 +130,9 @@ impl Evaluate {
             return Err(Failure::usage(anyhow!("a bundle brings no images: name some with --data SOURCE")));
         }
         let sources = self.data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
-        Ok(load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?)
+        let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;
+        let labels = bundle.training.get("labels").and_then(|labels| serde_json::from_value(labels.clone()).ok());
+        Ok(with_labels(dataset, labels.unwrap_or_default())?)
     }
 }
 
