@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod data;
 pub mod evaluate;
+pub mod pack;
 pub mod predict;
 pub mod report;
 pub mod search;
@@ -22,7 +23,7 @@ use crate::failure::Failure;
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Count, audit and convert data sets.
+    /// Count, audit and convert data sets, and look at what training does to images.
     #[command(subcommand)]
     Data(data::Data),
     /// Train a network and evaluate it; with nothing else, the paper's network on drawn faces, in about a minute.
@@ -31,6 +32,8 @@ pub enum Command {
     Search(search::Search),
     /// Evaluate a run's model or a bundle.
     Evaluate(evaluate::Evaluate),
+    /// Copy a run's model to a file that can be given away.
+    Pack(pack::Pack),
     /// Write a run's report again.
     Report(report::Report),
     /// Classify pictures of faces.
@@ -47,6 +50,7 @@ impl Command {
             Self::Train(train) => train.run(),
             Self::Search(search) => search.run(),
             Self::Evaluate(evaluate) => evaluate.run(),
+            Self::Pack(pack) => pack.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
             Self::Bench(bench) => bench.run(started),
@@ -85,7 +89,9 @@ impl ConfigArguments {
             config.device.clone_from(device);
         }
         let mut config = config.with_overrides(&self.set).map_err(Failure::usage)?;
-        config.data.sources = config.data.sources.iter().map(|source| absolute(source)).collect();
+        for paths in [&mut config.data.sources, &mut config.train.targets.teachers] {
+            *paths = paths.iter().map(|path| absolute(path)).collect();
+        }
         Ok(config)
     }
 }

@@ -25,6 +25,7 @@ pub mod dense;
 pub mod dropout;
 pub mod norm_pool;
 pub mod optimizer;
+pub mod orthogonal;
 pub mod peak;
 pub mod pooling;
 pub mod softmax;

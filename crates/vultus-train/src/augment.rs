@@ -104,6 +104,13 @@ impl AugmentConfig {
         ]
     }
 
+    /// Strengths in the order of [`AugmentConfig::strengths`].
+    pub fn from_strengths(strengths: [f64; 13]) -> Self {
+        let [flip, shift, crop, rotation, affine, brightness, contrast, gamma, blur, noise, erasing, mixup, cutmix] =
+            strengths;
+        Self { flip, shift, crop, rotation, affine, brightness, contrast, gamma, blur, noise, erasing, mixup, cutmix }
+    }
+
     /// The image at `index` of the data set as `epoch` (from 0) shows it. Mixing with others is [`mix`]'s work.
     pub fn apply(&self, face: &GrayImage, seed: u64, epoch: usize, index: usize) -> GrayImage {
         let mut dice = Dice::new(seed, &[epoch as u64, index as u64]);

@@ -24,6 +24,10 @@ use crate::search::SearchConfig;
 use crate::source::synthetic::SyntheticConfig;
 use crate::targets::TargetConfig;
 
+const BETA1: &str = "train.optimizer.beta1";
+const BETA2: &str = "train.optimizer.beta2";
+const MOMENTUM: &str = "train.optimizer.momentum";
+
 /// Everything that `vultus train` needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -136,6 +140,9 @@ pub enum OptimizerConfig {
     Adam(AdamConfig),
     /// Stochastic gradient descent with momentum.
     Sgd(SgdConfig),
+    /// Muon (Jordan et al. 2024) for the kernels of hidden layers, scaled as in Liu et al. 2025 so that one learning rate
+    /// does for all; Adam for the head, biases and batch norms.
+    Muon(MuonConfig),
 }
 
 /// Keys of Adam.
@@ -144,6 +151,22 @@ pub enum OptimizerConfig {
 pub struct AdamConfig {
     /// Largest step size; the schedule scales it.
     pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+}
+
+/// Keys of Muon; the last three are those of its Adam.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MuonConfig {
+    /// Largest step size; the schedule scales it.
+    pub learning_rate: f64,
+    /// Share of the velocity that is kept; the update looks ahead as Nesterov's does.
+    pub momentum: f64,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -277,6 +300,13 @@ impl Default for AdamConfig {
     }
 }
 
+impl Default for MuonConfig {
+    fn default() -> Self {
+        let AdamConfig { learning_rate, beta1, beta2, epsilon } = AdamConfig::default();
+        Self { learning_rate, momentum: 0.95, beta1, beta2, epsilon }
+    }
+}
+
 impl Default for SgdConfig {
     fn default() -> Self {
         Self { learning_rate: 0.01, momentum: 0.9, nesterov: false }
@@ -301,6 +331,7 @@ impl OptimizerConfig {
         match self {
             Self::Adam(adam) => adam.learning_rate,
             Self::Sgd(sgd) => sgd.learning_rate,
+            Self::Muon(muon) => muon.learning_rate,
         }
     }
 }
@@ -495,20 +526,20 @@ impl TrainConfig {
             rate.to_string(),
             "use a number above 0",
         )?;
-        match &fit.optimizer {
-            OptimizerConfig::Adam(adam) => {
-                for (key, beta) in [("train.optimizer.beta1", adam.beta1), ("train.optimizer.beta2", adam.beta2)] {
-                    require((0.0..1.0).contains(&beta), key, beta.to_string(), "use 0 up to below 1")?;
-                }
-                let epsilon = adam.epsilon;
-                let usable = epsilon > 0.0 && epsilon.is_finite();
-                require(usable, "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
+        let (shares, epsilon) = match &fit.optimizer {
+            OptimizerConfig::Adam(adam) => (vec![(BETA1, adam.beta1), (BETA2, adam.beta2)], Some(adam.epsilon)),
+            OptimizerConfig::Sgd(sgd) => (vec![(MOMENTUM, sgd.momentum)], None),
+            OptimizerConfig::Muon(muon) => {
+                let shares = vec![(MOMENTUM, muon.momentum), (BETA1, muon.beta1), (BETA2, muon.beta2)];
+                (shares, Some(muon.epsilon))
             }
-            OptimizerConfig::Sgd(sgd) => {
-                let momentum = sgd.momentum;
-                let key = "train.optimizer.momentum";
-                require((0.0..1.0).contains(&momentum), key, momentum.to_string(), "use 0 up to below 1")?;
-            }
+        };
+        for (key, share) in shares {
+            require((0.0..1.0).contains(&share), key, share.to_string(), "use 0 up to below 1")?;
+        }
+        if let Some(epsilon) = epsilon {
+            let usable = epsilon > 0.0 && epsilon.is_finite();
+            require(usable, "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
         }
         let schedule = &fit.schedule;
         for (key, part) in [("train.schedule.warmup", schedule.warmup), ("train.schedule.floor", schedule.floor)] {

@@ -338,6 +338,14 @@ impl Operations {
         }
     }
 
+    /// The orthogonal matrix nearest to `matrix` `[rows * columns]`, about; see [`vultus_kernels::orthogonal`].
+    pub fn orthogonalize(self, matrix: Tensor<1>, rows: usize, columns: usize) -> Tensor<1> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::orthogonalize(matrix.into_dispatch(), rows, columns)),
+            Self::Stock => stock::orthogonalize(matrix, rows, columns),
+        }
+    }
+
     /// One update of SGD with momentum; see [`SgdUpdate`]. Gives the parameter and the velocity.
     pub fn sgd(
         self,

@@ -20,7 +20,7 @@ use vultus_kernels::batch_norm::{self, Norm, NormGradients, NormShape};
 use vultus_kernels::dropout::{self, Dropout};
 use vultus_kernels::norm_pool::{self, NormPoolShape};
 use vultus_kernels::thin_block::{self, ThinBlock, ThinGradients};
-use vultus_kernels::{convolution, dense, optimizer, pooling, softmax};
+use vultus_kernels::{convolution, dense, optimizer, orthogonal, pooling, softmax};
 
 use super::buffers::{give, take};
 use super::{
@@ -101,6 +101,8 @@ pub(crate) trait Updates: Backend {
         velocity: FloatTensor<Self>,
         update: SgdUpdate,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    fn orthogonalize(matrix: FloatTensor<Self>, rows: usize, columns: usize) -> FloatTensor<Self>;
 }
 
 /// Position of the winner inside each window of a max pooling; empty for average pooling.
@@ -382,6 +384,12 @@ impl Updates for Flex {
         optimizer::sgd(&update, parameter.storage_mut(), values(&gradient), velocity.storage_mut());
         give(gradient);
         (parameter, velocity)
+    }
+
+    fn orthogonalize(matrix: FlexTensor, rows: usize, columns: usize) -> FlexTensor {
+        let mut matrix = contiguous(matrix);
+        orthogonal::orthogonalize(rows, columns, matrix.storage_mut());
+        matrix
     }
 }
 

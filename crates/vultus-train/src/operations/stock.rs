@@ -116,3 +116,16 @@ pub(super) fn sgd(
     let change = if update.nesterov { velocity.clone() * update.momentum - descent } else { velocity.clone() };
     (parameter + change, velocity)
 }
+
+pub(super) fn orthogonalize(matrix: Tensor<1>, rows: usize, columns: usize) -> Tensor<1> {
+    let norm = matrix.clone().powi_scalar(2).sum().sqrt() + 1e-7;
+    let mut x: Tensor<2> = (matrix / norm).reshape([rows, columns]);
+    for _ in 0..5 {
+        // On the shorter side.
+        let gram = if rows < columns { x.clone().matmul(x.clone().transpose()) } else { x.clone().transpose().matmul(x.clone()) };
+        let both = gram.clone() * -4.7750 + gram.clone().matmul(gram) * 2.0315;
+        let product = if rows < columns { both.matmul(x.clone()) } else { x.clone().matmul(both) };
+        x = x * 3.4445 + product;
+    }
+    x.reshape([rows * columns])
+}
