@@ -19,6 +19,8 @@ mod model;
 mod picture;
 #[path = "command/program.rs"]
 mod program;
+#[path = "command/recipe.rs"]
+mod recipe;
 #[path = "command/resume.rs"]
 mod resume;
 #[path = "command/search.rs"]
