@@ -5,7 +5,7 @@
 //!
 //! 1. [`convolution`], [`depthwise`] and [`dense`]: the layers with weights, bias and [`activation`] fused in;
 //! 2. [`batch_norm`], [`pooling`], [`dropout`]: the layers between them; [`norm_pool`], all three in one, and
-//!    [`thin_block`], with a first convolution in front;
+//!    [`thin_block`], with a first convolution in front; [`squeeze_excitation`];
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
 //! 4. [`optimizer`]: Adam and SGD, one pass over memory a step.
 //!
@@ -29,6 +29,7 @@ pub mod optimizer;
 pub mod peak;
 pub mod pooling;
 pub mod softmax;
+pub mod squeeze_excitation;
 pub mod thin_block;
 
 mod panel;
