@@ -8,15 +8,15 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vultus::network::{
-    BatchNormConfig, ConvConfig, FeatureShape, LayerConfig, ParameterRole, ParameterSpec, ResolvedLayer,
-    ResolvedNetwork,
+    BatchNormConfig, ConvConfig, DepthwiseConvConfig, FeatureShape, LayerConfig, ParameterRole, ParameterSpec,
+    ResolvedLayer, ResolvedNetwork,
 };
 use vultus::weights::{WeightTensor, Weights};
 
 use crate::device::operations_of;
 use crate::operations::{
-    Activation, Block, BlockParameters, ChannelShape, ConvolutionShape, DenseShape, Operations, Pooling, PoolingShape,
-    Tail,
+    Activation, Block, BlockParameters, ChannelShape, ConvolutionShape, DenseShape, DepthwiseShape, Operations,
+    Pooling, PoolingShape, SqueezeShape, Tail,
 };
 use crate::seed::derive_seed;
 
@@ -294,6 +294,15 @@ impl Network {
                 let bias = conv.bias.then(|| parameter(1));
                 operations.convolution(x, parameter(0), bias, shape, conv.activation)
             }
+            LayerConfig::DepthwiseConv(conv) => {
+                let shape = depthwise_shape(layer, conv, batch);
+                operations.depthwise(x, parameter(0), conv.bias.then(|| parameter(1)), shape, conv.activation)
+            }
+            LayerConfig::SqueezeExcitation(squeeze) => {
+                let (channels, spatial) = (layer.input.channels(), layer.input.spatial());
+                let shape = SqueezeShape { batch, spatial, channels, hidden: squeeze.hidden(channels) };
+                operations.squeeze_excitation(x, [0, 1, 2, 3].map(parameter), shape)
+            }
             LayerConfig::Dense(dense) => {
                 let shape = DenseShape { batch, inputs: layer.input.len(), outputs: dense.units };
                 operations.dense(x, parameter(0), parameter(1), shape, dense.activation)
@@ -362,6 +371,12 @@ fn convolution_shape(layer: &ResolvedLayer, conv: &ConvConfig, batch: usize) -> 
         stride: conv.stride,
         padding: conv.padding_size(),
     }
+}
+
+fn depthwise_shape(layer: &ResolvedLayer, conv: &DepthwiseConvConfig, batch: usize) -> DepthwiseShape {
+    let (channels, in_height, in_width) = planes(layer.input);
+    let (kernel, stride, padding) = (conv.kernel, conv.stride, conv.padding_size());
+    DepthwiseShape { batch, channels, in_height, in_width, kernel, stride, padding }
 }
 
 /// Parameters of a layer and of all layers inside it.

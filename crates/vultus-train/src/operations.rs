@@ -16,10 +16,12 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 pub use vultus_kernels::activation::Activation;
 pub use vultus_kernels::convolution::ConvolutionShape;
+pub use vultus_kernels::depthwise::DepthwiseShape;
 pub use vultus_kernels::optimizer::{AdamUpdate, SgdUpdate};
 pub use vultus_kernels::pooling::PoolingShape;
+pub use vultus_kernels::squeeze_excitation::SqueezeShape;
 
-use self::extension::{Layers, Updates};
+use self::extension::{DepthwiseLayers, Layers, SqueezeLayers, Updates};
 
 /// Which arithmetic the operations use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +144,32 @@ impl Operations {
         }
     }
 
+    /// Convolution of each channel by itself with activation, and with a bias if there is one (Howard et al. 2017, section
+    /// 3.1).
+    ///
+    /// `x` `[batch, in_height * in_width * channels]`, `weight` `[kernel * kernel * channels]`, `bias` `[channels]`; gives
+    /// `[batch, out_height * out_width * channels]`.
+    pub fn depthwise(
+        self,
+        x: Tensor<2>,
+        weight: Tensor<1>,
+        bias: Option<Tensor<1>>,
+        shape: DepthwiseShape,
+        activation: Activation,
+    ) -> Tensor<2> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::depthwise(
+                x.into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().unwrap_or(weight).into_dispatch(),
+                bias.is_some(),
+                shape,
+                activation,
+            )),
+            Self::Stock => stock::depthwise(x, weight, bias, shape, activation),
+        }
+    }
+
     /// A convolution, a batch norm and what follows it; see [`Block`]. `residual` has the shape of the output, and is there
     /// if the block says so. Gives the output, and the mean and the biased variance `[out]` of the convolution's output;
     /// no gradient flows through the last two.
@@ -256,6 +284,25 @@ impl Operations {
                 let ChannelShape { batch, channels, spatial } = shape;
                 x.reshape([batch, spatial, channels]).mean_dim(1).reshape([batch, channels])
             }
+        }
+    }
+
+    /// Squeeze and excitation (Hu et al. 2018): `x` `[batch, spatial * channels]`; `weights` are `W1` `[channels * hidden]`,
+    /// `b1` `[hidden]`, `W2` `[hidden * channels]` and `b2` `[channels]`; gives the shape of `x`.
+    pub fn squeeze_excitation(self, x: Tensor<2>, weights: [Tensor<1>; 4], shape: SqueezeShape) -> Tensor<2> {
+        match self {
+            Self::Kernels => {
+                let [squeeze, squeeze_bias, excitation, excitation_bias] = weights.map(Tensor::into_dispatch);
+                Tensor::from_dispatch(Dispatch::squeeze_excitation(
+                    x.into_dispatch(),
+                    squeeze,
+                    squeeze_bias,
+                    excitation,
+                    excitation_bias,
+                    shape,
+                ))
+            }
+            Self::Stock => stock::squeeze_excitation(x, weights, shape),
         }
     }
 

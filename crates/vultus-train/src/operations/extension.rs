@@ -2,7 +2,11 @@
 //!
 //! [`Layers`] holds what can be differentiated: its implementation for [`Flex`] calls the forward kernel, the one for
 //! [`Autodiff`] also records which backward kernel to call. [`Backwards`] holds those; Burn never dispatches it.
-//! [`Updates`] holds the optimisers, which run outside the graph.
+//! [`Updates`] holds the optimisers, which run outside the graph. Depthwise convolution, and squeeze and excitation, have
+//! modules of their own, built the same way.
+
+mod depthwise;
+mod squeeze_excitation;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +26,8 @@ use vultus_kernels::norm_pool::{self, NormPoolShape};
 use vultus_kernels::thin_block::{self, ThinBlock, ThinGradients};
 use vultus_kernels::{convolution, dense, optimizer, pooling, softmax};
 
+pub(super) use self::depthwise::DepthwiseLayers;
+pub(super) use self::squeeze_excitation::SqueezeLayers;
 use super::buffers::{give, take};
 use super::{
     Activation, AdamUpdate, Block, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate, Tail,

@@ -92,6 +92,22 @@ fn convolutions() {
 }
 
 #[test]
+fn depthwise_convolutions() {
+    for (activation, (kernel, stride, padding)) in
+        ACTIVATIONS.into_iter().zip([(3, 1, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 3, 0)])
+    {
+        let shape = DepthwiseShape { batch: 3, channels: 18, in_height: 9, in_width: 7, kernel, stride, padding };
+        let (x, weights) = ((3, 18 * 9 * 7), 18 * kernel * kernel);
+        compare(&format!("{shape:?}"), x, [weights, 18], |operations, x, weight, bias| {
+            operations.depthwise(x, weight, Some(bias), shape, activation)
+        });
+        compare(&format!("{shape:?} without bias"), x, [weights, 1], |operations, x, weight, _| {
+            operations.depthwise(x, weight, None, shape, activation)
+        });
+    }
+}
+
+#[test]
 fn dense_layers() {
     let shape = DenseShape { batch: 5, inputs: 7, outputs: 3 };
     for activation in ACTIVATIONS {
@@ -242,6 +258,19 @@ fn means_of_channels_and_their_gradients() {
     let factors = numbers(4, 6);
     let expected: Vec<f32> = (0..24).map(|index| factors[index / 12 * 3 + index % 3] / 4.0).collect();
     assert_close("dx", &values_of(x.grad(&gradients).unwrap()), &expected);
+}
+
+#[test]
+fn squeeze_and_excitation() {
+    let shape = SqueezeShape { batch: 3, spatial: 12, channels: 18, hidden: 4 };
+    // A part of all weights at a time is the one that is looked at, and the bias of the last layer always.
+    let lengths = [18 * 4, 4, 4 * 18];
+    for seen in 0..3 {
+        compare(&format!("squeeze {seen}"), (3, 12 * 18), [lengths[seen], 18], |operations, x, weight, bias| {
+            let part = |index| if index == seen { weight.clone() } else { vector(20 + index as u64, lengths[index]) };
+            operations.squeeze_excitation(x, [part(0), part(1), part(2), bias], shape)
+        });
+    }
 }
 
 /// The same tensor on both sides, as with an identity shortcut: both ways add to its gradient.
