@@ -8,6 +8,7 @@
 
 mod buffers;
 mod extension;
+mod filters;
 mod stock;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use vultus_kernels::pooling::PoolingShape;
 pub use vultus_kernels::squeeze_excitation::SqueezeShape;
 
 use self::extension::{DepthwiseLayers, Layers, SqueezeLayers, Updates};
+pub use self::filters::Filters;
 
 /// Which arithmetic the operations use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,7 @@ pub enum Tail {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Block {
     /// The convolution.
-    pub convolution: ConvolutionShape,
+    pub filters: Filters,
     /// Whether it has a bias.
     pub biased: bool,
     /// Its activation: linear or ReLU.
@@ -80,7 +82,7 @@ pub struct Block {
 /// Parameters of a [`Block`], flat.
 #[derive(Clone, Debug)]
 pub struct BlockParameters {
-    /// `[kernel_height * kernel_width * in * out]`.
+    /// `[kernel_height * kernel_width * in * out]`, or `[kernel * kernel * out]` of a depthwise convolution.
     pub weight: Tensor<1>,
     /// `[out]`, where the block has one.
     pub bias: Option<Tensor<1>>,
@@ -195,23 +197,19 @@ impl Operations {
                 (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
             }
             Self::Stock => {
-                let shape = block.convolution;
-                let z = self.convolution(x, weight, bias, shape, block.before);
-                let spatial = shape.out_height() * shape.out_width();
-                let channels = ChannelShape { batch: shape.batch, channels: shape.out_channels, spatial };
-                let (y, mean, variance) = self.batch_norm_training(z, gamma, beta, channels, block.epsilon);
+                let z = match block.filters {
+                    Filters::Dense(shape) => self.convolution(x, weight, bias, shape, block.before),
+                    Filters::Depthwise(shape) => self.depthwise(x, weight, bias, shape, block.before),
+                };
+                let (batch, channels) = (block.filters.batch(), block.filters.channels());
+                let (in_height, in_width) = block.filters.out_size();
+                let shape = ChannelShape { batch, channels, spatial: in_height * in_width };
+                let (y, mean, variance) = self.batch_norm_training(z, gamma, beta, shape, block.epsilon);
                 let y = match (block.tail, residual) {
                     (Tail::Activated { activation, .. }, Some(residual)) => self.add(y, residual, activation),
                     (Tail::Activated { activation, .. }, None) => self.activation(y, activation),
                     (Tail::Pooled { size, rate, key }, _) => {
-                        let pooling = PoolingShape {
-                            batch: shape.batch,
-                            channels: shape.out_channels,
-                            in_height: shape.out_height(),
-                            in_width: shape.out_width(),
-                            size,
-                            stride: size,
-                        };
+                        let pooling = PoolingShape { batch, channels, in_height, in_width, size, stride: size };
                         let y = self.pool(y, Pooling::Max, pooling);
                         if rate > 0.0 { self.dropout(y, rate, key) } else { y }
                     }

@@ -127,14 +127,13 @@ fn batch_norms() {
 
 /// Output, both statistics and all gradients of a block.
 fn block_results(operations: Operations, block: Block) -> Vec<(&'static str, Vec<f32>)> {
-    let shape = block.convolution;
-    let columns = shape.in_height * shape.in_width * shape.in_channels;
-    let out_columns = shape.out_height() * shape.out_width() * shape.out_channels;
-    let x = matrix(1, shape.batch, columns);
+    let filters = block.filters;
+    let (batch, channels) = (filters.batch(), filters.channels());
+    let x = matrix(1, batch, filters.input_len() / batch);
     let has_residual = matches!(block.tail, Tail::Activated { residual: true, .. });
-    let residual = matrix(9, shape.batch, out_columns);
-    let weight = vector(2, shape.kernel_height * shape.kernel_width * shape.in_channels * shape.out_channels);
-    let [bias, gamma, beta] = [3, 5, 6].map(|seed| vector(seed, shape.out_channels));
+    let residual = matrix(9, batch, filters.output_len() / batch);
+    let weight = vector(2, filters.weight_len());
+    let [bias, gamma, beta] = [3, 5, 6].map(|seed| vector(seed, channels));
     let parameters = BlockParameters {
         weight: weight.clone(),
         bias: block.biased.then(|| bias.clone()),
@@ -175,20 +174,28 @@ fn blocks() {
         (1, true, Activation::Relu, activated(true, Activation::Linear)),
         (1, true, Activation::Linear, activated(true, Activation::Linear)),
     ];
-    // Few inputs, whose convolution is computed again, and more.
-    for ((stride, biased, before, tail), in_channels) in cases.into_iter().flat_map(|case| [(case, 2), (case, 5)]) {
-        let convolution = ConvolutionShape {
-            batch: 3,
-            in_channels,
-            in_height: 9,
-            in_width: 7,
-            out_channels: 18,
-            kernel_height: 3,
-            kernel_width: 3,
-            stride,
-            padding: 1,
+    // Few inputs, whose convolution is computed again, and more; and each channel by itself.
+    let kinds = [Some(2), Some(5), None];
+    for ((stride, biased, before, tail), inputs) in cases.into_iter().flat_map(|case| kinds.map(|kind| (case, kind))) {
+        let (batch, in_height, in_width, padding) = (3, 9, 7, 1);
+        let filters = match inputs {
+            Some(in_channels) => Filters::Dense(ConvolutionShape {
+                batch,
+                in_channels,
+                in_height,
+                in_width,
+                out_channels: 18,
+                kernel_height: 3,
+                kernel_width: 3,
+                stride,
+                padding,
+            }),
+            None => {
+                let (channels, kernel) = (18, 3);
+                Filters::Depthwise(DepthwiseShape { batch, channels, in_height, in_width, kernel, stride, padding })
+            }
         };
-        let block = Block { convolution, biased, before, epsilon: 1e-3, tail };
+        let block = Block { filters, biased, before, epsilon: 1e-3, tail };
         let (ours, stock) = (block_results(Operations::Kernels, block), block_results(Operations::Stock, block));
         let names = |results: &[(&'static str, Vec<f32>)]| results.iter().map(|(name, _)| *name).collect::<Vec<_>>();
         assert_eq!(names(&ours), names(&stock), "{block:?}");
@@ -219,7 +226,8 @@ fn blocks_drop_out() {
     };
     let outputs = |rate, key| {
         let tail = Tail::Pooled { size: 2, rate, key };
-        let block = Block { convolution, biased: true, before: Activation::Relu, epsilon: 1e-3, tail };
+        let filters = Filters::Dense(convolution);
+        let block = Block { filters, biased: true, before: Activation::Relu, epsilon: 1e-3, tail };
         block_results(Operations::Kernels, block).swap_remove(0).1
     };
     let (whole, dropped) = (outputs(0.0, 7), outputs(0.25, 7));
