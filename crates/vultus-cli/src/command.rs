@@ -1,6 +1,7 @@
 //! The subcommands, a module each.
 
 pub mod bench;
+pub mod card;
 pub mod data;
 pub mod evaluate;
 pub mod pack;
@@ -34,6 +35,8 @@ pub enum Command {
     Evaluate(evaluate::Evaluate),
     /// Copy a run's model to a file that can be given away.
     Pack(pack::Pack),
+    /// Write a model card: results with intervals, recipe, origin and limits of a model, as Markdown.
+    Card(card::Card),
     /// Write a run's report again.
     Report(report::Report),
     /// Classify pictures of faces.
@@ -51,6 +54,7 @@ impl Command {
             Self::Search(search) => search.run(),
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Pack(pack) => pack.run(),
+            Self::Card(card) => card.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
             Self::Bench(bench) => bench.run(started),

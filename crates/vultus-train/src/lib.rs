@@ -9,7 +9,7 @@
 //! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`average`], [`checkpoint`], [`history`], [`tensorboard`];
 //! 7. [`search`]: many trainings, by k-fold cross-validation;
 //! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`temperature`]: probabilities that fit;
-//! 9. [`figure`], [`report`]: what people look at;
+//! 9. [`figure`], [`report`], [`card`]: what people look at;
 //! 10. [`train`]: the whole job in one [`run`] directory; [`mod@bench`]: how fast it goes.
 //!
 //! [`config`] holds every choice that changes a result, [`seed`] derives all randomness from one number, and
@@ -22,6 +22,7 @@ pub mod augment;
 pub mod average;
 pub mod batches;
 pub mod bench;
+pub mod card;
 pub mod checkpoint;
 pub mod clean;
 pub mod config;

@@ -62,7 +62,7 @@ impl Evaluate {
         };
         let dataset = match &run {
             Some((_, config)) => read(config)?,
-            None => self.read_sources(bundle)?,
+            None => read_sources(&self.data, bundle)?,
         };
         let split = match &self.split {
             Some(name) => split_name::meant_by(name).to_owned(),
@@ -124,16 +124,17 @@ impl Evaluate {
     fn on_own_data(&self) -> bool {
         self.data.is_empty() && self.models[0].is_dir()
     }
+}
 
-    fn read_sources(&self, bundle: &Bundle) -> Result<Dataset, Failure> {
-        if self.data.is_empty() {
-            return Err(Failure::usage(anyhow!("a bundle brings no images: name some with --data SOURCE")));
-        }
-        let sources = self.data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
-        let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;
-        let labels = bundle.training.get("labels").and_then(|labels| serde_json::from_value(labels.clone()).ok());
-        Ok(with_labels(dataset, labels.unwrap_or_default())?)
+/// Images for a bundle, with the classes that it learnt.
+pub fn read_sources(data: &[String], bundle: &Bundle) -> Result<Dataset, Failure> {
+    if data.is_empty() {
+        return Err(Failure::usage(anyhow!("a bundle brings no images: name some with --data SOURCE")));
     }
+    let sources = data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
+    let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;
+    let labels = bundle.training.get("labels").and_then(|labels| serde_json::from_value(labels.clone()).ok());
+    Ok(with_labels(dataset, labels.unwrap_or_default())?)
 }
 
 /// Images of `split` that could not be used. What a run's own cleaning removed is in its `removed.csv`.
@@ -157,7 +158,8 @@ fn is_taken(out: &Path) -> bool {
     std::fs::read_dir(out).map_or(out.exists(), |mut entries| entries.next().is_some())
 }
 
-fn default_split(dataset: &Dataset) -> Result<String, Failure> {
+/// The split that is evaluated when none is named.
+pub fn default_split(dataset: &Dataset) -> Result<String, Failure> {
     let splits = dataset.splits();
     let others: Vec<&String> = splits.iter().filter(|split| *split != split_name::TRAIN).collect();
     if let [only] = others[..] {
