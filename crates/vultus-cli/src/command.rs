@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod data;
 pub mod evaluate;
+pub mod network;
 pub mod predict;
 pub mod report;
 pub mod search;
@@ -35,6 +36,8 @@ pub enum Command {
     Report(report::Report),
     /// Classify pictures of faces.
     Predict(predict::Predict),
+    /// Show the layers of a network with their shapes, parameters and multiply-adds.
+    Network(network::Network),
     /// Measure how fast a network trains or predicts on this machine.
     Bench(bench::Bench),
 }
@@ -49,6 +52,7 @@ impl Command {
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
+            Self::Network(network) => network.run(),
             Self::Bench(bench) => bench.run(started),
         }
     }
@@ -88,6 +92,18 @@ impl ConfigArguments {
         config.data.sources = config.data.sources.iter().map(|source| absolute(source)).collect();
         Ok(config)
     }
+}
+
+/// The configuration of a built-in network, or of the file at `name`, with the overrides `set`.
+///
+/// # Errors
+/// A name that is neither, or a bad configuration.
+pub fn named_config(name: &str, set: &[String]) -> Result<TrainConfig, Failure> {
+    let config = match vultus_train::bench::built_in(name) {
+        Some(config) => config,
+        None => TrainConfig::load(Some(Path::new(name)), &[]),
+    };
+    config.and_then(|config| config.with_overrides(set)).map_err(Failure::usage)
 }
 
 /// A source that means the same in every directory, so that a run can be run again from anywhere.
