@@ -425,7 +425,7 @@ fn check_squeeze(u: &mut Unstructured) -> Result<()> {
     for set in InstructionSet::available().into_iter().filter(|&set| set <= InstructionSet::best()) {
         let case = |what: &str| format!("{what} of squeeze and excitation with {set:?}, seed {seed}, {shape:?}");
         let (mut y, mut dinput) = (destination(x.len()), destination(x.len()));
-        let middle = squeeze_excitation::forward_by(set, &shape, &x, &weights, &mut y);
+        let middle = squeeze_excitation::forward_training_by(set, &shape, &x, &weights, &mut y);
         assert_close(&y, &expected, 1e-5, || case("y"));
         let [mut first, mut first_bias, mut second, mut second_bias] =
             [squeeze.len(), hidden, excitation.len(), channels].map(destination);

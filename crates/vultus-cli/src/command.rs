@@ -5,6 +5,7 @@ pub mod card;
 pub mod data;
 pub mod evaluate;
 pub mod pack;
+pub mod network;
 pub mod predict;
 pub mod report;
 pub mod search;
@@ -41,6 +42,8 @@ pub enum Command {
     Report(report::Report),
     /// Classify pictures of faces.
     Predict(predict::Predict),
+    /// Show the layers of a network with their shapes, parameters and multiply-adds.
+    Network(network::Network),
     /// Measure how fast a network trains or predicts on this machine.
     Bench(bench::Bench),
 }
@@ -57,6 +60,7 @@ impl Command {
             Self::Card(card) => card.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
+            Self::Network(network) => network.run(),
             Self::Bench(bench) => bench.run(started),
         }
     }
@@ -98,6 +102,18 @@ impl ConfigArguments {
         }
         Ok(config)
     }
+}
+
+/// The configuration of a built-in network, or of the file at `name`, with the overrides `set`.
+///
+/// # Errors
+/// A name that is neither, or a bad configuration.
+pub fn named_config(name: &str, set: &[String]) -> Result<TrainConfig, Failure> {
+    let config = match vultus_train::bench::built_in(name) {
+        Some(config) => config,
+        None => TrainConfig::load(Some(Path::new(name)), &[]),
+    };
+    config.and_then(|config| config.with_overrides(set)).map_err(Failure::usage)
 }
 
 /// A source that means the same in every directory, so that a run can be run again from anywhere.

@@ -15,6 +15,8 @@ mod data;
 mod help;
 #[path = "command/model.rs"]
 mod model;
+#[path = "command/network.rs"]
+mod network;
 #[path = "command/picture.rs"]
 mod picture;
 #[path = "command/program.rs"]

@@ -73,7 +73,7 @@ pub struct WeightGradients<'a> {
 }
 
 /// What lies between the passes over the images, which the backward pass reads again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Middle {
     /// Means of the channels, `[batch, channels]`.
     mean: Vec<f32>,
@@ -87,36 +87,66 @@ pub struct Middle {
 ///
 /// # Panics
 /// If a slice has another length than its shape.
-pub fn forward(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
-    forward_by(InstructionSet::best(), shape, x, weights, y)
+pub fn forward(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) {
+    let SqueezeShape { batch, channels, hidden, .. } = *shape;
+    let [mut mean, mut factor] = [(); 2].map(|()| Scratch::take(batch * channels));
+    let mut hidden = Scratch::take(batch * hidden);
+    pass(InstructionSet::best(), shape, x, weights, [&mut mean, &mut hidden, &mut factor], y);
 }
 
-/// [`forward`] by a given instruction set; for tests.
+/// [`forward`], which also returns what the backward pass needs.
 ///
 /// # Panics
 /// As [`forward`].
-pub fn forward_by(set: InstructionSet, shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
-    let SqueezeShape { batch, spatial, channels, hidden: units } = *shape;
-    assert_eq!(x.len(), shape.len(), "length of x");
-    assert_eq!(y.len(), shape.len(), "length of y");
-    if shape.is_empty() {
-        return Middle::default();
-    }
+pub fn forward_training(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
+    forward_training_by(InstructionSet::best(), shape, x, weights, y)
+}
+
+/// [`forward_training`] by a given instruction set; for tests.
+///
+/// # Panics
+/// As [`forward`].
+pub fn forward_training_by(
+    set: InstructionSet,
+    shape: &SqueezeShape,
+    x: &[f32],
+    weights: &Weights,
+    y: &mut [f32],
+) -> Middle {
+    let SqueezeShape { batch, channels, hidden, .. } = *shape;
     let [mut mean, mut factor] = [(); 2].map(|()| vec![0.0; batch * channels]);
-    let mut hidden = vec![0.0; batch * units];
-    sums(set, shape, x, None, &mut mean);
-    let share = 1.0 / spatial as f32;
-    mean.iter_mut().for_each(|mean| *mean *= share);
-    let (relu, linear) = (Activation::Relu, Activation::Linear);
-    dense::forward_by(set, batch, channels, units, &mean, weights.squeeze, weights.squeeze_bias, relu, &mut hidden);
-    let (excitation, bias) = (weights.excitation, weights.excitation_bias);
-    dense::forward_by(set, batch, units, channels, &hidden, excitation, bias, linear, &mut factor);
-    factor.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
-    scale(set, shape, x, &factor, None, y);
+    let mut hidden = vec![0.0; batch * hidden];
+    pass(set, shape, x, weights, [&mut mean, &mut hidden, &mut factor], y);
     Middle { mean, hidden, factor }
 }
 
-/// Gradients of [`forward`]: of the input (`dx`, where wanted) and of all weights. `dy` is the gradient that arrives at the
+/// The forward pass, with what lies between as in [`Middle`].
+fn pass(
+    set: InstructionSet,
+    shape: &SqueezeShape,
+    x: &[f32],
+    weights: &Weights,
+    middle: [&mut [f32]; 3],
+    y: &mut [f32],
+) {
+    let SqueezeShape { batch, spatial, channels, hidden: units } = *shape;
+    let [mean, hidden, factor] = middle;
+    assert_eq!(x.len(), shape.len(), "length of x");
+    assert_eq!(y.len(), shape.len(), "length of y");
+    if shape.is_empty() {
+        return;
+    }
+    sums(set, shape, x, None, mean);
+    let share = 1.0 / spatial as f32;
+    mean.iter_mut().for_each(|mean| *mean *= share);
+    let Weights { squeeze, squeeze_bias, excitation, excitation_bias } = *weights;
+    dense::forward_by(set, batch, channels, units, mean, squeeze, squeeze_bias, Activation::Relu, hidden);
+    dense::forward_by(set, batch, units, channels, hidden, excitation, excitation_bias, Activation::Linear, factor);
+    factor.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
+    scale(set, shape, x, factor, None, y);
+}
+
+/// Gradients of [`forward_training`]: of the input (`dx`, where wanted) and of all weights. `dy` is the gradient that arrives at the
 /// output, `middle` what the forward pass returned.
 ///
 /// # Panics

@@ -11,12 +11,14 @@
 
 mod resolve;
 mod resolved;
+mod table;
 #[cfg(test)]
 mod tests;
 
 pub use resolve::NetworkError;
 pub use resolved::{FeatureShape, ParameterRole, ParameterSpec, ResolvedLayer, ResolvedNetwork};
 use serde::{Deserialize, Serialize};
+pub use table::LayerRow;
 pub use vultus_kernels::activation::Activation;
 
 /// An ordered list of layers; the head is added by [`NetworkConfig::resolve`].

@@ -4,7 +4,7 @@ use crate::program::Place;
 
 #[test]
 fn the_program_tells_commands_sources_and_exit_codes() {
-    let commands = ["data", "train", "search", "evaluate", "report", "predict", "bench"];
+    let commands = ["data", "train", "search", "evaluate", "report", "predict", "network", "bench"];
     let facts = ["0 done", "1 the run failed", "2 bad usage", "130 interrupted", "synthetic", "fer2013.csv", "Parquet"];
     Place::new().run(&["--help"]).ends_with(0).prints(&commands).prints(&facts);
 }
@@ -12,7 +12,7 @@ fn the_program_tells_commands_sources_and_exit_codes() {
 #[test]
 fn every_command_tells_its_flags() {
     let place = Place::new();
-    let cases: [(&[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str]); 11] = [
         (&["data"], &["stats", "audit", "convert"]),
         (&["data", "stats"], &["<SOURCE>", "--json"]),
         (&["data", "audit"], &["<SOURCE>", "--json"]),
@@ -22,6 +22,7 @@ fn every_command_tells_its_flags() {
         (&["evaluate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--json", "--drop-class", "--out"]),
         (&["report"], &["<RUN>"]),
         (&["predict"], &["<IMAGE>", "--model", "--json", "--csv"]),
+        (&["network"], &["<FILE|S|R>", "--classes", "--set", "--json"]),
         (
             &["bench"],
             &["--network", "FILE|S|R", "--mode", "train", "infer", "--batch", "--threads", "--seconds", "--json"],

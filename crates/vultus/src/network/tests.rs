@@ -254,3 +254,31 @@ fn depthwise_and_squeezing_layers_are_refused_by_key_and_place() {
     let filters = r#"{"layers":[{"type":"depthwise_conv","kernel":3,"filters":8}]}"#;
     assert!(serde_json::from_str::<NetworkConfig>(filters).unwrap_err().to_string().contains("filters"));
 }
+
+#[test]
+fn a_table_has_every_layer_by_its_place_and_adds_up() {
+    let network = small_residual_network().resolve(9, 7, 3).unwrap();
+    let rows = network.table();
+    let places: Vec<&str> = rows.iter().map(|row| row.place.as_str()).collect();
+    let first = ["0", "1", "1.layers.0", "1.layers.1", "2", "2.layers.0", "2.layers.1", "2.layers.2"];
+    assert_eq!(places[..8], first);
+    assert_eq!(places[8..], ["2.shortcut.0", "2.shortcut.1", "3", "4"]);
+    assert_eq!(rows.iter().map(|row| row.parameters).sum::<usize>(), network.parameter_count());
+    assert_eq!(rows.iter().map(|row| row.multiply_adds).sum::<u64>(), network.multiply_adds());
+    assert_eq!((rows[4].kind, rows[4].parameters, rows[4].multiply_adds), ("residual", 0, 0));
+    assert_eq!((rows[7].kind, rows[7].multiply_adds), ("conv", 20 * 8 * 72));
+}
+
+/// What journals and checkpoints of older networks say about themselves, letter by letter.
+#[test]
+fn new_layers_leave_the_identity_of_older_networks_as_it_was() {
+    let text = r#"{"layers":[
+        {"type":"conv","filters":4,"kernel":3,"padding":"same"},
+        {"type":"residual","layers":[{"type":"conv","filters":4,"kernel":1,"bias":false}]},
+        {"type":"global_average_pool"}]}"#;
+    let conv = r#"{"type":"conv","filters":4,"kernel":3,"stride":1,"padding":"same","activation":"linear","l2":0.0}"#;
+    let inner = r#"{"type":"conv","filters":4,"kernel":1,"stride":1,"padding":"valid","bias":false,"activation":"linear","l2":0.0}"#;
+    let residual = format!(r#"{{"type":"residual","activation":"linear","layers":[{inner}],"shortcut":[]}}"#);
+    let expected = format!(r#"{{"layers":[{conv},{residual},{{"type":"global_average_pool"}}]}}"#);
+    assert_eq!(serde_json::from_str::<NetworkConfig>(text).unwrap().identity().to_string(), expected);
+}
