@@ -1,6 +1,11 @@
-//! Passes the git revision to the program; a source tree without git gives `unknown`.
+//! Passes the git revision to the program (a source tree without git gives `unknown`), and the path of the model that it
+//! uses where none is named, if the source tree has one.
 
+use std::path::Path;
 use std::process::Command;
+
+/// The model for those who have none of their own.
+const DEFAULT_MODEL: &str = "../../models/fer-base.safetensors";
 
 fn main() {
     println!("cargo::rerun-if-changed=../../.git/HEAD");
@@ -13,4 +18,13 @@ fn main() {
         .and_then(|output| String::from_utf8(output.stdout).ok())
         .map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned());
     println!("cargo::rustc-env=VULTUS_REVISION={revision}");
+
+    println!("cargo::rustc-check-cfg=cfg(has_default_model)");
+    println!("cargo::rerun-if-changed={DEFAULT_MODEL}");
+    if Path::new(DEFAULT_MODEL).is_file()
+        && let Ok(path) = std::path::absolute(DEFAULT_MODEL)
+    {
+        println!("cargo::rustc-cfg=has_default_model");
+        println!("cargo::rustc-env=VULTUS_DEFAULT_MODEL={}", path.display());
+    }
 }

@@ -6,9 +6,11 @@ pub mod data;
 pub mod evaluate;
 pub mod pack;
 pub mod network;
+pub mod models;
 pub mod predict;
 pub mod report;
 pub mod search;
+pub mod serve;
 pub mod train;
 
 use std::path::{Path, PathBuf};
@@ -40,10 +42,15 @@ pub enum Command {
     Card(card::Card),
     /// Write a run's report again.
     Report(report::Report),
-    /// Classify pictures of faces.
+    /// Find the faces in pictures and classify their expressions.
     Predict(predict::Predict),
     /// Show the layers of a network with their shapes, parameters and multiply-adds.
     Network(network::Network),
+    /// Download models of others, such as a better face finder.
+    #[command(subcommand)]
+    Models(models::Models),
+    /// Answer requests over HTTP, and show a page with picture and camera.
+    Serve(serve::Serve),
     /// Measure how fast a network trains or predicts on this machine.
     Bench(bench::Bench),
 }
@@ -61,6 +68,8 @@ impl Command {
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
             Self::Network(network) => network.run(),
+            Self::Models(models) => models.run(),
+            Self::Serve(serve) => serve.run(),
             Self::Bench(bench) => bench.run(started),
         }
     }

@@ -3,11 +3,15 @@
 //! stdout carries results, stderr messages and progress. Exit codes: 0 done, 1 the run failed, 2 bad usage or
 //! configuration, 130 interrupted (after a checkpoint).
 
+mod analyzer;
 mod command;
 mod failure;
+mod http;
+mod inputs;
 mod interrupt;
 mod message;
 mod progress;
+mod rows;
 mod table;
 
 use std::process::ExitCode;

@@ -1,8 +1,10 @@
-//! What a person sees while training goes on: a bar on a terminal, plain lines elsewhere. All of it goes to stderr.
+//! What a person sees while work goes on: a bar on a terminal, plain lines elsewhere. All of it goes to stderr.
 
 use std::io::IsTerminal;
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use vultus::analyze::Record;
 use vultus_train::fit::{Observer, StepReport};
 use vultus_train::history::EpochRecord;
 use vultus_train::prepare::Prepared;
@@ -101,5 +103,63 @@ impl Observer for Progress {
             record.wait_share * 100.0,
             record.seconds
         ));
+    }
+}
+
+/// Counts pictures, and shows the count.
+#[derive(Debug)]
+pub struct Pictures {
+    /// On a terminal, unless results go to it.
+    bar: Option<ProgressBar>,
+    started: Instant,
+    pictures: usize,
+    faces: usize,
+    /// Pictures that could not be used.
+    pub failed: usize,
+}
+
+impl Pictures {
+    /// Starts to count; `before` were done by an earlier call.
+    pub fn new(before: usize) -> Self {
+        if before > 0 {
+            say(format_args!("{before} pictures have rows already"));
+        }
+        let visible = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
+        let bar = visible.then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            match ProgressStyle::with_template("{spinner} {pos} pictures {msg} {per_sec} {elapsed}") {
+                Ok(style) => bar.with_style(style),
+                Err(_) => bar,
+            }
+        });
+        Self { bar, started: Instant::now(), pictures: 0, faces: 0, failed: 0 }
+    }
+
+    /// Adds a picture.
+    pub fn record(&mut self, record: &Record) {
+        self.pictures += 1;
+        match &record.outcome {
+            Ok(analysis) => self.faces += analysis.faces.len(),
+            Err(_) => self.failed += 1,
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{} faces, {} errors", self.faces, self.failed));
+            bar.inc(1);
+        }
+    }
+
+    /// Ends the bar and, after more than a few pictures, says how it went.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if self.pictures > 9 {
+            let seconds = self.started.elapsed().as_secs_f64();
+            let rate = self.pictures as f64 / seconds.max(1e-9);
+            say(format_args!(
+                "{} pictures, {} faces, {} errors, {seconds:.1} s, {rate:.1} pictures/s",
+                self.pictures, self.faces, self.failed
+            ));
+        }
     }
 }

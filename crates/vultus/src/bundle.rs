@@ -176,7 +176,19 @@ impl Bundle {
     /// Why the file is refused: no safetensors file or a truncated one, another program's, a newer version's, damaged,
     /// or with parts that do not belong together.
     pub fn load(path: &Path) -> Result<Self, BundleError> {
-        let Container { texts, tensors } = Container::load(path, FORMAT)?;
+        Self::from_container(Container::load(path, FORMAT)?, path)
+    }
+
+    /// Reads and checks a bundle that is in memory; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Bundle::load`].
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, BundleError> {
+        Self::from_container(Container::from_bytes(bytes, path, FORMAT)?, path)
+    }
+
+    fn from_container(container: Container, path: &Path) -> Result<Self, BundleError> {
+        let Container { texts, tensors } = container;
         let unusable = |fault| BundleError::Unusable { path: path.to_owned(), fault };
         let get = |key| texts.get(key).map(String::as_str).ok_or(BundleFault::Missing { key });
         let parts = || -> Result<Self, BundleFault> {

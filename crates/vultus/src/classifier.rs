@@ -70,6 +70,15 @@ impl Classifier {
         Self::from_bundle(Bundle::load(path)?).map_err(unusable)
     }
 
+    /// Loads a bundle's file that is in memory; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Classifier::load`].
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self, BundleError> {
+        let unusable = |fault| BundleError::Unusable { path: path.to_owned(), fault };
+        Self::from_bundle(Bundle::from_bytes(bytes, path)?).map_err(unusable)
+    }
+
     /// Prepares a bundle that is in memory.
     ///
     /// # Errors

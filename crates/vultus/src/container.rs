@@ -159,16 +159,24 @@ impl Container {
         if size > LARGEST_FILE {
             return Err(ContainerError::TooLarge { path: path.to_owned(), size, expected });
         }
-        let bytes = fs_err::read(path)?;
+        Self::from_bytes(&fs_err::read(path)?, path, format)
+    }
+
+    /// Reads and checks the bytes of a file; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Container::load`].
+    pub fn from_bytes(bytes: &[u8], path: &Path, format: Format) -> Result<Self, ContainerError> {
+        let expected = format.name;
         let unreadable = |reason| {
             let (path, size) = (path.to_owned(), bytes.len());
-            if breaks_off(&bytes, &reason) {
+            if breaks_off(bytes, &reason) {
                 ContainerError::Truncated { path, size, expected }
             } else {
                 ContainerError::NotSafetensors { path, expected, reason }
             }
         };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
         let mut texts: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
         let foreign = |found: String| ContainerError::Foreign { path: path.to_owned(), expected, found };
         match texts.remove(FORMAT) {
@@ -186,7 +194,7 @@ impl Container {
             });
         }
         let checksum = texts.remove(CHECKSUM);
-        let tensors = SafeTensors::deserialize(&bytes).map_err(unreadable)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(unreadable)?;
         let mut weights = Weights::default();
         for (name, view) in tensors.tensors() {
             let data = match view.dtype() {

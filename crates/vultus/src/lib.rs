@@ -8,15 +8,24 @@
 //! 6. [`labels`]: the names of the classes, in the order of the probabilities;
 //! 7. [`inference`]: the views of a picture that are averaged, and the temperature of the probabilities;
 //! 8. [`bundle`]: all of this in one file ([`container`] is its format, [`persist`] how files are written);
-//! 9. [`classifier`]: a bundle at work.
+//! 9. [`classifier`]: a bundle at work on pictures of one face;
+//! 10. [`faces`]: where the faces in a photograph are;
+//! 11. [`analyze`]: both together: a photograph becomes faces with probabilities;
+//! 12. [`batch`]: any number of picture files, in parallel and in order;
+//! 13. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on.
 //!
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
 
+pub mod analyze;
+pub mod annotate;
+pub mod batch;
 pub mod bundle;
 pub mod classifier;
 pub mod container;
 pub mod decode;
+pub mod explain;
+pub mod faces;
 pub mod inference;
 pub mod labels;
 pub mod network;

@@ -18,14 +18,23 @@ pub fn write_atomically(
     write: impl FnOnce(&mut BufWriter<&mut NamedTempFile>) -> io::Result<()>,
 ) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = builder().tempfile_in(directory).map_err(named)?;
+    let mut file = beside(path)?;
     let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
     write(&mut writer).and_then(|()| writer.flush()).map_err(named)?;
     drop(writer);
     file.as_file().sync_all().map_err(named)?;
     file.persist(path).map_err(|error| named(error.error))?;
     Ok(())
+}
+
+/// A temporary file in the directory of `path`, to be renamed to it when it is complete; removed if it is dropped.
+///
+/// # Errors
+/// The system's refusal; the message names `path`.
+pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    builder().tempfile_in(directory).map_err(named)
 }
 
 /// Removes what a killed process left unfinished in `directory`; call it only where no other process writes. Without the

@@ -1,161 +1,183 @@
 //! `vultus predict`.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::collections::HashSet;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::anyhow;
-use comfy_table::CellAlignment;
-use serde_json::json;
-use vultus::classifier::{Classifier, Prediction};
-use vultus::decode::{DecodeLimits, decode};
+use image::{DynamicImage, ImageFormat, RgbImage};
+use vultus::analyze::{Analysis, Analyzer, RecordError};
+use vultus::annotate::{annotate, name_of};
+use vultus::batch;
+use vultus::explain::{Saliency, overlay};
+use vultus::persist::write_atomically;
 
-use super::evaluate::newest_model;
-use super::model_file;
+use crate::analyzer::AnalyzerArguments;
 use crate::failure::Failure;
-use crate::message::say;
-use crate::table::{print, table};
+use crate::inputs::sources;
+use crate::interrupt;
+use crate::progress::Pictures;
+use crate::rows::{self, Format, resume};
 
-/// Classify pictures of faces, cropped to the face.
+/// Find the faces in pictures and classify their expressions.
 #[derive(clap::Args)]
 pub struct Predict {
-    /// Pictures (png, jpeg, bmp, webp).
-    #[arg(value_name = "IMAGE", required = true)]
-    images: Vec<PathBuf>,
-    /// A model file, or a run directory. Without it, the newest model below runs/.
-    #[arg(long, value_name = "BUNDLE")]
-    model: Option<PathBuf>,
-    /// Print one JSON object a line: {path, label, score, probabilities} or {path, error: {code, message}}.
-    #[arg(long)]
+    /// Pictures (png, jpeg, bmp, webp), folders with all below them, patterns such as 'photos/*.jpg', addresses
+    /// (http, https), or - for a picture on stdin.
+    #[arg(value_name = "INPUT", required = true)]
+    inputs: Vec<String>,
+    #[command(flatten)]
+    analyzer: AnalyzerArguments,
+    /// Form of the results [default: by the ending of --output; else a table on a terminal, JSON lines elsewhere].
+    #[arg(long, value_name = "FORM", value_enum, hide_default_value = true)]
+    format: Option<Format>,
+    /// The same as --format json.
+    #[arg(long, conflicts_with_all = ["format", "csv"])]
     json: bool,
-    /// Print CSV: path, label, score, one column a class, error.
-    #[arg(long, conflicts_with = "json")]
+    /// The same as --format csv.
+    #[arg(long, conflicts_with = "format")]
     csv: bool,
+    /// Write the results to this new file instead of stdout.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Go on with the file of --output: leave out the pictures that have rows in it.
+    #[arg(long, requires = "output")]
+    resume: bool,
+    /// Write each picture with boxes and bars to this folder.
+    #[arg(long, value_name = "DIR")]
+    annotate: Option<PathBuf>,
+    /// Write each picture to this folder, coloured where hiding a part of a face changes its result.
+    #[arg(long, value_name = "DIR")]
+    explain: Option<PathBuf>,
 }
-
-/// Why a picture has no prediction.
-struct PictureError {
-    code: &'static str,
-    message: String,
-}
-
-type Row = Result<Prediction, PictureError>;
 
 impl Predict {
     pub fn run(self) -> Result<(), Failure> {
-        let model = self.model_path()?;
-        let classifier = Classifier::load(&model)?;
-        let rows = self.images.iter().map(|path| (path.as_path(), predict(&classifier, path)));
-        let failed = if self.json {
-            print_json(rows)?
-        } else if self.csv {
-            print_csv(rows, classifier.labels().names())?
-        } else {
-            print_table(rows, classifier.labels().names())?
+        let format = self.output_format()?;
+        let analyzer = self.analyzer.load()?;
+        let labels = analyzer.classifier().labels().names().to_vec();
+        let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
+        let done = match (&self.output, append) {
+            (Some(output), true) => resume::take_up(output, format, &labels)?,
+            _ => HashSet::new(),
         };
-        if failed > 0 { Err(Failure::Inputs(failed)) } else { Ok(()) }
-    }
+        let mut rows = rows::open(format, &labels, self.output.as_deref(), append)?;
 
-    fn model_path(&self) -> Result<PathBuf, Failure> {
-        match &self.model {
-            Some(path) => model_file(path),
-            None => {
-                let path = newest_model(Path::new("runs")).ok_or_else(|| {
-                    Failure::usage(anyhow!("there is no model below runs/: name one with --model, or run vultus train"))
-                })?;
-                say(format_args!("model: {}", path.display()));
-                Ok(path)
+        interrupt::listen()?;
+        let mut progress = Pictures::new(done.len());
+        let draw = |path: &str, picture: &DynamicImage, analysis: &Analysis| {
+            draw(&analyzer, self.annotate.as_deref(), self.explain.as_deref(), path, picture, analysis)
+        };
+        let draws = self.annotate.is_some() || self.explain.is_some();
+        let sources = sources(self.inputs).filter(|source| !done.contains(&source.path));
+        let result = batch::run(&analyzer, sources, draws.then_some(&draw), |record| {
+            rows.write(&record)?;
+            progress.record(&record);
+            if interrupt::requested() {
+                return Err(Failure::Interrupted(match &self.output {
+                    Some(output) => format!("go on with --output {} --resume", output.display()),
+                    None => "the results so far are written".to_owned(),
+                }));
             }
+            Ok(())
+        });
+        if matches!(result, Ok(()) | Err(Failure::Interrupted(_))) {
+            rows.finish()?;
         }
+        result?;
+        progress.finish();
+        if progress.failed > 0 { Err(Failure::Inputs(progress.failed)) } else { Ok(()) }
     }
-}
 
-fn predict(classifier: &Classifier, path: &Path) -> Row {
-    let bytes = std::fs::read(path).map_err(|error| PictureError { code: "unreadable", message: error.to_string() })?;
-    let picture = decode(&bytes, &DecodeLimits::default())
-        .map_err(|error| PictureError { code: error.code(), message: error.to_string() })?;
-    Ok(classifier.predict(&picture))
-}
-
-/// Prints rows and counts those that failed.
-fn print_json<'a>(rows: impl Iterator<Item = (&'a Path, Row)>) -> io::Result<usize> {
-    let mut failed = 0;
-    for (path, row) in rows {
-        let path = path.display().to_string();
-        print(match row {
-            Ok(prediction) => {
-                let probabilities: serde_json::Map<_, _> =
-                    prediction.probabilities.iter().map(|(name, score)| (name.clone(), json!(score))).collect();
-                json!({
-                    "path": path,
-                    "label": prediction.label,
-                    "score": prediction.score,
-                    "probabilities": probabilities,
-                })
-            }
-            Err(error) => {
-                failed += 1;
-                json!({ "path": path, "error": { "code": error.code, "message": error.message } })
-            }
+    fn output_format(&self) -> Result<Format, Failure> {
+        let asked = match (self.json, self.csv) {
+            (true, _) => Some(Format::Json),
+            (_, true) => Some(Format::Csv),
+            _ => self.format,
+        };
+        let Some(output) = &self.output else { return Ok(asked.unwrap_or_else(Format::of_stdout)) };
+        let format = asked.or_else(|| Format::of(output)).ok_or_else(|| {
+            Failure::usage(anyhow!(
+                "which form has {}? Name it with --format, or end it in .jsonl, .csv or .parquet",
+                output.display()
+            ))
         })?;
+        if self.resume && !matches!(format, Format::Json | Format::Csv) {
+            return Err(Failure::usage(anyhow!("--resume is for JSON lines and CSV: a Parquet file cannot grow")));
+        }
+        if output.exists() && !self.resume {
+            return Err(Failure::usage(anyhow!(
+                "{} exists: go on with it by --resume, or name another file",
+                output.display()
+            )));
+        }
+        Ok(format)
     }
-    Ok(failed)
 }
 
-fn print_csv<'a>(rows: impl Iterator<Item = (&'a Path, Row)>, labels: &[String]) -> io::Result<usize> {
-    let mut failed = 0;
-    let mut writer = csv::Writer::from_writer(io::stdout().lock());
-    let fixed = ["path", "label", "score"].into_iter().map(str::to_owned);
-    let probabilities = labels.iter().map(|label| format!("probability_{label}"));
-    writer.write_record(fixed.chain(probabilities).chain(["error".to_owned()]))?;
-    for (path, row) in rows {
-        let mut record = vec![path.display().to_string()];
-        match row {
-            Ok(prediction) => {
-                record.extend([prediction.label, prediction.score.to_string()]);
-                record.extend(prediction.probabilities.iter().map(|(_, score)| score.to_string()));
-                record.push(String::new());
-            }
-            Err(error) => {
-                failed += 1;
-                record.extend(std::iter::repeat_n(String::new(), labels.len() + 2));
-                record.push(error.message);
-            }
-        }
-        writer.write_record(&record)?;
+/// Writes the drawings that are wanted of one picture.
+fn draw(
+    analyzer: &Analyzer,
+    annotated: Option<&Path>,
+    explained: Option<&Path>,
+    path: &str,
+    picture: &DynamicImage,
+    analysis: &Analysis,
+) -> Result<(), RecordError> {
+    if let Some(folder) = annotated {
+        let names: Vec<String> = analysis.faces.iter().map(name_of).collect();
+        write_picture(&drawing_path(folder, path), annotate(picture, &analysis.faces, &names))?;
     }
-    writer.flush()?;
-    Ok(failed)
+    if let Some(folder) = explained {
+        let classifier = analyzer.classifier();
+        let saliency = |region: vultus::faces::Region| {
+            (region, Saliency::of(classifier, &region.cut(picture, classifier.preprocessing())))
+        };
+        let saliencies: Vec<_> = analysis.faces.iter().map(|face| saliency(face.region)).collect();
+        write_picture(&drawing_path(folder, path), overlay(picture, &saliencies))?;
+    }
+    Ok(())
 }
 
-fn print_table<'a>(rows: impl Iterator<Item = (&'a Path, Row)>, labels: &[String]) -> io::Result<usize> {
-    let header = ["image", "expression", "score"].into_iter().map(str::to_owned);
-    let mut lines = table(header.chain(labels.iter().cloned()));
-    if let Some(column) = lines.column_mut(1) {
-        column.set_cell_alignment(CellAlignment::Left);
+fn write_picture(path: &Path, picture: RgbImage) -> Result<(), RecordError> {
+    let unwritable = |error: std::io::Error| RecordError { code: "unwritable", message: error.to_string() };
+    if let Some(folder) = path.parent() {
+        fs_err::create_dir_all(folder).map_err(unwritable)?;
     }
-    let mut failures = Vec::new();
-    for (path, row) in rows {
-        let path = path.display().to_string();
-        match row {
-            Ok(prediction) => {
-                let mut line = vec![path, prediction.label, format!("{:.3}", prediction.score)];
-                line.extend(prediction.probabilities.iter().map(|(_, score)| format!("{score:.3}")));
-                lines.add_row(line);
-            }
-            Err(error) => {
-                lines.add_row(vec![path.clone(), "(error)".to_owned()]);
-                // A message in the table would push all numbers aside.
-                failures.push(format!("{path}: {}", error.message));
-            }
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| unwritable(std::io::Error::other(error)))?;
+    write_atomically(path, |file| std::io::Write::write_all(file, bytes.get_ref())).map_err(unwritable)
+}
+
+/// Where the drawing of the picture `path` goes: the same path below `folder`, never outside it, with `.png` behind it.
+fn drawing_path(folder: &Path, path: &str) -> PathBuf {
+    let mut drawing = folder.to_owned();
+    for component in Path::new(path).components() {
+        if let Component::Normal(name) = component {
+            drawing.push(name);
         }
     }
-    print(lines)?;
-    if !failures.is_empty() {
-        print("")?;
+    if drawing == folder {
+        drawing.push("picture");
     }
-    for failure in &failures {
-        print(format_args!("error: {failure}"))?;
+    drawing.as_mut_os_string().push(".png");
+    drawing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawings_stay_below_their_folder() {
+        for (path, expected) in [
+            ("a/b.jpg", "out/a/b.jpg.png"),
+            ("/etc/../b.jpg", "out/etc/b.jpg.png"),
+            ("../../b", "out/b.png"),
+            ("-", "out/-.png"),
+            ("..", "out/picture.png"),
+            ("https://example.org/a/b.png?x=1", "out/https:/example.org/a/b.png?x=1.png"),
+        ] {
+            assert_eq!(drawing_path(Path::new("out"), path), Path::new(expected), "{path}");
+        }
     }
-    io::stdout().flush()?;
-    Ok(failures.len())
 }

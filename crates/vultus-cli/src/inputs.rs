@@ -1,0 +1,170 @@
+//! The picture files that arguments mean: files, folders with all below them, patterns, addresses and stdin.
+//!
+//! In: arguments. Out: sources one after the other, each only when it is asked for, so that a million files are no
+//! burden. What cannot be read is a source, too: its row will say why.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use vultus::analyze::RecordError;
+use vultus::batch::Source;
+
+use crate::http;
+
+/// The argument that means stdin.
+const STDIN: &str = "-";
+
+/// A picture file larger than this is not read.
+const LARGEST_FILE: u64 = 512 << 20;
+
+/// Endings of the files that are taken from folders; what is named is read whatever it is called.
+const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
+
+/// The sources that `arguments` mean, in their order; folders and patterns in the order of the names.
+pub fn sources(arguments: Vec<String>) -> impl Iterator<Item = Source> + Send {
+    arguments.into_iter().flat_map(argument)
+}
+
+type Sources = Box<dyn Iterator<Item = Source> + Send>;
+
+fn argument(argument: String) -> Sources {
+    if argument == STDIN {
+        return one(argument, || read_all(std::io::stdin().lock()));
+    }
+    if http::is_url(&argument) {
+        let url = argument.clone();
+        return one(argument, move || {
+            http::get(&url, LARGEST_FILE).map_err(|message| RecordError { code: "unreachable", message })
+        });
+    }
+    let path = PathBuf::from(&argument);
+    if path.is_dir() {
+        return Box::new(Folder { waiting: vec![path] });
+    }
+    // A file may be called what looks like a pattern.
+    if path.exists() || !argument.contains(['*', '?', '[']) {
+        return Box::new(std::iter::once(file(path)));
+    }
+    match glob::glob(&argument) {
+        Ok(paths) => {
+            let mut paths = paths.peekable();
+            if paths.peek().is_none() {
+                return failed(argument, "no file has a name of this pattern".to_owned());
+            }
+            Box::new(paths.flat_map(|path| match path {
+                Ok(path) if path.is_dir() => Box::new(Folder { waiting: vec![path] }) as Sources,
+                Ok(path) => Box::new(std::iter::once(file(path))),
+                Err(error) => failed(error.path().display().to_string(), error.error().to_string()),
+            }))
+        }
+        Err(error) => failed(argument, format!("it is no file, and no pattern either: {error}")),
+    }
+}
+
+/// Everything below a folder, depth first. Links to folders are not followed, so that none is met twice.
+struct Folder {
+    /// Files and folders still to come, the next one last.
+    waiting: Vec<PathBuf>,
+}
+
+impl Iterator for Folder {
+    type Item = Source;
+
+    fn next(&mut self) -> Option<Source> {
+        while let Some(path) = self.waiting.pop() {
+            if !path.is_dir() {
+                return Some(file(path));
+            }
+            let mut entries = Vec::new();
+            let listed = std::fs::read_dir(&path).and_then(|listing| {
+                for entry in listing {
+                    let entry = entry?;
+                    let (path, kind) = (entry.path(), entry.file_type()?);
+                    if kind.is_dir() || (is_picture(&path) && !path.is_dir()) {
+                        entries.push(path);
+                    }
+                }
+                Ok(())
+            });
+            entries.sort_unstable_by(|a, b| b.cmp(a));
+            self.waiting.append(&mut entries);
+            if let Err(error) = listed {
+                return failed(path.display().to_string(), error.to_string()).next();
+            }
+        }
+        None
+    }
+}
+
+fn is_picture(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+}
+
+fn file(path: PathBuf) -> Source {
+    let name = path.display().to_string();
+    let read = move || read_all(std::fs::File::open(&path).map_err(unreadable)?);
+    Source { path: name, read: Box::new(read) }
+}
+
+fn one(path: String, read: impl FnOnce() -> Result<Vec<u8>, RecordError> + Send + 'static) -> Sources {
+    Box::new(std::iter::once(Source { path, read: Box::new(read) }))
+}
+
+fn failed(path: String, message: String) -> Sources {
+    one(path, || Err(RecordError { code: "unreadable", message }))
+}
+
+/// All bytes, but never more than a picture can have.
+fn read_all(source: impl Read) -> Result<Vec<u8>, RecordError> {
+    let mut bytes = Vec::new();
+    source.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        let message = format!("the file is larger than {} MB", LARGEST_FILE >> 20);
+        return Err(RecordError { code: "too_large", message });
+    }
+    Ok(bytes)
+}
+
+fn unreadable(error: std::io::Error) -> RecordError {
+    RecordError { code: "unreadable", message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path, arguments: &[&str]) -> Vec<String> {
+        let arguments = arguments.iter().map(|name| folder.join(name).display().to_string()).collect();
+        let prefix = format!("{}/", folder.display());
+        sources(arguments).map(|source| source.path.trim_start_matches(&prefix).to_owned()).collect()
+    }
+
+    #[test]
+    fn folders_patterns_and_files_are_listed_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b/2.png", "b/1.JPG", "b/notes.txt", "b/deep/er/3.webp", "a.png", "c.bmp", "[x].png"] {
+            let path = folder.path().join(name);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, "x").unwrap();
+        }
+        let names = |arguments: &[&str]| names(folder.path(), arguments);
+        assert_eq!(names(&["b"]), ["b/1.JPG", "b/2.png", "b/deep/er/3.webp"]);
+        assert_eq!(names(&["*.png", "b/notes.txt"]), ["[x].png", "a.png", "b/notes.txt"]);
+        assert_eq!(names(&["b/*"]), ["b/1.JPG", "b/2.png", "b/deep/er/3.webp", "b/notes.txt"]);
+        assert_eq!(names(&["[x].png"]), ["[x].png"]);
+        assert_eq!(names(&["none*.png"]), ["none*.png"]);
+        assert_eq!(names(&["absent.png"]), ["absent.png"]);
+        assert_eq!(names(&[""]).len(), 7 - 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        for (argument, code) in
+            [("absent.png", "unreadable"), ("none-*.png", "unreadable"), ("http://127.0.0.1:1/", "unreachable")]
+        {
+            let source = sources(vec![argument.to_owned()]).next().unwrap();
+            assert_eq!((source.read)().unwrap_err().code, code, "{argument}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Which pictures have rows already, in a file that an earlier call has left, complete or not.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use serde::Deserialize;
+
+use super::{Format, columns};
+
+/// Reads the paths that have rows in `path`, and cuts off what a killed process left unfinished, so that rows can be
+/// added. Of a CSV file the last picture is cut off, too: faces of it may be missing.
+///
+/// # Errors
+/// A file that is not of this form or about other classes, and what cannot be read or written.
+pub fn take_up(path: &Path, format: Format, labels: &[String]) -> anyhow::Result<HashSet<String>> {
+    let (done, length) = match format {
+        Format::Json => json(path)?,
+        Format::Csv => csv(path, labels)?,
+        Format::Table | Format::Parquet => bail!("--resume is for JSON lines and CSV"),
+    };
+    let file = fs_err::OpenOptions::new().write(true).open(path)?;
+    if file.metadata()?.len() != length {
+        file.set_len(length)?;
+    }
+    Ok(done)
+}
+
+/// Paths, and the length of the complete lines.
+fn json(path: &Path) -> anyhow::Result<(HashSet<String>, u64)> {
+    #[derive(Deserialize)]
+    struct Line {
+        path: String,
+    }
+    let mut reader = BufReader::new(fs_err::File::open(path)?);
+    let (mut done, mut length, mut line) = (HashSet::new(), 0, Vec::new());
+    for number in 1.. {
+        line.clear();
+        reader.read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            break;
+        }
+        let Line { path: name } = serde_json::from_slice(&line)
+            .with_context(|| format!("line {number} of {} is no row of vultus predict", path.display()))?;
+        done.insert(name);
+        length += line.len() as u64;
+    }
+    Ok((done, length))
+}
+
+/// Paths, and where the rows of the last picture begin.
+fn csv(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_path(path)?;
+    let mut record = csv::StringRecord::new();
+    if !reader.read_record(&mut record)? || record.iter().ne(columns(labels).iter().map(String::as_str)) {
+        return Err(anyhow!(
+            "{} has other columns than this model's rows: name another file with --output",
+            path.display()
+        ));
+    }
+    let mut done = HashSet::new();
+    let mut last = (String::new(), reader.position().byte());
+    let mut any = false;
+    // What a killed process left may be no whole row, and even no text.
+    while let Ok(true) = reader.read_record(&mut record) {
+        let name = record.get(0).unwrap_or_default();
+        if !any || name != last.0 {
+            let start = record.position().map_or(last.1, csv::Position::byte);
+            let before = std::mem::replace(&mut last, (name.to_owned(), start));
+            if any {
+                done.insert(before.0);
+            }
+            any = true;
+        }
+    }
+    Ok((done, last.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Vec<String> {
+        vec!["sad".to_owned()]
+    }
+
+    #[test]
+    fn complete_lines_count_and_the_rest_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        fs_err::write(&path, "{\"path\":\"a\",\"faces\":[]}\n{\"path\":\"b\\n\",\"error\":{}}\n{\"path\":\"c").unwrap();
+        let done = take_up(&path, Format::Json, &labels()).unwrap();
+        assert_eq!(done, ["a", "b\n"].map(str::to_owned).into());
+        assert!(fs_err::read_to_string(&path).unwrap().ends_with("{}}\n"));
+        fs_err::write(&path, "dear diary\n").unwrap();
+        let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
+        assert!(message.contains("line 1") && message.contains("rows.jsonl"), "{message}");
+    }
+
+    #[test]
+    fn the_last_picture_of_a_csv_is_done_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        let header = columns(&labels()).join(",");
+        let kept = format!("{header}\na,1\n\"b\n,\",1\n\"b\n,\",2\n");
+        fs_err::write(&path, format!("{kept}c,1\nc,2\nc,\"thr")).unwrap();
+        assert_eq!(take_up(&path, Format::Csv, &labels()).unwrap(), ["a", "b\n,"].map(str::to_owned).into());
+        assert_eq!(fs_err::read_to_string(&path).unwrap(), kept);
+        fs_err::write(&path, format!("{header}\n")).unwrap();
+        assert!(take_up(&path, Format::Csv, &labels()).unwrap().is_empty());
+        assert!(take_up(&path, Format::Csv, &[]).unwrap_err().to_string().contains("other columns"));
+    }
+}

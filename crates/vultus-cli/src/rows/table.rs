@@ -1,0 +1,65 @@
+//! A table on stdout.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table};
+use vultus::analyze::Record;
+
+use super::{Rows, rows};
+use crate::table::{print, table};
+
+/// Collects the table, because its columns are as wide as their widest cells.
+pub struct TableRows {
+    table: Table,
+    failures: Vec<String>,
+}
+
+impl TableRows {
+    /// One column a class.
+    pub fn new(labels: &[String]) -> Self {
+        let header = ["image", "face", "expression", "score"].into_iter().map(str::to_owned);
+        let mut table = table(header.chain(labels.iter().cloned()));
+        for column in [1, 2] {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Left);
+            }
+        }
+        Self { table, failures: Vec::new() }
+    }
+}
+
+impl Rows for TableRows {
+    fn write(&mut self, record: &Record) -> anyhow::Result<()> {
+        for row in rows(record) {
+            let mut cells = vec![row.path.to_owned()];
+            match (row.face, row.error) {
+                (Some((_, face)), _) => {
+                    let area = face.area;
+                    cells.push(format!("{}x{}+{}+{}", area.width, area.height, area.x, area.y));
+                    cells.push(face.label.clone().unwrap_or_else(|| "(unsure)".to_owned()));
+                    cells.push(format!("{:.3}", face.score));
+                    cells.extend(face.probabilities.iter().map(|(_, probability)| format!("{probability:.3}")));
+                }
+                (None, Some(error)) => {
+                    cells.extend([String::new(), "(error)".to_owned()]);
+                    // A message in the table would push all numbers aside.
+                    self.failures.push(format!("{}: {}", row.path, error.message));
+                }
+                (None, None) => cells.extend([String::new(), "(no face)".to_owned()]),
+            }
+            self.table.add_row(cells);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> anyhow::Result<()> {
+        print(&self.table)?;
+        if !self.failures.is_empty() {
+            print("")?;
+        }
+        for failure in &self.failures {
+            print(format_args!("error: {failure}"))?;
+        }
+        Ok(io::stdout().flush()?)
+    }
+}

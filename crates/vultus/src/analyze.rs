@@ -1,0 +1,250 @@
+//! From a picture to the expressions of all faces in it.
+//!
+//! In: decoded pictures. Out: an [`Analysis`] each, which serialises as the product's JSON does everywhere. The work has
+//! two halves, so that the faces of many pictures can be classified together: [`Analyzer::prepare`] finds faces and cuts
+//! them out, one picture at a time, on any thread; [`Analyzer::classify`] names what it finds in all of them at once.
+
+use image::{DynamicImage, GrayImage};
+use rayon::prelude::*;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use crate::classifier::{Classifier, Prediction};
+use crate::decode::{DecodeError, DecodeLimits, decode};
+use crate::faces::{Area, Face, FaceError, FaceFinder, Region, whole};
+
+/// What is said about the faces.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct AnalyzeOptions {
+    /// A face whose best class is less probable than this gets no label; 0, the default, labels every face.
+    pub abstain_below: f32,
+    /// How large a picture may be.
+    pub limits: DecodeLimits,
+}
+
+/// Finds and classifies faces, from any number of threads at once.
+#[derive(Debug)]
+pub struct Analyzer {
+    classifier: Classifier,
+    finder: FaceFinder,
+    options: AnalyzeOptions,
+}
+
+/// A face and what the classifier says about it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AnalyzedFace {
+    /// Its box in pixels, inside the picture: `[x, y, width, height]`.
+    #[serde(rename = "box")]
+    pub area: Area,
+    /// How sure the finder is that this is a face, 0..1.
+    pub confidence: f32,
+    /// The most probable class; `None` if its probability is below [`AnalyzeOptions::abstain_below`].
+    pub label: Option<String>,
+    /// The highest probability.
+    pub score: f32,
+    /// Every class with its probability, in the bundle's order; they sum to 1.
+    #[serde(serialize_with = "as_map")]
+    pub probabilities: Vec<(String, f32)>,
+    /// Right eye, left eye, nose, right and left corner of the mouth, in pixels, where the finder gives them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub landmarks: Option<[(f32, f32); 5]>,
+    /// What was cut out for the classifier; not serialised.
+    #[serde(skip)]
+    pub region: Region,
+}
+
+/// What was found in one picture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Analysis {
+    /// The picture's width in pixels, upright.
+    pub width: u32,
+    /// The picture's height in pixels, upright.
+    pub height: u32,
+    /// The faces, the surest first; perhaps none.
+    pub faces: Vec<AnalyzedFace>,
+}
+
+/// Why there is no analysis.
+#[derive(Debug, thiserror::Error)]
+pub enum AnalyzeError {
+    /// The bytes are no picture.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The finder failed.
+    #[error(transparent)]
+    Faces(#[from] FaceError),
+}
+
+impl AnalyzeError {
+    /// The kind of error in one word, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Decode(error) => error.code(),
+            Self::Faces(_) => "face_finder_failed",
+        }
+    }
+}
+
+/// A picture's faces before they are classified.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The picture's width in pixels.
+    pub width: u32,
+    /// The picture's height in pixels.
+    pub height: u32,
+    /// The faces, the surest first.
+    pub faces: Vec<Face>,
+    /// Each face's pixels, grey, of the size of the network's input.
+    pub crops: Vec<GrayImage>,
+}
+
+impl Analyzer {
+    /// Puts the parts together.
+    pub fn new(classifier: Classifier, finder: FaceFinder, options: AnalyzeOptions) -> Self {
+        Self { classifier, finder, options }
+    }
+
+    /// The classifier in use.
+    pub fn classifier(&self) -> &Classifier {
+        &self.classifier
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &AnalyzeOptions {
+        &self.options
+    }
+
+    /// Finds and classifies the faces in a picture.
+    ///
+    /// # Errors
+    /// The finder's failure on this picture; no face is no error.
+    pub fn analyze(&self, picture: &DynamicImage) -> Result<Analysis, AnalyzeError> {
+        Ok(self.classify(vec![self.prepare(picture)?]).remove(0))
+    }
+
+    /// As [`Analyzer::analyze`], from the bytes of a PNG, JPEG, BMP or WebP file.
+    ///
+    /// # Errors
+    /// Bytes that are no picture, or the finder's failure.
+    pub fn analyze_bytes(&self, bytes: &[u8]) -> Result<Analysis, AnalyzeError> {
+        self.analyze(&decode(bytes, &self.options.limits)?)
+    }
+
+    /// As [`Analyzer::analyze`] for many pictures, in parallel; all faces are classified together. One result a picture,
+    /// in order.
+    pub fn analyze_batch(&self, pictures: &[DynamicImage]) -> Vec<Result<Analysis, AnalyzeError>> {
+        self.finish(pictures.par_iter().map(|picture| self.prepare(picture)).collect())
+    }
+
+    /// The second half for pictures of which some failed. One result a picture, in order.
+    pub fn finish<E>(&self, prepared: Vec<Result<Prepared, E>>) -> Vec<Result<Analysis, E>> {
+        let mut good = Vec::new();
+        let places: Vec<Result<(), E>> =
+            prepared.into_iter().map(|picture| picture.map(|picture| good.push(picture))).collect();
+        let mut analyses = self.classify(good).into_iter();
+        places.into_iter().filter_map(|place| place.map(|()| analyses.next()).transpose()).collect()
+    }
+
+    /// The first half: finds the faces in a picture and cuts them out. A picture of exactly the size of the network's
+    /// input is a face itself.
+    ///
+    /// # Errors
+    /// The finder's failure on this picture.
+    pub fn prepare(&self, picture: &DynamicImage) -> Result<Prepared, AnalyzeError> {
+        let preprocessing = self.classifier.preprocessing();
+        let faces = if (picture.width(), picture.height()) == (preprocessing.width, preprocessing.height) {
+            vec![whole(picture)]
+        } else {
+            self.finder.find(picture)?
+        };
+        let crops = faces.iter().map(|face| face.region.cut(picture, preprocessing)).collect();
+        Ok(Prepared { width: picture.width(), height: picture.height(), faces, crops })
+    }
+
+    /// As [`Analyzer::prepare`], from the bytes of a PNG, JPEG, BMP or WebP file.
+    ///
+    /// # Errors
+    /// Bytes that are no picture, or the finder's failure.
+    pub fn prepare_bytes(&self, bytes: &[u8]) -> Result<Prepared, AnalyzeError> {
+        self.prepare(&decode(bytes, &self.options.limits)?)
+    }
+
+    /// The second half: classifies the faces of any number of pictures in one batch. One analysis a picture, in order.
+    pub fn classify(&self, pictures: Vec<Prepared>) -> Vec<Analysis> {
+        let mut crops = Vec::new();
+        let mut found = Vec::with_capacity(pictures.len());
+        for mut picture in pictures {
+            crops.append(&mut picture.crops);
+            found.push((picture.width, picture.height, picture.faces));
+        }
+        let mut predictions = self.classifier.predict_batch(&crops).into_iter();
+        let analysis = |(width, height, faces): (u32, u32, Vec<Face>)| {
+            let faces = faces.into_iter().zip(predictions.by_ref()).map(|(face, said)| self.said(face, said)).collect();
+            Analysis { width, height, faces }
+        };
+        found.into_iter().map(analysis).collect()
+    }
+
+    fn said(&self, face: Face, Prediction { label, score, probabilities }: Prediction) -> AnalyzedFace {
+        let label = (score >= self.options.abstain_below).then_some(label);
+        let Face { area, confidence, landmarks, region } = face;
+        AnalyzedFace { area, confidence, label, score, probabilities, landmarks, region }
+    }
+}
+
+/// A picture's result with its name: one line of the product's JSON.
+///
+/// Serialises as `{path, width, height, faces}` or `{path, error: {code, message}}`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// The picture's path, or another name for it.
+    pub path: String,
+    /// What was found, or why nothing was.
+    pub outcome: Result<Analysis, RecordError>,
+}
+
+/// An error in a [`Record`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecordError {
+    /// The kind of error in one word, for programs.
+    pub code: &'static str,
+    /// The same for people.
+    pub message: String,
+}
+
+impl RecordError {
+    /// The error of a picture in which there is no face.
+    pub fn no_face() -> Self {
+        Self { code: "no_face", message: "no face was found in the picture".to_owned() }
+    }
+}
+
+impl From<AnalyzeError> for RecordError {
+    fn from(error: AnalyzeError) -> Self {
+        Self { code: error.code(), message: error.to_string() }
+    }
+}
+
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("path", &self.path)?;
+        match &self.outcome {
+            Ok(analysis) => {
+                map.serialize_entry("width", &analysis.width)?;
+                map.serialize_entry("height", &analysis.height)?;
+                map.serialize_entry("faces", &analysis.faces)?;
+            }
+            Err(error) => map.serialize_entry("error", error)?,
+        }
+        map.end()
+    }
+}
+
+/// Pairs as a map, in their order.
+fn as_map<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, probability)| (name, probability)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Results drawn into the picture: a box and a label for each face, a bar for each class.
+//!
+//! In: a picture and its faces. Out: the picture in colours with the drawing on it. It does not write files.
+
+use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
+use image::{DynamicImage, Rgb, RgbImage};
+
+use crate::analyze::AnalyzedFace;
+use crate::faces::Area;
+
+/// One colour a class, in turn: Okabe and Ito's palette, which colour-blind people can tell apart.
+pub const COLOURS: [Rgb<u8>; 8] = [
+    Rgb([230, 159, 0]),
+    Rgb([86, 180, 233]),
+    Rgb([0, 158, 115]),
+    Rgb([240, 228, 66]),
+    Rgb([0, 114, 178]),
+    Rgb([213, 94, 0]),
+    Rgb([204, 121, 167]),
+    Rgb([187, 187, 187]),
+];
+
+const DARK: Rgb<u8> = Rgb([20, 20, 20]);
+const LIGHT: Rgb<u8> = Rgb([255, 255, 255]);
+
+/// How much of the picture shines through behind text and bars.
+const VEIL: f32 = 0.65;
+
+/// `picture` with `faces` drawn on it; `names` are the texts in the boxes' upper corners, such as labels, one a face.
+pub fn annotate(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]) -> RgbImage {
+    let mut canvas = picture.to_rgb8();
+    let Ok(font) = FontRef::try_from_slice(dejavu::sans::regular()) else { return canvas };
+    for (face, name) in faces.iter().zip(names) {
+        let classes = face.probabilities.len().max(1) as u32;
+        // Bars take up to half of the box; text stays readable and no larger than need be.
+        let line = (face.area.height / (2 * classes)).clamp(11, 22);
+        let colour = face.label.as_deref().map_or(LIGHT, |label| colour_of(face, label));
+        outline(&mut canvas, face.area, (line / 6).max(1), colour);
+        let header = Area { height: line + 2, ..face.area };
+        fill(&mut canvas, header, colour, 1.0);
+        let ink = if brightness(colour) > 140.0 { DARK } else { LIGHT };
+        text(&mut canvas, &font, name, (face.area.x + 3, face.area.y), line as f32, ink);
+        bars(&mut canvas, &font, face, line);
+    }
+    canvas
+}
+
+/// A face's text: label and score, or that there is none.
+pub fn name_of(face: &AnalyzedFace) -> String {
+    match &face.label {
+        Some(label) => format!("{label} {:.2}", face.score),
+        None => format!("unsure {:.2}", face.score),
+    }
+}
+
+fn colour_of(face: &AnalyzedFace, label: &str) -> Rgb<u8> {
+    let place = face.probabilities.iter().position(|(name, _)| name == label).unwrap_or_default();
+    COLOURS[place % COLOURS.len()]
+}
+
+/// One bar a class below the box, or inside at its foot where there is no room.
+fn bars(canvas: &mut RgbImage, font: &FontRef, face: &AnalyzedFace, line: u32) {
+    let height = line * face.probabilities.len() as u32;
+    let below = face.area.y + face.area.height;
+    let top = if below + height <= canvas.height() { below } else { below.saturating_sub(height) };
+    let width = face.area.width.max(6 * line).min(canvas.width() - face.area.x);
+    fill(canvas, Area { x: face.area.x, y: top, width, height }, DARK, VEIL);
+    for (index, (name, probability)) in face.probabilities.iter().enumerate() {
+        let y = top + index as u32 * line;
+        let length = (width as f32 * probability.clamp(0.0, 1.0)).round() as u32;
+        fill(
+            canvas,
+            Area { x: face.area.x, y: y + 1, width: length, height: line - 1 },
+            COLOURS[index % COLOURS.len()],
+            VEIL,
+        );
+        text(canvas, font, &format!("{name} {probability:.2}"), (face.area.x + 3, y), line as f32 * 0.9, LIGHT);
+    }
+}
+
+/// The edge of a rectangle, `thickness` pixels wide, inside it.
+fn outline(canvas: &mut RgbImage, area: Area, thickness: u32, colour: Rgb<u8>) {
+    let Area { x, y, width, height } = area;
+    let (across, down) = (thickness.min(width), thickness.min(height));
+    fill(canvas, Area { x, y, width, height: down }, colour, 1.0);
+    fill(canvas, Area { x, y: y + height - down, width, height: down }, colour, 1.0);
+    fill(canvas, Area { x, y, width: across, height }, colour, 1.0);
+    fill(canvas, Area { x: x + width - across, y, width: across, height }, colour, 1.0);
+}
+
+/// Lays a colour over a rectangle; what is outside the picture is left out.
+fn fill(canvas: &mut RgbImage, area: Area, colour: Rgb<u8>, strength: f32) {
+    let (right, bottom) = ((area.x + area.width).min(canvas.width()), (area.y + area.height).min(canvas.height()));
+    for y in area.y..bottom {
+        for x in area.x..right {
+            lay_over(canvas.get_pixel_mut(x, y), colour, strength);
+        }
+    }
+}
+
+/// A line of text, `size` pixels high, from its upper left corner on; what is outside the picture is left out.
+fn text(canvas: &mut RgbImage, font: &FontRef, text: &str, (left, top): (u32, u32), size: f32, colour: Rgb<u8>) {
+    let font = font.as_scaled(PxScale::from(size));
+    let mut x = left as f32;
+    for character in text.chars() {
+        let id = font.glyph_id(character);
+        let glyph = id.with_scale_and_position(font.scale(), point(x, top as f32 + font.ascent()));
+        x += font.h_advance(id);
+        let Some(outline) = font.outline_glyph(glyph) else { continue };
+        let corner = outline.px_bounds().min;
+        outline.draw(|column, row, coverage| {
+            let (x, y) = (corner.x + column as f32, corner.y + row as f32);
+            if x >= 0.0
+                && y >= 0.0
+                && let Some(pixel) = canvas.get_pixel_mut_checked(x as u32, y as u32)
+            {
+                lay_over(pixel, colour, coverage.clamp(0.0, 1.0));
+            }
+        });
+    }
+}
+
+fn lay_over(pixel: &mut Rgb<u8>, colour: Rgb<u8>, strength: f32) {
+    for (under, over) in pixel.0.iter_mut().zip(colour.0) {
+        *under = (f32::from(*under) * (1.0 - strength) + f32::from(over) * strength).round() as u8;
+    }
+}
+
+fn brightness(colour: Rgb<u8>) -> f32 {
+    let [red, green, blue] = colour.0.map(f32::from);
+    0.299 * red + 0.587 * green + 0.114 * blue
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::GrayImage;
+
+    fn face(x: u32, y: u32, width: u32, height: u32) -> AnalyzedFace {
+        AnalyzedFace {
+            area: Area { x, y, width, height },
+            confidence: 0.9,
+            label: Some("sad".to_owned()),
+            score: 0.75,
+            probabilities: vec![("happy".to_owned(), 0.25), ("sad".to_owned(), 0.75)],
+            landmarks: None,
+            region: crate::faces::Region::Whole,
+        }
+    }
+
+    #[test]
+    fn a_box_is_drawn_in_the_colour_of_its_label_and_no_further() {
+        let picture = DynamicImage::from(GrayImage::from_pixel(200, 200, image::Luma([77])));
+        let drawn = annotate(&picture, &[face(40, 30, 80, 60)], &["sad".to_owned()]);
+        assert_eq!(drawn.get_pixel(40, 60), &COLOURS[1], "left edge");
+        assert_eq!(drawn.get_pixel(119, 60), &COLOURS[1], "right edge");
+        assert_eq!(drawn.get_pixel(80, 89), &COLOURS[1], "lower edge");
+        assert_eq!(drawn.get_pixel(80, 60), &Rgb([77; 3]), "inside");
+        assert_eq!(drawn.get_pixel(39, 60), &Rgb([77; 3]), "outside");
+        // The longer bar reaches where the shorter one does not.
+        let (shorter, longer) = (drawn.get_pixel(100, 97), drawn.get_pixel(130, 112));
+        assert_ne!(shorter, longer);
+    }
+
+    #[test]
+    fn faces_at_every_edge_and_of_any_size_can_be_drawn() {
+        for (width, height) in [(1, 1), (10, 300), (300, 10), (64, 64)] {
+            let picture = DynamicImage::new_rgb8(width, height);
+            for (x, y) in [(0, 0), (width - 1, height - 1), (width / 2, height / 2)] {
+                let face = face(x, y, width - x, height - y);
+                let name = name_of(&face);
+                assert_eq!(annotate(&picture, &[face], &[name]).dimensions(), (width, height));
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The part of a picture that shows a face the way the training pictures do.
+//!
+//! In: a box or five landmarks. Out: a square, upright or turned with the face, and its pixels in grey. How large the
+//! square is and where the face sits in it was measured on FER-2013's training faces; docs/predict.md says how.
+
+use image::{DynamicImage, GrayImage, Luma};
+
+use crate::preprocess::{Preprocessing, grayscale};
+
+/// Most samples along one side of an output pixel.
+const MAXIMUM_SAMPLES: u32 = 16;
+
+/// Where the landmarks of [`super::Face`] are in FER-2013's pictures: means over the training faces, in parts of the side.
+pub(super) const TEMPLATE: [(f32, f32); 5] =
+    [(0.321, 0.377), (0.679, 0.377), (0.499, 0.578), (0.349, 0.749), (0.651, 0.749)];
+
+/// What is cut out for the classifier.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Region {
+    /// All of the picture, whatever its proportions: it is a face already.
+    Whole,
+    /// A square, perhaps turned, perhaps reaching out of the picture.
+    Square {
+        /// Horizontal and vertical position of its centre, in pixels.
+        centre: (f32, f32),
+        /// Its side, in pixels.
+        side: f32,
+        /// How far it is turned clockwise, in radians.
+        angle: f32,
+    },
+}
+
+impl Region {
+    /// The upright square around the box `[x, y, width, height]` whose side is `scale` times the box's longer side, and
+    /// whose centre is `shift` times that side below the box's.
+    pub(super) fn around([x, y, width, height]: [f32; 4], scale: f32, shift: f32) -> Self {
+        let longer = width.max(height);
+        let centre = (x + width / 2.0, y + height / 2.0 + shift * longer);
+        Self::Square { centre, side: scale * longer, angle: 0.0 }
+    }
+
+    /// The square in which the landmarks come closest to their places in the training pictures: a least-squares fit of
+    /// shift, size and turn (Umeyama 1991, in two dimensions). `None` for landmarks that coincide.
+    pub(super) fn aligned(landmarks: &[(f32, f32); 5]) -> Option<Self> {
+        let mean = |points: &[(f32, f32); 5]| {
+            let (x, y) = points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+            (x / 5.0, y / 5.0)
+        };
+        let (from, to) = (mean(&TEMPLATE), mean(landmarks));
+        // The map is z -> a z + b of complex numbers; |a| is the side, its argument the angle.
+        let (mut real, mut imaginary, mut spread) = (0.0, 0.0, 0.0);
+        for (template, landmark) in TEMPLATE.iter().zip(landmarks) {
+            let (u, v) = (template.0 - from.0, template.1 - from.1);
+            let (x, y) = (landmark.0 - to.0, landmark.1 - to.1);
+            real += u * x + v * y;
+            imaginary += u * y - v * x;
+            spread += u * u + v * v;
+        }
+        let (real, imaginary) = (real / spread, imaginary / spread);
+        let (u, v) = (0.5 - from.0, 0.5 - from.1);
+        let centre = (to.0 + real * u - imaginary * v, to.1 + imaginary * u + real * v);
+        let side = real.hypot(imaginary);
+        (side.is_finite() && side >= 1.0).then(|| Self::Square { centre, side, angle: imaginary.atan2(real) })
+    }
+
+    /// The region's pixels, grey, of the size that `preprocessing` asks for. Outside the picture its edge goes on.
+    pub fn cut(&self, picture: &DynamicImage, preprocessing: &Preprocessing) -> GrayImage {
+        match *self {
+            Self::Whole => preprocessing.to_face(picture),
+            Self::Square { centre, side, angle } => {
+                square(picture, centre, side, angle, preprocessing.width, preprocessing.height)
+            }
+        }
+    }
+}
+
+/// Cuts out a turned square. Each output pixel is the mean of a grid of bilinear samples that is at least as dense as
+/// the picture's pixels, so that shrinking averages instead of skipping them.
+fn square(picture: &DynamicImage, (x, y): (f32, f32), side: f32, angle: f32, width: u32, height: u32) -> GrayImage {
+    let (sine, cosine) = angle.sin_cos();
+    // The part of the picture that is needed, so that not all of it is turned grey.
+    let reach = side * (sine.abs() + cosine.abs()) / 2.0 + 2.0;
+    let clamp = |value: f32, limit: u32| value.clamp(0.0, limit as f32) as u32;
+    let left = clamp(x - reach, picture.width().saturating_sub(1));
+    let top = clamp(y - reach, picture.height().saturating_sub(1));
+    let right = clamp((x + reach).ceil(), picture.width()).max(left + 1);
+    let bottom = clamp((y + reach).ceil(), picture.height()).max(top + 1);
+    let grey = grayscale(&picture.crop_imm(left, top, right - left, bottom - top));
+    let (x, y) = (x - left as f32, y - top as f32);
+
+    let samples = ((side / width.min(height) as f32).ceil() as u32).clamp(1, MAXIMUM_SAMPLES);
+    let place = |index: u32, sample: u32, length: u32| {
+        ((index as f32 + (sample as f32 + 0.5) / samples as f32) / length as f32 - 0.5) * side
+    };
+    GrayImage::from_fn(width, height, |column, row| {
+        let mut sum = 0.0;
+        for vertical in 0..samples {
+            let v = place(row, vertical, height);
+            for horizontal in 0..samples {
+                let u = place(column, horizontal, width);
+                sum += bilinear(&grey, x + u * cosine - v * sine, y + u * sine + v * cosine);
+            }
+        }
+        Luma([(sum / (samples * samples) as f32).round() as u8])
+    })
+}
+
+/// The grey value at a point, between the four nearest pixels' centres; beyond the edge, that of the edge.
+fn bilinear(grey: &GrayImage, x: f32, y: f32) -> f32 {
+    let split = |value: f32, length: u32| {
+        let value = (value - 0.5).clamp(0.0, (length - 1) as f32);
+        let first = value as u32;
+        (first, (first + 1).min(length - 1), value.fract())
+    };
+    let (left, right, to_right) = split(x, grey.width());
+    let (top, bottom, to_bottom) = split(y, grey.height());
+    let at = |x, y| f32::from(grey.get_pixel(x, y).0[0]);
+    let upper = at(left, top) + (at(right, top) - at(left, top)) * to_right;
+    let lower = at(left, bottom) + (at(right, bottom) - at(left, bottom)) * to_right;
+    upper + (lower - upper) * to_bottom
+}
