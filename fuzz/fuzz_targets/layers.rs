@@ -323,7 +323,8 @@ fn check_dense(u: &mut Unstructured) -> Result<()> {
 }
 
 fn check_depthwise(u: &mut Unstructured) -> Result<()> {
-    let (kernel, stride, padding) = (u.int_in_range(1..=7)?, u.int_in_range(1..=3)?, u.int_in_range(0..=4_usize)?);
+    let (kernel, stride): (usize, usize) = (u.int_in_range(1..=7)?, u.int_in_range(1..=3)?);
+    let padding = u.int_in_range(0..=4)?;
     let smallest = kernel.saturating_sub(2 * padding).max(1);
     let (in_height, in_width) = (u.int_in_range(smallest..=20)?, u.int_in_range(smallest..=20)?);
     let (batch, channels, seed) = (u.int_in_range(1..=4)?, u.int_in_range(1..=70)?, seed(u)?);
