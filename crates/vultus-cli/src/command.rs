@@ -12,6 +12,7 @@ pub mod report;
 pub mod search;
 pub mod serve;
 pub mod train;
+pub mod video;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -46,6 +47,8 @@ pub enum Command {
     Predict(predict::Predict),
     /// Show the layers of a network with their shapes, parameters and multiply-adds.
     Network(network::Network),
+    /// Follow faces and their expressions through a film or in front of a camera.
+    Video(video::Video),
     /// Download models of others, such as a better face finder.
     #[command(subcommand)]
     Models(models::Models),
@@ -68,6 +71,7 @@ impl Command {
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
             Self::Network(network) => network.run(),
+            Self::Video(video) => video.run(),
             Self::Models(models) => models.run(),
             Self::Serve(serve) => serve.run(),
             Self::Bench(bench) => bench.run(started),

@@ -106,10 +106,61 @@ impl Observer for Progress {
     }
 }
 
+/// A bar that counts, on a terminal, unless results go to it.
+fn counter(length: Option<u64>, template: &str) -> Option<ProgressBar> {
+    let visible = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
+    visible.then(|| {
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+        match ProgressStyle::with_template(template) {
+            Ok(style) => bar.with_style(style.progress_chars("━╸ ")),
+            Err(_) => bar,
+        }
+    })
+}
+
+/// Counts a film's frames, and shows the count.
+#[derive(Debug)]
+pub struct Frames {
+    bar: Option<ProgressBar>,
+    started: Instant,
+    frames: u64,
+    faces: usize,
+}
+
+impl Frames {
+    /// Starts to count up to `length` frames, where that is known.
+    pub fn new(length: Option<u64>) -> Self {
+        let template = match length {
+            Some(_) => "{wide_bar} {pos}/{len} frames {msg} {per_sec} {eta}",
+            None => "{spinner} {pos} frames {msg} {per_sec} {elapsed}",
+        };
+        Self { bar: counter(length, template), started: Instant::now(), frames: 0, faces: 0 }
+    }
+
+    /// Adds a frame with some faces.
+    pub fn frame(&mut self, faces: usize) {
+        self.frames += 1;
+        self.faces += faces;
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{} faces", self.faces));
+            bar.inc(1);
+        }
+    }
+
+    /// Ends the bar and says how it went.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        let rate = self.frames as f64 / seconds.max(1e-9);
+        say(format_args!("{} frames, {} faces, {seconds:.1} s, {rate:.1} frames/s", self.frames, self.faces));
+    }
+}
+
 /// Counts pictures, and shows the count.
 #[derive(Debug)]
 pub struct Pictures {
-    /// On a terminal, unless results go to it.
     bar: Option<ProgressBar>,
     started: Instant,
     pictures: usize,
@@ -124,14 +175,7 @@ impl Pictures {
         if before > 0 {
             say(format_args!("{before} pictures have rows already"));
         }
-        let visible = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
-        let bar = visible.then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            match ProgressStyle::with_template("{spinner} {pos} pictures {msg} {per_sec} {elapsed}") {
-                Ok(style) => bar.with_style(style),
-                Err(_) => bar,
-            }
-        });
+        let bar = counter(None, "{spinner} {pos} pictures {msg} {per_sec} {elapsed}");
         Self { bar, started: Instant::now(), pictures: 0, faces: 0, failed: 0 }
     }
 

@@ -1,11 +1,11 @@
-//! Records of analyzed pictures as a table, JSON lines, CSV or Parquet.
+//! Results as rows: a table, JSON lines, CSV or Parquet, on stdout or in a file.
 //!
-//! In: [`Record`]s one after the other. Out: rows on stdout or in a file. JSON has one line a picture; the others one row a
-//! face, and one for a picture with an error.
+//! [`pictures`] and [`film`] say which rows there are; [`csv`] and [`parquet`] how typed cells are written.
 
 mod csv;
-mod json;
+pub mod film;
 mod parquet;
+pub mod pictures;
 pub mod resume;
 mod table;
 
@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use clap::ValueEnum;
-use vultus::analyze::{AnalyzedFace, Record, RecordError};
+use serde::Serialize;
+use vultus::analyze::AnalyzedFace;
 
 use crate::failure::Failure;
 
@@ -24,7 +25,7 @@ use crate::failure::Failure;
 pub enum Format {
     /// For people.
     Table,
-    /// One JSON object a line: {path, width, height, faces} or {path, error: {code, message}}.
+    /// One JSON object a line, for each picture or frame.
     Json,
     /// One row a face.
     Csv,
@@ -47,54 +48,124 @@ impl Format {
     pub fn of_stdout() -> Self {
         if io::stdout().is_terminal() { Self::Table } else { Self::Json }
     }
+
+    /// The form that is asked for, or that of the file `output`, or that for stdout.
+    pub fn choose(asked: Option<Self>, output: Option<&Path>) -> Result<Self, Failure> {
+        let Some(output) = output else { return Ok(asked.unwrap_or_else(Self::of_stdout)) };
+        asked.or_else(|| Self::of(output)).ok_or_else(|| {
+            Failure::usage(anyhow!(
+                "which form has {}? Name it with --format, or end it in .jsonl, .csv or .parquet",
+                output.display()
+            ))
+        })
+    }
 }
 
-/// Takes records.
-pub trait Rows {
-    /// Adds a record.
-    fn write(&mut self, record: &Record) -> anyhow::Result<()>;
-    /// Ends the output; without it a file may be incomplete.
+/// One value of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    Text(String),
+    Whole(i32),
+    Real(f32),
+    Double(f64),
+}
+
+/// A column's name, and what its cells are.
+#[derive(Clone, Debug)]
+pub struct Column {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Whole,
+    Real,
+    Double,
+}
+
+fn column(name: &str, kind: Kind) -> Column {
+    Column { name: name.to_owned(), kind }
+}
+
+/// The columns of a face.
+fn face_columns(labels: &[String]) -> Vec<Column> {
+    let mut columns: Vec<Column> =
+        ["x", "y", "box_width", "box_height"].iter().map(|name| column(name, Kind::Whole)).collect();
+    columns.extend([column("confidence", Kind::Real), column("label", Kind::Text), column("score", Kind::Real)]);
+    columns.extend(labels.iter().map(|label| column(&format!("probability_{label}"), Kind::Real)));
+    columns
+}
+
+/// A face's cells, for [`face_columns`].
+fn face_cells(face: &AnalyzedFace) -> Vec<Option<Cell>> {
+    let area = face.area;
+    let mut cells: Vec<Option<Cell>> = [area.x, area.y, area.width, area.height].map(whole).into();
+    cells.push(Some(Cell::Real(face.confidence)));
+    cells.push(face.label.as_deref().and_then(text));
+    cells.push(Some(Cell::Real(face.score)));
+    cells.extend(face.probabilities.iter().map(|(_, probability)| Some(Cell::Real(*probability))));
+    cells
+}
+
+fn whole(number: u32) -> Option<Cell> {
+    Some(Cell::Whole(i32::try_from(number).unwrap_or(i32::MAX)))
+}
+
+fn text(text: &str) -> Option<Cell> {
+    Some(Cell::Text(text.to_owned()))
+}
+
+/// Takes rows of typed cells.
+pub trait CellRows {
+    /// Adds a row, one cell a column.
+    fn write(&mut self, cells: Vec<Option<Cell>>) -> anyhow::Result<()>;
+    /// Ends the output; without it a file may be incomplete or absent.
     fn finish(self: Box<Self>) -> anyhow::Result<()>;
 }
 
-/// Starts to write rows in `format` about classes `labels`, to `output` or to stdout. With `append`, the file has a
-/// beginning already.
-pub fn open(format: Format, labels: &[String], output: Option<&Path>, append: bool) -> Result<Box<dyn Rows>, Failure> {
-    let Some(path) = output else {
-        return Ok(match format {
-            Format::Table => Box::new(table::TableRows::new(labels)),
-            Format::Json => Box::new(json::JsonRows(Sink::stdout())),
-            Format::Csv => Box::new(csv::CsvRows::new(Sink::stdout(), labels, false)?),
-            Format::Parquet if io::stdout().is_terminal() => {
-                return Err(Failure::usage(anyhow!("Parquet is not for a terminal: name a file with --output")));
-            }
-            Format::Parquet => Box::new(parquet::ParquetRows::to_stdout(labels)?),
-        });
-    };
-    Ok(match format {
-        Format::Table => return Err(Failure::usage(anyhow!("a table is for the terminal: use json, csv or parquet"))),
-        Format::Json => Box::new(json::JsonRows(Sink::file(path, append)?)),
-        Format::Csv => Box::new(csv::CsvRows::new(Sink::file(path, append)?, labels, append)?),
-        Format::Parquet => Box::new(parquet::ParquetRows::to_file(path, labels)?),
-    })
+/// Starts CSV or Parquet in `output` or on stdout. With `append`, the file has a beginning already.
+fn cell_rows(
+    format: Format,
+    columns: &[Column],
+    output: Option<&Path>,
+    append: bool,
+) -> Result<Box<dyn CellRows>, Failure> {
+    match (format, output) {
+        (Format::Parquet, Some(path)) => Ok(Box::new(parquet::ParquetRows::to_file(path, columns)?)),
+        (Format::Parquet, None) if io::stdout().is_terminal() => {
+            Err(Failure::usage(anyhow!("Parquet is not for a terminal: name a file with --output")))
+        }
+        (Format::Parquet, None) => Ok(Box::new(parquet::ParquetRows::to_stdout(columns)?)),
+        _ => Ok(Box::new(csv::CsvRows::new(Sink::open(output, append)?, columns, append)?)),
+    }
+}
+
+/// Writes one JSON object a line.
+struct JsonLines(Sink);
+
+impl JsonLines {
+    fn write(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
+        let line = serde_json::to_string(line)?;
+        writeln!(self.0, "{line}")?;
+        Ok(())
+    }
 }
 
 /// Where lines go: stdout, or a file that grows.
-pub struct Sink {
+struct Sink {
     writer: BufWriter<Box<dyn Write + Send>>,
     /// For messages.
     path: Option<PathBuf>,
 }
 
 impl Sink {
-    fn stdout() -> Self {
-        Self { writer: BufWriter::new(Box::new(io::stdout())), path: None }
-    }
-
-    fn file(path: &Path, append: bool) -> io::Result<Self> {
+    fn open(path: Option<&Path>, append: bool) -> io::Result<Self> {
+        let Some(path) = path else { return Ok(Self { writer: BufWriter::new(Box::new(io::stdout())), path: None }) };
         let mut options = fs_err::OpenOptions::new();
-        let file: File =
-            if append { options.append(true) } else { options.write(true).create_new(true) }.open(path)?.into_parts().0;
+        let options = if append { options.append(true) } else { options.write(true).create_new(true) };
+        let file: File = options.open(path)?.into_parts().0;
         Ok(Self { writer: BufWriter::new(Box::new(file)), path: Some(path.to_owned()) })
     }
 
@@ -114,42 +185,4 @@ impl Write for Sink {
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush().map_err(|error| self.named(error))
     }
-}
-
-/// One face of a picture, or the picture's error, or a picture without faces.
-#[derive(Clone, Copy)]
-struct Row<'a> {
-    path: &'a str,
-    /// Width and height of the picture.
-    size: Option<(u32, u32)>,
-    /// The face with its number, from 1.
-    face: Option<(usize, &'a AnalyzedFace)>,
-    error: Option<&'a RecordError>,
-}
-
-/// The rows of a record, at least one.
-fn rows(record: &Record) -> Vec<Row<'_>> {
-    let path = record.path.as_str();
-    match &record.outcome {
-        Err(error) => vec![Row { path, size: None, face: None, error: Some(error) }],
-        Ok(analysis) => {
-            let size = Some((analysis.width, analysis.height));
-            let row = |face| Row { path, size, face, error: None };
-            if analysis.faces.is_empty() {
-                return vec![row(None)];
-            }
-            analysis.faces.iter().enumerate().map(|(index, face)| row(Some((index + 1, face)))).collect()
-        }
-    }
-}
-
-/// The names of the columns of CSV and Parquet.
-fn columns(labels: &[String]) -> Vec<String> {
-    let before =
-        ["path", "width", "height", "face", "x", "y", "box_width", "box_height", "confidence", "label", "score"];
-    let names = before.map(str::to_owned).into_iter();
-    names
-        .chain(labels.iter().map(|label| format!("probability_{label}")))
-        .chain(["error_code", "error"].map(str::to_owned))
-        .collect()
 }

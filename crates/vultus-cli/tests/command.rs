@@ -3,7 +3,8 @@
 //! What is checked is the contract of the command line: exit codes, what stdout and stderr carry, what lies in the
 //! directories afterwards. Numbers themselves are checked beside the code that computes them.
 //!
-//! `VULTUS_DATA` names a folder with `fer2013-small.tar`; tests that need it say so and do nothing where it is absent.
+//! `VULTUS_DATA` names a folder with `fer2013-small.tar`, `VULTUS_SHARED` one with `images/` and `models/`; tests that need
+//! them say so and do nothing where they are absent.
 
 #[path = "command/bench.rs"]
 mod bench;
@@ -17,8 +18,12 @@ mod help;
 mod model;
 #[path = "command/network.rs"]
 mod network;
+#[path = "command/models.rs"]
+mod models;
 #[path = "command/picture.rs"]
 mod picture;
+#[path = "command/predict.rs"]
+mod predict;
 #[path = "command/program.rs"]
 mod program;
 #[path = "command/recipe.rs"]

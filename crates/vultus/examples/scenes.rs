@@ -8,7 +8,7 @@
 //! Every face of a folder of classes, or as many of them as the number says, is enlarged and laid into a larger scene,
 //! looked for, cut out and classified. Printed are, for each finder: how many were found; where boxes and landmarks
 //! lie in the faces' own frames, which is what the crops are made from; and the accuracy on the found faces, as they
-//! were and as they came out of the scenes.
+//! were and as they came out of the scenes, also with smaller, larger and upright crops.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage, imageops};
 use rayon::prelude::*;
 use vultus::classifier::Classifier;
 use vultus::decode::{DecodeLimits, decode};
-use vultus::faces::{Face, FaceFinder, FaceMethod, FaceOptions};
+use vultus::faces::{Face, FaceFinder, FaceMethod, FaceOptions, Region};
 
 /// A scene's size in pixels.
 const SCENE: (u32, u32) = (640, 480);
@@ -35,8 +35,13 @@ struct Found {
     /// Landmarks likewise.
     landmarks: Option<[(f32, f32); 5]>,
     right_before: bool,
-    right_after: bool,
+    /// For each of [`VARIANTS`].
+    right_after: Vec<bool>,
 }
+
+/// Changes of the crop: a factor of its side, and whether it is turned with the face.
+const VARIANTS: [(f32, bool); 7] =
+    [(1.0, true), (0.8, true), (0.9, true), (1.1, true), (1.2, true), (1.0, false), (1.1, false)];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -95,7 +100,15 @@ fn measure(
     let faces = finder.find(&scene)?;
     let Some(face) = faces.iter().find(inside) else { return Ok(None) };
     let part = |value: f32, start: u32| (value - start as f32) / side as f32;
-    let crop = face.region.cut(&scene, classifier.preprocessing());
+    let crop = |(factor, turned): (f32, bool)| {
+        let region = match face.region {
+            Region::Square { centre, side, angle } => {
+                Region::Square { centre, side: side * factor, angle: if turned { angle } else { 0.0 } }
+            }
+            whole => whole,
+        };
+        region.cut(&scene, classifier.preprocessing())
+    };
     let says = |picture: GrayImage| classifier.predict(&DynamicImage::from(picture)).label == sample.class;
     Ok(Some(Found {
         bounds: [
@@ -105,7 +118,7 @@ fn measure(
         ],
         landmarks: face.landmarks.map(|points| points.map(|point| (part(point.0, x), part(point.1, y)))),
         right_before: says(sample.face.clone()),
-        right_after: says(crop),
+        right_after: VARIANTS.iter().map(|&variant| says(crop(variant))).collect(),
     }))
 }
 
@@ -126,10 +139,14 @@ fn print(name: &str, all: usize, found: &[Found]) {
         return;
     }
     let share = |count: usize, all: usize| 100.0 * count as f64 / all as f64;
-    let right = |right: fn(&Found) -> bool| share(found.iter().filter(|found| right(found)).count(), count);
+    let right = |right: &dyn Fn(&Found) -> bool| share(found.iter().filter(|found| right(found)).count(), count);
     println!("{name}: {count} of {all} faces found ({:.1} %)", share(count, all));
-    println!("  accuracy on these: {:.2} % as they were", right(|found| found.right_before));
-    println!("                     {:.2} % out of the scenes", right(|found| found.right_after));
+    println!("  accuracy on these: {:.2} % as they were", right(&|found| found.right_before));
+    for (index, (factor, turned)) in VARIANTS.iter().enumerate() {
+        let accuracy = right(&|found| found.right_after[index]);
+        let turned = if *turned { "turned with the face" } else { "upright" };
+        println!("                     {accuracy:.2} % out of the scenes, crops x {factor}, {turned}");
+    }
     let median = |value: &dyn Fn(&Found) -> f32| {
         let mut values: Vec<f32> = found.iter().map(value).collect();
         values.sort_by(f32::total_cmp);

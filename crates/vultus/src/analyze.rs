@@ -5,13 +5,13 @@
 //! them out, one picture at a time, on any thread; [`Analyzer::classify`] names what it finds in all of them at once.
 
 use image::{DynamicImage, GrayImage};
-use rayon::prelude::*;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::classifier::{Classifier, Prediction};
 use crate::decode::{DecodeError, DecodeLimits, decode};
 use crate::faces::{Area, Face, FaceError, FaceFinder, Region, whole};
+use crate::parallel;
 
 /// What is said about the faces.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -23,6 +23,21 @@ pub struct AnalyzeOptions {
 }
 
 /// Finds and classifies faces, from any number of threads at once.
+///
+/// ```no_run
+/// use std::path::Path;
+/// use vultus::analyze::{AnalyzeOptions, Analyzer};
+/// use vultus::classifier::Classifier;
+/// use vultus::faces::{FaceFinder, FaceMethod, FaceOptions};
+///
+/// let classifier = Classifier::load(Path::new("model.safetensors"))?;
+/// let finder = FaceFinder::new(&FaceMethod::Rustface, FaceOptions::default())?;
+/// let analyzer = Analyzer::new(classifier, finder, AnalyzeOptions::default());
+/// for face in analyzer.analyze_bytes(&std::fs::read("photo.jpg")?)?.faces {
+///     println!("{:?} {:?} {:.2}", face.area, face.label, face.score);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Analyzer {
     classifier: Classifier,
@@ -133,7 +148,7 @@ impl Analyzer {
     /// As [`Analyzer::analyze`] for many pictures, in parallel; all faces are classified together. One result a picture,
     /// in order.
     pub fn analyze_batch(&self, pictures: &[DynamicImage]) -> Vec<Result<Analysis, AnalyzeError>> {
-        self.finish(pictures.par_iter().map(|picture| self.prepare(picture)).collect())
+        self.finish(parallel::map(pictures.iter().collect(), |picture| self.prepare(picture)))
     }
 
     /// The second half for pictures of which some failed. One result a picture, in order.

@@ -7,10 +7,10 @@
 use std::sync::mpsc::sync_channel;
 
 use image::DynamicImage;
-use rayon::prelude::*;
 
 use crate::analyze::{Analysis, AnalyzeError, Analyzer, Prepared, Record, RecordError};
 use crate::decode::decode;
+use crate::parallel;
 
 /// Files of one chunk.
 const CHUNK: usize = 64;
@@ -54,13 +54,10 @@ pub fn run<E>(
                 if chunk.is_empty() {
                     return;
                 }
-                let halves = chunk
-                    .into_par_iter()
-                    .map(|source| {
-                        let half = first_half(analyzer, &source.path, source.read, draw);
-                        (source.path, half)
-                    })
-                    .collect();
+                let halves = parallel::map(chunk, |source| {
+                    let half = first_half(analyzer, &source.path, source.read, draw);
+                    (source.path, half)
+                });
                 // The receiver is gone after an error of the sink.
                 if sender.send(halves).is_err() {
                     return;

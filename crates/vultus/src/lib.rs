@@ -12,7 +12,8 @@
 //! 10. [`faces`]: where the faces in a photograph are;
 //! 11. [`analyze`]: both together: a photograph becomes faces with probabilities;
 //! 12. [`batch`]: any number of picture files, in parallel and in order;
-//! 13. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on.
+//! 13. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on;
+//! 14. [`video`]: films and cameras, and persons followed over time.
 //!
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
@@ -29,7 +30,9 @@ pub mod faces;
 pub mod inference;
 pub mod labels;
 pub mod network;
+mod parallel;
 pub mod persist;
 pub mod plan;
 pub mod preprocess;
+pub mod video;
 pub mod weights;

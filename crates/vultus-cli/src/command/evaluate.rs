@@ -8,7 +8,7 @@ use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
 use vultus_train::prepare::{read, with_labels};
-use vultus_train::run::{RunDirectory, bundle_path};
+use vultus_train::run::RunDirectory;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
@@ -171,12 +171,4 @@ pub fn default_split(dataset: &Dataset) -> Result<String, Failure> {
         }
     }
     Err(Failure::usage(anyhow!("name the split with --split; the data has: {}", splits.join(", "))))
-}
-
-/// Where a model is looked for when none is named: the newest run below `runs`.
-pub fn newest_model(runs: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(runs).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    // A search keeps the model of its winner one level lower.
-    let models = entries.flat_map(|run| [bundle_path(&run), bundle_path(&run.join("winner"))]);
-    models.filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max().map(|(_, path)| path)
 }

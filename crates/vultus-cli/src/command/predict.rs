@@ -16,7 +16,8 @@ use crate::failure::Failure;
 use crate::inputs::sources;
 use crate::interrupt;
 use crate::progress::Pictures;
-use crate::rows::{self, Format, resume};
+use crate::rows::pictures::PictureRows;
+use crate::rows::{Format, resume};
 
 /// Find the faces in pictures and classify their expressions.
 #[derive(clap::Args)]
@@ -53,14 +54,14 @@ pub struct Predict {
 impl Predict {
     pub fn run(self) -> Result<(), Failure> {
         let format = self.output_format()?;
-        let analyzer = self.analyzer.load()?;
+        let (analyzer, _) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
         let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
         let done = match (&self.output, append) {
             (Some(output), true) => resume::take_up(output, format, &labels)?,
             _ => HashSet::new(),
         };
-        let mut rows = rows::open(format, &labels, self.output.as_deref(), append)?;
+        let mut rows = PictureRows::open(format, &labels, self.output.as_deref(), append)?;
 
         interrupt::listen()?;
         let mut progress = Pictures::new(done.len());
@@ -94,13 +95,8 @@ impl Predict {
             (_, true) => Some(Format::Csv),
             _ => self.format,
         };
-        let Some(output) = &self.output else { return Ok(asked.unwrap_or_else(Format::of_stdout)) };
-        let format = asked.or_else(|| Format::of(output)).ok_or_else(|| {
-            Failure::usage(anyhow!(
-                "which form has {}? Name it with --format, or end it in .jsonl, .csv or .parquet",
-                output.display()
-            ))
-        })?;
+        let format = Format::choose(asked, self.output.as_deref())?;
+        let Some(output) = &self.output else { return Ok(format) };
         if self.resume && !matches!(format, Format::Json | Format::Csv) {
             return Err(Failure::usage(anyhow!("--resume is for JSON lines and CSV: a Parquet file cannot grow")));
         }

@@ -1,4 +1,4 @@
-//! Parquet, one row a face, with the columns of CSV.
+//! Parquet.
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -11,24 +11,11 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use tempfile::NamedTempFile;
-use vultus::analyze::Record;
 
-use super::{Row, Rows, columns, rows};
+use super::{Cell, CellRows, Column, Kind};
 
 /// Rows of one row group: bounds the memory.
 const ROWS_AT_ONCE: usize = 16_384;
-
-/// Columns before the probabilities, and their types.
-const FIXED: [&str; 11] =
-    ["binary", "int32", "int32", "int32", "int32", "int32", "int32", "int32", "float", "binary", "float"];
-
-/// One value of a column.
-#[derive(Clone)]
-enum Cell {
-    Text(String),
-    Whole(i32),
-    Real(f32),
-}
 
 /// Writes row groups; the file is complete or absent.
 pub struct ParquetRows {
@@ -61,23 +48,25 @@ impl Write for Out {
 }
 
 impl ParquetRows {
-    pub fn to_stdout(labels: &[String]) -> anyhow::Result<Self> {
-        Self::new(Out::Stdout(io::stdout()), None, labels)
+    pub fn to_stdout(columns: &[Column]) -> anyhow::Result<Self> {
+        Self::new(Out::Stdout(io::stdout()), None, columns)
     }
 
-    pub fn to_file(path: &Path, labels: &[String]) -> anyhow::Result<Self> {
+    pub fn to_file(path: &Path, columns: &[Column]) -> anyhow::Result<Self> {
         let file = vultus::persist::beside(path)?;
-        Self::new(Out::File(BufWriter::new(file)), Some(path.to_owned()), labels)
+        Self::new(Out::File(BufWriter::new(file)), Some(path.to_owned()), columns)
     }
 
-    fn new(out: Out, path: Option<PathBuf>, labels: &[String]) -> anyhow::Result<Self> {
-        let mut message = "message faces {".to_owned();
-        for (index, name) in columns(labels).iter().enumerate() {
-            let last = FIXED.len() + labels.len();
-            let kind = FIXED.get(index).copied().unwrap_or(if index < last { "float" } else { "binary" });
-            let (repetition, text) =
-                (if index == 0 { "required" } else { "optional" }, if kind == "binary" { " (STRING)" } else { "" });
-            message.push_str(&format!(" {repetition} {kind} {name}{text};"));
+    fn new(out: Out, path: Option<PathBuf>, columns: &[Column]) -> anyhow::Result<Self> {
+        let mut message = "message rows {".to_owned();
+        for Column { name, kind } in columns {
+            let kind = match kind {
+                Kind::Text => format!("binary {name} (STRING)"),
+                Kind::Whole => format!("int32 {name}"),
+                Kind::Real => format!("float {name}"),
+                Kind::Double => format!("double {name}"),
+            };
+            message.push_str(&format!(" optional {kind};"));
         }
         message.push_str(" }");
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
@@ -96,8 +85,7 @@ impl ParquetRows {
         while let Some(mut column) = group.next_column()? {
             let cells: Vec<&Option<Cell>> = rows.iter().map(|row| &row[index]).collect();
             let present: Vec<i16> = cells.iter().map(|cell| i16::from(cell.is_some())).collect();
-            // The first column is required and has no levels.
-            let levels = (index > 0).then_some(&present[..]);
+            let levels = Some(&present[..]);
             let values = cells.into_iter().flatten();
             match column.untyped() {
                 ColumnWriter::ByteArrayColumnWriter(writer) => {
@@ -110,6 +98,10 @@ impl ParquetRows {
                 }
                 ColumnWriter::FloatColumnWriter(writer) => {
                     let values: Vec<f32> = values.filter_map(Cell::real).collect();
+                    writer.write_batch(&values, levels, None)?;
+                }
+                ColumnWriter::DoubleColumnWriter(writer) => {
+                    let values: Vec<f64> = values.filter_map(Cell::double).collect();
                     writer.write_batch(&values, levels, None)?;
                 }
                 _ => anyhow::bail!("column {index} has a type that is never written"),
@@ -134,34 +126,15 @@ impl Cell {
     fn real(&self) -> Option<f32> {
         if let Self::Real(number) = self { Some(*number) } else { None }
     }
-}
 
-/// One cell a column.
-fn cells(row: &Row, classes: usize) -> Vec<Option<Cell>> {
-    let whole = |number: u32| Some(Cell::Whole(number as i32));
-    let text = |text: &str| Some(Cell::Text(text.to_owned()));
-    let mut cells =
-        vec![text(row.path), row.size.and_then(|size| whole(size.0)), row.size.and_then(|size| whole(size.1))];
-    match row.face {
-        Some((number, face)) => {
-            let area = face.area;
-            cells.extend([number as u32, area.x, area.y, area.width, area.height].map(whole));
-            cells.push(Some(Cell::Real(face.confidence)));
-            cells.push(face.label.as_deref().and_then(text));
-            cells.push(Some(Cell::Real(face.score)));
-            cells.extend(face.probabilities.iter().map(|(_, probability)| Some(Cell::Real(*probability))));
-        }
-        None => cells.extend(std::iter::repeat_n(None, 8 + classes)),
+    fn double(&self) -> Option<f64> {
+        if let Self::Double(number) = self { Some(*number) } else { None }
     }
-    cells.push(row.error.and_then(|error| text(error.code)));
-    cells.push(row.error.and_then(|error| text(&error.message)));
-    cells
 }
 
-impl Rows for ParquetRows {
-    fn write(&mut self, record: &Record) -> anyhow::Result<()> {
-        let classes = self.writer.schema_descr().num_columns() - FIXED.len() - 2;
-        self.rows.extend(rows(record).iter().map(|row| cells(row, classes)));
+impl CellRows for ParquetRows {
+    fn write(&mut self, cells: Vec<Option<Cell>>) -> anyhow::Result<()> {
+        self.rows.push(cells);
         if self.rows.len() >= ROWS_AT_ONCE { self.write_group() } else { Ok(()) }
     }
 

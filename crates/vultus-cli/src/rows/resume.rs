@@ -7,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 
-use super::{Format, columns};
+use super::Format;
+use super::pictures::columns;
 
 /// Reads the paths that have rows in `path`, and cuts off what a killed process left unfinished, so that rows can be
 /// added. Of a CSV file the last picture is cut off, too: faces of it may be missing.
@@ -53,7 +54,8 @@ fn json(path: &Path) -> anyhow::Result<(HashSet<String>, u64)> {
 fn csv(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_path(path)?;
     let mut record = csv::StringRecord::new();
-    if !reader.read_record(&mut record)? || record.iter().ne(columns(labels).iter().map(String::as_str)) {
+    if !reader.read_record(&mut record)? || record.iter().ne(columns(labels).iter().map(|column| column.name.as_str()))
+    {
         return Err(anyhow!(
             "{} has other columns than this model's rows: name another file with --output",
             path.display()
@@ -102,7 +104,7 @@ mod tests {
     fn the_last_picture_of_a_csv_is_done_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.csv");
-        let header = columns(&labels()).join(",");
+        let header = columns(&labels()).iter().map(|column| column.name.clone()).collect::<Vec<_>>().join(",");
         let kept = format!("{header}\na,1\n\"b\n,\",1\n\"b\n,\",2\n");
         fs_err::write(&path, format!("{kept}c,1\nc,2\nc,\"thr")).unwrap();
         assert_eq!(take_up(&path, Format::Csv, &labels()).unwrap(), ["a", "b\n,"].map(str::to_owned).into());

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table};
 use vultus::analyze::Record;
 
-use super::{Rows, rows};
+use super::pictures::rows;
 use crate::table::{print, table};
 
 /// Collects the table, because its columns are as wide as their widest cells.
@@ -26,10 +26,9 @@ impl TableRows {
         }
         Self { table, failures: Vec::new() }
     }
-}
 
-impl Rows for TableRows {
-    fn write(&mut self, record: &Record) -> anyhow::Result<()> {
+    /// Adds a record.
+    pub fn write(&mut self, record: &Record) {
         for row in rows(record) {
             let mut cells = vec![row.path.to_owned()];
             match (row.face, row.error) {
@@ -49,10 +48,10 @@ impl Rows for TableRows {
             }
             self.table.add_row(cells);
         }
-        Ok(())
     }
 
-    fn finish(self: Box<Self>) -> anyhow::Result<()> {
+    /// Prints it.
+    pub fn finish(self) -> io::Result<()> {
         print(&self.table)?;
         if !self.failures.is_empty() {
             print("")?;
@@ -60,6 +59,6 @@ impl Rows for TableRows {
         for failure in &self.failures {
             print(format_args!("error: {failure}"))?;
         }
-        Ok(io::stdout().flush()?)
+        io::stdout().flush()
     }
 }

@@ -4,8 +4,10 @@ use crate::program::Place;
 
 #[test]
 fn the_program_tells_commands_sources_and_exit_codes() {
-    let commands =
-        ["data", "train", "search", "evaluate", "pack", "card", "report", "predict", "serve", "network", "bench"];
+    let commands = [
+        "data", "train", "search", "evaluate", "pack", "card", "report", "predict", "video", "models", "serve", "network",
+        "bench",
+    ];
     let facts = ["0 done", "1 the run failed", "2 bad usage", "130 interrupted", "synthetic", "fer2013.csv", "Parquet"];
     Place::new().run(&["--help"]).ends_with(0).prints(&commands).prints(&facts);
 }
@@ -13,7 +15,7 @@ fn the_program_tells_commands_sources_and_exit_codes() {
 #[test]
 fn every_command_tells_its_flags() {
     let place = Place::new();
-    let cases: [(&[&str], &[&str]); 14] = [
+    let cases: [(&[&str], &[&str]); 15] = [
         (&["data"], &["stats", "audit", "convert"]),
         (&["data", "stats"], &["<SOURCE>", "--json"]),
         (&["data", "audit"], &["<SOURCE>", "--json"]),
@@ -24,7 +26,28 @@ fn every_command_tells_its_flags() {
         (&["pack"], &["<RUN_OR_BUNDLE>", "--out", "--half"]),
         (&["card"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--command", "--out"]),
         (&["report"], &["<RUN>"]),
-        (&["predict"], &["<IMAGE>", "--model", "--json", "--csv"]),
+        (
+            &["predict"],
+            &[
+                "<INPUT>",
+                "--model",
+                "--faces",
+                "--face-model",
+                "--min-face",
+                "--min-confidence",
+                "--abstain-below",
+                "--format",
+                "--json",
+                "--csv",
+                "--output",
+                "--resume",
+                "--annotate",
+                "--explain",
+                "rustface",
+                "parquet",
+            ],
+        ),
+        (&["models", "get"], &["<NAME>", "--from", "--out"]),
         (&["network"], &["<FILE|S|R>", "--classes", "--set", "--json"]),
         (
             &["serve"],

@@ -1,63 +1,7 @@
-//! `vultus predict`, and files that are no model.
+//! Which model is used, and files that are no model.
 
-use serde_json::Value;
-
-use crate::picture::{bad_pictures, png};
+use crate::picture::png;
 use crate::program::{Place, header_of};
-
-/// A place with a trained run, two good pictures and all bad ones between them.
-fn place_with_pictures() -> (Place, Vec<&'static str>) {
-    let place = Place::with_config();
-    place.train("run", &[]);
-    place.write("first.png", png(1, 48));
-    place.write("last.png", png(2, 90));
-    let bad = bad_pictures();
-    let mut names = vec!["first.png"];
-    for (name, bytes, _) in bad {
-        place.write(name, bytes);
-        names.push(name);
-    }
-    names.extend(["absent.png", "last.png"]);
-    (place, names)
-}
-
-#[test]
-fn good_pictures_are_classified_among_bad_ones() {
-    let (place, names) = place_with_pictures();
-    let arguments = [&["predict", "--model", "run"], &names[..]].concat();
-
-    let outcome = place.run(&[&arguments[..], &["--json"]].concat()).ends_with(1).says(&["4 of the inputs"]);
-    let rows: Vec<Value> = outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(rows.iter().map(|row| row["path"].as_str().unwrap()).collect::<Vec<_>>(), names);
-    for row in [&rows[0], &rows[5]] {
-        let probabilities = row["probabilities"].as_object().unwrap();
-        assert_eq!(probabilities.len(), 7);
-        let sum: f64 = probabilities.values().map(|score| score.as_f64().unwrap()).sum();
-        assert!((sum - 1.0).abs() < 1e-5, "{sum}");
-        assert_eq!(probabilities[row["label"].as_str().unwrap()], row["score"]);
-    }
-    let codes: Vec<&str> = rows[1..5].iter().map(|row| row["error"]["code"].as_str().unwrap()).collect();
-    assert_eq!(codes, ["damaged", "not_an_image", "too_large", "unreadable"]);
-
-    let outcome = place.run(&[&arguments[..], &["--csv"]].concat()).ends_with(1);
-    let mut reader = csv::Reader::from_reader(outcome.stdout.as_bytes());
-    let header = reader.headers().unwrap().clone();
-    assert_eq!(header.len(), 3 + 7 + 1);
-    let records: Vec<csv::StringRecord> = reader.records().map(|record| record.unwrap()).collect();
-    assert_eq!(records.len(), names.len());
-    for (record, row) in records.iter().zip(&rows) {
-        assert_eq!(record[0], *row["path"].as_str().unwrap());
-        assert_eq!(record[1], *row["label"].as_str().unwrap_or_default());
-        assert_eq!(record[10], *row["error"]["message"].as_str().unwrap_or_default());
-    }
-
-    let outcome = place.run(&arguments).ends_with(1).prints(&["first.png", "last.png", "error: "]);
-    for (name, _, reason) in bad_pictures() {
-        assert!(outcome.stdout.lines().any(|line| line.contains(name) && line.contains(reason)), "{}", outcome.stdout);
-    }
-
-    place.run(&["predict", "first.png", "last.png", "--model", "run/model.safetensors"]).ends_with(0);
-}
 
 #[test]
 fn the_newest_model_below_runs_is_used_when_none_is_named() {

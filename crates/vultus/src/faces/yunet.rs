@@ -5,6 +5,7 @@
 //! and 32 pixels a cell.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use image::{DynamicImage, RgbImage, imageops};
 use rten::{Dimension, Model, NodeId, Value};
@@ -38,6 +39,8 @@ pub(super) struct Yunet {
     outputs: Vec<NodeId>,
     width: usize,
     height: usize,
+    /// Held while the network runs: one run uses all cores, and many at a time would pile up on the runtime's threads.
+    running: Mutex<()>,
 }
 
 /// The runtime's model, which cannot be printed.
@@ -81,7 +84,7 @@ impl Yunet {
                 outputs.push(model.find_node(&name).ok_or_else(|| unusable(format!("it has no output {name}")))?);
             }
         }
-        Ok(Self { model: ModelBox(model), input, outputs, width, height })
+        Ok(Self { model: ModelBox(model), input, outputs, width, height, running: Mutex::new(()) })
     }
 
     /// Boxes of at least the given confidence, the surest first.
@@ -89,11 +92,7 @@ impl Yunet {
         let (pixels, scale) = self.input(picture);
         let input = Value::from_shape(&[1, 3, self.height, self.width], pixels)
             .map_err(|error| FaceError::Failed(error.to_string()))?;
-        let values = self
-            .model
-            .0
-            .run(vec![(self.input, input.into())], &self.outputs, None)
-            .map_err(|error| FaceError::Failed(error.to_string()))?;
+        let values = self.run(input)?;
         let mut tensors = Vec::with_capacity(values.len());
         for value in values {
             let (_, data) = value
@@ -114,6 +113,22 @@ impl Yunet {
         }
         let size = (picture.width(), picture.height());
         Ok(kept.into_iter().filter_map(|candidate| candidate.face(size, scale)).collect())
+    }
+
+    /// Runs the network, on a thread of its own: a thread of rayon's that waits for the runtime's would take up other
+    /// work in the meantime, such as another picture, until its stack is full.
+    fn run(&self, input: Value) -> Result<Vec<Value>, FaceError> {
+        let failed = |reason: String| FaceError::Failed(reason);
+        let run = || {
+            let _one = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            self.model.0.run(vec![(self.input, input.into())], &self.outputs, None)
+        };
+        std::thread::scope(|scope| {
+            let thread =
+                std::thread::Builder::new().spawn_scoped(scope, run).map_err(|error| failed(error.to_string()))?;
+            let values = thread.join().map_err(|_| failed("the model made the runtime panic".to_owned()))?;
+            values.map_err(|error| failed(error.to_string()))
+        })
     }
 
     /// The picture at the upper left of the input, black beside it, and by how much it was scaled.

@@ -1,0 +1,157 @@
+//! `vultus video`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use vultus::annotate::{annotate, name_of};
+use vultus::persist::write_atomically;
+use vultus::video::ffmpeg::{Film, FilmReader, FilmWriter, MOST_FRAMES_PER_SECOND, VideoError};
+use vultus::video::report::{ReportFacts, page};
+use vultus::video::timeline::Timeline;
+use vultus::video::track::TrackOptions;
+use vultus::video::{self, Frame};
+
+use crate::analyzer::AnalyzerArguments;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::progress::Frames;
+use crate::rows::Format;
+use crate::rows::film::FilmRows;
+
+/// Follow faces and their expressions through a film or in front of a camera; needs the program ffmpeg.
+#[derive(clap::Args)]
+pub struct Video {
+    /// A film, or a camera such as /dev/video0, which is watched until Ctrl-C.
+    #[arg(value_name = "FILM")]
+    film: PathBuf,
+    #[command(flatten)]
+    analyzer: AnalyzerArguments,
+    /// Look at this many frames a second, evenly spaced [default: all].
+    #[arg(long, value_name = "N", value_parser = frames_per_second, hide_default_value = true)]
+    fps: Option<f64>,
+    /// Stop after this many seconds of the film.
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    seconds: Option<f64>,
+    /// Seconds in which the weight of an old frame falls to 1/e; 0 does not smooth.
+    #[arg(long, value_name = "S", default_value_t = TrackOptions::default().smoothing_s, value_parser = seconds)]
+    smoothing: f64,
+    /// Form of the timeline [default: by the ending of --output, else JSON lines].
+    #[arg(long, value_name = "FORM", value_enum, hide_default_value = true)]
+    format: Option<Format>,
+    /// Write the timeline to this new file instead of stdout.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write a page with stacked curves of everyone and each person (HTML).
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Write the film with boxes, numbers and bars; the ending chooses its kind.
+    #[arg(long, value_name = "FILM")]
+    annotate: Option<PathBuf>,
+}
+
+fn frames_per_second(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= MOST_FRAMES_PER_SECOND => Ok(rate),
+        _ => Err(format!("use a number above 0 and up to {MOST_FRAMES_PER_SECOND}")),
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds >= 0.0 && seconds.is_finite() => Ok(seconds),
+        _ => Err("use a number of seconds, 0 or more".to_owned()),
+    }
+}
+
+/// Why the loop over frames ends early.
+enum End {
+    /// What was asked for is done.
+    Enough,
+    Failed(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for End {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Video {
+    pub fn run(self) -> Result<(), Failure> {
+        let format = match (self.format, &self.output) {
+            (None, None) => Format::Json,
+            (asked, output) => Format::choose(asked, output.as_deref())?,
+        };
+        if let Some(output) = self.output.as_deref().filter(|output| output.exists()) {
+            return Err(Failure::usage(anyhow!("{} exists: name another file", output.display())));
+        }
+        if !self.film.exists() {
+            return Err(Failure::usage(anyhow!("there is no film {}", self.film.display())));
+        }
+        let film = Film::probe(&self.film)?;
+        let (analyzer, model) = self.analyzer.load()?;
+        let labels = analyzer.classifier().labels().names().to_vec();
+        let mut rows = FilmRows::open(format, &labels, self.output.as_deref())?;
+        let reader = FilmReader::open(&film, self.fps)?;
+        let rate = reader.frames_per_second();
+        let mut writer = match &self.annotate {
+            Some(path) => Some(FilmWriter::create(path, film.width, film.height, rate)?),
+            None => None,
+        };
+
+        interrupt::listen()?;
+        let mut timeline = Timeline::default();
+        let mut progress = Frames::new(film.seconds.map(|seconds| (seconds * rate).round() as u64));
+        let options = TrackOptions { smoothing_s: self.smoothing, ..TrackOptions::default() };
+        let result = video::run(&analyzer, reader, options, |frame| {
+            if interrupt::requested() || self.seconds.is_some_and(|seconds| frame.time_s >= seconds) {
+                return Err(End::Enough);
+            }
+            rows.write(&frame)?;
+            timeline.add(frame.time_s, &frame.persons);
+            if let Some(writer) = &mut writer {
+                write_frame(writer, &frame)?;
+            }
+            progress.frame(frame.persons.len());
+            Ok(())
+        });
+        match result {
+            Ok(()) | Err(End::Enough) => {}
+            Err(End::Failed(failure)) => return Err(failure),
+        }
+        rows.finish()?;
+        if let Some(writer) = writer {
+            writer.finish()?;
+        }
+        if let Some(report) = &self.report {
+            let facts = ReportFacts {
+                film: name(&self.film),
+                model: model.display().to_string(),
+                frames_per_second: rate,
+                size: (film.width, film.height),
+                program: format!("vultus {}", env!("CARGO_PKG_VERSION")),
+            };
+            let page = page(&timeline, &labels, &facts)?;
+            write_atomically(report, |file| file.write_all(page.as_bytes()))?;
+        }
+        progress.finish();
+        // A camera has no end but this one.
+        if interrupt::requested() && film.seconds.is_some() {
+            return Err(Failure::Interrupted(format!("{} frames are in the results", timeline.frames)));
+        }
+        Ok(())
+    }
+}
+
+fn write_frame(writer: &mut FilmWriter, frame: &Frame) -> Result<(), VideoError> {
+    let names: Vec<String> =
+        frame.persons.iter().map(|person| format!("{} {}", person.person, name_of(&person.face))).collect();
+    let faces: Vec<_> = frame.persons.iter().map(|person| person.face.clone()).collect();
+    writer.write(&annotate(&frame.picture, &faces, &names))
+}
+
+/// The last part of a path.
+fn name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,219 @@
+//! `vultus predict`: inputs, forms, going on, drawings.
+
+use serde_json::Value;
+
+use crate::picture::{bad_pictures, png};
+use crate::program::{Outcome, Place, VULTUS};
+
+/// A place with a trained run, two good pictures and all bad ones between them.
+fn place_with_pictures() -> (Place, Vec<&'static str>) {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("first.png", png(1, 48));
+    place.write("last.png", png(2, 90));
+    let bad = bad_pictures();
+    let mut names = vec!["first.png"];
+    for (name, bytes, _) in bad {
+        place.write(name, bytes);
+        names.push(name);
+    }
+    names.extend(["absent.png", "last.png"]);
+    (place, names)
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn paths(rows: &[Value]) -> Vec<&str> {
+    rows.iter().map(|row| row["path"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn good_pictures_are_classified_among_bad_ones_in_every_form() {
+    let (place, names) = place_with_pictures();
+    let arguments = [&["predict", "--model", "run", "--faces", "whole"], &names[..]].concat();
+
+    // No terminal here: JSON lines without being asked for.
+    let outcome = place.run(&arguments).ends_with(1).says(&["4 of the inputs"]);
+    let lines = json_lines(&outcome.stdout);
+    assert_eq!(paths(&lines), names);
+    for (row, side) in [(&lines[0], 48), (&lines[5], 90)] {
+        assert_eq!((&row["width"], &row["height"]), (&side.into(), &side.into()));
+        let faces = row["faces"].as_array().unwrap();
+        assert_eq!(faces.len(), 1);
+        assert_eq!(faces[0]["box"], serde_json::json!([0, 0, side, side]));
+        let probabilities = faces[0]["probabilities"].as_object().unwrap();
+        assert_eq!(probabilities.len(), 7);
+        let sum: f64 = probabilities.values().map(|score| score.as_f64().unwrap()).sum();
+        assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+        assert_eq!(probabilities[faces[0]["label"].as_str().unwrap()], faces[0]["score"]);
+    }
+    let codes: Vec<&str> = lines[1..5].iter().map(|row| row["error"]["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["damaged", "not_an_image", "too_large", "unreadable"]);
+
+    let outcome = place.run(&[&arguments[..], &["--csv"]].concat()).ends_with(1);
+    let mut reader = csv::Reader::from_reader(outcome.stdout.as_bytes());
+    let header = reader.headers().unwrap().clone();
+    assert_eq!(header.len(), 11 + 7 + 2);
+    let records: Vec<csv::StringRecord> = reader.records().map(|record| record.unwrap()).collect();
+    assert_eq!(records.len(), names.len());
+    for (record, line) in records.iter().zip(&lines) {
+        assert_eq!(record[0], *line["path"].as_str().unwrap());
+        assert_eq!(record[9], *line["faces"][0]["label"].as_str().unwrap_or_default());
+        assert_eq!(record[18], *line["error"]["code"].as_str().unwrap_or_default());
+        assert_eq!(record[19], *line["error"]["message"].as_str().unwrap_or_default());
+    }
+
+    let outcome = place.run(&[&arguments[..], &["--format", "table"]].concat()).ends_with(1).prints(&["90x90+0+0"]);
+    for (name, _, reason) in bad_pictures() {
+        assert!(outcome.stdout.lines().any(|line| line.contains(name) && line.contains(reason)), "{}", outcome.stdout);
+    }
+
+    place.run(&[&arguments[..], &["--output", "rows.parquet"]].concat()).ends_with(1);
+    assert_same_as_csv(&place, "rows.parquet", &header, &records);
+    place
+        .run(&["predict", "first.png", "last.png", "--model", "run/model.safetensors", "--faces", "whole"])
+        .ends_with(0);
+}
+
+/// Every cell of a Parquet file against that of CSV.
+fn assert_same_as_csv(place: &Place, name: &str, header: &csv::StringRecord, records: &[csv::StringRecord]) {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field;
+
+    let reader = SerializedFileReader::new(std::fs::File::open(place.path(name)).unwrap()).unwrap();
+    let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap()).collect();
+    assert_eq!(rows.len(), records.len());
+    for (row, record) in rows.iter().zip(records) {
+        let cells: Vec<(&String, String)> = row
+            .get_column_iter()
+            .map(|(name, field)| {
+                let text = match field {
+                    Field::Null => String::new(),
+                    Field::Str(text) => text.clone(),
+                    Field::Int(number) => number.to_string(),
+                    Field::Float(number) => number.to_string(),
+                    other => panic!("{name} is {other:?}"),
+                };
+                (name, text)
+            })
+            .collect();
+        assert!(cells.iter().map(|(name, _)| name.as_str()).eq(header.iter()));
+        assert!(cells.iter().map(|(_, text)| text.as_str()).eq(record.iter()), "{cells:?} is not {record:?}");
+    }
+}
+
+#[test]
+fn folders_patterns_and_stdin_are_inputs() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    for (index, name) in ["album/a.png", "album/deep/b.PNG", "album/notes.txt", "c1.png", "c2.png"].iter().enumerate() {
+        place.write(name, png(index, 48));
+    }
+    let outcome = place.run(&["predict", "--model", "run", "album", "c?.png"]).ends_with(0);
+    assert_eq!(paths(&json_lines(&outcome.stdout)), ["album/a.png", "album/deep/b.PNG", "c1.png", "c2.png"]);
+
+    let mut command = assert_cmd::Command::new(VULTUS);
+    command.args(["predict", "--model", "run", "-"]).current_dir(place.path("")).write_stdin(png(3, 48));
+    let outcome = Outcome::of(command.output().unwrap()).ends_with(0);
+    assert_eq!(outcome.json()["path"], "-");
+    let outcome = place.run(&["predict", "--model", "run", "none/*.png"]).ends_with(1);
+    assert_eq!(outcome.json()["error"]["code"], "unreadable");
+}
+
+#[test]
+fn a_wall_without_a_face_is_a_row_that_says_so() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("wall.png", png(0, 200));
+    let outcome = place.run(&["predict", "wall.png", "--model", "run"]).ends_with(1);
+    assert_eq!(outcome.json()["error"]["code"], "no_face");
+}
+
+#[test]
+fn an_output_is_gone_on_with_and_never_overwritten() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let names: Vec<String> = (0..7).map(|number| format!("{number}.png")).collect();
+    for (number, name) in names.iter().enumerate() {
+        place.write(name, png(number, 48));
+    }
+    for output in ["rows.jsonl", "rows.csv"] {
+        let predict = |count: usize, more: &[&str]| {
+            let names: Vec<&str> = names[..count].iter().map(String::as_str).collect();
+            place.run(&[&["predict", "--model", "run", "--output", output], &names[..], more].concat())
+        };
+        predict(7, &[]).ends_with(0);
+        let whole = fs_err::read(place.path(output)).unwrap();
+        predict(7, &[]).ends_with(2).says(&[output, "--resume"]);
+        assert_eq!(fs_err::read(place.path(output)).unwrap(), whole, "a refused call has written");
+
+        fs_err::remove_file(place.path(output)).unwrap();
+        predict(4, &["--resume"]).ends_with(0);
+        // As a kill leaves it: in the middle of a row.
+        let part = fs_err::read(place.path(output)).unwrap();
+        fs_err::write(place.path(output), &part[..part.len() - 9]).unwrap();
+        predict(7, &["--resume"]).ends_with(0).says(&["rows already"]);
+        assert!(fs_err::read(place.path(output)).unwrap() == whole, "{output} differs from that of one call");
+    }
+    place.run(&["predict", "0.png", "--model", "run", "--output", "rows.parquet", "--resume"]).ends_with(2);
+    place.run(&["predict", "0.png", "--model", "run", "--output", "rows"]).ends_with(2).says(&["--format"]);
+}
+
+#[test]
+fn drawings_are_pictures_of_the_same_size() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("album/a.png", png(1, 130));
+    place.write("broken.png", b"no picture");
+    let arguments = [
+        "predict",
+        "album",
+        "broken.png",
+        "--model",
+        "run",
+        "--faces",
+        "whole",
+        "--annotate",
+        "boxes",
+        "--explain",
+        "why",
+    ];
+    let outcome = place.run(&arguments).ends_with(1);
+    assert_eq!(json_lines(&outcome.stdout).len(), 2);
+    let original = image::open(place.path("album/a.png")).unwrap().to_rgb8();
+    for folder in ["boxes", "why"] {
+        let drawing = image::open(place.path(&format!("{folder}/album/a.png.png"))).unwrap().to_rgb8();
+        assert_eq!(drawing.dimensions(), (130, 130));
+        assert_ne!(drawing, original, "nothing is drawn in {folder}");
+        assert_eq!(fs_err::read_dir(place.path(folder)).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn an_unsure_face_has_no_label() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("a.png", png(1, 48));
+    let row = place.run(&["predict", "a.png", "--model", "run", "--abstain-below", "1"]).ends_with(0).json();
+    assert_eq!(row["faces"][0]["label"], Value::Null);
+    assert!(row["faces"][0]["score"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn contradictions_about_faces_are_bad_usage() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("a.png", png(1, 48));
+    place.write("text.onnx", "no network");
+    let predict = |more: &[&str]| place.run(&[&["predict", "a.png", "--model", "run"], more].concat());
+    predict(&["--faces", "whole", "--face-model", "x.onnx"]).ends_with(2).says(&["x.onnx"]);
+    predict(&["--min-confidence", "1.5"]).ends_with(2).says(&["0 to 1"]);
+    predict(&["--face-model", "absent.onnx"]).ends_with(1).says(&["absent.onnx"]);
+    predict(&["--face-model", "text.onnx"]).ends_with(1).says(&["text.onnx", "no ONNX file"]);
+    let models = place.path("").display().to_string();
+    let outcome =
+        place.run_with(&["predict", "a.png", "--model", "run", "--faces", "yunet"], &[("VULTUS_MODELS", &models)]);
+    outcome.ends_with(2).says(&["vultus models get yunet"]);
+}

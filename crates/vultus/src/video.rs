@@ -1,0 +1,89 @@
+//! Films and cameras: faces followed over time, with probabilities that do not flicker.
+//!
+//! 1. [`ffmpeg`]: the program `ffmpeg` turns a film or a camera into frames, and frames into a film;
+//! 2. [`track`]: faces of one frame after the other become persons;
+//! 3. [`timeline`]: what every person showed when, in as little memory as an hour needs;
+//! 4. [`report`]: the timeline as a page.
+//!
+//! In: a film's name. Out: [`Frame`]s in order, each with its persons. Frames are decoded while others are analyzed; a
+//! fixed number of them is in memory, however long the film is.
+
+pub mod ffmpeg;
+pub mod report;
+pub mod timeline;
+pub mod track;
+
+use std::sync::mpsc::sync_channel;
+
+use image::{DynamicImage, RgbImage};
+use serde::Serialize;
+
+use self::ffmpeg::{FilmReader, VideoError};
+use self::track::{TrackOptions, Tracker};
+use crate::analyze::{AnalyzedFace, Analyzer};
+
+/// Frames that are analyzed together.
+const FRAMES_AT_ONCE: usize = 8;
+
+/// A person in a frame.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Person {
+    /// Their number in this film, from 1, in the order of appearance.
+    pub person: u64,
+    /// Their face; its probabilities, label and score are smoothed over time.
+    #[serde(flatten)]
+    pub face: AnalyzedFace,
+}
+
+/// A frame with its persons.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Its number, from 0.
+    pub index: u64,
+    /// Seconds since the first frame.
+    pub time_s: f64,
+    /// Its pixels.
+    pub picture: DynamicImage,
+    /// The persons in it, perhaps none.
+    pub persons: Vec<Person>,
+}
+
+/// Analyzes all frames of `film` and gives them to `sink` in order.
+///
+/// # Errors
+/// What `ffmpeg` says, the finder's failure, or the first error of `sink`.
+pub fn run<E: From<VideoError>>(
+    analyzer: &Analyzer,
+    film: FilmReader,
+    options: TrackOptions,
+    mut sink: impl FnMut(Frame) -> Result<(), E>,
+) -> Result<(), E> {
+    let frames_per_second = film.frames_per_second();
+    let mut tracker = Tracker::new(options, analyzer.options().abstain_below);
+    std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel::<Result<Vec<RgbImage>, VideoError>>(1);
+        scope.spawn(move || {
+            let mut film = film;
+            loop {
+                let frames = film.frames(FRAMES_AT_ONCE);
+                let last = frames.as_ref().map_or(true, |frames| frames.is_empty());
+                // The receiver is gone after an error of the sink.
+                if sender.send(frames).is_err() || last {
+                    return;
+                }
+            }
+        });
+        let mut index = 0;
+        for frames in receiver {
+            let pictures: Vec<DynamicImage> = frames?.into_iter().map(DynamicImage::from).collect();
+            let analyses = analyzer.analyze_batch(&pictures);
+            for (picture, analysis) in pictures.into_iter().zip(analyses) {
+                let time_s = index as f64 / frames_per_second;
+                let faces = analysis.map_err(VideoError::from)?.faces;
+                sink(Frame { index, time_s, picture, persons: tracker.next(time_s, faces) })?;
+                index += 1;
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,350 @@
+//! Films and cameras through the programs `ffmpeg` and `ffprobe`.
+//!
+//! In: a file's name or a camera's, and a rate. Out: frames of one size, evenly spaced in time, as raw pixels through a
+//! pipe; and a film from frames. The programs are looked for in the path; nothing of them is part of this one.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use image::RgbImage;
+use serde::Deserialize;
+
+use crate::analyze::AnalyzeError;
+
+/// A film may not have more pixels a frame.
+const MOST_PIXELS: u64 = 64_000_000;
+
+/// The most frames a second that are read.
+pub const MOST_FRAMES_PER_SECOND: f64 = 240.0;
+
+/// Why a film cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum VideoError {
+    /// A program is not installed.
+    #[error("the program {program} is needed for films and cameras, and is not installed: install ffmpeg ({reason})")]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// The film cannot be used.
+    #[error("{path} cannot be read as a film: {reason}", path = path.display())]
+    Unreadable {
+        /// The film.
+        path: PathBuf,
+        /// What the program says.
+        reason: String,
+    },
+    /// The film cannot be written.
+    #[error("{path} cannot be written as a film: {reason}", path = path.display())]
+    Unwritable {
+        /// The film.
+        path: PathBuf,
+        /// What the program says.
+        reason: String,
+    },
+    /// The face finder failed.
+    #[error(transparent)]
+    Analyze(#[from] AnalyzeError),
+}
+
+/// What a film is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Film {
+    /// Its file or device.
+    pub path: PathBuf,
+    /// Width of the upright frames in pixels.
+    pub width: u32,
+    /// Height of the upright frames in pixels.
+    pub height: u32,
+    /// Mean frames a second.
+    pub frames_per_second: f64,
+    /// Its length in seconds, where it is known.
+    pub seconds: Option<f64>,
+}
+
+/// The part of ffprobe's JSON that is needed.
+#[derive(Deserialize)]
+struct Probe {
+    #[serde(default)]
+    streams: Vec<Stream>,
+    #[serde(default)]
+    format: Container,
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    width: u32,
+    height: u32,
+    #[serde(default)]
+    avg_frame_rate: String,
+    #[serde(default)]
+    r_frame_rate: String,
+    #[serde(default)]
+    side_data_list: Vec<SideData>,
+}
+
+#[derive(Deserialize)]
+struct SideData {
+    #[serde(default)]
+    rotation: f64,
+}
+
+#[derive(Default, Deserialize)]
+struct Container {
+    duration: Option<String>,
+}
+
+impl Film {
+    /// Asks `ffprobe` about a file or a camera such as `/dev/video0`.
+    ///
+    /// # Errors
+    /// No `ffprobe`, or what it says of the file.
+    pub fn probe(path: &Path) -> Result<Self, VideoError> {
+        let unreadable = |reason: String| VideoError::Unreadable { path: path.to_owned(), reason };
+        let output = Command::new("ffprobe")
+            .args(["-v", "error", "-select_streams", "v:0", "-of", "json", "-show_entries"])
+            .arg("stream=width,height,avg_frame_rate,r_frame_rate:stream_side_data=rotation:format=duration")
+            .args(source(path))
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|reason| VideoError::NoProgram { program: "ffprobe", reason })?;
+        if !output.status.success() {
+            return Err(unreadable(said(&output.stderr)));
+        }
+        let probe: Probe = serde_json::from_slice(&output.stdout)
+            .map_err(|error| unreadable(format!("ffprobe gives no description: {error}")))?;
+        let Some(stream) = probe.streams.into_iter().next() else {
+            return Err(unreadable("it has no pictures".to_owned()));
+        };
+        // ffmpeg turns the frames upright by itself.
+        let quarter_turns = stream.side_data_list.iter().map(|data| (data.rotation / 90.0).round() as i64).sum::<i64>();
+        let (width, height) = match quarter_turns.rem_euclid(2) {
+            0 => (stream.width, stream.height),
+            _ => (stream.height, stream.width),
+        };
+        if width == 0 || height == 0 || u64::from(width) * u64::from(height) > MOST_PIXELS {
+            return Err(unreadable(format!("its frames are {width} x {height} pixels")));
+        }
+        let rate = rate(&stream.avg_frame_rate).or_else(|| rate(&stream.r_frame_rate));
+        let frames_per_second = rate.ok_or_else(|| unreadable("its frame rate is not known: name one".to_owned()))?;
+        let seconds = probe.format.duration.and_then(|text| text.parse().ok());
+        Ok(Self { path: path.to_owned(), width, height, frames_per_second, seconds })
+    }
+}
+
+/// A rate such as `30000/1001`; `None` for `0/0` and what makes no sense.
+fn rate(text: &str) -> Option<f64> {
+    let (over, under) = text.split_once('/')?;
+    let rate = over.parse::<f64>().ok()? / under.parse::<f64>().ok()?;
+    (rate.is_finite() && rate > 0.0).then_some(rate.min(MOST_FRAMES_PER_SECOND))
+}
+
+/// The arguments that name a film or a camera.
+fn source(path: &Path) -> Vec<std::ffi::OsString> {
+    let mut arguments = Vec::new();
+    if path.starts_with("/dev") {
+        arguments.extend(["-f".into(), "v4l2".into()]);
+    }
+    arguments.push("-i".into());
+    // A name is a file, never one of the program's protocols or options.
+    let mut name = std::ffi::OsString::from("file:");
+    name.push(path);
+    arguments.push(if path.starts_with("/dev") { path.into() } else { name });
+    arguments
+}
+
+/// What a program has said on stderr, in one line.
+fn said(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match lines.as_slice() {
+        [] => "ffmpeg gives no reason".to_owned(),
+        lines => lines[lines.len().saturating_sub(3)..].join("; "),
+    }
+}
+
+/// A file without a name for a program's messages, which no pipe can block.
+fn messages() -> Result<(File, File), io::Error> {
+    let file = tempfile::tempfile()?;
+    Ok((file.try_clone()?, file))
+}
+
+/// What a program has written to its messages.
+fn read_messages(mut file: File) -> String {
+    let mut bytes = Vec::new();
+    let _ = io::Seek::rewind(&mut file);
+    let _ = file.read_to_end(&mut bytes);
+    said(&bytes)
+}
+
+/// Reads a film's frames.
+#[derive(Debug)]
+pub struct FilmReader {
+    film: Film,
+    program: Child,
+    pixels: ChildStdout,
+    messages: File,
+    frames_per_second: f64,
+    frames: u64,
+}
+
+impl FilmReader {
+    /// Begins to read `film` with `frames_per_second` evenly spaced frames, or at its own rate.
+    ///
+    /// # Errors
+    /// No `ffmpeg`.
+    pub fn open(film: &Film, frames_per_second: Option<f64>) -> Result<Self, VideoError> {
+        let frames_per_second = frames_per_second.unwrap_or(film.frames_per_second).min(MOST_FRAMES_PER_SECOND);
+        let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
+        let (stderr, messages) = messages().map_err(no_program)?;
+        // The size is said once more, so that frames never change it within a film.
+        let filter = format!("fps={frames_per_second},scale={}:{}", film.width, film.height);
+        let mut program = Command::new("ffmpeg")
+            .args(["-v", "error", "-nostdin"])
+            .args(source(&film.path))
+            .args(["-map", "0:v:0", "-vf", &filter, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .map_err(no_program)?;
+        let pixels = program.stdout.take().ok_or_else(|| no_program(io::Error::other("no pipe")))?;
+        Ok(Self { film: film.clone(), program, pixels, messages, frames_per_second, frames: 0 })
+    }
+
+    /// Frames a second that are given.
+    pub fn frames_per_second(&self) -> f64 {
+        self.frames_per_second
+    }
+
+    /// Up to `count` frames; none at the end.
+    ///
+    /// # Errors
+    /// A film that breaks off or cannot be decoded at all.
+    pub fn frames(&mut self, count: usize) -> Result<Vec<RgbImage>, VideoError> {
+        let mut frames = Vec::with_capacity(count);
+        while frames.len() < count {
+            match self.frame()? {
+                Some(frame) => frames.push(frame),
+                None => break,
+            }
+        }
+        Ok(frames)
+    }
+
+    fn frame(&mut self) -> Result<Option<RgbImage>, VideoError> {
+        let unreadable = |reason: String| VideoError::Unreadable { path: self.film.path.clone(), reason };
+        let (width, height) = (self.film.width, self.film.height);
+        let bytes = 3 * u64::from(width) * u64::from(height);
+        let mut pixels = Vec::with_capacity(bytes as usize);
+        let read = self.pixels.by_ref().take(bytes).read_to_end(&mut pixels);
+        read.map_err(|error| unreadable(error.to_string()))?;
+        if pixels.len() as u64 == bytes {
+            self.frames += 1;
+            return Ok(RgbImage::from_raw(width, height, pixels));
+        }
+        let status = self.program.wait().map_err(|error| unreadable(error.to_string()))?;
+        let messages = self.messages.try_clone().map(read_messages).unwrap_or_default();
+        if !status.success() || self.frames == 0 {
+            return Err(unreadable(messages));
+        }
+        Ok(None)
+    }
+}
+
+impl Drop for FilmReader {
+    fn drop(&mut self) {
+        // It may still be decoding when nobody wants more frames.
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+/// Writes frames as a film; the file is complete or absent.
+#[derive(Debug)]
+pub struct FilmWriter {
+    path: PathBuf,
+    /// Where the film grows: beside `path`, with the same ending.
+    unfinished: PathBuf,
+    program: Child,
+    pixels: Option<ChildStdin>,
+    messages: File,
+    size: (u32, u32),
+}
+
+impl FilmWriter {
+    /// Begins the film `path`, whose ending chooses its kind; an existing file is replaced.
+    ///
+    /// # Errors
+    /// No `ffmpeg`.
+    pub fn create(path: &Path, width: u32, height: u32, frames_per_second: f64) -> Result<Self, VideoError> {
+        let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
+        let (stderr, messages) = messages().map_err(no_program)?;
+        let mut unfinished = std::ffi::OsString::from(format!(".writing-{}-", std::process::id()));
+        unfinished.push(path.file_name().unwrap_or_default());
+        let unfinished = path.with_file_name(unfinished);
+        let mut name = std::ffi::OsString::from("file:");
+        name.push(&unfinished);
+        let mut program = Command::new("ffmpeg")
+            .args(["-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"])
+            .args(["-s", &format!("{width}x{height}"), "-r", &frames_per_second.to_string(), "-i", "-"])
+            // Most kinds of film need even sides.
+            .args(["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"])
+            .arg(name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .map_err(no_program)?;
+        let pixels = program.stdin.take();
+        Ok(Self { path: path.to_owned(), unfinished, program, pixels, messages, size: (width, height) })
+    }
+
+    /// Adds a frame.
+    ///
+    /// # Errors
+    /// A frame of another size, or what `ffmpeg` says.
+    pub fn write(&mut self, frame: &RgbImage) -> Result<(), VideoError> {
+        if frame.dimensions() != self.size {
+            let reason = "a frame has another size than the first".to_owned();
+            return Err(VideoError::Unwritable { path: self.path.clone(), reason });
+        }
+        let written = self.pixels.as_mut().map_or(Ok(()), |pixels| pixels.write_all(frame.as_raw()));
+        written.map_err(|error| {
+            // A closed pipe is no reason; the program has one.
+            let _ = self.program.wait();
+            let reason = match self.messages.try_clone() {
+                Ok(file) => read_messages(file),
+                Err(_) => error.to_string(),
+            };
+            VideoError::Unwritable { path: self.path.clone(), reason }
+        })
+    }
+
+    /// Ends the film; without it the file is incomplete.
+    ///
+    /// # Errors
+    /// What `ffmpeg` says.
+    pub fn finish(mut self) -> Result<(), VideoError> {
+        drop(self.pixels.take());
+        let unwritable = |reason| VideoError::Unwritable { path: self.path.clone(), reason };
+        let status = self.program.wait().map_err(|error| unwritable(error.to_string()))?;
+        if status.success() {
+            return fs_err::rename(&self.unfinished, &self.path).map_err(|error| unwritable(error.to_string()));
+        }
+        Err(unwritable(self.messages.try_clone().map(read_messages).unwrap_or_default()))
+    }
+}
+
+impl Drop for FilmWriter {
+    fn drop(&mut self) {
+        drop(self.pixels.take());
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+        let _ = std::fs::remove_file(&self.unfinished);
+    }
+}

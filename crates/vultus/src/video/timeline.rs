@@ -1,0 +1,191 @@
+//! What every person showed when.
+//!
+//! In: the persons of one frame after the other. Out: curves of mean probabilities over time, for everyone together and
+//! for each person. Time is cut into equal bins, at most [`MOST_BINS`]; when a film is longer, two become one. Memory
+//! therefore does not grow with the film.
+
+use std::collections::BTreeMap;
+
+use super::Person;
+
+/// Most points of a curve.
+pub const MOST_BINS: usize = 600;
+
+/// More persons than this are not kept: those who were seen least go first.
+const MOST_PERSONS: usize = 200;
+
+/// Seconds of the first bins.
+const FIRST_BIN_S: f64 = 0.1;
+
+/// Sums over one bin of time.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Bin {
+    /// One sum a class.
+    sums: Vec<f64>,
+    faces: u32,
+}
+
+/// Mean probabilities over time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Curve {
+    bins: BTreeMap<usize, Bin>,
+    /// Faces that went into it.
+    pub faces: u64,
+}
+
+impl Curve {
+    fn add(&mut self, bin: usize, probabilities: &[(String, f32)]) {
+        self.faces += 1;
+        let bin = self.bins.entry(bin).or_default();
+        bin.sums.resize(probabilities.len(), 0.0);
+        for (sum, (_, probability)) in bin.sums.iter_mut().zip(probabilities) {
+            *sum += f64::from(*probability);
+        }
+        bin.faces += 1;
+    }
+
+    /// Makes one bin of each two.
+    fn halve(&mut self) {
+        for (index, bin) in std::mem::take(&mut self.bins) {
+            let both = self.bins.entry(index / 2).or_default();
+            both.sums.resize(bin.sums.len(), 0.0);
+            for (sum, more) in both.sums.iter_mut().zip(bin.sums) {
+                *sum += more;
+            }
+            both.faces += bin.faces;
+        }
+    }
+
+    /// The bins that have faces, in order: their number and the mean probability of each class.
+    pub fn points(&self) -> impl Iterator<Item = (usize, Vec<f64>)> {
+        self.bins.iter().map(|(index, bin)| (*index, bin.sums.iter().map(|sum| sum / f64::from(bin.faces)).collect()))
+    }
+
+    /// Mean probability of each class over all faces.
+    pub fn means(&self) -> Vec<f64> {
+        let mut means = Vec::new();
+        for bin in self.bins.values() {
+            means.resize(bin.sums.len(), 0.0);
+            for (mean, sum) in means.iter_mut().zip(&bin.sums) {
+                *mean += sum / self.faces as f64;
+            }
+        }
+        means
+    }
+}
+
+/// The curves of a film.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Timeline {
+    /// Seconds of one bin.
+    pub bin_s: f64,
+    /// Frames that were added.
+    pub frames: u64,
+    /// Time of the last frame in seconds.
+    pub end_s: f64,
+    /// All persons together.
+    pub everyone: Curve,
+    persons: BTreeMap<u64, Curve>,
+    /// Persons who were counted, also those who are not kept.
+    pub person_count: u64,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self {
+            bin_s: FIRST_BIN_S,
+            frames: 0,
+            end_s: 0.0,
+            everyone: Curve::default(),
+            persons: BTreeMap::new(),
+            person_count: 0,
+        }
+    }
+}
+
+impl Timeline {
+    /// Adds the frame at `time_s` seconds, later than the one before.
+    pub fn add(&mut self, time_s: f64, persons: &[Person]) {
+        while (time_s / self.bin_s) as usize >= MOST_BINS {
+            self.bin_s *= 2.0;
+            self.everyone.halve();
+            self.persons.values_mut().for_each(Curve::halve);
+        }
+        self.frames += 1;
+        self.end_s = time_s;
+        let bin = (time_s / self.bin_s) as usize;
+        for Person { person, face } in persons {
+            self.person_count = self.person_count.max(*person);
+            self.everyone.add(bin, &face.probabilities);
+            self.persons.entry(*person).or_default().add(bin, &face.probabilities);
+        }
+        if self.persons.len() > 2 * MOST_PERSONS {
+            let mut counts: Vec<u64> = self.persons.values().map(|curve| curve.faces).collect();
+            counts.sort_unstable();
+            let least = counts[counts.len() - MOST_PERSONS];
+            // Who has just come has had no time yet.
+            let here: Vec<u64> = persons.iter().map(|person| person.person).collect();
+            self.persons.retain(|person, curve| curve.faces > least || here.contains(person));
+        }
+    }
+
+    /// The persons who were seen most, with their numbers; the first of equals first.
+    pub fn most_seen(&self, count: usize) -> Vec<(u64, &Curve)> {
+        let mut persons: Vec<(u64, &Curve)> = self.persons.iter().map(|(number, curve)| (*number, curve)).collect();
+        persons.sort_by_key(|(_, curve)| std::cmp::Reverse(curve.faces));
+        persons.truncate(count);
+        persons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyze::AnalyzedFace;
+    use crate::faces::{Area, Region};
+
+    fn person(person: u64, happy: f32) -> Person {
+        let face = AnalyzedFace {
+            area: Area { x: 0, y: 0, width: 9, height: 9 },
+            confidence: 1.0,
+            label: None,
+            score: happy,
+            probabilities: vec![("happy".to_owned(), happy), ("sad".to_owned(), 1.0 - happy)],
+            landmarks: None,
+            region: Region::Whole,
+        };
+        Person { person, face }
+    }
+
+    #[test]
+    fn a_curve_has_the_means_of_its_bins() {
+        let mut timeline = Timeline::default();
+        timeline.add(0.0, &[person(1, 1.0)]);
+        timeline.add(0.05, &[person(1, 0.5), person(2, 0.0)]);
+        timeline.add(0.3, &[]);
+        timeline.add(0.42, &[person(1, 0.25)]);
+        let points: Vec<_> = timeline.everyone.points().collect();
+        assert_eq!(points, [(0, vec![0.5, 0.5]), (4, vec![0.25, 0.75])]);
+        let most = timeline.most_seen(1);
+        assert_eq!((most[0].0, most[0].1.faces), (1, 3));
+        assert_eq!((timeline.frames, timeline.end_s, timeline.person_count), (4, 0.42, 2));
+    }
+
+    #[test]
+    fn an_hour_with_many_persons_is_no_larger_than_a_minute_and_keeps_its_means() {
+        let mut timeline = Timeline::default();
+        let (mut sum, mut count) = (0.0, 0.0);
+        for frame in 0..9000_u64 {
+            let happy = (frame % 10) as f32 / 10.0;
+            (sum, count) = (sum + f64::from(happy), count + 1.0);
+            // The first person stays; others pass.
+            let number = if frame % 2 == 0 { 1 } else { 2 + frame };
+            timeline.add(frame as f64 * 0.4, &[person(number, happy)]);
+        }
+        assert!(timeline.everyone.points().count() <= MOST_BINS);
+        assert!(timeline.persons.len() <= 2 * MOST_PERSONS);
+        assert!((timeline.everyone.means()[0] - sum / count).abs() < 1e-6);
+        assert_eq!(timeline.most_seen(1)[0].0, 1);
+        assert_eq!(timeline.most_seen(1)[0].1.faces, 4500);
+    }
+}
