@@ -64,7 +64,7 @@ async function show(page, file) {
 
 async function shoot(page, name) {
   await page.waitForTimeout(400);
-  await page.screenshot({ path: path.join(shots, `${name}.png`), fullPage: true });
+  await page.screenshot({ path: path.join(shots, `${name}.jpg`), type: "jpeg", quality: 82, fullPage: true });
 }
 
 /** The sum of the bars in per cent. */

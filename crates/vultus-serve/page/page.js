@@ -157,7 +157,8 @@ function seen(run, answer) {
   run.frames += 1;
   const now = performance.now();
   if (now - run.since > 1000) {
-    say(`${Math.round((run.frames * 1000) / (now - run.since))} frames a second`);
+    const rate = (run.frames * 1000) / (now - run.since);
+    say(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)} frames a second`);
     [run.frames, run.since] = [0, now];
   }
   // Not faster than the screen, and not at all while the page is hidden.

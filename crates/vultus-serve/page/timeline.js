@@ -4,7 +4,7 @@ import { paint } from "/view.js";
 
 const SECONDS = 30;
 const [WIDTH, HEIGHT] = [600, 150];
-const GAP_MS = 1500;
+const GAP_MS = 4000;
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Timeline {

@@ -1,7 +1,7 @@
 // Shows faces, probabilities and the model card. Given what the server says; asks nobody.
 
 const element = (id) => document.getElementById(id);
-const percent = (share) => `${Math.round(share * 100)} %`;
+const percent = (share) => `${Math.round(share * 100)}\u00a0%`;
 
 // Hues that people expect, for the usual names; others get what is left, evenly.
 const USUAL = { angry: 25, contempt: 55, happy: 85, disgust: 130, surprise: 190, sad: 250, fear: 300, neutral: 220 };

@@ -47,7 +47,8 @@ impl Kind {
                 boundary.map(Self::Form).map_err(|_| ApiError::Malformed("the form names no boundary".to_owned()))
             }
             "application/json" => Ok(Self::Json),
-            "application/octet-stream" => Ok(Self::Raw),
+            // What curl calls --data-binary, whatever it is.
+            "application/octet-stream" | "application/x-www-form-urlencoded" => Ok(Self::Raw),
             image if image.starts_with("image/") => Ok(Self::Raw),
             _ => Err(unknown),
         }
@@ -150,6 +151,7 @@ mod tests {
     fn the_content_type_says_how_to_read() {
         assert_eq!(Kind::of(&HeaderMap::new()), Ok(Kind::Raw));
         assert_eq!(kind("image/png"), Ok(Kind::Raw));
+        assert_eq!(kind("application/x-www-form-urlencoded"), Ok(Kind::Raw));
         assert_eq!(kind("Application/JSON; charset=utf-8"), Ok(Kind::Json));
         assert_eq!(kind("multipart/form-data; boundary=x1"), Ok(Kind::Form("x1".to_owned())));
         assert_eq!(kind("multipart/form-data"), Err("malformed"));

@@ -20,5 +20,7 @@ mod lifecycle;
 mod model;
 #[path = "service/page.rs"]
 mod page;
+#[path = "service/random.rs"]
+mod random;
 #[path = "service/stream.rs"]
 mod stream;

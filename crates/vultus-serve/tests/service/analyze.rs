@@ -15,7 +15,7 @@ fn label(image: &Value) -> &Value {
 #[tokio::test]
 async fn a_picture_as_the_body_is_analyzed() {
     let server = start(|_| {}).await;
-    for content_type in ["image/png", "application/octet-stream", "image/jpeg"] {
+    for content_type in ["image/png", "application/octet-stream", "image/jpeg", "application/x-www-form-urlencoded"] {
         let answer = server.post("/v1/analyze", content_type, png(30, 20, 250)).await.succeeds();
         assert_eq!(answer["model"], "expressions");
         let image = &answer["images"][0];

@@ -48,19 +48,24 @@ pub async fn start_with(
     options: AnalyzeOptions,
     change: impl FnOnce(&mut ServeConfig),
 ) -> Running {
-    let bundle = brightness();
-    let card = ModelCard::new(&bundle, "whole").unwrap();
-    let finder = FaceFinder::new(faces, FaceOptions::default()).unwrap();
-    let analyzer = Analyzer::new(Classifier::from_bundle(bundle).unwrap(), finder, options);
-    let mut config = ServeConfig { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..ServeConfig::default() };
-    change(&mut config);
-    let server = Server::bind(config, analyzer, card).await.unwrap();
+    let server = bound(faces, options, change).await;
     let address = server.address();
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(server.run(async {
         let _ = stopped.await;
     }));
     Running { address, stop, ended }
+}
+
+/// A server that listens but does not run yet.
+pub async fn bound(faces: &FaceMethod, options: AnalyzeOptions, change: impl FnOnce(&mut ServeConfig)) -> Server {
+    let bundle = brightness();
+    let card = ModelCard::new(&bundle, "whole").unwrap();
+    let finder = FaceFinder::new(faces, FaceOptions::default()).unwrap();
+    let analyzer = Analyzer::new(Classifier::from_bundle(bundle).unwrap(), finder, options);
+    let mut config = ServeConfig { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..ServeConfig::default() };
+    change(&mut config);
+    Server::bind(config, analyzer, card).await.unwrap()
 }
 
 impl Running {
