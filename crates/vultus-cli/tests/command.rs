@@ -34,3 +34,5 @@ mod resume;
 mod search;
 #[path = "command/train.rs"]
 mod train;
+#[path = "command/video.rs"]
+mod video;

@@ -36,11 +36,15 @@ pub fn annotate(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]
         let line = (face.area.height / (2 * classes)).clamp(11, 22);
         let colour = face.label.as_deref().map_or(LIGHT, |label| colour_of(face, label));
         outline(&mut canvas, face.area, (line / 6).max(1), colour);
-        let header = Area { height: line + 2, ..face.area };
-        fill(&mut canvas, header, colour, 1.0);
+        let wide = (text_width(&font, name, line as f32) + 6).max(face.area.width);
+        fill(&mut canvas, Area { height: line + 2, width: wide, ..face.area }, colour, 1.0);
         let ink = if brightness(colour) > 140.0 { DARK } else { LIGHT };
         text(&mut canvas, &font, name, (face.area.x + 3, face.area.y), line as f32, ink);
-        bars(&mut canvas, &font, face, line);
+        let place = bar_area(face, line, canvas.dimensions());
+        // Bars over another face would hide it.
+        if faces.iter().all(|other| other.area == face.area || other.area.overlap(&place) == 0.0) {
+            bars(&mut canvas, &font, face, line, place);
+        }
     }
     canvas
 }
@@ -58,13 +62,19 @@ fn colour_of(face: &AnalyzedFace, label: &str) -> Rgb<u8> {
     COLOURS[place % COLOURS.len()]
 }
 
-/// One bar a class below the box, or inside at its foot where there is no room.
-fn bars(canvas: &mut RgbImage, font: &FontRef, face: &AnalyzedFace, line: u32) {
+/// Where the bars go: below the box, or inside at its foot where there is no room.
+fn bar_area(face: &AnalyzedFace, line: u32, (canvas_width, canvas_height): (u32, u32)) -> Area {
     let height = line * face.probabilities.len() as u32;
     let below = face.area.y + face.area.height;
-    let top = if below + height <= canvas.height() { below } else { below.saturating_sub(height) };
-    let width = face.area.width.max(6 * line).min(canvas.width() - face.area.x);
-    fill(canvas, Area { x: face.area.x, y: top, width, height }, DARK, VEIL);
+    let y = if below + height <= canvas_height { below } else { below.saturating_sub(height) };
+    let width = face.area.width.max(6 * line).min(canvas_width - face.area.x);
+    Area { x: face.area.x, y, width, height }
+}
+
+/// One bar a class.
+fn bars(canvas: &mut RgbImage, font: &FontRef, face: &AnalyzedFace, line: u32, area: Area) {
+    let Area { y: top, width, .. } = area;
+    fill(canvas, area, DARK, VEIL);
     for (index, (name, probability)) in face.probabilities.iter().enumerate() {
         let y = top + index as u32 * line;
         let length = (width as f32 * probability.clamp(0.0, 1.0)).round() as u32;
@@ -120,6 +130,12 @@ fn text(canvas: &mut RgbImage, font: &FontRef, text: &str, (left, top): (u32, u3
     }
 }
 
+/// The width of a line of text in pixels.
+fn text_width(font: &FontRef, text: &str, size: f32) -> u32 {
+    let font = font.as_scaled(PxScale::from(size));
+    text.chars().map(|character| font.h_advance(font.glyph_id(character))).sum::<f32>().ceil() as u32
+}
+
 fn lay_over(pixel: &mut Rgb<u8>, colour: Rgb<u8>, strength: f32) {
     for (under, over) in pixel.0.iter_mut().zip(colour.0) {
         *under = (f32::from(*under) * (1.0 - strength) + f32::from(over) * strength).round() as u8;
@@ -160,6 +176,16 @@ mod tests {
         // The longer bar reaches where the shorter one does not.
         let (shorter, longer) = (drawn.get_pixel(100, 97), drawn.get_pixel(130, 112));
         assert_ne!(shorter, longer);
+    }
+
+    #[test]
+    fn bars_hide_no_other_face() {
+        let picture = DynamicImage::from(GrayImage::from_pixel(300, 300, image::Luma([77])));
+        let (upper, lower) = (face(40, 30, 80, 60), face(50, 95, 80, 60));
+        let names = ["sad".to_owned(), "sad".to_owned()];
+        let drawn = annotate(&picture, &[upper, lower], &names);
+        assert_eq!(drawn.get_pixel(100, 130), &Rgb([77; 3]), "the lower face");
+        assert_ne!(drawn.get_pixel(60, 160), &Rgb([77; 3]), "the lower face's bars");
     }
 
     #[test]

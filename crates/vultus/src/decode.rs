@@ -193,6 +193,50 @@ mod tests {
         assert_eq!(decode(bytes.get_ref(), &DecodeLimits::default()).unwrap().to_luma8(), grey);
     }
 
+    /// A JPEG with an EXIF block that says only how the camera was held.
+    fn jpeg_held(orientation: u8) -> Vec<u8> {
+        let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+        let jpeg = encoded(ImageFormat::Jpeg);
+        let length = (exif.len() as u16 + 2).to_be_bytes();
+        [&jpeg[..2], &[0xFF, 0xE1], &length, &exif, &jpeg[2..]].concat()
+    }
+
+    #[test]
+    fn pictures_are_turned_upright() {
+        let upright = decode(&jpeg_held(1), &DecodeLimits::default()).unwrap();
+        assert_eq!((upright.width(), upright.height()), (40, 30));
+        for (orientation, turned) in [(3, upright.rotate180()), (6, upright.rotate90()), (8, upright.rotate270())] {
+            assert_eq!(decode(&jpeg_held(orientation), &DecodeLimits::default()).unwrap(), turned, "{orientation}");
+        }
+        // What makes no sense spoils nothing.
+        assert_eq!(decode(&jpeg_held(99), &DecodeLimits::default()).unwrap(), upright);
+    }
+
+    #[test]
+    fn deep_transparent_and_grey_pixels_are_read() {
+        let pictures = [
+            DynamicImage::new_luma16(5, 4),
+            DynamicImage::new_rgb16(5, 4),
+            DynamicImage::new_rgba16(5, 4),
+            DynamicImage::new_rgba8(5, 4),
+            DynamicImage::new_luma_a8(5, 4),
+            DynamicImage::new_luma8(5, 4),
+        ];
+        for picture in pictures {
+            let mut bytes = Cursor::new(Vec::new());
+            picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+            assert_eq!(decode(bytes.get_ref(), &DecodeLimits::default()).unwrap(), picture);
+        }
+    }
+
+    #[test]
+    fn the_inks_of_print_become_colours() {
+        let picture = decode(include_bytes!("../tests/golden/cmyk.jpg"), &DecodeLimits::default()).unwrap();
+        let Rgb([red, green, blue]) = *picture.to_rgb8().get_pixel(8, 8);
+        assert!(red > 240 && green.abs_diff(127) < 12 && blue < 15, "{red} {green} {blue}");
+    }
+
     #[test]
     fn broken_off_files_are_damaged() {
         for format in FORMATS {

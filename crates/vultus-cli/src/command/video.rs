@@ -101,7 +101,7 @@ impl Video {
         };
 
         interrupt::listen()?;
-        let mut timeline = Timeline::default();
+        let mut timeline = Timeline::new(rate);
         let mut progress = Frames::new(film.seconds.map(|seconds| (seconds * rate).round() as u64));
         let options = TrackOptions { smoothing_s: self.smoothing, ..TrackOptions::default() };
         let result = video::run(&analyzer, reader, options, |frame| {

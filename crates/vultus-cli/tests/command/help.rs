@@ -15,7 +15,7 @@ fn the_program_tells_commands_sources_and_exit_codes() {
 #[test]
 fn every_command_tells_its_flags() {
     let place = Place::new();
-    let cases: [(&[&str], &[&str]); 15] = [
+    let cases: [(&[&str], &[&str]); 16] = [
         (&["data"], &["stats", "audit", "convert"]),
         (&["data", "stats"], &["<SOURCE>", "--json"]),
         (&["data", "audit"], &["<SOURCE>", "--json"]),
@@ -45,6 +45,20 @@ fn every_command_tells_its_flags() {
                 "--explain",
                 "rustface",
                 "parquet",
+            ],
+        ),
+        (
+            &["video"],
+            &[
+                "<FILM>",
+                "--model",
+                "--faces",
+                "--fps",
+                "--seconds",
+                "--smoothing",
+                "--output",
+                "--report",
+                "--annotate",
             ],
         ),
         (&["models", "get"], &["<NAME>", "--from", "--out"]),

@@ -105,6 +105,19 @@ fn assert_same_as_csv(place: &Place, name: &str, header: &csv::StringRecord, rec
 }
 
 #[test]
+fn small_files_of_huge_pictures_are_refused_by_their_headers() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    // 100 million pixels in a file of some 100 kB.
+    let mut bomb = std::io::Cursor::new(Vec::new());
+    image::GrayImage::new(10_000, 10_000).write_to(&mut bomb, image::ImageFormat::Png).unwrap();
+    assert!(bomb.get_ref().len() < 1 << 20);
+    place.write("bomb.png", bomb.get_ref());
+    let row = place.run(&["predict", "bomb.png", "--model", "run"]).ends_with(1).json();
+    assert_eq!(row["error"]["code"], "too_large");
+}
+
+#[test]
 fn folders_patterns_and_stdin_are_inputs() {
     let place = Place::with_config();
     place.train("run", &[]);

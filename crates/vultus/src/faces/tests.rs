@@ -75,6 +75,27 @@ fn an_empty_wall_has_no_face_whatever_its_size() {
 }
 
 #[test]
+fn any_pattern_of_any_size_leaves_boxes_inside() {
+    let options = FaceOptions { minimum_px: 1, minimum_confidence: 0.0 };
+    let finder = FaceFinder::new(&FaceMethod::Rustface, options).unwrap();
+    for number in 0_u32..60 {
+        let (width, height) = (30 + number * 53 % 170, 30 + number * 31 % 170);
+        // Noise on blobs that grow coarser: now and then the cascade takes one for a face.
+        let scale = 1.0 + (number % 9) as f32 * 3.0;
+        let picture = GrayImage::from_fn(width, height, |x, y| {
+            let noise =
+                x.wrapping_mul(2_654_435_761).wrapping_add(y.wrapping_mul(40_503)).wrapping_mul(number | 1) >> 26;
+            let blob = 90.0 + 80.0 * (x as f32 / scale).sin() * (y as f32 / scale + number as f32).cos();
+            Luma([(blob as u32 + noise).min(255) as u8])
+        });
+        let picture = DynamicImage::from(picture);
+        for face in finder.find(&picture).unwrap() {
+            assert!(is_inside(&face, &picture), "{width} x {height}: {face:?}");
+        }
+    }
+}
+
+#[test]
 fn a_portrait_is_found_by_both_finders_at_the_same_place() {
     let Some(portrait) = photograph("images/astronaut.png") else { return };
     // Her face is around (225, 115), some 95 pixels wide.

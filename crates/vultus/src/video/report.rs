@@ -152,7 +152,7 @@ mod tests {
     use crate::video::Person;
 
     fn timeline() -> Timeline {
-        let mut timeline = Timeline::default();
+        let mut timeline = Timeline::new(10.0);
         for frame in 0..100 {
             let happy = frame as f32 / 100.0;
             let face = AnalyzedFace {
@@ -182,14 +182,14 @@ mod tests {
 
     #[test]
     fn curves_are_stacked_from_floor_to_ceiling_with_a_gap_where_nobody_is() {
-        let paths = paths(&timeline().everyone, 2, 0.1, 10.0);
+        let paths = paths(&timeline().everyone, 2, timeline().bin_s, 10.0);
         assert_eq!(paths.len(), 2);
         for path in &paths {
             assert_eq!(path.matches('M').count(), 2, "two runs: {path}");
         }
         // At first only the upper class, which stands on the floor and reaches the ceiling.
         assert!(paths[1].starts_with("M0.0 0.0"), "{}", paths[1]);
-        assert!(paths[0].starts_with("M0.0 110.0"), "{}", paths[0]);
+        assert!(paths[0].starts_with("M0.0 109"), "{}", paths[0]);
     }
 
     #[test]
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn a_film_without_frames_or_faces_is_a_page_too() {
-        for timeline in [Timeline::default(), {
-            let mut timeline = Timeline::default();
+        for timeline in [Timeline::new(10.0), {
+            let mut timeline = Timeline::new(10.0);
             timeline.add(0.0, &[]);
             timeline
         }] {

@@ -14,8 +14,8 @@ pub const MOST_BINS: usize = 600;
 /// More persons than this are not kept: those who were seen least go first.
 const MOST_PERSONS: usize = 200;
 
-/// Seconds of the first bins.
-const FIRST_BIN_S: f64 = 0.1;
+/// Fewest frames of a bin, so that none stays empty by rounding while somebody is there.
+const FRAMES_PER_BIN: f64 = 2.0;
 
 /// Sums over one bin of time.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -90,10 +90,11 @@ pub struct Timeline {
     pub person_count: u64,
 }
 
-impl Default for Timeline {
-    fn default() -> Self {
+impl Timeline {
+    /// For a film of `frames_per_second`.
+    pub fn new(frames_per_second: f64) -> Self {
         Self {
-            bin_s: FIRST_BIN_S,
+            bin_s: FRAMES_PER_BIN / frames_per_second.max(1e-3),
             frames: 0,
             end_s: 0.0,
             everyone: Curve::default(),
@@ -101,9 +102,7 @@ impl Default for Timeline {
             person_count: 0,
         }
     }
-}
 
-impl Timeline {
     /// Adds the frame at `time_s` seconds, later than the one before.
     pub fn add(&mut self, time_s: f64, persons: &[Person]) {
         while (time_s / self.bin_s) as usize >= MOST_BINS {
@@ -159,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_curve_has_the_means_of_its_bins() {
-        let mut timeline = Timeline::default();
+        let mut timeline = Timeline::new(20.0);
         timeline.add(0.0, &[person(1, 1.0)]);
         timeline.add(0.05, &[person(1, 0.5), person(2, 0.0)]);
         timeline.add(0.3, &[]);
@@ -173,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_hour_with_many_persons_is_no_larger_than_a_minute_and_keeps_its_means() {
-        let mut timeline = Timeline::default();
+        let mut timeline = Timeline::new(2.5);
         let (mut sum, mut count) = (0.0, 0.0);
         for frame in 0..9000_u64 {
             let happy = (frame % 10) as f32 / 10.0;

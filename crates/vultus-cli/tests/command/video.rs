@@ -1,0 +1,89 @@
+//! `vultus video`, where the program ffmpeg is installed.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::picture::png;
+use crate::program::Place;
+
+/// A place with a trained run and a film of 12 frames, 10 a second; `None` without ffmpeg.
+fn place_with_film() -> Option<Place> {
+    let place = Place::with_config();
+    for number in 0..12 {
+        place.write(&format!("frames/{number:02}.png"), png(number, 64));
+    }
+    let made = Command::new("ffmpeg")
+        .args(["-v", "error", "-framerate", "10", "-i", "frames/%02d.png", "-pix_fmt", "yuv420p", "film.mp4"])
+        .current_dir(place.path(""))
+        .stdin(Stdio::null())
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: the program ffmpeg is not installed");
+        return None;
+    }
+    place.train("run", &[]);
+    Some(place)
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_film_becomes_a_timeline_a_page_and_a_film() {
+    let Some(place) = place_with_film() else { return };
+    let arguments = ["video", "film.mp4", "--model", "run", "--faces", "whole"];
+    let outputs = ["--report", "page.html", "--annotate", "boxes.mp4"];
+    let outcome = place.run(&[&arguments[..], &outputs].concat()).ends_with(0).says(&["12 frames"]);
+    let frames = lines(&outcome.stdout);
+    assert_eq!(frames.len(), 12);
+    for (index, frame) in frames.iter().enumerate() {
+        assert_eq!(frame["frame"], index);
+        assert!((frame["time_s"].as_f64().unwrap() - index as f64 / 10.0).abs() < 1e-9, "{frame}");
+        assert_eq!(frame["persons"][0]["person"], 1);
+        assert_eq!(frame["persons"][0]["probabilities"].as_object().unwrap().len(), 7);
+    }
+    let page = fs_err::read_to_string(place.path("page.html")).unwrap();
+    assert!(page.contains("Person 1") && page.contains("<path") && page.contains("film.mp4"), "{page}");
+    assert!(place.files_named(".writing-").is_empty());
+
+    // The written film is a film of as many frames.
+    let again =
+        place.run(&["video", "boxes.mp4", "--model", "run", "--faces", "whole", "--format", "csv"]).ends_with(0);
+    assert_eq!(again.stdout.lines().count(), 1 + 12);
+
+    let slower = place.run(&[&arguments[..], &["--fps", "5", "--output", "rows.csv"]].concat()).ends_with(0);
+    assert!(slower.stdout.is_empty());
+    let rows = fs_err::read_to_string(place.path("rows.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 1 + 6, "{rows}");
+    assert!(rows.starts_with("frame,time_s,person,x,y,"), "{rows}");
+    place.run(&[&arguments[..], &["--output", "rows.csv"]].concat()).ends_with(2).says(&["rows.csv"]);
+    let short = place.run(&[&arguments[..], &["--seconds", "0.45"]].concat()).ends_with(0);
+    assert_eq!(lines(&short.stdout).len(), 5);
+}
+
+#[test]
+fn what_is_no_film_is_said() {
+    let Some(place) = place_with_film() else { return };
+    place.write("text.mp4", "no film, only a text\n");
+    let film = fs_err::read(place.path("film.mp4")).unwrap();
+    place.write("cut.mp4", &film[..film.len() / 2]);
+    for name in ["text.mp4", "cut.mp4"] {
+        place.run(&["video", name, "--model", "run"]).ends_with(1).says(&[name]);
+    }
+    place.run(&["video", "absent.mp4", "--model", "run"]).ends_with(2).says(&["absent.mp4"]);
+    place.run(&["video", "film.mp4", "--model", "run", "--fps", "0"]).ends_with(2).says(&["--fps"]);
+    place.run(&["video", "film.mp4", "--model", "run", "--format", "table"]).ends_with(2).says(&["table"]);
+    place
+        .run(&["video", "film.mp4", "--model", "run", "--faces", "whole", "--annotate", "no/such/folder.mp4"])
+        .ends_with(1)
+        .says(&["folder.mp4"]);
+}
+
+#[test]
+fn without_ffmpeg_the_message_says_what_to_install() {
+    let place = Place::new();
+    place.write("film.mp4", "x");
+    place.run_with(&["video", "film.mp4"], &[("PATH", "/nowhere")]).ends_with(1).says(&["ffprobe", "install ffmpeg"]);
+}
