@@ -36,7 +36,7 @@ impl Area {
             let (first, last) = (start.round(), (start + length).round());
             let (first, last) = (first.clamp(0.0, limit as f32), last.clamp(0.0, limit as f32));
             // Never for what is not a number.
-            (last - first >= 1.0).then(|| (first as u32, (last - first) as u32))
+            (last - first >= 1.0).then_some((first as u32, (last - first) as u32))
         };
         let (x, width) = clip(x, w, width)?;
         let (y, height) = clip(y, h, height)?;
