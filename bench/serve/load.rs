@@ -72,7 +72,8 @@ fn plan(arguments: &[String]) -> Result<Plan, Problem> {
 async fn run(plan: Arc<Plan>) -> Result<(), Problem> {
     let before = resident_megabytes(&plan.address).await?;
     let started = Instant::now();
-    let clients: Vec<_> = (0..plan.clients).map(|number| tokio::spawn(client(Arc::clone(&plan), number, started))).collect();
+    let clients: Vec<_> =
+        (0..plan.clients).map(|number| tokio::spawn(client(Arc::clone(&plan), number, started))).collect();
     tokio::time::sleep(Duration::from_secs(plan.seconds / 2)).await;
     let middle = resident_megabytes(&plan.address).await?;
     let mut all = Seen::default();

@@ -16,10 +16,10 @@ mod data;
 mod help;
 #[path = "command/model.rs"]
 mod model;
-#[path = "command/network.rs"]
-mod network;
 #[path = "command/models.rs"]
 mod models;
+#[path = "command/network.rs"]
+mod network;
 #[path = "command/picture.rs"]
 mod picture;
 #[path = "command/predict.rs"]

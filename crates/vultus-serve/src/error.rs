@@ -142,11 +142,9 @@ impl ApiError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::ContentType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Malformed(_)
-            | Self::NoPicture { .. }
-            | Self::UrlRefused
-            | Self::NotBase64
-            | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::NoPicture { .. } | Self::UrlRefused | Self::NotBase64 | Self::BodyIncomplete => {
+                StatusCode::BAD_REQUEST
+            }
             Self::TooManyPictures { .. } | Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::Picture { code: "too_large", .. } => StatusCode::PAYLOAD_TOO_LARGE,

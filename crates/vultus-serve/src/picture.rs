@@ -36,8 +36,9 @@ pub(crate) enum Kind {
 impl Kind {
     /// From the header `content-type`.
     pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let unknown =
-            ApiError::ContentType { expected: "multipart/form-data, application/json, image/* or application/octet-stream" };
+        let unknown = ApiError::ContentType {
+            expected: "multipart/form-data, application/json, image/* or application/octet-stream",
+        };
         let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Self::Raw) };
         let value = value.to_str().map_err(|_| unknown.clone())?;
         let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -181,7 +182,8 @@ mod tests {
         let part = |name: &str, content: &str| {
             format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"../x\"\r\n\r\n{content}\r\n")
         };
-        let body = [part("image", "one"), part("actions", "emotion"), part("image", "two"), "--b--\r\n".into()].concat();
+        let body =
+            [part("image", "one"), part("actions", "emotion"), part("image", "two"), "--b--\r\n".into()].concat();
         let read = |most| Form::read("b".to_owned(), Bytes::from(body.clone()), "image", most);
         let form = read(2).await.unwrap();
         assert_eq!(form.pictures, ["one", "two"]);

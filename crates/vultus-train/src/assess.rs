@@ -71,7 +71,12 @@ pub enum AssessError {
 ///
 /// # Errors
 /// See [`AssessError`].
-pub fn assess(bundles: &[Bundle], dataset: &Dataset, split: &str, dropped: &[String]) -> Result<Assessment, AssessError> {
+pub fn assess(
+    bundles: &[Bundle],
+    dataset: &Dataset,
+    split: &str,
+    dropped: &[String],
+) -> Result<Assessment, AssessError> {
     let split = split_name::meant_by(split);
     let Some((bundle, others)) = bundles.split_first() else {
         return Err(AssessError::Ensemble("there are none".to_owned()));

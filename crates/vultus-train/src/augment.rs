@@ -147,15 +147,15 @@ impl AugmentConfig {
         if self.shift > 0.0 {
             let part = self.shift * LARGEST_SHIFT;
             // Whole pixels, so that a shift alone blurs nothing.
-            map = map.then(Map::shift((dice.either_way(part) * width).round(), (dice.either_way(part) * height).round()));
+            map =
+                map.then(Map::shift((dice.either_way(part) * width).round(), (dice.either_way(part) * height).round()));
         }
         if self.crop > 0.0 {
             let side = 1.0 - dice.up_to(self.crop * LARGEST_CROP);
             let free = (1.0 - side) / 2.0;
-            map = map.then(Map::scale(side, side)).then(Map::shift(
-                dice.either_way(free) * width,
-                dice.either_way(free) * height,
-            ));
+            map = map
+                .then(Map::scale(side, side))
+                .then(Map::shift(dice.either_way(free) * width, dice.either_way(free) * height));
         }
         if self.rotation > 0.0 {
             map = map.then(Map::rotation(dice.either_way(self.rotation * LARGEST_ANGLE)));

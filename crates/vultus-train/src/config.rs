@@ -9,11 +9,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
+use vultus::inference::{MOST_SHIFT, Views};
 use vultus::network::{
     Activation, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FlattenConfig, LayerConfig, NetworkConfig,
     Padding, PoolConfig,
 };
-use vultus::inference::{MOST_SHIFT, Views};
 use vultus::preprocess::Preprocessing;
 
 use self::keys::{assign, parse_value};

@@ -39,8 +39,10 @@ enum Rule {
 impl Rule {
     /// The rule of `config` for a parameter; `hidden` says that it is a matrix of a hidden layer.
     fn new(config: &OptimizerConfig, hidden: bool) -> Self {
-        let adam = |beta1: f64, beta2: f64, epsilon: f64| {
-            Self::Adam { beta1: beta1 as f32, beta2: beta2 as f32, epsilon: epsilon as f32 }
+        let adam = |beta1: f64, beta2: f64, epsilon: f64| Self::Adam {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            epsilon: epsilon as f32,
         };
         match config {
             OptimizerConfig::Adam(config) => adam(config.beta1, config.beta2, config.epsilon),
@@ -79,7 +81,8 @@ impl Optimizer {
         };
         let head = network.specs().iter().rposition(is_matrix);
         let hidden = |(index, spec)| is_matrix(spec) && Some(index) != head;
-        let rules: Vec<Rule> = network.specs().iter().enumerate().map(|place| Rule::new(config, hidden(place))).collect();
+        let rules: Vec<Rule> =
+            network.specs().iter().enumerate().map(|place| Rule::new(config, hidden(place))).collect();
         let slots = network
             .specs()
             .iter()
@@ -257,7 +260,9 @@ mod tests {
             let forward = network.forward(pixels, vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0], vec![1.0; 2], 7);
             optimizer.update(&mut network, &mut forward.loss.backward(), 0.01);
             let state = optimizer.state(&network);
-            assert!(state.get("velocity.layers.4.weight").is_ok() && state.get("first_moment.layers.12.weight").is_ok());
+            assert!(
+                state.get("velocity.layers.4.weight").is_ok() && state.get("first_moment.layers.12.weight").is_ok()
+            );
             optimizer.restore(&network, &state, 1).unwrap();
             network.weights()
         };

@@ -199,7 +199,9 @@ impl Container {
         for (name, view) in tensors.tensors() {
             let data = match view.dtype() {
                 Dtype::F32 => view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-                Dtype::F16 => view.data().as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+                Dtype::F16 => {
+                    view.data().as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()
+                }
                 other => {
                     return Err(ContainerError::Content {
                         path: path.to_owned(),

@@ -147,7 +147,8 @@ mod tests {
         let (preprocessing, inference, training, metrics) = Default::default();
         let labels = Labels::new(["bright", "dark"]).unwrap();
         let weights = weights.into_iter().collect();
-        Classifier::from_bundle(Bundle { labels, preprocessing, network, weights, inference, training, metrics }).unwrap()
+        Classifier::from_bundle(Bundle { labels, preprocessing, network, weights, inference, training, metrics })
+            .unwrap()
     }
 
     #[test]

@@ -75,7 +75,9 @@ impl Evaluate {
         let mut dropped = self.drop_class.clone();
         dropped.extend(dropped_in_training(bundle));
         let assessment = assess(&bundles, &dataset, &split, &dropped).map_err(|error| match error {
-            AssessError::NoSplit(_) | AssessError::UnknownClass { .. } | AssessError::Ensemble(_) => Failure::usage(error),
+            AssessError::NoSplit(_) | AssessError::UnknownClass { .. } | AssessError::Ensemble(_) => {
+                Failure::usage(error)
+            }
             _ => Failure::Run(error.into()),
         })?;
         for (class, count) in &assessment.ignored {

@@ -156,6 +156,7 @@ fn header(origin: &str) -> Result<HeaderValue, Failure> {
 fn name_of(origin: &Path) -> String {
     let parts = origin.with_extension("");
     let names = parts.iter().rev().filter_map(|part| part.to_str());
-    let name = names.filter(|name| !["model", "winner", "best"].contains(name)).find(|name| !name.starts_with(['.', '/']));
+    let name =
+        names.filter(|name| !["model", "winner", "best"].contains(name)).find(|name| !name.starts_with(['.', '/']));
     name.unwrap_or("expressions").to_owned()
 }

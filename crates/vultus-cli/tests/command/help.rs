@@ -5,8 +5,8 @@ use crate::program::Place;
 #[test]
 fn the_program_tells_commands_sources_and_exit_codes() {
     let commands = [
-        "data", "train", "search", "evaluate", "pack", "card", "report", "predict", "video", "models", "serve", "network",
-        "bench",
+        "data", "train", "search", "evaluate", "pack", "card", "report", "predict", "video", "models", "serve",
+        "network", "bench",
     ];
     let facts = ["0 done", "1 the run failed", "2 bad usage", "130 interrupted", "synthetic", "fer2013.csv", "Parquet"];
     Place::new().run(&["--help"]).ends_with(0).prints(&commands).prints(&facts);

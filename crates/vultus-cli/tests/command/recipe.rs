@@ -67,7 +67,8 @@ fn a_model_teaches_another_and_both_answer_as_one() {
     assert!(Results::of(&teach("0.9")) != Results::of(&teach("0.1")));
 
     let evaluate = |models: &[&str], more: &[&str]| {
-        let arguments = [&["evaluate"], models, &["--data", "synthetic:12", "--split", "test", "--json"], more].concat();
+        let arguments =
+            [&["evaluate"], models, &["--data", "synthetic:12", "--split", "test", "--json"], more].concat();
         place.run(&arguments).ends_with(0).json()
     };
     let (first, second) = ("first/model.safetensors", "taught-0.1/model.safetensors");
@@ -116,7 +117,9 @@ fn a_sheet_shows_what_training_does_to_images() {
     assert!(height("all.png") > 2 * height("some.png"));
     draw("all.png", &[]).ends_with(2).says(&["all.png exists"]);
     draw("sheet.jpg", &[]).ends_with(2).says(&["sheet.jpg"]);
-    draw("other.png", &["--set", "train.augmentation.flip=1.5"]).ends_with(2).says(&["train.augmentation.flip", "0 to 1"]);
+    draw("other.png", &["--set", "train.augmentation.flip=1.5"])
+        .ends_with(2)
+        .says(&["train.augmentation.flip", "0 to 1"]);
 }
 
 #[test]

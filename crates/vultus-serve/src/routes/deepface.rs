@@ -190,14 +190,7 @@ impl From<AnalyzedFace> for DeepfaceResult {
         let eye = |index: usize| face.landmarks.map(|points| points[index]).map(|(x, y)| [x as i32, y as i32]);
         let area = face.area;
         Self {
-            region: Region {
-                x: area.x,
-                y: area.y,
-                w: area.width,
-                h: area.height,
-                left_eye: eye(1),
-                right_eye: eye(0),
-            },
+            region: Region { x: area.x, y: area.y, w: area.width, h: area.height, left_eye: eye(1), right_eye: eye(0) },
             dominant_emotion: dominant,
             face_confidence: face.confidence,
             emotion: face.probabilities.into_iter().map(percent).collect(),

@@ -149,10 +149,7 @@ pub(crate) async fn model(State(app): State<App>, Path(name): Path<String>) -> A
     ),
     security(("token" = [])),
 )]
-pub(crate) async fn model_ready(
-    State(app): State<App>,
-    Path(name): Path<String>,
-) -> Answer<(StatusCode, Json<Ready>)> {
+pub(crate) async fn model_ready(State(app): State<App>, Path(name): Path<String>) -> Answer<(StatusCode, Json<Ready>)> {
     known(&app, &name)?;
     Ok(readiness(&app))
 }

@@ -178,8 +178,14 @@ async fn what_is_no_http_is_refused() {
     let many = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "x-a: b\r\n".repeat(5000));
     let tls: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     let both = "POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc";
-    for bytes in [tls, b"\0\0\0\0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", long.as_bytes(), many.as_bytes(), both.as_bytes()]
-    {
+    for bytes in [
+        tls,
+        b"\0\0\0\0\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        long.as_bytes(),
+        many.as_bytes(),
+        both.as_bytes(),
+    ] {
         let answer = raw(&server, bytes).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
@@ -212,7 +218,9 @@ async fn paths_lead_to_routes_only() {
 #[tokio::test]
 async fn wrong_types_are_refused_by_content_not_by_name() {
     let server = start(|_| {}).await;
-    for body in ["GIF89a\x01\0\x01\0\0\0\0;", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "%PDF-1.7", "\0\0\0\x20ftypavif"] {
+    for body in
+        ["GIF89a\x01\0\x01\0\0\0\0;", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>", "%PDF-1.7", "\0\0\0\x20ftypavif"]
+    {
         server.post("/v1/analyze", "image/png", body).await.fails(415, "not_an_image");
     }
     // A PNG is read whatever it is called.

@@ -1,8 +1,8 @@
 //! Who may ask: the token, and pages of other origins.
 
-use hyper::Method;
-use http_body_util::Full;
 use axum::body::Bytes;
+use http_body_util::Full;
+use hyper::Method;
 use vultus_serve::token::Token;
 
 use crate::client::{Reply, Running, png, start};
@@ -18,7 +18,8 @@ async fn analyze(server: &Running, headers: &[(&str, &str)]) -> Reply {
 #[tokio::test]
 async fn without_the_token_only_what_everyone_may_know_is_answered() {
     let server = start(|config| config.token = Some(Token::new("open-sesame").unwrap())).await;
-    for path in ["/", "/page.js", "/healthz", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready", "/openapi.json"] {
+    for path in ["/", "/page.js", "/healthz", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready", "/openapi.json"]
+    {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
     for path in ["/v1/model", "/metrics", "/v1/stream"] {

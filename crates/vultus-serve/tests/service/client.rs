@@ -43,11 +43,7 @@ pub async fn start(change: impl FnOnce(&mut ServeConfig)) -> Running {
 }
 
 /// Starts a server.
-pub async fn start_with(
-    faces: &FaceMethod,
-    options: AnalyzeOptions,
-    change: impl FnOnce(&mut ServeConfig),
-) -> Running {
+pub async fn start_with(faces: &FaceMethod, options: AnalyzeOptions, change: impl FnOnce(&mut ServeConfig)) -> Running {
     let server = bound(faces, options, change).await;
     let address = server.address();
     let (stop, stopped) = oneshot::channel::<()>();

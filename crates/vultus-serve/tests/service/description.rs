@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use hyper::Method;
 use http_body_util::Full;
+use hyper::Method;
 use serde_json::Value;
 
 use crate::client::{Running, png, start};

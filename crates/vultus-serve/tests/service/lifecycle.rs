@@ -67,10 +67,8 @@ async fn what_is_more_than_the_queue_holds_is_refused_and_the_rest_answered() {
     let server = start(|config| (config.limits.queue, config.limits.pictures) = (4, 4)).await;
     let picture = png(600, 600, 250);
     let body = Bytes::from(form(&[("image", picture.as_slice()); 3]));
-    let replies: Vec<Reply> = futures_util::future::join_all(
-        (0..12).map(|_| server.post("/v1/analyze", FORM, body.clone())),
-    )
-    .await;
+    let replies: Vec<Reply> =
+        futures_util::future::join_all((0..12).map(|_| server.post("/v1/analyze", FORM, body.clone()))).await;
     let (answered, refused): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| reply.status == 200);
     assert!(!answered.is_empty() && !refused.is_empty(), "{} answered", answered.len());
     for reply in refused {

@@ -51,7 +51,8 @@ fn flips_alternate_from_epoch_to_epoch() {
 #[test]
 fn each_change_does_what_its_name_says() {
     let original = face();
-    let views = |config: &AugmentConfig| -> Vec<GrayImage> { (0..60).map(|i| config.apply(&original, 1, 0, i)).collect() };
+    let views =
+        |config: &AugmentConfig| -> Vec<GrayImage> { (0..60).map(|i| config.apply(&original, 1, 0, i)).collect() };
     let means = |config: &AugmentConfig| -> Vec<f64> { views(config).iter().map(mean).collect() };
     let spread = |values: &[f64]| {
         values.iter().copied().fold(f64::MIN, f64::max) - values.iter().copied().fold(f64::MAX, f64::min)

@@ -150,7 +150,11 @@ pub(super) fn orthogonalize(matrix: Tensor<1>, rows: usize, columns: usize) -> T
     let mut x: Tensor<2> = (matrix / norm).reshape([rows, columns]);
     for _ in 0..5 {
         // On the shorter side.
-        let gram = if rows < columns { x.clone().matmul(x.clone().transpose()) } else { x.clone().transpose().matmul(x.clone()) };
+        let gram = if rows < columns {
+            x.clone().matmul(x.clone().transpose())
+        } else {
+            x.clone().transpose().matmul(x.clone())
+        };
         let both = gram.clone() * -4.7750 + gram.clone().matmul(gram) * 2.0315;
         let product = if rows < columns { both.matmul(x.clone()) } else { x.clone().matmul(both) };
         x = x * 3.4445 + product;

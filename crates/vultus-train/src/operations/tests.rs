@@ -355,8 +355,8 @@ fn orthogonal_matrices_agree() {
             let values = numbers(7, rows * columns);
             Tensor::<1>::from_data(TensorData::new(values, [rows * columns]), &Device::flex())
         };
-        let results =
-            [Operations::Kernels, Operations::Stock].map(|operations| values_of(operations.orthogonalize(matrix(), rows, columns)));
+        let results = [Operations::Kernels, Operations::Stock]
+            .map(|operations| values_of(operations.orthogonalize(matrix(), rows, columns)));
         let difference = results[0].iter().zip(&results[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(difference < 1e-4, "{rows} x {columns}: {difference}");
     }
