@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::ValueEnum;
 use vultus::analyze::{AnalyzeOptions, Analyzer};
+use vultus::bundle::Bundle;
 use vultus::classifier::Classifier;
+use vultus::decode::DecodeLimits;
 use vultus::faces::{FaceFinder, FaceMethod, FaceOptions};
 
-use crate::command::evaluate::newest_model;
 use crate::command::model_file;
 use crate::command::models::installed;
 use crate::failure::Failure;
-use crate::message::say;
 
 /// The model that is part of the program, with its name.
 #[cfg(has_default_model)]
@@ -34,7 +34,7 @@ pub enum Faces {
 /// The model, the face finder, and what counts.
 #[derive(Debug, clap::Args)]
 pub struct AnalyzerArguments {
-    /// A model file, or a run directory. Without it, the newest model below runs/, or the one in the program.
+    /// A model file, or a run directory. Without it, the model in the program, fer-base.
     #[arg(long, value_name = "BUNDLE")]
     model: Option<PathBuf>,
     /// How faces are found [default: rustface, or yunet with --face-model]. Pictures of exactly the size of the network's
@@ -63,43 +63,43 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 impl AnalyzerArguments {
-    /// Loads all of it.
-    pub fn load(&self) -> Result<Analyzer, Failure> {
+    /// Loads all of it; the path says where the model comes from.
+    pub fn load(&self) -> Result<(Analyzer, PathBuf), Failure> {
         // The finder first: loading it is quicker.
         let finder = self.finder()?;
-        let options = AnalyzeOptions { abstain_below: self.abstain_below, ..AnalyzeOptions::default() };
-        Ok(Analyzer::new(self.classifier()?, finder, options))
+        let options = self.options(DecodeLimits::default());
+        let (bundle, origin) = self.bundle()?;
+        Ok((Analyzer::new(Classifier::from_bundle(bundle)?, finder, options), origin))
     }
 
-    /// What a report calls the model.
-    pub fn model_name(&self) -> String {
-        match &self.model {
-            Some(path) => path.display().to_string(),
-            None => newest_model(Path::new("runs")).map_or_else(
-                || DEFAULT_MODEL.map_or_else(String::new, |(_, name)| name.to_owned()),
-                |path| path.display().to_string(),
-            ),
-        }
+    /// What is said about the faces, for pictures within `limits`.
+    pub fn options(&self, limits: DecodeLimits) -> AnalyzeOptions {
+        AnalyzeOptions { abstain_below: self.abstain_below, limits }
     }
 
-    fn classifier(&self) -> Result<Classifier, Failure> {
+    /// The model, and where it comes from.
+    pub fn bundle(&self) -> Result<(Bundle, PathBuf), Failure> {
         if let Some(path) = &self.model {
-            return Ok(Classifier::load(&model_file(path)?)?);
-        }
-        if let Some(path) = newest_model(Path::new("runs")) {
-            say(format_args!("model: {}", path.display()));
-            return Ok(Classifier::load(&path)?);
+            let path = model_file(path)?;
+            return Ok((Bundle::load(&path)?, path));
         }
         let Some((bytes, name)) = DEFAULT_MODEL else {
-            return Err(Failure::usage(anyhow!(
-                "there is no model below runs/: name one with --model, or run vultus train"
-            )));
+            return Err(Failure::usage(anyhow!("this program was built without a model: name one with --model")));
         };
-        say(format_args!("model: {name}"));
-        Ok(Classifier::from_bytes(bytes, Path::new(name))?)
+        Ok((Bundle::from_bytes(bytes, Path::new(name))?, PathBuf::from(name)))
     }
 
-    fn finder(&self) -> Result<FaceFinder, Failure> {
+    /// The name of the way in which faces are found.
+    pub fn finder_name(&self) -> &'static str {
+        match (self.faces, &self.face_model) {
+            (Some(Faces::Whole), _) => "whole",
+            (Some(Faces::Yunet), _) | (None, Some(_)) => "yunet",
+            (Some(Faces::Rustface) | None, _) => "rustface",
+        }
+    }
+
+    /// The face finder.
+    pub fn finder(&self) -> Result<FaceFinder, Failure> {
         let options = FaceOptions { minimum_px: self.min_face, minimum_confidence: self.min_confidence };
         let method = match (self.faces, &self.face_model) {
             (None | Some(Faces::Yunet), Some(model)) => FaceMethod::Yunet { model: model.clone() },

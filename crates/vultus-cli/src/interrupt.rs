@@ -19,6 +19,20 @@ pub fn listen() -> Result<(), ctrlc::Error> {
     })
 }
 
+/// Waits for the first of them, in a thread of its own, and then calls `stop`; the second ends the program at once.
+///
+/// # Errors
+/// The system's refusal.
+pub fn on_first(stop: impl Fn() + Send + 'static) -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(move || {
+        if REQUESTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        say("finishing what has been taken on; once more to stop at once");
+        stop();
+    })
+}
+
 /// Whether someone has asked to stop.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)

@@ -1,15 +1,17 @@
 //! Which model is used, and files that are no model.
 
+use vultus::labels::BASIC_EXPRESSIONS;
+
 use crate::picture::png;
 use crate::program::{Place, header_of};
 
 #[test]
-fn the_newest_model_below_runs_is_used_when_none_is_named() {
+fn the_model_in_the_program_is_used_when_none_is_named() {
     let place = Place::with_config();
-    place.run(&["train", "--config", "small.toml"]).ends_with(0).says(&["runs/train-001"]);
-    place.run(&["train", "--config", "small.toml"]).ends_with(0).says(&["runs/train-002"]);
     place.write("face.png", png(3, 48));
-    place.run(&["predict", "face.png"]).ends_with(0).says(&["runs/train-002/model.safetensors"]).prints(&["face.png"]);
+    let line = place.run(&["predict", "face.png", "--json"]).ends_with(0).json();
+    let probabilities = line["faces"][0]["probabilities"].as_object().unwrap();
+    assert_eq!(probabilities.keys().collect::<Vec<_>>(), BASIC_EXPRESSIONS.iter().collect::<Vec<_>>());
 }
 
 #[test]

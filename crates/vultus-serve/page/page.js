@@ -1,0 +1,219 @@
+// The page: a picture or the camera goes to the server, and what it says is shown.
+
+import { Refusal, analyze, card, openStream, useToken } from "/server.js";
+import { hues, prepareBars, say, showBoxes, showCard, showFace } from "/view.js";
+import { Timeline } from "/timeline.js";
+
+const element = (id) => document.getElementById(id);
+const stage = element("stage");
+const [picture, video] = [element("picture"), element("video")];
+
+/** Longest side of what is sent of a camera's frame, and of a picture that is too large for the server. */
+const [FRAME_PX, PICTURE_PX] = [640, 2048];
+
+let model = null;
+let colours = new Map();
+let timeline = null;
+let image = null;
+let selected = 0;
+let camera = null;
+
+const inCamera = () => stage.dataset.mode === "camera";
+
+function show(answer) {
+  image = answer;
+  const faces = image?.faces ?? [];
+  selected = Math.min(selected, Math.max(faces.length - 1, 0));
+  showBoxes(image, selected, inCamera(), colours, select);
+  const nothing = inCamera() ? "No face is seen. More light or less distance may help." : "No face was found in this picture.";
+  showFace(faces[selected], selected, faces.length, nothing);
+}
+
+function select(index) {
+  if (index !== selected) timeline.clear();
+  selected = index;
+  show(image);
+}
+
+function fail(error) {
+  const text = error instanceof Refusal ? error.message : String(error?.message ?? error);
+  say(text.charAt(0).toUpperCase() + text.slice(1), true);
+  if (error?.code === "unauthorized") element("lock").showModal();
+}
+
+async function start() {
+  try {
+    model = await card();
+  } catch (error) {
+    element("state").textContent = error.code === "unauthorized" ? "locked" : "not connected";
+    element("state").dataset.ok = "no";
+    return fail(error);
+  }
+  element("state").textContent = `${model.name} is ready`;
+  element("state").dataset.ok = "yes";
+  colours = hues(model.labels);
+  timeline = new Timeline(element("timeline"), model.labels, colours);
+  prepareBars(model.labels, colours);
+  showCard(model);
+  say("");
+}
+
+// Pictures.
+
+async function open(file) {
+  if (!file || !model) return;
+  if (!file.type.startsWith("image/")) return say("This file is no picture.", true);
+  stop();
+  URL.revokeObjectURL(picture.src);
+  picture.src = URL.createObjectURL(file);
+  picture.alt = `The picture ${file.name || "that was pasted"}`;
+  picture.hidden = false;
+  stage.dataset.mode = "picture";
+  stage.classList.add("busy");
+  selected = 0;
+  show(null);
+  say("Looking for faces");
+  try {
+    await picture.decode();
+    const started = performance.now();
+    const answer = await analyze(await fitting(file));
+    // Another picture may have been opened meanwhile.
+    if (stage.dataset.mode !== "picture") return;
+    show(answer);
+    const count = answer.faces.length;
+    const found = count === 1 ? "One face" : count ? `${count} faces` : "No face";
+    say(`${found}, ${Math.round(performance.now() - started)} ms`);
+  } catch (error) {
+    fail(error instanceof DOMException ? new Refusal("damaged", "The picture cannot be shown: it is damaged or of an unknown kind.") : error);
+  } finally {
+    stage.classList.remove("busy");
+  }
+}
+
+/** The file, or a smaller copy of it if the server does not take it as it is. */
+async function fitting(file) {
+  const pixels = picture.naturalWidth * picture.naturalHeight;
+  if (file.size <= model.body_bytes && pixels <= model.pixels) return file;
+  return smaller(picture, picture.naturalWidth, picture.naturalHeight, PICTURE_PX, 0.92);
+}
+
+function smaller(source, width, height, longest, quality) {
+  const scale = Math.min(1, longest / Math.max(width, height));
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
+  canvas.getContext("2d").drawImage(source, 0, 0, canvas.width, canvas.height);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", quality));
+}
+
+// The camera. One frame is on its way at a time: the picture is never behind.
+
+async function watch() {
+  if (!model) return;
+  stop();
+  say("Waiting for the camera");
+  const run = { stream: null, socket: null, frames: 0, since: performance.now() };
+  camera = run;
+  try {
+    if (!navigator.mediaDevices) throw new Refusal("camera", "The browser gives the camera to pages on this machine or over HTTPS only.");
+    run.stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 960 }, facingMode: "user" } });
+    if (camera !== run) return end(run);
+    video.srcObject = run.stream;
+    await video.play();
+    run.socket = openStream((answer) => seen(run, answer), (reason) => camera === run && (stop(), say(reason ? `Ended: ${reason}.` : "The stream has ended.", true)));
+    await run.socket.opened;
+  } catch (error) {
+    if (camera === run) stop();
+    end(run);
+    const denied = error instanceof DOMException;
+    return fail(denied ? new Refusal("camera", "There is no camera, or the page may not use it.") : error);
+  }
+  picture.hidden = true;
+  video.hidden = false;
+  stage.dataset.mode = "camera";
+  element("timeline").hidden = false;
+  element("camera").textContent = "Stop the camera";
+  selected = 0;
+  timeline.clear();
+  show(null);
+  say("");
+  next(run);
+}
+
+async function next(run) {
+  if (camera !== run) return;
+  const frame = await smaller(video, video.videoWidth, video.videoHeight, FRAME_PX, 0.85);
+  if (camera === run) run.socket.send(frame);
+}
+
+function seen(run, answer) {
+  if (camera !== run) return;
+  if (answer.error) {
+    say(answer.error.message, true);
+    setTimeout(() => next(run), 1000);
+    return;
+  }
+  show(answer);
+  timeline.add(answer.faces[selected]);
+  run.frames += 1;
+  const now = performance.now();
+  if (now - run.since > 1000) {
+    const rate = (run.frames * 1000) / (now - run.since);
+    say(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)} frames a second`);
+    [run.frames, run.since] = [0, now];
+  }
+  // Not faster than the screen, and not at all while the page is hidden.
+  requestAnimationFrame(() => next(run));
+}
+
+function end(run) {
+  run.stream?.getTracks().forEach((track) => track.stop());
+  run.socket?.close();
+}
+
+function stop() {
+  if (!camera) return;
+  const run = camera;
+  camera = null;
+  end(run);
+  video.srcObject = null;
+  video.hidden = true;
+  if (inCamera()) stage.dataset.mode = "empty";
+  element("camera").textContent = "Use the camera";
+  show(null);
+  say("");
+}
+
+// What people do.
+
+element("file").addEventListener("change", (event) => {
+  open(event.target.files[0]);
+  event.target.value = "";
+});
+element("camera").addEventListener("click", () => (camera ? stop() : watch()));
+document.addEventListener("paste", (event) => open([...event.clipboardData.files][0]));
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  stage.classList.add("over");
+});
+document.addEventListener("dragleave", (event) => event.relatedTarget ?? stage.classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  stage.classList.remove("over");
+  open(event.dataTransfer.files[0]);
+});
+document.addEventListener("keydown", (event) => {
+  const count = image?.faces?.length ?? 0;
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!step || count < 2 || event.target.closest("input, dialog, summary")) return;
+  event.preventDefault();
+  select((selected + step + count) % count);
+  element("boxes").children[selected].focus();
+});
+element("lock").addEventListener("close", () => {
+  useToken(element("token").value);
+  element("token").value = "";
+  start();
+});
+window.addEventListener("pagehide", stop);
+
+start();

@@ -1,0 +1,121 @@
+//! A request's body, read under limits: of its own size, of all bodies together, and of time.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::config::Limits;
+use crate::error::ApiError;
+
+/// Bodies are counted in units of this many bytes.
+const UNIT_BYTES: usize = 1024;
+
+/// The memory that bodies may take together.
+#[derive(Debug)]
+pub(crate) struct BodyMemory {
+    free: Arc<Semaphore>,
+    limits: Limits,
+}
+
+/// A body in memory; its share of the memory is free again when this is dropped.
+pub(crate) struct Collected {
+    pub bytes: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
+impl BodyMemory {
+    pub fn new(limits: Limits) -> Self {
+        let units = (limits.all_bodies_bytes / UNIT_BYTES).min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(units)), limits }
+    }
+
+    /// Reads all of `body`. Memory is counted as it arrives, so that announcing much costs others nothing.
+    pub async fn collect(&self, headers: &HeaderMap, body: Body) -> Result<Collected, ApiError> {
+        let limit = self.limits.body_bytes;
+        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(ApiError::BodyTooLarge { limit });
+        }
+        match timeout(self.limits.body, self.read(body, announced.unwrap_or(0))).await {
+            Ok(collected) => collected,
+            Err(_) => Err(ApiError::BodyTimeout { seconds: self.limits.body.as_secs() }),
+        }
+    }
+
+    async fn read(&self, mut body: Body, announced: usize) -> Result<Collected, ApiError> {
+        let mut share = self.take(1)?;
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame.map_err(|_| ApiError::BodyIncomplete)?.into_data() else { continue };
+            let length = bytes.len() + frame.len();
+            if length > self.limits.body_bytes {
+                return Err(ApiError::BodyTooLarge { limit: self.limits.body_bytes });
+            }
+            // As a vector grows: to twice what there is, and never beyond what may still come.
+            if length > bytes.capacity() {
+                let most = if announced >= length { announced } else { self.limits.body_bytes };
+                let capacity = (2 * length).min(most);
+                share.merge(self.take((capacity / UNIT_BYTES + 1).saturating_sub(share.num_permits()))?);
+                bytes.reserve_exact(capacity - bytes.len());
+            }
+            bytes.extend_from_slice(&frame);
+        }
+        Ok(Collected { bytes: bytes.into(), _share: share })
+    }
+
+    fn take(&self, units: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let units = u32::try_from(units).map_err(|_| ApiError::Overloaded)?;
+        Arc::clone(&self.free).try_acquire_many_owned(units).map_err(|_| ApiError::Overloaded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+    use std::time::Duration;
+
+    fn memory(body_bytes: usize, all_bodies_bytes: usize) -> BodyMemory {
+        BodyMemory::new(Limits { body_bytes, all_bodies_bytes, ..Limits::default() })
+    }
+
+    async fn collect(memory: &BodyMemory, length: usize) -> Result<Collected, ApiError> {
+        memory.collect(&HeaderMap::new(), Body::from(vec![7; length])).await
+    }
+
+    #[tokio::test]
+    async fn a_body_comes_whole_or_is_too_large() {
+        let memory = memory(5000, 1 << 20);
+        assert_eq!(collect(&memory, 5000).await.unwrap().bytes, vec![7; 5000]);
+        assert_eq!(collect(&memory, 0).await.unwrap().bytes, Bytes::new());
+        assert_eq!(collect(&memory, 5001).await.err(), Some(ApiError::BodyTooLarge { limit: 5000 }));
+        let announced = [(CONTENT_LENGTH, HeaderValue::from_static("5001"))].into_iter().collect();
+        let refused = memory.collect(&announced, Body::from("short")).await;
+        assert_eq!(refused.err(), Some(ApiError::BodyTooLarge { limit: 5000 }));
+    }
+
+    #[tokio::test]
+    async fn all_bodies_together_have_a_limit_and_give_their_share_back() {
+        let memory = memory(10_000, 16 << 10);
+        let first = collect(&memory, 10_000).await.unwrap();
+        assert_eq!(collect(&memory, 10_000).await.err(), Some(ApiError::Overloaded));
+        assert!(collect(&memory, 1_000).await.is_ok());
+        drop(first);
+        assert!(collect(&memory, 10_000).await.is_ok());
+        assert_eq!(memory.free.available_permits(), 16);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_runs_into_the_time_limit() {
+        let memory = BodyMemory::new(Limits { body: Duration::from_secs(3), ..Limits::default() });
+        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let refused = memory.collect(&HeaderMap::new(), body).await;
+        assert_eq!(refused.err(), Some(ApiError::BodyTimeout { seconds: 3 }));
+        assert_eq!(memory.free.available_permits(), (256 << 20) / UNIT_BYTES);
+    }
+}

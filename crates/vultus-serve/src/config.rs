@@ -1,0 +1,86 @@
+//! What a server may be told. Everything has a default that is safe on one's own machine.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+pub use axum::http::HeaderValue;
+
+use crate::token::Token;
+
+/// Settings of a server.
+#[derive(Clone, Debug)]
+pub struct ServeConfig {
+    /// Where to listen; 127.0.0.1:8080 by default, that is, for this machine only. Port 0 takes any free port.
+    pub address: SocketAddr,
+    /// The model's name in the Open Inference Protocol and on the page.
+    pub model_name: String,
+    /// What a client must show; nobody is asked by default.
+    pub token: Option<Token>,
+    /// Origins whose pages may use the server from a browser; none by default but its own page.
+    pub cors_origins: Vec<HeaderValue>,
+    /// What is taken on, and for how long.
+    pub limits: Limits,
+}
+
+/// How much is taken on, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of a request's body, or of a WebSocket's message.
+    pub body_bytes: usize,
+    /// Most bytes of all bodies that are in memory at one time.
+    pub all_bodies_bytes: usize,
+    /// Most pictures, or rows of a tensor, in one request.
+    pub pictures: usize,
+    /// Most pictures that wait or are worked on at one time; beyond them the answer is 503.
+    pub queue: usize,
+    /// Most faces that are classified together; a picture with more of them is not cut up.
+    pub batch: usize,
+    /// Most connections at one time; others wait in the system's queue.
+    pub connections: usize,
+    /// Most WebSockets at one time.
+    pub streams: usize,
+    /// Time for a request's head, and for the next request on an open connection.
+    pub head: Duration,
+    /// Time for a request's body.
+    pub body: Duration,
+    /// Time for the answer after the body has arrived.
+    pub answer: Duration,
+    /// Time in which a client must take some more of its answer.
+    pub take: Duration,
+    /// Time after which a WebSocket that says nothing, not even to a ping, is closed.
+    pub silence: Duration,
+    /// Time that requests have to end when the server stops.
+    pub stop: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 10 << 20,
+            all_bodies_bytes: 256 << 20,
+            pictures: 32,
+            queue: 256,
+            batch: 32,
+            connections: 1024,
+            streams: 64,
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            answer: Duration::from_secs(30),
+            take: Duration::from_secs(10),
+            silence: Duration::from_secs(60),
+            stop: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+            model_name: "expressions".to_owned(),
+            token: None,
+            cors_origins: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}

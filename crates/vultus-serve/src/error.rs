@@ -1,0 +1,236 @@
+//! Every way in which a request can fail, with its code and status.
+//!
+//! In: what a handler found. Out: a response whose body [`crate::exchange`] writes, because only there the request's id
+//! is known.
+
+use axum::Json;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+use vultus::analyze::AnalyzeError;
+use vultus::decode::DecodeError;
+
+/// Seconds after which a refused client may try again.
+const RETRY_AFTER_S: &str = "1";
+
+/// Why a request was not answered as wished.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ApiError {
+    /// There is no such route.
+    #[error("there is nothing at this path; /openapi.json lists what there is")]
+    NotFound,
+    /// The route is there, the method is not.
+    #[error("this path does not answer to this method; /openapi.json says which it answers to")]
+    MethodNotAllowed,
+    /// No token, or a wrong one.
+    #[error("this needs the header `Authorization: Bearer <token>` with the server's token")]
+    Unauthorized,
+    /// A page of another origin wants a WebSocket.
+    #[error("pages of this origin may not use this server; it can be allowed with --cors-origin")]
+    OriginRefused,
+    /// The model that was asked for is not the one that is served.
+    #[error("there is no model of this name; this server has {served:?}")]
+    UnknownModel {
+        /// The model that is served.
+        served: String,
+    },
+    /// The content type is none that the route reads.
+    #[error("the content type must be {expected}")]
+    ContentType {
+        /// What is read.
+        expected: &'static str,
+    },
+    /// The request does not say what it should.
+    #[error("{0}")]
+    Malformed(String),
+    /// There is no picture in the request.
+    #[error("the request holds no picture: {expected}")]
+    NoPicture {
+        /// Where it should be.
+        expected: &'static str,
+    },
+    /// A URL instead of a picture.
+    #[error("this server fetches nothing: send the picture itself, as bytes or in base64, not its URL")]
+    UrlRefused,
+    /// A text that should be base64 and is not.
+    #[error("the picture is not valid base64, nor a data URI with base64")]
+    NotBase64,
+    /// More pictures than one request may hold.
+    #[error("a request may hold {limit} pictures")]
+    TooManyPictures {
+        /// The most.
+        limit: usize,
+    },
+    /// More bytes than a request may have.
+    #[error("a request may have {limit} bytes")]
+    BodyTooLarge {
+        /// The most.
+        limit: usize,
+    },
+    /// The body did not arrive in time.
+    #[error("the request's body did not arrive within {seconds} seconds")]
+    BodyTimeout {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The body broke off.
+    #[error("the request's body broke off")]
+    BodyIncomplete,
+    /// A picture that cannot be used.
+    #[error("{message}")]
+    Picture {
+        /// Its kind in one word.
+        code: &'static str,
+        /// The same for people.
+        message: String,
+    },
+    /// There is no face, and one is demanded.
+    #[error("no face was found in the picture")]
+    NoFace,
+    /// As much is waiting as may wait.
+    #[error("the server has as much to do as it may take on: try again later")]
+    Overloaded,
+    /// The server is about to stop.
+    #[error("the server is stopping")]
+    Stopping,
+    /// The answer took too long.
+    #[error("there was no answer within {seconds} seconds")]
+    Timeout {
+        /// The limit.
+        seconds: u64,
+    },
+    /// The server failed.
+    #[error("the server failed; its operator finds more under the request's id")]
+    Internal,
+}
+
+impl ApiError {
+    /// The kind of error in one word, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Unauthorized => "unauthorized",
+            Self::OriginRefused => "origin_refused",
+            Self::UnknownModel { .. } => "unknown_model",
+            Self::ContentType { .. } => "content_type",
+            Self::Malformed(_) => "malformed",
+            Self::NoPicture { .. } => "no_image",
+            Self::UrlRefused => "url_refused",
+            Self::NotBase64 => "not_base64",
+            Self::TooManyPictures { .. } => "too_many_images",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyTimeout { .. } => "body_timeout",
+            Self::BodyIncomplete => "body_incomplete",
+            Self::Picture { code, .. } => code,
+            Self::NoFace => "no_face",
+            Self::Overloaded => "overloaded",
+            Self::Stopping => "stopping",
+            Self::Timeout { .. } => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NotFound | Self::UnknownModel { .. } => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::OriginRefused => StatusCode::FORBIDDEN,
+            Self::ContentType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Malformed(_) | Self::NoPicture { .. } | Self::UrlRefused | Self::NotBase64 | Self::BodyIncomplete => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::TooManyPictures { .. } | Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Picture { code: "too_large", .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Picture { code: "not_an_image", .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Picture { .. } | Self::NoFace => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Overloaded | Self::Stopping | Self::Timeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The response to the request `request_id`. The Open Inference Protocol wants `error` to be a text.
+    pub(crate) fn render(&self, request_id: &str, inference_protocol: bool) -> Response {
+        let (code, message) = (self.code(), self.to_string());
+        let body = if inference_protocol {
+            Json(json!({ "error": message, "code": code, "request_id": request_id }))
+        } else {
+            Json(json!({ "error": { "code": code, "message": message, "request_id": request_id } }))
+        };
+        let mut response = (self.status(), body).into_response();
+        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// Without a body; see [`ApiError::render`].
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<DecodeError> for ApiError {
+    fn from(error: DecodeError) -> Self {
+        Self::Picture { code: error.code(), message: error.to_string() }
+    }
+}
+
+impl From<AnalyzeError> for ApiError {
+    fn from(error: AnalyzeError) -> Self {
+        match error {
+            AnalyzeError::Decode(error) => error.into(),
+            AnalyzeError::Faces(_) => Self::Internal,
+        }
+    }
+}
+
+/// The body of a response that is an error.
+#[derive(Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ErrorDetail {
+    /// The kind of error in one word, for programs.
+    #[schema(example = "overloaded")]
+    pub code: String,
+    /// The same for people.
+    pub message: String,
+    /// The request's id, also in the header `x-request-id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl From<&ApiError> for ErrorDetail {
+    fn from(error: &ApiError) -> Self {
+        Self { code: error.code().to_owned(), message: error.to_string(), request_id: None }
+    }
+}
+
+/// The body of an error of the Open Inference Protocol.
+#[derive(Serialize, ToSchema)]
+pub struct InferenceErrorBody {
+    /// What went wrong, for people.
+    pub error: String,
+    /// The kind of error in one word.
+    pub code: String,
+    /// The request's id.
+    pub request_id: String,
+}

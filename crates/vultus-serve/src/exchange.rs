@@ -1,0 +1,60 @@
+//! What happens around every request: its id, the body of its error, headers of its answer, and its figures.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use uuid::Uuid;
+
+use crate::error::ApiError;
+use crate::metrics::{RequestLabels, RouteLabels};
+use crate::state::App;
+
+/// The header with the request's id, in requests and in answers.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest id that is taken over from a client.
+const LONGEST_ID: usize = 64;
+
+/// Answers a request, with all that belongs to every answer.
+pub(crate) async fn exchange(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(&request);
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let method = request.method().clone();
+    let inference_protocol = request.uri().path().starts_with("/v2");
+
+    let mut response = next.run(request).await;
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        response = error.render(id.to_str().unwrap_or_default(), inference_protocol);
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // What is said about faces is for the one who asked.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+
+    // Methods of other names are as many as clients think of.
+    let method = if method.is_safe() || method == "POST" { method.to_string() } else { "other".to_owned() };
+    let status = response.status().as_u16();
+    app.metrics.seconds.get_or_create(&RouteLabels { route: route.clone() }).observe(started.elapsed().as_secs_f64());
+    app.metrics.requests.get_or_create(&RequestLabels { route, method, status }).inc();
+    response
+}
+
+/// The client's id if it is short and plain, or a new one.
+fn request_id(request: &Request) -> HeaderValue {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    request
+        .headers()
+        .get(&REQUEST_ID)
+        .filter(|id| (1..=LONGEST_ID).contains(&id.len()) && id.as_bytes().iter().copied().all(plain))
+        .cloned()
+        .unwrap_or_else(|| {
+            let id = Uuid::new_v4().simple().to_string();
+            HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("none"))
+        })
+}

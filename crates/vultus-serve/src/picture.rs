@@ -1,0 +1,195 @@
+//! From a request's body to the bytes of pictures.
+//!
+//! In: a body in memory and its content type. Out: the pictures' bytes, undecoded. A URL or a path is never followed.
+
+use axum::body::{Body, Bytes};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use multer::Multipart;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+
+/// Most bytes of a form's field that is a text.
+const TEXT_BYTES: usize = 1024;
+
+/// Base64 with or without padding: both are about.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What kind of body it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A form, with its boundary.
+    Form(String),
+    Json,
+    /// The body is a picture: an image type, any bytes, or no type at all.
+    Raw,
+}
+
+impl Kind {
+    /// From the header `content-type`.
+    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let unknown = ApiError::ContentType {
+            expected: "multipart/form-data, application/json, image/* or application/octet-stream",
+        };
+        let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Self::Raw) };
+        let value = value.to_str().map_err(|_| unknown.clone())?;
+        let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match essence.as_str() {
+            "multipart/form-data" => {
+                let boundary = multer::parse_boundary(value);
+                boundary.map(Self::Form).map_err(|_| ApiError::Malformed("the form names no boundary".to_owned()))
+            }
+            "application/json" => Ok(Self::Json),
+            // What curl calls --data-binary, whatever it is.
+            "application/octet-stream" | "application/x-www-form-urlencoded" => Ok(Self::Raw),
+            image if image.starts_with("image/") => Ok(Self::Raw),
+            _ => Err(unknown),
+        }
+    }
+}
+
+/// A form's fields.
+#[derive(Debug, Default)]
+pub(crate) struct Form {
+    /// The pictures: all fields of the name that was asked for.
+    pub pictures: Vec<Bytes>,
+    /// Other fields that are short texts.
+    pub texts: Vec<(String, String)>,
+}
+
+impl Form {
+    /// Reads a form whose pictures are in fields called `field`.
+    pub async fn read(boundary: String, body: Bytes, field: &str, most_pictures: usize) -> Result<Self, ApiError> {
+        let broken = |error: multer::Error| ApiError::Malformed(format!("the form cannot be read: {error}"));
+        let mut parts = Multipart::new(Body::from(body).into_data_stream(), boundary);
+        let mut form = Self::default();
+        while let Some(part) = parts.next_field().await.map_err(broken)? {
+            let name = part.name().unwrap_or_default().to_owned();
+            let bytes = part.bytes().await.map_err(broken)?;
+            if name == field {
+                if form.pictures.len() == most_pictures {
+                    return Err(ApiError::TooManyPictures { limit: most_pictures });
+                }
+                form.pictures.push(bytes);
+            } else if bytes.len() <= TEXT_BYTES
+                && form.texts.len() < most_pictures
+                && let Ok(text) = String::from_utf8(bytes.into())
+            {
+                form.texts.push((name, text));
+            }
+        }
+        Ok(form)
+    }
+}
+
+/// Reads a body that is JSON.
+pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::Malformed(format!("the JSON cannot be read: {error}")))
+}
+
+/// One text or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    /// The pictures in the texts.
+    pub fn pictures(self, most: usize) -> Result<Vec<Bytes>, ApiError> {
+        match self {
+            Self::One(text) => Ok(vec![from_text(&text)?]),
+            Self::More(texts) if texts.len() > most => Err(ApiError::TooManyPictures { limit: most }),
+            Self::More(texts) => texts.iter().map(|text| from_text(text)).collect(),
+        }
+    }
+}
+
+/// The bytes in base64 or in a data URI.
+pub(crate) fn from_text(text: &str) -> Result<Bytes, ApiError> {
+    let text = text.trim();
+    let encoded = match text.split_once(':') {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("data") => {
+            let (kind, encoded) = rest.split_once(',').ok_or(ApiError::NotBase64)?;
+            if !kind.to_ascii_lowercase().ends_with(";base64") {
+                return Err(ApiError::NotBase64);
+            }
+            encoded
+        }
+        Some((_, rest)) if rest.starts_with("//") => return Err(ApiError::UrlRefused),
+        _ => text,
+    };
+    let decoded = if encoded.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        // Lines of 76 characters, as mail and many tools write them.
+        let lines: Vec<u8> = encoded.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        BASE64.decode(lines)
+    } else {
+        BASE64.decode(encoded)
+    };
+    decoded.map(Bytes::from).map_err(|_| ApiError::NotBase64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    fn kind(content_type: &str) -> Result<Kind, &'static str> {
+        let headers = [(CONTENT_TYPE, HeaderValue::from_str(content_type).unwrap())].into_iter().collect();
+        Kind::of(&headers).map_err(|error| error.code())
+    }
+
+    #[test]
+    fn the_content_type_says_how_to_read() {
+        assert_eq!(Kind::of(&HeaderMap::new()), Ok(Kind::Raw));
+        assert_eq!(kind("image/png"), Ok(Kind::Raw));
+        assert_eq!(kind("application/x-www-form-urlencoded"), Ok(Kind::Raw));
+        assert_eq!(kind("Application/JSON; charset=utf-8"), Ok(Kind::Json));
+        assert_eq!(kind("multipart/form-data; boundary=x1"), Ok(Kind::Form("x1".to_owned())));
+        assert_eq!(kind("multipart/form-data"), Err("malformed"));
+        assert_eq!(kind("text/html"), Err("content_type"));
+    }
+
+    #[test]
+    fn base64_is_read_in_all_its_forms() {
+        for text in ["aGVsbG8h", " aGVsbG8h\n", "data:image/png;base64,aGVsbG8h", "DATA:;Base64,aGVs\r\nbG8h"] {
+            assert_eq!(from_text(text).unwrap(), "hello!", "{text}");
+        }
+        assert_eq!(from_text("aGk=").unwrap(), from_text("aGk").unwrap());
+    }
+
+    #[test]
+    fn paths_and_urls_are_refused() {
+        for url in ["http://169.254.169.254/latest", "HTTPS://example.com/a.png", "file:///etc/passwd", "ftp://a"] {
+            assert_eq!(from_text(url), Err(ApiError::UrlRefused), "{url}");
+        }
+        for other in ["../../etc/passwd", "C:\\face.png", "data:image/png,plain", "data:", "\u{e9}", "a"] {
+            assert_eq!(from_text(other), Err(ApiError::NotBase64), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_gives_its_pictures_and_short_texts() {
+        let part = |name: &str, content: &str| {
+            format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"../x\"\r\n\r\n{content}\r\n")
+        };
+        let body =
+            [part("image", "one"), part("actions", "emotion"), part("image", "two"), "--b--\r\n".into()].concat();
+        let read = |most| Form::read("b".to_owned(), Bytes::from(body.clone()), "image", most);
+        let form = read(2).await.unwrap();
+        assert_eq!(form.pictures, ["one", "two"]);
+        assert_eq!(form.texts, [("actions".to_owned(), "emotion".to_owned())]);
+        assert_eq!(read(1).await.unwrap_err(), ApiError::TooManyPictures { limit: 1 });
+        let broken = Form::read("b".to_owned(), Bytes::from(part("image", "x")), "image", 2).await;
+        assert_eq!(broken.unwrap_err().code(), "malformed");
+    }
+}

@@ -1,0 +1,120 @@
+//! `POST /v1/analyze`: the faces in pictures, with all that is known about them.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Answer;
+use crate::answer::{AnalyzeAnswer, ImageAnswer};
+use crate::error::{ApiError, ErrorBody};
+use crate::picture::{Form, Kind, OneOrMore, json};
+use crate::pipeline::Faces;
+use crate::state::App;
+
+/// Where the faces are: `find` (the default) or `whole`, where each picture is one face.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FacesParameter {
+    /// The server looks for them.
+    #[default]
+    Find,
+    /// Each picture is one face.
+    Whole,
+}
+
+/// How to analyze.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AnalyzeParameters {
+    /// Where the faces are.
+    #[serde(default)]
+    #[param(inline)]
+    faces: FacesParameter,
+}
+
+impl AnalyzeParameters {
+    pub fn faces(&self) -> Faces {
+        match self.faces {
+            FacesParameter::Find => Faces::Find,
+            FacesParameter::Whole => Faces::Whole,
+        }
+    }
+
+    pub fn of(query: Result<Query<Self>, QueryRejection>) -> Answer<Self> {
+        query.map(|Query(parameters)| parameters).map_err(|error| ApiError::Malformed(error.body_text()))
+    }
+}
+
+/// Pictures in base64.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AnalyzeJson {
+    /// A picture in base64 or as a data URI, or several.
+    #[serde(alias = "images")]
+    #[schema(value_type = String)]
+    image: OneOrMore,
+}
+
+/// A form with pictures.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the form for people and programs")]
+pub(crate) struct AnalyzeForm {
+    /// A picture; may be given several times.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    image: Vec<String>,
+}
+
+const EXPECTED: &str = "a form with fields `image`, a picture as the body, or JSON with `image` in base64";
+
+/// Finds faces and classifies their expressions.
+///
+/// Pictures are PNG, JPEG, BMP or WebP. Of one picture the error is the answer's; of several each has its own.
+#[utoipa::path(
+    post,
+    path = "/v1/analyze",
+    tag = "analyze",
+    params(AnalyzeParameters),
+    request_body(content(
+        (AnalyzeForm = "multipart/form-data"),
+        (Vec<u8> = "image/*"),
+        (Vec<u8> = "application/octet-stream"),
+        (AnalyzeJson = "application/json"),
+    )),
+    responses(
+        (status = 200, description = "What was found", body = AnalyzeAnswer),
+        (status = "4XX", description = "The request or its only picture cannot be used", body = ErrorBody),
+        (status = 503, description = "Too much to do; see the header retry-after", body = ErrorBody),
+    ),
+    security(("token" = [])),
+)]
+pub(crate) async fn analyze(
+    State(app): State<App>,
+    query: Result<Query<AnalyzeParameters>, QueryRejection>,
+    request: Request,
+) -> Answer<Json<AnalyzeAnswer>> {
+    let parameters = AnalyzeParameters::of(query)?;
+    let (head, body) = request.into_parts();
+    let kind = Kind::of(&head.headers)?;
+    let body = app.bodies.collect(&head.headers, body).await?;
+    let pictures = pictures(kind, body.bytes.clone(), app.config.limits.pictures).await?;
+    let mut results = app.pipeline.analyze(pictures, parameters.faces()).await?;
+    if let [Err(_)] = results.as_slice() {
+        return Err(results.remove(0).err().unwrap_or(ApiError::Internal));
+    }
+    let images = results.into_iter().map(ImageAnswer::from).collect();
+    Ok(Json(AnalyzeAnswer { model: app.card.name.clone(), images }))
+}
+
+/// The pictures in a body.
+async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Bytes>> {
+    let pictures = match kind {
+        Kind::Form(boundary) => Form::read(boundary, body, "image", most).await?.pictures,
+        Kind::Json => json::<AnalyzeJson>(&body)?.image.pictures(most)?,
+        Kind::Raw if body.is_empty() => Vec::new(),
+        Kind::Raw => vec![body],
+    };
+    if pictures.is_empty() { Err(ApiError::NoPicture { expected: EXPECTED }) } else { Ok(pictures) }
+}

@@ -1,0 +1,199 @@
+//! `POST /analyze`: the question and the answer of DeepFace's server, for its clients.
+//!
+//! Only the emotion is answered, and no URL or path is followed.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use vultus::analyze::AnalyzedFace;
+use vultus::classifier::highest;
+
+use super::Answer;
+use crate::error::{ApiError, ErrorBody};
+use crate::picture::{Form, Kind, OneOrMore, from_text, json};
+use crate::pipeline::Faces;
+use crate::state::App;
+
+/// What DeepFace's clients ask for. Fields that change nothing here are passed over.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct DeepfaceJson {
+    /// A picture in base64 or as a data URI, or several.
+    #[serde(alias = "img_path")]
+    #[schema(value_type = String)]
+    img: OneOrMore,
+    /// What is asked about; without `emotion` there is no answer.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
+    actions: Option<OneOrMore>,
+    /// Whether a picture without a face is an error; if not, all of it is taken for one. True by default.
+    #[serde(default)]
+    enforce_detection: Option<bool>,
+    /// `skip` takes the whole picture for a face; any other name leaves the server's finder to it.
+    #[serde(default)]
+    detector_backend: Option<String>,
+}
+
+/// The same as a form.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the form for people and programs")]
+pub(crate) struct DeepfaceForm {
+    /// A picture; may be given several times.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    img: Vec<String>,
+    /// What is asked about; without `emotion` there is no answer.
+    actions: Option<String>,
+    /// Whether a picture without a face is an error.
+    enforce_detection: Option<bool>,
+    /// `skip` takes the whole picture for a face.
+    detector_backend: Option<String>,
+}
+
+/// The answer in DeepFace's form.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DeepfaceAnswer {
+    /// A face each; for several pictures, a list of faces each.
+    #[schema(value_type = Vec<DeepfaceResult>)]
+    results: Value,
+}
+
+/// A face in DeepFace's form.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DeepfaceResult {
+    /// Every class with its probability in per cent.
+    #[schema(value_type = std::collections::BTreeMap<String, f32>)]
+    emotion: Map<String, Value>,
+    /// The most probable class.
+    dominant_emotion: String,
+    /// Where the face is.
+    region: Region,
+    /// How sure the finder is that this is a face, 0 to 1.
+    face_confidence: f32,
+}
+
+/// A box in pixels.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Region {
+    /// Left edge.
+    x: u32,
+    /// Upper edge.
+    y: u32,
+    /// Width.
+    w: u32,
+    /// Height.
+    h: u32,
+    /// The person's left eye, where the finder gives it.
+    left_eye: Option<[i32; 2]>,
+    /// The person's right eye, likewise.
+    right_eye: Option<[i32; 2]>,
+}
+
+/// A request, however it came.
+struct Question {
+    pictures: Vec<Bytes>,
+    enforce_detection: bool,
+    faces: Faces,
+}
+
+/// Finds faces and classifies their expressions, as DeepFace's server does.
+#[utoipa::path(
+    post,
+    path = "/analyze",
+    tag = "deepface",
+    operation_id = "deepface_analyze",
+    request_body(content(
+        (DeepfaceJson = "application/json"),
+        (DeepfaceForm = "multipart/form-data"),
+    )),
+    responses(
+        (status = 200, description = "A face each", body = DeepfaceAnswer),
+        (status = "4XX", description = "The request or a picture cannot be used", body = ErrorBody),
+        (status = 503, description = "Too much to do; see the header retry-after", body = ErrorBody),
+    ),
+    security(("token" = [])),
+)]
+pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<Json<DeepfaceAnswer>> {
+    let (head, body) = request.into_parts();
+    let kind = Kind::of(&head.headers)?;
+    let body = app.bodies.collect(&head.headers, body).await?;
+    let question = Question::read(kind, body.bytes.clone(), app.config.limits.pictures).await?;
+    let again = question.pictures.clone();
+    let mut results = Vec::with_capacity(again.len());
+    for (result, bytes) in app.pipeline.analyze(question.pictures, question.faces).await?.into_iter().zip(again) {
+        let mut faces = result?.faces;
+        if faces.is_empty() {
+            if question.enforce_detection {
+                return Err(ApiError::NoFace);
+            }
+            faces = app.pipeline.analyze(vec![bytes], Faces::Whole).await?.remove(0)?.faces;
+            faces.iter_mut().for_each(|face| face.confidence = 0.0);
+        }
+        let faces: Vec<DeepfaceResult> = faces.into_iter().map(DeepfaceResult::from).collect();
+        results.push(serde_json::to_value(faces).map_err(|_| ApiError::Internal)?);
+    }
+    let results = if results.len() == 1 { results.remove(0) } else { Value::Array(results) };
+    Ok(Json(DeepfaceAnswer { results }))
+}
+
+impl Question {
+    async fn read(kind: Kind, body: Bytes, most: usize) -> Answer<Self> {
+        const EXPECTED: &str = "JSON with `img` in base64, or a form with fields `img`";
+        let (pictures, actions, enforce_detection, detector) = match kind {
+            Kind::Form(boundary) => {
+                let form = Form::read(boundary, body, "img", most).await?;
+                let text = |name| form.texts.iter().find(|(field, _)| field == name).map(|(_, text)| text.clone());
+                let enforce = text("enforce_detection").is_none_or(|text| !text.eq_ignore_ascii_case("false"));
+                let (actions, detector) = (text("actions"), text("detector_backend"));
+                let texts = form.texts.iter().filter(|(field, _)| field == "img_path").map(|(_, text)| text.clone());
+                let mut pictures = form.pictures.into_iter().map(text_or_bytes).collect::<Answer<Vec<Bytes>>>()?;
+                pictures.append(&mut OneOrMore::More(texts.collect()).pictures(most)?);
+                (pictures, actions.map(OneOrMore::One), enforce, detector)
+            }
+            Kind::Json => {
+                let asked: DeepfaceJson = json(&body)?;
+                let pictures = asked.img.pictures(most)?;
+                (pictures, asked.actions, asked.enforce_detection.unwrap_or(true), asked.detector_backend)
+            }
+            Kind::Raw => return Err(ApiError::ContentType { expected: "application/json or multipart/form-data" }),
+        };
+        let about_emotion = match &actions {
+            None => true,
+            Some(OneOrMore::One(text)) => text.contains("emotion"),
+            Some(OneOrMore::More(texts)) => texts.iter().any(|text| text == "emotion"),
+        };
+        if !about_emotion {
+            return Err(ApiError::Malformed("only the action `emotion` is answered here".to_owned()));
+        }
+        if pictures.is_empty() {
+            return Err(ApiError::NoPicture { expected: EXPECTED });
+        }
+        let faces = if detector.as_deref() == Some("skip") { Faces::Whole } else { Faces::Find };
+        Ok(Self { pictures, enforce_detection, faces })
+    }
+}
+
+/// A form's field `img` may be a file, or a text as in JSON.
+fn text_or_bytes(field: Bytes) -> Answer<Bytes> {
+    match std::str::from_utf8(&field) {
+        Ok(text) if ["data:", "http:", "https:"].iter().any(|scheme| text.starts_with(scheme)) => from_text(text),
+        _ => Ok(field),
+    }
+}
+
+impl From<AnalyzedFace> for DeepfaceResult {
+    fn from(face: AnalyzedFace) -> Self {
+        let row: Vec<f32> = face.probabilities.iter().map(|(_, probability)| *probability).collect();
+        let dominant = face.probabilities.get(highest(&row)).map(|(name, _)| name.clone()).unwrap_or_default();
+        let percent = |(name, probability): (String, f32)| (name, Value::from(f64::from(probability) * 100.0));
+        let eye = |index: usize| face.landmarks.map(|points| points[index]).map(|(x, y)| [x as i32, y as i32]);
+        let area = face.area;
+        Self {
+            region: Region { x: area.x, y: area.y, w: area.width, h: area.height, left_eye: eye(1), right_eye: eye(0) },
+            dominant_emotion: dominant,
+            face_confidence: face.confidence,
+            emotion: face.probabilities.into_iter().map(percent).collect(),
+        }
+    }
+}

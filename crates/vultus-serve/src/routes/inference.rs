@@ -1,0 +1,266 @@
+//! The Open Inference Protocol, version 2: the classifier alone, with faces as tensors.
+//!
+//! Rows are grey faces of the network's size, values are grey levels; the model's own scaling is done here.
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use image::GrayImage;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use vultus::classifier::highest;
+
+use super::Answer;
+use super::tensor::{RequestTensor, ResponseTensor, TensorDescription};
+use crate::error::{ApiError, InferenceErrorBody};
+use crate::picture::json;
+use crate::state::{App, Shared};
+
+const INPUT: &str = "input";
+const PROBABILITIES: &str = "probabilities";
+const LABEL: &str = "label";
+const PLATFORM: &str = "vultus_safetensors";
+
+/// What the server is.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ServerMetadata {
+    /// `vultus`.
+    name: &'static str,
+    /// The program's version.
+    version: &'static str,
+    /// None.
+    extensions: Vec<String>,
+}
+
+/// Whether the server lives.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Live {
+    /// True.
+    live: bool,
+}
+
+/// Whether the server or the model answers.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Ready {
+    /// True, until the server stops.
+    ready: bool,
+}
+
+/// What a model is.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelMetadata {
+    /// Its name.
+    name: String,
+    /// None: a server has one.
+    versions: Vec<String>,
+    /// How it is stored.
+    platform: &'static str,
+    /// What it reads.
+    inputs: Vec<TensorDescription>,
+    /// What it says.
+    outputs: Vec<TensorDescription>,
+}
+
+/// A question to the model.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct InferRequest {
+    /// Comes back in the answer.
+    #[serde(default)]
+    id: Option<String>,
+    /// One tensor: `input`.
+    inputs: Vec<RequestTensor>,
+    /// Which outputs are wanted; all by default.
+    #[serde(default)]
+    outputs: Option<Vec<RequestedOutput>>,
+}
+
+/// An output that is wanted.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct RequestedOutput {
+    /// `probabilities` or `label`.
+    name: String,
+}
+
+/// The model's answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InferAnswer {
+    /// The model's name.
+    model_name: String,
+    /// The question's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// The outputs that are wanted.
+    outputs: Vec<ResponseTensor>,
+}
+
+/// What the server is.
+#[utoipa::path(get, path = "/v2", tag = "inference", responses((status = 200, body = ServerMetadata)))]
+pub(crate) async fn server() -> Json<ServerMetadata> {
+    Json(ServerMetadata { name: "vultus", version: env!("CARGO_PKG_VERSION"), extensions: Vec::new() })
+}
+
+/// Whether the server lives.
+#[utoipa::path(get, path = "/v2/health/live", tag = "inference", responses((status = 200, body = Live)))]
+pub(crate) async fn live() -> Json<Live> {
+    Json(Live { live: true })
+}
+
+/// Whether the server answers questions.
+#[utoipa::path(
+    get, path = "/v2/health/ready", tag = "inference",
+    responses((status = 200, body = Ready), (status = 503, description = "The server is stopping", body = Ready))
+)]
+pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
+    readiness(&app)
+}
+
+/// What the model reads and says.
+#[utoipa::path(
+    get, path = "/v2/models/{model}", tag = "inference", params(("model" = String, Path, description = "The model's name")),
+    responses((status = 200, body = ModelMetadata), (status = 404, body = InferenceErrorBody)),
+    security(("token" = [])),
+)]
+pub(crate) async fn model(State(app): State<App>, Path(name): Path<String>) -> Answer<Json<ModelMetadata>> {
+    known(&app, &name)?;
+    let card = &app.card;
+    let (height, width) = (i64::from(card.height), i64::from(card.width));
+    let classes = i64::try_from(card.labels.len()).unwrap_or(-1);
+    Ok(Json(ModelMetadata {
+        name,
+        versions: Vec::new(),
+        platform: PLATFORM,
+        inputs: vec![TensorDescription { name: INPUT, datatype: "UINT8", shape: vec![-1, height, width, 1] }],
+        outputs: vec![
+            TensorDescription { name: PROBABILITIES, datatype: "FP32", shape: vec![-1, classes] },
+            TensorDescription { name: LABEL, datatype: "BYTES", shape: vec![-1] },
+        ],
+    }))
+}
+
+/// Whether the model answers questions.
+#[utoipa::path(
+    get, path = "/v2/models/{model}/ready", tag = "inference",
+    params(("model" = String, Path, description = "The model's name")),
+    responses(
+        (status = 200, body = Ready),
+        (status = 404, body = InferenceErrorBody),
+        (status = 503, description = "The server is stopping", body = Ready),
+    ),
+    security(("token" = [])),
+)]
+pub(crate) async fn model_ready(State(app): State<App>, Path(name): Path<String>) -> Answer<(StatusCode, Json<Ready>)> {
+    known(&app, &name)?;
+    Ok(readiness(&app))
+}
+
+/// Classifies grey faces of the network's size.
+#[utoipa::path(
+    post, path = "/v2/models/{model}/infer", tag = "inference",
+    params(("model" = String, Path, description = "The model's name")),
+    request_body = InferRequest,
+    responses(
+        (status = 200, body = InferAnswer),
+        (status = "4XX", description = "The request cannot be used", body = InferenceErrorBody),
+        (status = 503, description = "Too much to do; see the header retry-after", body = InferenceErrorBody),
+    ),
+    security(("token" = [])),
+)]
+pub(crate) async fn infer(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Answer<Json<InferAnswer>> {
+    known(&app, &name)?;
+    let (head, body) = request.into_parts();
+    let body = app.bodies.collect(&head.headers, body).await?;
+    let asked: InferRequest = json(&body.bytes)?;
+    let wanted = wanted(&asked)?;
+    let [input] = asked.inputs.as_slice() else {
+        return Err(ApiError::Malformed(format!("inputs must be one tensor, named `{INPUT}`")));
+    };
+    let faces = faces(input, &app)?;
+    let rows = app.pipeline.classify(faces).await?.faces;
+    let outputs = wanted.into_iter().map(|output| match output {
+        PROBABILITIES => ResponseTensor {
+            name: PROBABILITIES,
+            datatype: "FP32",
+            shape: vec![rows.len(), app.card.labels.len()],
+            data: rows.iter().flat_map(|row| &row.probabilities).map(|(_, value)| Value::from(*value)).collect(),
+        },
+        _ => ResponseTensor {
+            name: LABEL,
+            datatype: "BYTES",
+            shape: vec![rows.len()],
+            data: rows.iter().map(|row| most_probable(&row.probabilities)).collect(),
+        },
+    });
+    Ok(Json(InferAnswer { model_name: name, outputs: outputs.collect(), id: asked.id }))
+}
+
+fn most_probable(probabilities: &[(String, f32)]) -> Value {
+    let row: Vec<f32> = probabilities.iter().map(|(_, probability)| *probability).collect();
+    probabilities.get(highest(&row)).map(|(name, _)| name.as_str().into()).unwrap_or_default()
+}
+
+fn readiness(app: &Shared) -> (StatusCode, Json<Ready>) {
+    let ready = !app.is_stopping();
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(Ready { ready }))
+}
+
+fn known(app: &Shared, name: &str) -> Answer<()> {
+    if name == app.card.name { Ok(()) } else { Err(ApiError::UnknownModel { served: app.card.name.clone() }) }
+}
+
+/// The names of the outputs that are wanted.
+fn wanted(asked: &InferRequest) -> Answer<Vec<&'static str>> {
+    const ALL: [&str; 2] = [PROBABILITIES, LABEL];
+    let Some(outputs) = &asked.outputs else { return Ok(ALL.to_vec()) };
+    for output in outputs {
+        if !ALL.contains(&output.name.as_str()) {
+            return Err(ApiError::Malformed(format!("the outputs are `{PROBABILITIES}` and `{LABEL}`")));
+        }
+    }
+    let wanted = |name: &&'static str| outputs.is_empty() || outputs.iter().any(|output| output.name == *name);
+    Ok(ALL.into_iter().filter(wanted).collect())
+}
+
+/// A tensor's rows as pictures.
+fn faces(input: &RequestTensor, app: &Shared) -> Answer<Vec<GrayImage>> {
+    let card = &app.card;
+    let malformed = |message: String| Err(ApiError::Malformed(message));
+    if input.name != INPUT {
+        return malformed(format!("the input is named `{INPUT}`"));
+    }
+    let (height, width) = (card.height as usize, card.width as usize);
+    let rows = match input.shape.as_slice() {
+        [rows, h, w, 1] | [rows, h, w] if (*h, *w) == (height, width) => *rows,
+        _ => return malformed(format!("the shape must be [rows, {height}, {width}, 1]")),
+    };
+    if rows == 0 {
+        return malformed("the input has no rows".to_owned());
+    }
+    let limit = app.config.limits.pictures;
+    if rows > limit {
+        return Err(ApiError::TooManyPictures { limit });
+    }
+    let numbers = &input.data.0;
+    if numbers.len() != rows * height * width {
+        return malformed(format!("{rows} rows need {} values, there are {}", rows * height * width, numbers.len()));
+    }
+    if !numbers.iter().all(|level| (0.0..=255.0).contains(level)) {
+        return malformed("values must be grey levels from 0 to 255, whatever the datatype".to_owned());
+    }
+    match input.datatype.as_str() {
+        "FP32" => {}
+        "UINT8" if numbers.iter().all(|level| level.fract() == 0.0) => {}
+        "UINT8" => return malformed("values of UINT8 must be whole".to_owned()),
+        _ => return malformed("the datatype must be UINT8 or FP32".to_owned()),
+    }
+    let picture = |row: &[f32]| {
+        // In 0..=255, as checked above.
+        let levels = row.iter().map(|level| level.round() as u8).collect();
+        GrayImage::from_raw(card.width, card.height, levels).ok_or(ApiError::Internal)
+    };
+    numbers.chunks_exact(height * width).map(picture).collect()
+}

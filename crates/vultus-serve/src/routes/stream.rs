@@ -1,0 +1,144 @@
+//! `/v1/stream`: frames of a camera over a WebSocket. A binary message with a picture in, its analysis as JSON out.
+//!
+//! One frame is worked on at a time: a client sends the next one when it has the answer, and is never behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Query, State};
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, interval, sleep_until, timeout};
+use vultus::analyze::Analysis;
+
+use super::Answer;
+use super::analyze::AnalyzeParameters;
+use crate::answer::ImageAnswer;
+use crate::error::{ApiError, ErrorBody};
+use crate::pipeline::Faces;
+use crate::state::{App, Shared};
+
+/// The subprotocol that is agreed on where a client offers any.
+const PROTOCOL: &str = "vultus";
+
+/// Time that a client has to take an answer.
+const SEND: Duration = Duration::from_secs(10);
+
+/// Room for one WebSocket.
+struct Stream {
+    app: App,
+    faces: Faces,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Analyzes frames over a WebSocket.
+///
+/// Each binary message is a picture; the answer is a text with the JSON of one entry of `images` of `/v1/analyze`. Send
+/// the next frame when the answer has come. A browser shows the token as the subprotocol `bearer.<token in base64url>`,
+/// beside `vultus`.
+#[utoipa::path(
+    get,
+    path = "/v1/stream",
+    tag = "analyze",
+    params(AnalyzeParameters),
+    responses(
+        (status = 101, description = "The WebSocket is open; its answers look like this", body = ImageAnswer),
+        (status = "4XX", description = "It cannot be opened", body = ErrorBody),
+        (status = 503, description = "As many are open as may be", body = ErrorBody),
+    ),
+    security(("token" = [])),
+)]
+pub(crate) async fn stream(
+    State(app): State<App>,
+    query: Result<Query<AnalyzeParameters>, QueryRejection>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Answer<Response> {
+    let faces = AnalyzeParameters::of(query)?.faces();
+    if !may_open(&headers, &app) {
+        return Err(ApiError::OriginRefused);
+    }
+    let upgrade = upgrade.map_err(|error| ApiError::Malformed(error.body_text()))?;
+    let room = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| ApiError::Overloaded)?;
+    let limit = app.config.limits.body_bytes;
+    let stream = Stream { app, faces, _room: room };
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(limit).max_frame_size(limit);
+    Ok(upgrade.on_upgrade(|socket| stream.serve(socket)))
+}
+
+/// Browsers do not keep pages of other origins from opening WebSockets: the server has to.
+fn may_open(headers: &HeaderMap, app: &Shared) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    if app.config.cors_origins.contains(origin) {
+        return true;
+    }
+    let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    match (origin.as_ref().and_then(Uri::authority), host) {
+        (Some(origin), Some(host)) => origin.as_str().eq_ignore_ascii_case(host),
+        _ => false,
+    }
+}
+
+impl Stream {
+    async fn serve(self, mut socket: WebSocket) {
+        self.app.metrics.streams.inc();
+        let reason = self.talk(&mut socket).await;
+        let _ = timeout(SEND, socket.send(Message::Close(reason))).await;
+        self.app.metrics.streams.dec();
+    }
+
+    /// Answers frames until the client goes, says nothing for too long, or the server stops; gives the reason to close.
+    async fn talk(&self, socket: &mut WebSocket) -> Option<CloseFrame> {
+        let silence = self.app.config.limits.silence;
+        let mut pings = interval(silence / 3);
+        let mut deadline = Instant::now() + silence;
+        loop {
+            let answer = tokio::select! {
+                biased;
+                () = self.app.stopped() => return closed(close_code::AWAY, "the server is stopping"),
+                message = socket.recv() => {
+                    deadline = Instant::now() + silence;
+                    match message {
+                        Some(Ok(Message::Binary(frame))) => self.answer(frame).await,
+                        Some(Ok(Message::Text(_))) => {
+                            let error = ApiError::Malformed("send frames as binary messages".to_owned());
+                            text(Err(error))
+                        }
+                        // Pings are answered by the library.
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                        Some(Ok(Message::Close(_))) | None => return None,
+                        Some(Err(_)) => return closed(close_code::POLICY, "the message cannot be read or is too large"),
+                    }
+                }
+                _ = pings.tick() => Message::Ping(axum::body::Bytes::new()),
+                () = sleep_until(deadline) => return closed(close_code::POLICY, "nothing was heard for too long"),
+            };
+            match timeout(SEND, socket.send(answer)).await {
+                Ok(Ok(())) => {}
+                _ => return None,
+            }
+        }
+    }
+
+    async fn answer(&self, frame: axum::body::Bytes) -> Message {
+        text(match self.app.pipeline.analyze(vec![frame], self.faces).await {
+            Ok(mut results) => results.pop().unwrap_or(Err(ApiError::Internal)),
+            Err(error) => Err(error),
+        })
+    }
+}
+
+fn text(result: Result<Analysis, ApiError>) -> Message {
+    // Numbers and texts are all there is: writing them cannot fail.
+    Message::text(serde_json::to_string(&ImageAnswer::from(result)).unwrap_or_default())
+}
+
+fn closed(code: u16, reason: &'static str) -> Option<CloseFrame> {
+    Some(CloseFrame { code, reason: reason.into() })
+}

@@ -1,0 +1,175 @@
+//! Connections: how many, for how long, and their end.
+//!
+//! In: the parts of a service and a moment to stop. Out: answered requests. A request that was taken on is answered
+//! before the server ends, if that takes no longer than [`Limits::stop`](crate::config::Limits::stop).
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutWriter;
+use vultus::analyze::Analyzer;
+
+use crate::body::BodyMemory;
+use crate::card::ModelCard;
+use crate::config::ServeConfig;
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+use crate::routes;
+use crate::state::{App, Shared};
+
+/// Most bytes of a request's head.
+const HEAD_BYTES: usize = 32 << 10;
+
+/// Time to wait when the system has no more file handles.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        reason: io::Error,
+    },
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// A limit is zero where something is needed.
+    #[error("{0} must be at least 1")]
+    Limit(&'static str),
+}
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+    app: App,
+}
+
+impl Server {
+    /// Listens, so that clients can already connect.
+    ///
+    /// # Errors
+    /// An address that cannot be had, or limits with which nothing works.
+    pub async fn bind(config: ServeConfig, analyzer: Analyzer, mut card: ModelCard) -> Result<Self, ServeError> {
+        let limits = config.limits;
+        let needed = [("the queue", limits.queue), ("connections", limits.connections), ("images", limits.pictures)];
+        if let Some((name, _)) = needed.into_iter().find(|(_, value)| *value == 0) {
+            return Err(ServeError::Limit(name));
+        }
+        card.name.clone_from(&config.model_name);
+        card.abstain_below = analyzer.options().abstain_below;
+        card.pixels = analyzer.options().limits.pixels;
+        (card.body_bytes, card.pictures) = (limits.body_bytes, limits.pictures);
+
+        let refused = |reason| ServeError::Bind { address: config.address, reason };
+        let listener = TcpListener::bind(config.address).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let metrics = Arc::new(Metrics::new());
+        let pipeline = Pipeline::start(analyzer, limits, Arc::clone(&metrics)).map_err(ServeError::Thread)?;
+        let app = Arc::new(Shared {
+            card,
+            pipeline: Arc::new(pipeline),
+            bodies: BodyMemory::new(limits),
+            metrics,
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            stopping: tokio::sync::watch::Sender::new(false),
+            config,
+        });
+        Ok(Self { listener, address, router: routes::router(Arc::clone(&app)), app })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// All that it answers, to be asked without a socket, or to be a part of another server. The limits of connections
+    /// and of time for a request's head do not hold there.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
+    /// Answers requests until `stop` is done, then ends those that it has taken on. Says whether all of them ended.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
+        let Self { listener, router, app, .. } = self;
+        let limits = app.config.limits;
+        let connections = Arc::new(Semaphore::new(limits.connections));
+        let mut stop = pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                accepted = accept(&listener, &connections) => accepted,
+            };
+            match accepted {
+                Ok((stream, room)) => {
+                    tokio::spawn(connection(stream, room, router.clone(), Arc::clone(&app)));
+                }
+                // A client that has gone already, or no file handles: both pass.
+                Err(_) => sleep(BREATH).await,
+            }
+        }
+        drop(listener);
+        app.stopping.send_replace(true);
+        // All room is free when the last one has gone.
+        let ended = async {
+            let _ = tokio::join!(
+                connections.acquire_many(all(limits.connections)),
+                app.streams.acquire_many(all(limits.streams)),
+            );
+        };
+        timeout(limits.stop, ended).await.is_ok()
+    }
+}
+
+fn all(permits: usize) -> u32 {
+    u32::try_from(permits).unwrap_or(u32::MAX)
+}
+
+/// The next connection, when there is room for one.
+async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+/// Serves one connection to its end.
+async fn connection(stream: TcpStream, _room: OwnedSemaphorePermit, router: Router, app: App) {
+    app.metrics.connections.inc();
+    // Answers are one small packet or two.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(app.config.limits.take));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(app.config.limits.head)
+        .max_header_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    // An error is the client's: it went away, was too slow, or does not speak HTTP.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = app.stopped() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+    app.metrics.connections.dec();
+}

@@ -1,0 +1,41 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::body::BodyMemory;
+use crate::card::ModelCard;
+use crate::config::ServeConfig;
+use crate::metrics::Metrics;
+use crate::pipeline::Pipeline;
+
+/// What handlers get.
+pub(crate) type App = Arc<Shared>;
+
+/// What all handlers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub config: ServeConfig,
+    pub card: ModelCard,
+    pub pipeline: Arc<Pipeline>,
+    pub bodies: BodyMemory,
+    pub metrics: Arc<Metrics>,
+    /// Room for WebSockets; all of it is free when none is open.
+    pub streams: Arc<Semaphore>,
+    /// Becomes true when the server is about to stop.
+    pub stopping: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// Until the server is about to stop.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender lives as long as this does.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}

@@ -1,0 +1,77 @@
+//! Who may ask: the token, and pages of other origins.
+
+use axum::body::Bytes;
+use http_body_util::Full;
+use hyper::Method;
+use vultus_serve::token::Token;
+
+use crate::client::{Reply, Running, png, start};
+
+async fn analyze(server: &Running, headers: &[(&str, &str)]) -> Reply {
+    let mut request = server.request(Method::POST, "/v1/analyze");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    server.send(request.body(Full::new(Bytes::from(png(8, 8, 1)))).unwrap()).await
+}
+
+#[tokio::test]
+async fn without_the_token_only_what_everyone_may_know_is_answered() {
+    let server = start(|config| config.token = Some(Token::new("open-sesame").unwrap())).await;
+    for path in ["/", "/page.js", "/healthz", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready", "/openapi.json"]
+    {
+        assert_eq!(server.get(path).await.status, 200, "{path}");
+    }
+    for path in ["/v1/model", "/metrics", "/v1/stream"] {
+        let reply = server.get(path).await;
+        reply.fails(401, "unauthorized");
+        assert_eq!(reply.header("www-authenticate"), "Bearer");
+    }
+    for path in ["/v2/models/expressions", "/v2/models/expressions/ready", "/v2/models/other"] {
+        assert_eq!(server.get(path).await.status, 401, "{path}");
+    }
+    server.post("/analyze", "application/json", "{}").await.fails(401, "unauthorized");
+    analyze(&server, &[]).await.fails(401, "unauthorized");
+    analyze(&server, &[("authorization", "Bearer open-sesam")]).await.fails(401, "unauthorized");
+    analyze(&server, &[("authorization", "Bearer open-sesame")]).await.succeeds();
+}
+
+#[tokio::test]
+async fn other_origins_are_told_nothing_by_default() {
+    let server = start(|_| {}).await;
+    let reply = analyze(&server, &[("origin", "https://example.com")]).await;
+    assert_eq!(reply.header("access-control-allow-origin"), "");
+}
+
+#[tokio::test]
+async fn an_allowed_origin_is_told_so_and_no_other() {
+    let server = start(|config| {
+        config.cors_origins = vec!["https://example.com".parse().unwrap()];
+        config.token = Some(Token::new("open-sesame").unwrap());
+    })
+    .await;
+    let preflight = |origin: &str| {
+        let request = server.request(Method::OPTIONS, "/v1/analyze").header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        server.send(request.header("access-control-request-headers", "authorization").body(Full::default()).unwrap())
+    };
+    let allowed = preflight("https://example.com").await;
+    assert_eq!((allowed.status.as_u16(), allowed.header("access-control-allow-origin")), (200, "https://example.com"));
+    assert!(allowed.header("access-control-allow-headers").contains("authorization"));
+    assert_eq!(preflight("https://example.org").await.header("access-control-allow-origin"), "");
+    // An error can be read as well.
+    let refused = analyze(&server, &[("origin", "https://example.com")]).await;
+    refused.fails(401, "unauthorized");
+    assert_eq!(refused.header("access-control-allow-origin"), "https://example.com");
+}
+
+#[tokio::test]
+async fn a_plain_request_id_comes_back_and_no_other() {
+    let server = start(|_| {}).await;
+    let reply = analyze(&server, &[("x-request-id", "trace-1.2_3")]).await;
+    assert_eq!(reply.header("x-request-id"), "trace-1.2_3");
+    for bad in ["", "<script>", &"x".repeat(65)] {
+        let reply = analyze(&server, &[("x-request-id", bad)]).await;
+        assert_eq!(reply.header("x-request-id").len(), 32, "{bad:?}");
+    }
+}

@@ -1,0 +1,95 @@
+//! The Open Inference Protocol.
+
+use serde_json::{Value, json};
+
+use crate::client::{Running, start};
+
+const MODEL: &str = "/v2/models/expressions";
+
+async fn infer(server: &Running, input: Value) -> crate::client::Reply {
+    server.post_json("/v2/models/expressions/infer", json!({ "id": "42", "inputs": [input] })).await
+}
+
+fn refused(reply: &crate::client::Reply, word: &str) {
+    assert_eq!(reply.status, 400, "{reply:?}");
+    let body = reply.json();
+    // The protocol wants a text here.
+    assert!(body["error"].as_str().unwrap().contains(word), "{body}");
+    assert_eq!((&body["code"], &body["request_id"]), (&json!("malformed"), &json!(reply.header("x-request-id"))));
+}
+
+#[tokio::test]
+async fn server_and_model_describe_themselves() {
+    let server = start(|_| {}).await;
+    assert_eq!(server.get("/v2").await.succeeds()["name"], "vultus");
+    assert_eq!(server.get("/v2/health/live").await.succeeds(), json!({ "live": true }));
+    assert_eq!(server.get("/v2/health/ready").await.succeeds(), json!({ "ready": true }));
+    assert_eq!(server.get(&format!("{MODEL}/ready")).await.succeeds(), json!({ "ready": true }));
+    let model = server.get(MODEL).await.succeeds();
+    assert_eq!(model["name"], "expressions");
+    assert_eq!(model["inputs"], json!([{ "name": "input", "datatype": "UINT8", "shape": [-1, 8, 8, 1] }]));
+    assert_eq!(model["outputs"][0], json!({ "name": "probabilities", "datatype": "FP32", "shape": [-1, 2] }));
+    let reply = server.get("/v2/models/other").await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (404, &json!("unknown_model")));
+}
+
+#[tokio::test]
+async fn rows_are_classified_flat_and_nested_in_both_types() {
+    let server = start(|_| {}).await;
+    let flat: Vec<u8> = [[250; 64], [3; 64]].concat();
+    let nested = json!([vec![vec![[250.0]; 8]; 8], vec![vec![[3.0]; 8]; 8]]);
+    for (datatype, data) in [("UINT8", json!(flat)), ("FP32", nested)] {
+        let input = json!({ "name": "input", "datatype": datatype, "shape": [2, 8, 8, 1], "data": data });
+        let answer = infer(&server, input).await.succeeds();
+        assert_eq!((&answer["model_name"], &answer["id"]), (&json!("expressions"), &json!("42")));
+        let [probabilities, label] = answer["outputs"].as_array().unwrap().as_slice() else { panic!("{answer}") };
+        assert_eq!((&probabilities["name"], &probabilities["shape"]), (&json!("probabilities"), &json!([2, 2])));
+        let values: Vec<f64> = probabilities["data"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect();
+        assert!(values[0] > 0.99 && values[3] > 0.99, "{values:?}");
+        assert_eq!(label["data"], json!(["bright", "dark"]));
+    }
+}
+
+#[tokio::test]
+async fn only_the_outputs_that_are_wanted_come() {
+    let server = start(|_| {}).await;
+    let input = json!({ "name": "input", "datatype": "UINT8", "shape": [1, 8, 8], "data": vec![0; 64] });
+    let asked = json!({ "inputs": [input], "outputs": [{ "name": "label" }] });
+    let answer = server.post_json("/v2/models/expressions/infer", asked).await.succeeds();
+    assert_eq!(answer["outputs"].as_array().unwrap().len(), 1);
+    assert_eq!(answer["outputs"][0]["data"], json!(["dark"]));
+    let asked = json!({ "inputs": [input], "outputs": [{ "name": "logits" }] });
+    refused(&server.post_json("/v2/models/expressions/infer", asked).await, "outputs");
+}
+
+#[tokio::test]
+async fn tensors_that_do_not_fit_are_refused() {
+    let server = start(|config| config.limits.pictures = 3).await;
+    let row = vec![1; 64];
+    let good = json!({ "name": "input", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": row });
+    infer(&server, good.clone()).await.succeeds();
+    let cases = [
+        ("name", json!("x"), "named"),
+        ("datatype", json!("INT64"), "datatype"),
+        ("shape", json!([1, 8, 9, 1]), "shape"),
+        ("shape", json!([64]), "shape"),
+        ("shape", json!([2, 8, 8, 1]), "128 values"),
+        ("shape", json!([0, 8, 8, 1]), "no rows"),
+        ("shape", json!([-1, 8, 8, 1]), "JSON"),
+        ("data", json!(vec![256; 64]), "grey levels"),
+        ("data", json!(vec![-1; 64]), "grey levels"),
+        ("data", json!(vec![0.5; 64]), "whole"),
+        ("data", json!("AAAA"), "JSON"),
+        ("data", json!(null), "JSON"),
+    ];
+    for (key, value, word) in cases {
+        let mut bad = good.clone();
+        bad[key] = value;
+        refused(&infer(&server, bad).await, word);
+    }
+    let many = json!({ "name": "input", "datatype": "UINT8", "shape": [4, 8, 8, 1], "data": vec![1; 256] });
+    assert_eq!(infer(&server, many).await.status, 413);
+    let huge = json!({ "name": "input", "datatype": "UINT8", "shape": [u64::MAX, 8, 8, 1], "data": [] });
+    assert_eq!(infer(&server, huge).await.status, 413);
+    refused(&server.post_json("/v2/models/expressions/infer", json!({ "inputs": [] })).await, "one tensor");
+}

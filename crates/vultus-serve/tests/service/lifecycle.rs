@@ -1,0 +1,104 @@
+//! Load and end: refusals where the queue is full, and requests that are finished before the server is.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use http_body_util::Full;
+use hyper::Method;
+use hyper::client::conn::http1::handshake;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::client::{FORM, Reply, Running, form, png, start};
+
+/// Opens a connection and sends the head of a request with `length` bytes and the first of them.
+async fn begun(server: &Running, body: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!("POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body[..1]).await.unwrap();
+    stream.flush().await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_request_that_was_taken_on_is_answered_before_the_end() {
+    let server = start(|_| {}).await;
+    let picture = png(9, 9, 250);
+    let mut stream = begun(&server, &picture).await;
+    // Answered while the other is open: the server has seen it.
+    assert_eq!(server.get("/healthz").await.status, 200);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let address = server.address;
+    let ended = server.stop();
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stream.write_all(&picture[1..]).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("bright"), "{answer}");
+    assert!(ended.await.unwrap(), "all requests ended");
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_ever() {
+    let server = start(|config| config.limits.stop = Duration::from_millis(50)).await;
+    let _open = begun(&server, &[0; 100]).await;
+    server.get("/healthz").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!server.stop().await.unwrap(), "a request was cut off");
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_up_the_end() {
+    let server = start(|_| {}).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = server.request(Method::GET, "/readyz").body(Full::<Bytes>::default()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 200);
+    assert!(server.stop().await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_more_than_the_queue_holds_is_refused_and_the_rest_answered() {
+    let server = start(|config| (config.limits.queue, config.limits.pictures) = (4, 4)).await;
+    let picture = png(600, 600, 250);
+    let body = Bytes::from(form(&[("image", picture.as_slice()); 3]));
+    let replies: Vec<Reply> =
+        futures_util::future::join_all((0..12).map(|_| server.post("/v1/analyze", FORM, body.clone()))).await;
+    let (answered, refused): (Vec<&Reply>, Vec<&Reply>) = replies.iter().partition(|reply| reply.status == 200);
+    assert!(!answered.is_empty() && !refused.is_empty(), "{} answered", answered.len());
+    for reply in refused {
+        reply.fails(503, "overloaded");
+        assert_eq!(reply.header("retry-after"), "1");
+    }
+    for reply in answered {
+        assert_eq!(reply.json()["images"].as_array().unwrap().len(), 3);
+    }
+    // All room is free again.
+    server.post("/v1/analyze", FORM, form(&[("image", picture.as_slice()); 4])).await.succeeds();
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_is_given_up() {
+    let server = start(|config| config.limits.answer = Duration::from_millis(1)).await;
+    let reply = server.post("/v1/analyze", "image/png", png(3000, 3000, 9)).await;
+    reply.fails(503, "timeout");
+    assert_eq!(reply.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_an_error_that_names_it() {
+    let server = start(|_| {}).await;
+    let config = vultus_serve::config::ServeConfig { address: server.address, ..Default::default() };
+    let bundle = crate::model::brightness();
+    let card = vultus_serve::card::ModelCard::new(&bundle, "whole").unwrap();
+    let classifier = vultus::classifier::Classifier::from_bundle(bundle).unwrap();
+    let finder = vultus::faces::FaceFinder::new(&vultus::faces::FaceMethod::Whole, Default::default()).unwrap();
+    let analyzer = vultus::analyze::Analyzer::new(classifier, finder, Default::default());
+    let error = vultus_serve::server::Server::bind(config, analyzer, card).await.unwrap_err().to_string();
+    assert!(error.contains(&server.address.to_string()), "{error}");
+}

@@ -1,0 +1,140 @@
+//! Frames over a WebSocket.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use vultus_serve::token::Token;
+
+use crate::client::{Running, png, start};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn open(server: &Running, headers: &[(&'static str, &str)]) -> Result<Socket, Error> {
+    let mut request = format!("ws://{}/v1/stream", server.address).into_client_request()?;
+    for (name, value) in headers {
+        request.headers_mut().append(*name, value.parse().unwrap());
+    }
+    Ok(connect_async(request).await?.0)
+}
+
+/// The status that a refused socket was answered with.
+fn status(outcome: Result<Socket, Error>) -> u16 {
+    match outcome {
+        Err(Error::Http(response)) => response.status().as_u16(),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+async fn ask(socket: &mut Socket, message: Message) -> Value {
+    socket.send(message).await.unwrap();
+    loop {
+        match socket.next().await.unwrap().unwrap() {
+            Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+            Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// What comes before the end, and the code that the server closes with.
+async fn close_code(socket: &mut Socket) -> Option<u16> {
+    while let Some(message) = socket.next().await {
+        match message {
+            Ok(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+#[tokio::test]
+async fn each_frame_is_answered_and_a_bad_one_ends_nothing() {
+    let server = start(|_| {}).await;
+    let mut socket = open(&server, &[]).await.unwrap();
+    for (level, label) in [(250, "bright"), (3, "dark")] {
+        let answer = ask(&mut socket, Message::binary(png(20, 10, level))).await;
+        assert_eq!(answer["faces"][0]["label"], label);
+    }
+    let answer = ask(&mut socket, Message::binary("no picture")).await;
+    assert_eq!(answer["error"]["code"], "not_an_image");
+    let answer = ask(&mut socket, Message::text("hello")).await;
+    assert_eq!(answer["error"]["code"], "malformed");
+    let answer = ask(&mut socket, Message::binary(png(20, 10, 250))).await;
+    assert_eq!(answer["width"], 20);
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_cannot_open_one() {
+    let server = start(|config| config.cors_origins = vec!["https://example.com".parse().unwrap()]).await;
+    let own = format!("http://{}", server.address);
+    assert!(open(&server, &[("origin", &own)]).await.is_ok());
+    assert!(open(&server, &[("origin", "https://example.com")]).await.is_ok());
+    for foreign in ["https://example.org", "null", "http://localhost"] {
+        assert_eq!(status(open(&server, &[("origin", foreign)]).await), 403, "{foreign}");
+    }
+}
+
+#[tokio::test]
+async fn the_token_comes_as_a_header_or_a_subprotocol() {
+    let server = start(|config| config.token = Some(Token::new("open-sesame").unwrap())).await;
+    assert_eq!(status(open(&server, &[]).await), 401);
+    assert!(open(&server, &[("authorization", "Bearer open-sesame")]).await.is_ok());
+    // base64url of `open-sesame`
+    let offered = [("sec-websocket-protocol", "vultus, bearer.b3Blbi1zZXNhbWU")];
+    let mut socket = open(&server, &offered).await.unwrap();
+    assert_eq!(ask(&mut socket, Message::binary(png(9, 9, 1))).await["faces"][0]["label"], "dark");
+}
+
+#[tokio::test]
+async fn as_many_as_may_be_are_open_and_their_end_makes_room() {
+    let server = start(|config| config.limits.streams = 1).await;
+    let mut first = open(&server, &[]).await.unwrap();
+    assert_eq!(status(open(&server, &[]).await), 503);
+    first.close(None).await.unwrap();
+    while first.next().await.is_some() {}
+    let mut second = open(&server, &[]).await;
+    while second.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        second = open(&server, &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_closes_it() {
+    let server = start(|config| config.limits.body_bytes = 1000).await;
+    let mut socket = open(&server, &[]).await.unwrap();
+    let _ = socket.send(Message::binary(vec![0; 5000])).await;
+    assert!(matches!(close_code(&mut socket).await, Some(1008) | None));
+}
+
+#[tokio::test]
+async fn silence_closes_it() {
+    let server = start(|config| config.limits.silence = Duration::from_millis(60)).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    let upgrade = "GET /v1/stream HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                   sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(upgrade.as_bytes()).await.unwrap();
+    // From here on not even pings are answered.
+    let mut all = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut all)).await;
+    assert!(ended.is_ok(), "the server keeps it open");
+    let text = String::from_utf8_lossy(&all);
+    assert!(text.starts_with("HTTP/1.1 101") && text.ends_with("nothing was heard for too long"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_says_goodbye() {
+    let server = start(|_| {}).await;
+    let mut socket = open(&server, &[]).await.unwrap();
+    ask(&mut socket, Message::binary(png(9, 9, 1))).await;
+    let ended = server.stop();
+    assert_eq!(close_code(&mut socket).await, Some(1001));
+    assert!(ended.await.unwrap());
+}

@@ -1,0 +1,220 @@
+// Looks at the page of `vultus serve` with Chromium; README.md says how to run it.
+
+const assert = require("node:assert/strict");
+const { spawn } = require("node:child_process");
+const fs = require("node:fs");
+const path = require("node:path");
+const { parseArgs } = require("node:util");
+const { chromium } = require("playwright-core");
+
+const { values: given } = parseArgs({
+  options: Object.fromEntries(["vultus", "model", "portrait", "group", "shots", "face-model"].map((name) => [name, { type: "string" }])),
+});
+const shots = given.shots ?? "shots";
+fs.mkdirSync(shots, { recursive: true });
+const TOKEN = "a-token-for-the-page";
+
+/** Starts a server on a free port and gives its address. */
+async function serve(environment = {}) {
+  const faces = given["face-model"] ? ["--face-model", given["face-model"]] : [];
+  const server = spawn(given.vultus, ["serve", "--port", "0", "--model", given.model, ...faces], {
+    env: { ...process.env, ...environment },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  for await (const chunk of server.stdout) {
+    const address = /http:\S+/.exec(String(chunk));
+    if (address) return { address: address[0], stop: () => ended(server) };
+  }
+  throw new Error("the server did not start");
+}
+
+function ended(server) {
+  server.kill("SIGINT");
+  return new Promise((resolve) => server.on("exit", resolve));
+}
+
+function launch(...flags) {
+  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+  return chromium.launch({ executablePath, args: ["--no-sandbox", ...flags] });
+}
+
+/** A page that reports what it should not do. */
+async function open(browser, address, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1240, height: 860 }, ...options });
+  const page = await context.newPage();
+  page.faults = [];
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && page.faults.push(message.text()));
+  page.on("pageerror", (error) => page.faults.push(String(error)));
+  page.on("request", (request) => {
+    const url = new URL(request.url());
+    if (url.protocol.startsWith("http") && url.origin !== address) page.faults.push(`asked ${url}`);
+  });
+  await page.goto(address);
+  return page;
+}
+
+async function ready(page) {
+  await page.waitForFunction(() => document.getElementById("state").dataset.ok === "yes");
+}
+
+async function show(page, file) {
+  await page.setInputFiles("#file", file);
+  await page.waitForFunction(() => /ms$/.test(document.getElementById("message").textContent));
+}
+
+async function shoot(page, name) {
+  await page.waitForTimeout(400);
+  await page.screenshot({ path: path.join(shots, `${name}.jpg`), type: "jpeg", quality: 82, fullPage: true });
+}
+
+/** The sum of the bars in per cent. */
+function sumOfBars(page) {
+  return page.$$eval("#bars output", (outputs) => outputs.reduce((sum, output) => sum + parseFloat(output.textContent), 0));
+}
+
+async function boxesAreInside(page) {
+  const frame = await page.locator("#frame").boundingBox();
+  for (const box of await page.$$("#boxes button")) {
+    const { x, y, width, height } = await box.boundingBox();
+    const inside = x >= frame.x - 3 && y >= frame.y - 3 && x + width <= frame.x + frame.width + 3 && y + height <= frame.y + frame.height + 3;
+    assert(inside, "a box is outside the picture");
+  }
+}
+
+async function pictures(address) {
+  const browser = await launch();
+  const page = await open(browser, address);
+  await ready(page);
+  await shoot(page, "empty");
+  await show(page, given.portrait);
+  assert.equal(await page.locator("#boxes button").count(), 1, "one face in the portrait");
+  assert(Math.abs((await sumOfBars(page)) - 100) <= 4, "the bars sum to 100 %");
+  await boxesAreInside(page);
+  await shoot(page, "portrait");
+
+  await show(page, given.group);
+  const count = await page.locator("#boxes button").count();
+  assert(count > 1, "several faces in the group");
+  await boxesAreInside(page);
+  // By keyboard alone: to the first face, then to the next and to the last.
+  await page.locator("#boxes button").first().focus();
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.textContent("#who"), `Face 2 of ${count}`);
+  await page.keyboard.press("ArrowLeft");
+  await page.keyboard.press("ArrowLeft");
+  assert.equal(await page.textContent("#who"), `Face ${count} of ${count}`);
+  const focused = await page.evaluate(() => document.activeElement.getAttribute("aria-label"));
+  assert(focused.startsWith(`Face ${count} of ${count}: `), focused);
+  await page.keyboard.press("ArrowRight");
+  await shoot(page, "group");
+
+  // A file that is no picture, by its name an image.
+  await page.setInputFiles("#file", { name: "face.png", mimeType: "image/png", buffer: Buffer.from("no picture") });
+  await page.waitForFunction(() => document.getElementById("message").classList.contains("bad"));
+  assert.equal(await page.locator("#boxes button").count(), 0);
+  assert.deepEqual(page.faults, []);
+
+  // Everything that can be used can be reached and has a name.
+  const nameless = await page.$$eval("button, summary, a, input", (all) =>
+    all.filter((one) => !(one.textContent.trim() || one.getAttribute("aria-label") || one.labels?.length)).map((one) => one.outerHTML));
+  assert.deepEqual(nameless, []);
+
+  const phone = await open(browser, address, { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true });
+  await ready(phone);
+  await show(phone, given.portrait);
+  const overflow = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert(overflow <= 0, `the page is ${overflow} px wider than a phone`);
+  await shoot(phone, "phone");
+  assert.deepEqual(phone.faults, []);
+  await browser.close();
+}
+
+/** Frames of a camera that moves before a picture, as Motion JPEG. */
+async function film(file, picture) {
+  const browser = await launch();
+  const page = await browser.newPage();
+  const data = `data:image/png;base64,${fs.readFileSync(picture).toString("base64")}`;
+  const frames = await page.evaluate(async (data) => {
+    const image = new Image();
+    image.src = data;
+    await image.decode();
+    const canvas = Object.assign(document.createElement("canvas"), { width: 640, height: 480 });
+    const context = canvas.getContext("2d");
+    const scale = Math.max(640 / image.width, 480 / image.height) * 1.15;
+    return Array.from({ length: 40 }, (_, index) => {
+      const angle = (index / 40) * 2 * Math.PI;
+      const [width, height] = [image.width * scale, image.height * scale];
+      context.drawImage(image, (640 - width) / 2 + 20 * Math.sin(angle), 12 * Math.cos(angle) - 12, width, height);
+      return canvas.toDataURL("image/jpeg", 0.9).split(",")[1];
+    });
+  }, data);
+  fs.writeFileSync(file, Buffer.concat(frames.map((frame) => Buffer.from(frame, "base64"))));
+  await browser.close();
+}
+
+async function camera(address) {
+  const file = path.resolve(shots, "camera.mjpeg");
+  await film(file, given.portrait);
+  const browser = await launch("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", `--use-file-for-fake-video-capture=${file}`);
+  const page = await open(browser, address, { colorScheme: "dark", permissions: ["camera"] });
+  await ready(page);
+  await page.click("#camera");
+  await page.waitForFunction(() => /frames a second/.test(document.getElementById("message").textContent));
+  await page.waitForTimeout(12000);
+  assert.equal(await page.locator("#boxes button").count(), 1, "one face before the camera");
+  const drawn = await page.$$eval("#timeline path", (paths) => paths.filter((one) => one.getAttribute("d").length > 100).length);
+  assert.equal(drawn, await page.locator("#bars li").count(), "every class has its area in the timeline");
+  assert.match(await page.textContent("#trend"), /on average/);
+  console.log(`camera: ${await page.textContent("#message")}`);
+  await boxesAreInside(page);
+  await shoot(page, "camera-dark");
+  await page.click("#camera");
+  await page.waitForFunction(() => document.getElementById("video").hidden && !document.getElementById("video").srcObject);
+  assert.deepEqual(page.faults, []);
+  await browser.close();
+
+  // A browser without a camera.
+  const without = await launch();
+  const bare = await open(without, address);
+  await ready(bare);
+  await bare.click("#camera");
+  await bare.waitForFunction(() => document.getElementById("message").classList.contains("bad"));
+  await without.close();
+}
+
+async function locked() {
+  const server = await serve({ VULTUS_TOKEN: TOKEN });
+  const browser = await launch();
+  const page = await open(browser, server.address);
+  await page.waitForSelector("#lock[open]");
+  await page.fill("#token", "not-the-token");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#lock[open]");
+  await shoot(page, "locked");
+  await page.fill("#token", TOKEN);
+  await page.keyboard.press("Enter");
+  await ready(page);
+  await show(page, given.portrait);
+  assert.equal(await page.locator("#boxes button").count(), 1);
+  // The refusals themselves are on the console; nothing else.
+  assert(page.faults.every((fault) => fault.includes("401")), page.faults.join("\n"));
+  await browser.close();
+  assert.equal(await server.stop(), 0, "the server ends well");
+}
+
+async function main() {
+  const server = await serve();
+  try {
+    await pictures(server.address);
+    await camera(server.address);
+    await locked();
+  } finally {
+    await server.stop();
+  }
+  console.log(`all is well; screenshots are in ${shots}`);
+}
+
+main().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});
