@@ -135,7 +135,7 @@ fn votes_become_classes_and_targets() {
         faces += &format!("{},{},{usage}\n", [3, 6][number % 2], pixels.join(" "));
         // Neutral, happy, contempt, and one in eight without a majority.
         let counts = match number % 8 {
-            0 | 1 | 2 => "8,1,0,0,1,0,0,0,0,0",
+            0..=2 => "8,1,0,0,1,0,0,0,0,0",
             3 | 4 => "2,7,0,0,0,0,0,1,0,0",
             5 | 6 => "3,0,0,0,0,0,0,6,1,0",
             _ => "4,4,0,0,0,0,0,2,0,0",
