@@ -1,5 +1,5 @@
-//! The layers between convolutions, and dense ones: batch norm, pooling, dropout and dense layers against plain loops,
-//! and norm, pooling and dropout in one against the same one after the other.
+//! The layers beside convolutions: batch norm, pooling, dropout, dense layers, depthwise convolution, and squeeze and
+//! excitation against plain loops, and norm, pooling and dropout in one against the same one after the other.
 
 #![no_main]
 
@@ -8,20 +8,24 @@ use libfuzzer_sys::fuzz_target;
 use vultus_fuzz::{assert_close, assert_within, destination, numbers, widen};
 use vultus_kernels::activation::Activation;
 use vultus_kernels::batch_norm::{self, Norm, NormGradients, NormShape};
+use vultus_kernels::depthwise::{self, DepthwiseShape};
 use vultus_kernels::dropout::{self, Dropout};
 use vultus_kernels::norm_pool::{self, NormPoolShape};
 use vultus_kernels::pooling::{self, PoolingShape};
+use vultus_kernels::squeeze_excitation::{self, SqueezeShape, WeightGradients, Weights};
 use vultus_kernels::{dense, simd::InstructionSet};
 
 const EPSILON: f32 = 1e-3;
 
 fuzz_target!(|data: &[u8]| {
     let u = &mut Unstructured::new(data);
-    let _ = match u.int_in_range(0..=4) {
+    let _ = match u.int_in_range(0..=6) {
         Ok(0) => check_norm(u),
         Ok(1) => check_norm_pool(u),
         Ok(2) => check_pooling(u),
         Ok(3) => check_dropout(u),
+        Ok(4) => check_depthwise(u),
+        Ok(5) => check_squeeze(u),
         _ => check_dense(u),
     };
 });
@@ -315,5 +319,132 @@ fn check_dense(u: &mut Unstructured) -> Result<()> {
     assert_close(&dinput, &dx, 1e-5, || case("dx"));
     assert_close(&dweight, &dw, 1e-5, || case("dweight"));
     assert_close(&dbias, &db, 1e-5, || case("dbias"));
+    Ok(())
+}
+
+fn check_depthwise(u: &mut Unstructured) -> Result<()> {
+    let (kernel, stride): (usize, usize) = (u.int_in_range(1..=7)?, u.int_in_range(1..=3)?);
+    let padding = u.int_in_range(0..=4)?;
+    let smallest = kernel.saturating_sub(2 * padding).max(1);
+    let (in_height, in_width) = (u.int_in_range(smallest..=20)?, u.int_in_range(smallest..=20)?);
+    let (batch, channels, seed) = (u.int_in_range(1..=4)?, u.int_in_range(1..=70)?, seed(u)?);
+    let s = DepthwiseShape { batch, channels, in_height, in_width, kernel, stride, padding };
+    let relu = u.arbitrary()?;
+    let (x, weight) = (numbers(seed, s.input_len()), numbers(seed + 1, s.weight_len()));
+    let (bias, dy) = (numbers(seed + 2, channels), numbers(seed + 3, s.output_len()));
+
+    let [mut expected, mut dx, mut dw] = [dy.len(), x.len(), weight.len()].map(|length| vec![0.0; length]);
+    for (place, &dy) in dy.iter().enumerate() {
+        let (pixel, channel) = (place / channels, place % channels);
+        let (line, column) = (pixel / s.out_width(), pixel % s.out_width());
+        let (image, row) = (line / s.out_height(), line % s.out_height());
+        let mut sum = f64::from(bias[channel]);
+        for (i, j) in (0..kernel).flat_map(|i| (0..kernel).map(move |j| (i, j))) {
+            let (r, c) = (row * stride + i, column * stride + j);
+            if r < padding || c < padding || r - padding >= in_height || c - padding >= in_width {
+                continue;
+            }
+            let input = ((image * in_height + r - padding) * in_width + c - padding) * channels + channel;
+            let tap = (i * kernel + j) * channels + channel;
+            sum += f64::from(x[input]) * f64::from(weight[tap]);
+            dx[input] += f64::from(dy) * f64::from(weight[tap]);
+            dw[tap] += f64::from(dy) * f64::from(x[input]);
+        }
+        expected[place] = if relu { sum.max(0.0) } else { sum };
+    }
+
+    for set in InstructionSet::available().into_iter().filter(|&set| set <= InstructionSet::best()) {
+        let case = |what: &str| format!("{what} of a depthwise convolution with {set:?}, seed {seed}, {s:?}");
+        let [mut y, mut dinput, mut dweight] = [dy.len(), x.len(), weight.len()].map(destination);
+        let activation = if relu { Activation::Relu } else { Activation::Linear };
+        depthwise::forward_by(set, &s, &x, &weight, Some(&bias), activation, &mut y);
+        assert_close(&y, &expected, 1e-5, || case("y"));
+        depthwise::input_gradient_by(set, &s, &dy, &weight, &mut dinput);
+        assert_close(&dinput, &dx, 1e-5, || case("dx"));
+        depthwise::weight_gradient_by(set, &s, &x, &dy, &mut dweight);
+        assert_close(&dweight, &dw, 1e-5, || case("dweight"));
+    }
+    Ok(())
+}
+
+fn check_squeeze(u: &mut Unstructured) -> Result<()> {
+    let (batch, spatial) = (u.int_in_range(1..=4)?, u.int_in_range(1..=100)?);
+    let (channels, hidden, seed) = (u.int_in_range(1..=70)?, u.int_in_range(1..=20)?, seed(u)?);
+    let shape = SqueezeShape { batch, spatial, channels, hidden };
+    let (x, dy) = (numbers(seed, shape.len()), numbers(seed + 1, shape.len()));
+    let (squeeze, excitation) = (numbers(seed + 2, channels * hidden), numbers(seed + 3, hidden * channels));
+    let (squeeze_bias, excitation_bias) = (numbers(seed + 4, hidden), numbers(seed + 5, channels));
+    let weights = Weights {
+        squeeze: &squeeze,
+        squeeze_bias: &squeeze_bias,
+        excitation: &excitation,
+        excitation_bias: &excitation_bias,
+    };
+
+    let (mut expected, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+    let (mut dw1, mut db1) = (vec![0.0; squeeze.len()], vec![0.0; hidden]);
+    let (mut dw2, mut db2) = (vec![0.0; excitation.len()], vec![0.0; channels]);
+    let mut nearest_kink = f64::INFINITY;
+    for image in 0..batch {
+        let places = |channel: usize| (0..spatial).map(move |pixel| (image * spatial + pixel) * channels + channel);
+        let means: Vec<f64> =
+            (0..channels).map(|c| places(c).map(|place| f64::from(x[place])).sum::<f64>() / spatial as f64).collect();
+        let arguments = (0..hidden).map(|unit| {
+            let terms = (0..channels).map(|c| means[c] * f64::from(squeeze[c * hidden + unit]));
+            terms.sum::<f64>() + f64::from(squeeze_bias[unit])
+        });
+        let arguments: Vec<f64> = arguments.collect();
+        nearest_kink = arguments.iter().fold(nearest_kink, |nearest, argument| nearest.min(argument.abs()));
+        let units: Vec<f64> = arguments.iter().map(|argument| argument.max(0.0)).collect();
+        let mut dunits = vec![0.0; hidden];
+        for channel in 0..channels {
+            let terms = (0..hidden).map(|unit| units[unit] * f64::from(excitation[unit * channels + channel]));
+            let factor = 1.0 / (1.0 + (-terms.sum::<f64>() - f64::from(excitation_bias[channel])).exp());
+            let mut product = 0.0;
+            for place in places(channel) {
+                expected[place] = f64::from(x[place]) * factor;
+                dx[place] = f64::from(dy[place]) * factor;
+                product += f64::from(dy[place]) * f64::from(x[place]);
+            }
+            let gradient = product * factor * (1.0 - factor);
+            db2[channel] += gradient;
+            for unit in 0..hidden {
+                dw2[unit * channels + channel] += gradient * units[unit];
+                dunits[unit] += gradient * f64::from(excitation[unit * channels + channel]);
+            }
+        }
+        for unit in (0..hidden).filter(|&unit| units[unit] > 0.0) {
+            db1[unit] += dunits[unit];
+            for channel in 0..channels {
+                dw1[channel * hidden + unit] += dunits[unit] * means[channel];
+                let dmean = dunits[unit] * f64::from(squeeze[channel * hidden + unit]);
+                places(channel).for_each(|place| dx[place] += dmean / spatial as f64);
+            }
+        }
+    }
+
+    for set in InstructionSet::available().into_iter().filter(|&set| set <= InstructionSet::best()) {
+        let case = |what: &str| format!("{what} of squeeze and excitation with {set:?}, seed {seed}, {shape:?}");
+        let (mut y, mut dinput) = (destination(x.len()), destination(x.len()));
+        let middle = squeeze_excitation::forward_training_by(set, &shape, &x, &weights, &mut y);
+        assert_close(&y, &expected, 1e-5, || case("y"));
+        let [mut first, mut first_bias, mut second, mut second_bias] =
+            [squeeze.len(), hidden, excitation.len(), channels].map(destination);
+        let gradients = WeightGradients {
+            squeeze: &mut first,
+            squeeze_bias: &mut first_bias,
+            excitation: &mut second,
+            excitation_bias: &mut second_bias,
+        };
+        if nearest_kink < 1e-4 {
+            continue; // rounding may have put a unit on the other side
+        }
+        squeeze_excitation::backward_by(set, &shape, &x, &weights, &middle, &dy, Some(&mut dinput), gradients);
+        assert_close(&dinput, &dx, 1e-4, || case("dx"));
+        assert_close(&first, &dw1, 1e-4, || case("dsqueeze"));
+        assert_close(&first_bias, &db1, 1e-4, || case("dsqueeze_bias"));
+        assert_close(&second, &dw2, 1e-4, || case("dexcitation"));
+        assert_close(&second_bias, &db2, 1e-4, || case("dexcitation_bias"));
+    }
     Ok(())
 }

@@ -10,11 +10,9 @@ use vultus::classifier::Classifier;
 use vultus::decode::DecodeLimits;
 use vultus::faces::{FaceFinder, FaceMethod, FaceOptions};
 
-use crate::command::evaluate::newest_model;
 use crate::command::model_file;
 use crate::command::models::installed;
 use crate::failure::Failure;
-use crate::message::say;
 
 /// The model that is part of the program, with its name.
 #[cfg(has_default_model)]
@@ -36,7 +34,7 @@ pub enum Faces {
 /// The model, the face finder, and what counts.
 #[derive(Debug, clap::Args)]
 pub struct AnalyzerArguments {
-    /// A model file, or a run directory. Without it, the newest model below runs/, or the one in the program.
+    /// A model file, or a run directory. Without it, the model in the program, fer-base.
     #[arg(long, value_name = "BUNDLE")]
     model: Option<PathBuf>,
     /// How faces are found [default: rustface, or yunet with --face-model]. Pictures of exactly the size of the network's
@@ -65,23 +63,13 @@ fn probability(text: &str) -> Result<f32, String> {
 }
 
 impl AnalyzerArguments {
-    /// Loads all of it.
-    pub fn load(&self) -> Result<Analyzer, Failure> {
+    /// Loads all of it; the path says where the model comes from.
+    pub fn load(&self) -> Result<(Analyzer, PathBuf), Failure> {
         // The finder first: loading it is quicker.
         let finder = self.finder()?;
         let options = self.options(DecodeLimits::default());
-        Ok(Analyzer::new(Classifier::from_bundle(self.bundle()?.0)?, finder, options))
-    }
-
-    /// What a report calls the model.
-    pub fn model_name(&self) -> String {
-        match &self.model {
-            Some(path) => path.display().to_string(),
-            None => newest_model(Path::new("runs")).map_or_else(
-                || DEFAULT_MODEL.map_or_else(String::new, |(_, name)| name.to_owned()),
-                |path| path.display().to_string(),
-            ),
-        }
+        let (bundle, origin) = self.bundle()?;
+        Ok((Analyzer::new(Classifier::from_bundle(bundle)?, finder, options), origin))
     }
 
     /// What is said about the faces, for pictures within `limits`.
@@ -95,16 +83,9 @@ impl AnalyzerArguments {
             let path = model_file(path)?;
             return Ok((Bundle::load(&path)?, path));
         }
-        if let Some(path) = newest_model(Path::new("runs")) {
-            say(format_args!("model: {}", path.display()));
-            return Ok((Bundle::load(&path)?, path));
-        }
         let Some((bytes, name)) = DEFAULT_MODEL else {
-            return Err(Failure::usage(anyhow!(
-                "there is no model below runs/: name one with --model, or run vultus train"
-            )));
+            return Err(Failure::usage(anyhow!("this program was built without a model: name one with --model")));
         };
-        say(format_args!("model: {name}"));
         Ok((Bundle::from_bytes(bytes, Path::new(name))?, PathBuf::from(name)))
     }
 

@@ -1,9 +1,12 @@
 //! The subcommands, a module each.
 
 pub mod bench;
+pub mod card;
 pub mod data;
 pub mod evaluate;
 pub mod models;
+pub mod network;
+pub mod pack;
 pub mod predict;
 pub mod report;
 pub mod search;
@@ -25,7 +28,7 @@ use crate::failure::Failure;
 /// What to do.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Count, audit and convert data sets.
+    /// Count, audit and convert data sets, and look at what training does to images.
     #[command(subcommand)]
     Data(data::Data),
     /// Train a network and evaluate it; with nothing else, the paper's network on drawn faces, in about a minute.
@@ -34,10 +37,16 @@ pub enum Command {
     Search(search::Search),
     /// Evaluate a run's model or a bundle.
     Evaluate(evaluate::Evaluate),
+    /// Copy a run's model to a file that can be given away.
+    Pack(pack::Pack),
+    /// Write a model card: results with intervals, recipe, origin and limits of a model, as Markdown.
+    Card(card::Card),
     /// Write a run's report again.
     Report(report::Report),
     /// Find the faces in pictures and classify their expressions.
     Predict(predict::Predict),
+    /// Show the layers of a network with their shapes, parameters and multiply-adds.
+    Network(network::Network),
     /// Follow faces and their expressions through a film or in front of a camera.
     Video(video::Video),
     /// Download models of others, such as a better face finder.
@@ -57,8 +66,11 @@ impl Command {
             Self::Train(train) => train.run(),
             Self::Search(search) => search.run(),
             Self::Evaluate(evaluate) => evaluate.run(),
+            Self::Pack(pack) => pack.run(),
+            Self::Card(card) => card.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),
+            Self::Network(network) => network.run(),
             Self::Video(video) => video.run(),
             Self::Models(models) => models.run(),
             Self::Serve(serve) => serve.run(),
@@ -98,9 +110,23 @@ impl ConfigArguments {
             config.device.clone_from(device);
         }
         let mut config = config.with_overrides(&self.set).map_err(Failure::usage)?;
-        config.data.sources = config.data.sources.iter().map(|source| absolute(source)).collect();
+        for paths in [&mut config.data.sources, &mut config.train.targets.teachers] {
+            *paths = paths.iter().map(|path| absolute(path)).collect();
+        }
         Ok(config)
     }
+}
+
+/// The configuration of a built-in network, or of the file at `name`, with the overrides `set`.
+///
+/// # Errors
+/// A name that is neither, or a bad configuration.
+pub fn named_config(name: &str, set: &[String]) -> Result<TrainConfig, Failure> {
+    let config = match vultus_train::bench::built_in(name) {
+        Some(config) => config,
+        None => TrainConfig::load(Some(Path::new(name)), &[]),
+    };
+    config.and_then(|config| config.with_overrides(set)).map_err(Failure::usage)
 }
 
 /// A source that means the same in every directory, so that a run can be run again from anywhere.

@@ -18,12 +18,16 @@ mod help;
 mod model;
 #[path = "command/models.rs"]
 mod models;
+#[path = "command/network.rs"]
+mod network;
 #[path = "command/picture.rs"]
 mod picture;
 #[path = "command/predict.rs"]
 mod predict;
 #[path = "command/program.rs"]
 mod program;
+#[path = "command/recipe.rs"]
+mod recipe;
 #[path = "command/resume.rs"]
 mod resume;
 #[path = "command/search.rs"]

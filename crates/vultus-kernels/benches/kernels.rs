@@ -1,4 +1,4 @@
-//! Speed of convolutions and dense layers, beside the machine's measured peak: `cargo bench -p vultus-kernels [-- FILTER]`.
+//! Speed of convolutions, depthwise ones and dense layers, beside the machine's measured peak: `cargo bench -p vultus-kernels [-- FILTER]`.
 //!
 //! Operations are counted directly (two for each multiply-add of the definition), so that Winograd's algorithms may
 //! exceed the peak. Each figure is the median of several calls. A filter keeps the layers whose name contains it.
@@ -9,6 +9,7 @@ use rayon::ThreadPoolBuilder;
 use vultus_kernels::activation::Activation;
 use vultus_kernels::convolution::{self, Algorithm, ConvolutionShape};
 use vultus_kernels::dense;
+use vultus_kernels::depthwise::{self, DepthwiseShape};
 use vultus_kernels::peak;
 use vultus_kernels::simd::InstructionSet;
 
@@ -45,6 +46,10 @@ fn layers() -> Vec<(&'static str, ConvolutionShape)> {
         ("batch 1: 256-256 @6", ConvolutionShape { batch: 1, ..square(6, 256, 256, 3, 1, 1) }),
     ]
 }
+
+/// Channels, size of the picture, kernel and stride of depthwise convolutions.
+const DEPTHWISE: [(usize, usize, usize, usize); 6] =
+    [(32, 48, 3, 1), (64, 24, 3, 1), (128, 12, 3, 1), (256, 6, 3, 1), (64, 24, 3, 2), (64, 24, 5, 1)];
 
 /// Rows, inputs and outputs of dense layers.
 const DENSE: [(usize, usize, usize); 4] = [(128, 12800, 128), (32, 12800, 128), (1, 12800, 128), (128, 256, 7)];
@@ -92,6 +97,25 @@ fn main() {
                     let chosen = if algorithm == Algorithm::choose(&shape) { "*" } else { "" };
                     print_row(name, &format!("{}{chosen}", algorithm.name()), work, peak, seconds);
                 }
+            }
+            for (channels, size, kernel, stride) in DEPTHWISE {
+                let name = format!("depthwise {channels} @{size} {kernel}x{kernel} / {stride}");
+                if !name.contains(&filter) {
+                    continue;
+                }
+                let padding = (kernel - 1) / 2;
+                let shape =
+                    DepthwiseShape { batch: 32, channels, in_height: size, in_width: size, kernel, stride, padding };
+                let (x, weight) = (numbers(shape.input_len()), numbers(shape.weight_len()));
+                let dy = numbers(shape.output_len());
+                let (mut y, mut dx, mut dweight) = (dy.clone(), x.clone(), weight.clone());
+                let relu = Activation::Relu;
+                let seconds = [
+                    median(|| depthwise::forward_by(set, &shape, &x, &weight, None, relu, &mut y)),
+                    median(|| depthwise::input_gradient_by(set, &shape, &dy, &weight, &mut dx)),
+                    median(|| depthwise::weight_gradient_by(set, &shape, &x, &dy, &mut dweight)),
+                ];
+                print_row(&name, "", 2.0 * shape.multiply_adds() as f64 / 1e9, peak, seconds);
             }
             for (rows, inputs, outputs) in DENSE {
                 let name = format!("dense {rows} x {inputs}-{outputs}");

@@ -88,6 +88,12 @@ impl Activation {
         });
     }
 
+    /// `dx = dy * f'(y)` on all threads: the gradient in front of the function from the one behind it.
+    pub(crate) fn gradient(self, y: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let tasks = dx.par_chunks_mut(ELEMENTS_PER_TASK).zip(y.par_chunks(ELEMENTS_PER_TASK));
+        tasks.zip(dy.par_chunks(ELEMENTS_PER_TASK)).for_each(|((dx, y), dy)| self.backward_serial(y, dy, dx));
+    }
+
     /// `x = f(x + bias)` on the calling thread.
     pub(crate) fn forward_serial(self, bias: f32, x: &mut [f32]) {
         // The match stands outside the loop so that each loop is a plain one that the compiler vectorises.

@@ -375,10 +375,7 @@ pub fn backward(
         Activation::Relu => (dy, Gate::Output),
         _ => {
             masked = Scratch::take(dy.len());
-            let tasks = masked.par_chunks_mut(crate::ELEMENTS_PER_TASK).zip(y.par_chunks(crate::ELEMENTS_PER_TASK));
-            tasks.zip(dy.par_chunks(crate::ELEMENTS_PER_TASK)).for_each(|((masked, y), dy)| {
-                activation.backward_serial(y, dy, masked);
-            });
+            activation.gradient(y, dy, &mut masked);
             (&masked[..], Gate::Open)
         }
     };

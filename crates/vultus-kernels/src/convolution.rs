@@ -124,7 +124,7 @@ impl ConvolutionShape {
     }
 }
 
-fn extent(input: usize, kernel: usize, stride: usize, padding: usize) -> usize {
+pub(crate) fn extent(input: usize, kernel: usize, stride: usize, padding: usize) -> usize {
     assert!(stride > 0, "a convolution needs a stride of at least 1");
     assert!(kernel > 0 && input + 2 * padding >= kernel, "a kernel of {kernel} does not fit {input} + 2 * {padding}");
     (input + 2 * padding - kernel) / stride + 1
@@ -464,9 +464,7 @@ pub fn backward(
     let dy = if activation == Activation::Linear {
         dy
     } else {
-        let tasks = before.par_chunks_mut(crate::ELEMENTS_PER_TASK);
-        let tasks = tasks.zip(y.par_chunks(crate::ELEMENTS_PER_TASK)).zip(dy.par_chunks(crate::ELEMENTS_PER_TASK));
-        tasks.for_each(|((before, y), dy)| activation.backward_serial(y, dy, before));
+        activation.gradient(y, dy, &mut before);
         &before[..]
     };
     if let Some(dbias) = dbias {
@@ -480,7 +478,7 @@ pub fn backward(
 }
 
 /// Sums over the rows of `[rows, columns]`: parts of fixed size, added up in a fixed order in double precision.
-fn column_sums(values: &[f32], sums: &mut [f32]) {
+pub(crate) fn column_sums(values: &[f32], sums: &mut [f32]) {
     let columns = sums.len();
     if columns == 0 {
         return;

@@ -3,9 +3,9 @@
 //! In: contiguous, row-major slices (images are `[batch, height, width, channels]`) and their sizes. Out: slices that
 //! the caller owns. Every forward pass has the backward pass beside it, written by hand:
 //!
-//! 1. [`convolution`] and [`dense`]: the layers with weights, bias and [`activation`] fused in;
+//! 1. [`convolution`], [`depthwise`] and [`dense`]: the layers with weights, bias and [`activation`] fused in;
 //! 2. [`batch_norm`], [`pooling`], [`dropout`]: the layers between them; [`norm_pool`], all three in one, and
-//!    [`thin_block`], with a first convolution in front;
+//!    [`thin_block`], with a first convolution in front; [`squeeze_excitation`];
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
 //! 4. [`optimizer`]: Adam and SGD, one pass over memory a step.
 //!
@@ -22,12 +22,15 @@ pub mod activation;
 pub mod batch_norm;
 pub mod convolution;
 pub mod dense;
+pub mod depthwise;
 pub mod dropout;
 pub mod norm_pool;
 pub mod optimizer;
+pub mod orthogonal;
 pub mod peak;
 pub mod pooling;
 pub mod softmax;
+pub mod squeeze_excitation;
 pub mod thin_block;
 
 mod panel;

@@ -1,13 +1,12 @@
-//! A finished model on a split of some data set.
+//! A finished model, or several as one, on a split of some data set.
 //!
-//! In: a bundle and a data set. Out: metrics, predictions and the pictures worth looking at, in memory and as the files
+//! In: bundles and a data set. Out: metrics, predictions and the pictures worth looking at, in memory and as the files
 //! of `evaluation/<split>/`. It selects nothing and changes no model.
 
 use std::path::Path;
 
 use vultus::bundle::{Bundle, BundleFault};
-use vultus::plan::Plan;
-use vultus::weights::WeightsError;
+use vultus::classifier::Classifier;
 
 use crate::batches::dataset_probabilities;
 use crate::dataset::{Dataset, split_name};
@@ -41,9 +40,9 @@ pub enum AssessError {
     /// The bundle's parts do not belong together.
     #[error(transparent)]
     Bundle(#[from] BundleFault),
-    /// The bundle's weights do not fit its network.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
+    /// Models that cannot answer together.
+    #[error("the models of an ensemble need the same classes and preprocessing: {0}")]
+    Ensemble(String),
     /// The data have a class that the model was never taught.
     #[error(
         "split {split} has {count} images of class \"{class}\", which the model does not know (it knows: {known}): \
@@ -67,13 +66,29 @@ pub enum AssessError {
     Io(#[from] std::io::Error),
 }
 
-/// Runs `bundle` on `split`, in any spelling. Images of classes in `dropped` that the model does not know are left out and counted; any
+/// Runs `bundles` on `split`, in any spelling; the probabilities of several are averaged. Images of classes in `dropped` that the model does not know are left out and counted; any
 /// other class it does not know is an error.
 ///
 /// # Errors
 /// See [`AssessError`].
-pub fn assess(bundle: &Bundle, dataset: &Dataset, split: &str, dropped: &[String]) -> Result<Assessment, AssessError> {
+pub fn assess(
+    bundles: &[Bundle],
+    dataset: &Dataset,
+    split: &str,
+    dropped: &[String],
+) -> Result<Assessment, AssessError> {
     let split = split_name::meant_by(split);
+    let Some((bundle, others)) = bundles.split_first() else {
+        return Err(AssessError::Ensemble("there are none".to_owned()));
+    };
+    for other in others {
+        if other.labels != bundle.labels {
+            return Err(AssessError::Ensemble(format!("{} and {}", bundle.labels, other.labels)));
+        }
+        if other.preprocessing != bundle.preprocessing {
+            return Err(AssessError::Ensemble(format!("{:?} and {:?}", bundle.preprocessing, other.preprocessing)));
+        }
+    }
     let label_of: Vec<Option<usize>> = dataset.labels.names().iter().map(|name| bundle.labels.index_of(name)).collect();
     let all = split_indices(dataset, split)?;
     let mut ignored = Vec::new();
@@ -101,13 +116,24 @@ pub fn assess(bundle: &Bundle, dataset: &Dataset, split: &str, dropped: &[String
         }
     }
     let origins: Vec<String> = indices.iter().map(|&index| dataset.samples[index].origin.clone()).collect();
-    let plan = Plan::new(&bundle.resolve()?, &bundle.weights)?;
-    let probabilities = dataset_probabilities(&plan, &bundle.preprocessing, dataset, &indices);
+    let members = bundles.iter().cloned().map(Classifier::from_bundle).collect::<Result<Vec<_>, _>>()?;
+    let classify = |pixels: &[f32]| mean_of(members.iter().map(|member| member.probabilities(pixels)));
+    let probabilities = dataset_probabilities(classify, &bundle.preprocessing, dataset, &indices);
     let evaluation = Evaluation::compute(split, &bundle.labels, &truth, &probabilities)?;
     let predictions = Predictions::new(&bundle.labels, &origins, &truth, &probabilities)?;
     let face = |row: usize| &dataset.samples[indices[row]].image;
     let pictures = Pictures::pick(&predictions, face)?;
     Ok(Assessment { evaluation, predictions, pictures, ignored })
+}
+
+/// The mean of equally long lists.
+fn mean_of(lists: impl ExactSizeIterator<Item = Vec<f32>>) -> Vec<f32> {
+    let part = 1.0 / lists.len() as f32;
+    let sum = lists.reduce(|mut sum, list| {
+        sum.iter_mut().zip(list).for_each(|(sum, value)| *sum += value);
+        sum
+    });
+    sum.unwrap_or_default().into_iter().map(|value| value * part).collect()
 }
 
 impl Assessment {

@@ -1,6 +1,7 @@
 //! Batches of pixels, made ahead of the training step by a thread of their own.
 //!
-//! In: samples, an order, class weights. Out: one [`Batch`] after the other, the same whatever the machine does.
+//! In: samples, an order, targets, class weights. Out: one [`Batch`] after the other, its pictures changed and mixed as the
+//! configuration says, the same whatever the machine does.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
@@ -9,11 +10,12 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use vultus::plan::Plan;
 use vultus::preprocess::Preprocessing;
 
+use crate::augment::{AugmentConfig, Mixing, mix};
 use crate::dataset::{Dataset, Sample};
 use crate::seed::{derive_seed, purpose};
+use crate::targets::Teachers;
 
 /// Batches that may wait for the training step.
 const BATCHES_AHEAD: usize = 4;
@@ -28,7 +30,7 @@ pub struct Batch {
     pub indices: Vec<usize>,
     /// `[batch * height * width]`.
     pub pixels: Vec<f32>,
-    /// One-hot classes, `[batch * classes]`.
+    /// Probability of each class that the network is to answer, `[batch * classes]`.
     pub targets: Vec<f32>,
     /// Class weight of each sample, `[batch]`.
     pub weights: Vec<f32>,
@@ -41,8 +43,16 @@ pub struct BatchSource<'a> {
     pub dataset: &'a Dataset,
     /// Pixels to numbers.
     pub preprocessing: &'a Preprocessing,
+    /// Targets of every sample of the data set, `[samples * classes]`.
+    pub targets: &'a [f32],
+    /// Models that have a share in the targets.
+    pub teachers: Option<&'a Teachers>,
     /// Factor on the loss of each class.
     pub class_weights: &'a [f32],
+    /// How images are changed.
+    pub augmentation: &'a AugmentConfig,
+    /// Seed of the run, which decides the changes.
+    pub seed: u64,
     /// Samples of one batch; the last may have fewer.
     pub batch_size: usize,
 }
@@ -55,16 +65,22 @@ pub fn epoch_order(indices: &[usize], seed: u64, epoch: usize) -> Vec<usize> {
 }
 
 impl<'a> BatchSource<'a> {
-    /// Batches in the given order, from batch number `first` on, made by a thread of `scope`. The thread ends when the
+    /// Batches of `epoch` (from 0) in the given order, from batch number `first` on, made by a thread of `scope`. The thread ends when the
     /// receiver is dropped.
-    pub fn stream<'scope>(self, scope: &'scope Scope<'scope, '_>, order: Vec<usize>, first: usize) -> Receiver<Batch>
+    pub fn stream<'scope>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        epoch: usize,
+        order: Vec<usize>,
+        first: usize,
+    ) -> Receiver<Batch>
     where
         'a: 'scope,
     {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         scope.spawn(move || {
             for indices in order.chunks(self.batch_size).skip(first) {
-                if sender.send(self.batch(indices)).is_err() {
+                if sender.send(self.batch(epoch, indices)).is_err() {
                     return;
                 }
             }
@@ -72,20 +88,27 @@ impl<'a> BatchSource<'a> {
         receiver
     }
 
-    /// One batch of the samples at `indices`.
-    pub fn batch(&self, indices: &[usize]) -> Batch {
-        let classes = self.dataset.labels.len();
-        let samples: Vec<&Sample> = indices.iter().map(|&index| &self.dataset.samples[index]).collect();
-        let mut targets = vec![0.0; samples.len() * classes];
-        for (row, sample) in targets.chunks_exact_mut(classes).zip(&samples) {
-            row[sample.label] = 1.0;
+    /// One batch of the samples at `indices`, as `epoch` (from 0) shows them.
+    pub fn batch(&self, epoch: usize, indices: &[usize]) -> Batch {
+        let Self { dataset, preprocessing, augmentation, seed, .. } = *self;
+        let classes = dataset.labels.len();
+        let (width, height) = (preprocessing.width as usize, preprocessing.height as usize);
+        let mut pixels = vec![0.0; indices.len() * preprocessing.values()];
+        pixels.par_chunks_exact_mut(preprocessing.values()).zip(indices).for_each(|(pixels, &index)| {
+            let face = augmentation.apply(&dataset.samples[index].image, seed, epoch, index);
+            preprocessing.fill(&face, pixels);
+        });
+        let mut targets: Vec<f32> =
+            indices.iter().flat_map(|&index| &self.targets[index * classes..][..classes]).copied().collect();
+        let mut weights: Vec<f32> =
+            indices.iter().map(|&index| self.class_weights[dataset.samples[index].label]).collect();
+        let mixing = |&index: &usize| Mixing::draw(augmentation, seed, epoch, index, width, height);
+        let mixings: Vec<Mixing> = indices.iter().map(mixing).collect();
+        mix(&mixings, width, &mut pixels, &mut targets, &mut weights);
+        if let Some(teachers) = self.teachers {
+            teachers.teach(&pixels, &mut targets);
         }
-        Batch {
-            indices: indices.to_vec(),
-            pixels: fill_pixels(self.preprocessing, &samples),
-            weights: samples.iter().map(|sample| self.class_weights[sample.label]).collect(),
-            targets,
-        }
+        Batch { indices: indices.to_vec(), pixels, targets, weights }
     }
 }
 
@@ -100,9 +123,10 @@ pub fn fill_pixels(preprocessing: &Preprocessing, samples: &[&Sample]) -> Vec<f3
     pixels
 }
 
-/// Probabilities `[indices * classes]` of samples by an inference plan, in chunks, so that memory stays flat.
+/// Probabilities `[indices * classes]` of samples, in chunks, so that memory stays flat. `classify` makes them of
+/// preprocessed pixels: a plan, or a classifier.
 pub fn dataset_probabilities(
-    plan: &Plan,
+    classify: impl Fn(&[f32]) -> Vec<f32>,
     preprocessing: &Preprocessing,
     dataset: &Dataset,
     indices: &[usize],
@@ -110,7 +134,7 @@ pub fn dataset_probabilities(
     let mut probabilities = Vec::with_capacity(indices.len() * dataset.labels.len());
     for chunk in indices.chunks(INFERENCE_CHUNK) {
         let samples: Vec<&Sample> = chunk.iter().map(|&index| &dataset.samples[index]).collect();
-        probabilities.extend(plan.probabilities(&fill_pixels(preprocessing, &samples)));
+        probabilities.extend(classify(&fill_pixels(preprocessing, &samples)));
     }
     probabilities
 }

@@ -148,7 +148,7 @@ fn training_operations(network: &ResolvedNetwork) -> u64 {
 }
 
 fn is_linear(layer: &ResolvedLayer) -> bool {
-    matches!(layer.config, LayerConfig::Conv(_) | LayerConfig::Dense(_))
+    matches!(layer.config, LayerConfig::Conv(_) | LayerConfig::DepthwiseConv(_) | LayerConfig::Dense(_))
 }
 
 /// Times of steps.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vultus::container::{Container, ContainerError, Format};
-use vultus::weights::Weights;
+use vultus::weights::{WeightTensor, Weights};
 
 use crate::history::EpochRecord;
 
@@ -15,6 +15,9 @@ const FORMAT: Format = Format { name: "vultus-checkpoint", version: 1 };
 
 /// Prefix of the names of the optimiser's tensors.
 const OPTIMIZER: &str = "optimizer.";
+
+/// Prefix of the names of the averaged weights.
+const AVERAGE: &str = "average.";
 
 /// How far a run has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,6 +71,8 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// The optimiser's tensors.
     pub optimizer: Weights,
+    /// The averaged weights, where the run averages.
+    pub average: Option<Weights>,
 }
 
 /// A checkpoint that cannot be used.
@@ -96,9 +101,12 @@ impl Checkpoint {
         container.texts.insert("identity".to_owned(), self.identity.clone());
         let progress = serde_json::to_string(&self.progress).map_err(|error| content(path, &error))?;
         container.texts.insert("progress".to_owned(), progress);
-        let prefixed = self.optimizer.iter().map(|(name, tensor)| (format!("{OPTIMIZER}{name}"), tensor.clone()));
-        let own = self.weights.iter().map(|(name, tensor)| (name.to_owned(), tensor.clone()));
-        container.tensors = own.chain(prefixed).collect();
+        let prefixed = |prefix: &'static str, weights: &Weights| -> Vec<(String, WeightTensor)> {
+            weights.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect()
+        };
+        let average = self.average.as_ref().map(|average| prefixed(AVERAGE, average)).unwrap_or_default();
+        let parts = [prefixed("", &self.weights), prefixed(OPTIMIZER, &self.optimizer), average];
+        container.tensors = parts.into_iter().flatten().collect();
         Ok(container.save(path, FORMAT)?)
     }
 
@@ -115,14 +123,17 @@ impl Checkpoint {
             return Err(CheckpointError::OtherRun { path: path.display().to_string(), part });
         }
         let progress = serde_json::from_str(&text("progress")).map_err(|error| content(path, &error))?;
-        let (mut weights, mut optimizer) = (Weights::default(), Weights::default());
+        let (mut weights, mut optimizer, mut average) = (Weights::default(), Weights::default(), None);
         for (name, tensor) in container.tensors.iter() {
-            match name.strip_prefix(OPTIMIZER) {
-                Some(name) => optimizer.insert(name.to_owned(), tensor.clone()),
-                None => weights.insert(name.to_owned(), tensor.clone()),
+            if let Some(name) = name.strip_prefix(OPTIMIZER) {
+                optimizer.insert(name.to_owned(), tensor.clone());
+            } else if let Some(name) = name.strip_prefix(AVERAGE) {
+                average.get_or_insert_with(Weights::default).insert(name.to_owned(), tensor.clone());
+            } else {
+                weights.insert(name.to_owned(), tensor.clone());
             }
         }
-        Ok(Self { identity: found, progress, weights, optimizer })
+        Ok(Self { identity: found, progress, weights, optimizer, average })
     }
 }
 
@@ -145,8 +156,6 @@ fn differing_part(found: &str, expected: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vultus::weights::WeightTensor;
-
     use super::*;
 
     fn checkpoint() -> Checkpoint {
@@ -163,6 +172,7 @@ mod tests {
             },
             weights: [("layers.0.bias".to_owned(), tensor(1.0))].into_iter().collect(),
             optimizer: [("velocity.layers.0.bias".to_owned(), tensor(2.0))].into_iter().collect(),
+            average: Some([("layers.0.bias".to_owned(), tensor(1.5))].into_iter().collect()),
         }
     }
 

@@ -11,6 +11,7 @@ use vultus::labels::Labels;
 
 use crate::audit::{Blank, blank, groups_of_equal_pixels, has_conflict};
 use crate::dataset::{DataError, Dataset, Removal, RemovalReason, Sample};
+use crate::source::ferplus::{NOT_A_FACE, majority};
 use crate::split::{SplitError, shuffled_classes, stratified_subset};
 
 /// Whether images with some fault stay.
@@ -52,10 +53,12 @@ pub enum Balance {
 pub struct CleaningConfig {
     /// Classes to drop from all splits, by any spelling.
     pub drop_classes: Vec<String>,
-    /// Splits that `blank`, `conflicts` and `duplicates` touch.
+    /// Splits that `blank`, `not_a_face`, `conflicts` and `duplicates` touch.
     pub scope: Scope,
     /// Images that are black or nearly flat, see [`crate::audit::blank`].
     pub blank: Policy,
+    /// Images that most of FER+'s taggers call no face; without votes, nothing.
+    pub not_a_face: Policy,
     /// All images of one split that have the same pixels and different labels.
     pub conflicts: Policy,
     /// Later copies of an image in the same split.
@@ -79,6 +82,7 @@ impl Default for CleaningConfig {
             drop_classes: Vec::new(),
             scope: Scope::Train,
             blank: Policy::Keep,
+            not_a_face: Policy::Keep,
             conflicts: Policy::Keep,
             duplicates: Policy::Keep,
             leaks: Policy::Keep,
@@ -109,6 +113,10 @@ pub fn clean(mut dataset: Dataset, config: &CleaningConfig, train_split: &str) -
     };
     if config.blank == Policy::Drop {
         let verdicts = blank_verdicts(&dataset, &splits);
+        remove(&mut dataset, verdicts);
+    }
+    if config.not_a_face == Policy::Drop {
+        let verdicts = not_a_face_verdicts(&dataset, &splits);
         remove(&mut dataset, verdicts);
     }
     if config.conflicts == Policy::Drop {
@@ -219,6 +227,16 @@ fn blank_verdicts(dataset: &Dataset, splits: &[String]) -> Verdicts {
             Blank::NearlyFlat => "the pixels are nearly all the same",
         };
         Some((RemovalReason::Blank, detail.to_owned()))
+    };
+    dataset.samples.iter().map(verdict).collect()
+}
+
+/// Verdicts on images that most taggers call no face.
+fn not_a_face_verdicts(dataset: &Dataset, splits: &[String]) -> Verdicts {
+    let verdict = |sample: &Sample| {
+        let votes = sample.votes.as_ref().filter(|_| splits.contains(&sample.split))?;
+        let detail = format!("{} of {} taggers", votes[NOT_A_FACE], votes.iter().map(|&n| u32::from(n)).sum::<u32>());
+        (majority(votes) == Some(NOT_A_FACE)).then_some((RemovalReason::NotAFace, detail))
     };
     dataset.samples.iter().map(verdict).collect()
 }

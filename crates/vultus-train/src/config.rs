@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
+use vultus::inference::{MOST_SHIFT, Views};
 use vultus::network::{
     Activation, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FlattenConfig, LayerConfig, NetworkConfig,
     Padding, PoolConfig,
@@ -16,10 +17,16 @@ use vultus::network::{
 use vultus::preprocess::Preprocessing;
 
 use self::keys::{assign, parse_value};
+use crate::augment::AugmentConfig;
 use crate::clean::CleaningConfig;
 use crate::dataset::split_name;
 use crate::search::SearchConfig;
 use crate::source::synthetic::SyntheticConfig;
+use crate::targets::TargetConfig;
+
+const BETA1: &str = "train.optimizer.beta1";
+const BETA2: &str = "train.optimizer.beta2";
+const MOMENTUM: &str = "train.optimizer.momentum";
 
 /// Everything that `vultus train` needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +46,8 @@ pub struct TrainConfig {
     pub network: NetworkConfig,
     /// How it is trained.
     pub train: FitConfig,
+    /// The views of a picture that the finished model averages.
+    pub views: Views,
     /// What `vultus search` tries; empty for `vultus train`.
     pub search: SearchConfig,
 }
@@ -56,8 +65,22 @@ pub struct DataConfig {
     /// Spelt as `train_split`.
     #[serde(deserialize_with = "splits")]
     pub evaluate_splits: Vec<String>,
+    /// Where the classes come from.
+    pub labels: LabelSource,
     /// How faces are drawn where a source is `synthetic`.
     pub synthetic: SyntheticConfig,
+}
+
+/// Where the classes of the images come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelSource {
+    /// The data's own labels.
+    #[default]
+    Own,
+    /// The majority of the FER+ votes, in eight classes; images without one are left out (see
+    /// [`crate::source::ferplus::majority`]).
+    Ferplus,
 }
 
 /// How the network is trained.
@@ -77,6 +100,16 @@ pub struct FitConfig {
     /// Largest norm of the gradients of all parameters together, penalties included; longer ones are scaled down to it. 0
     /// leaves them alone.
     pub clip_norm: f64,
+    /// Decoupled weight decay (Loshchilov & Hutter 2019): each step first shrinks the kernels of convolutions and dense
+    /// layers by `learning rate * weight_decay`; biases and batch norms are left alone. 0 is off.
+    pub weight_decay: f64,
+    /// Decay of the exponential moving average of the weights that validates and becomes the model (Polyak & Juditsky
+    /// 1992), a step at a time; 0 is off. Early in training it is `(1 + steps) / (10 + steps)` where that is less.
+    pub average_decay: f64,
+    /// How training images are changed.
+    pub augmentation: AugmentConfig,
+    /// What the network is to answer.
+    pub targets: TargetConfig,
     /// How the learning rate changes.
     pub schedule: ScheduleConfig,
     /// When to stop before the last epoch.
@@ -107,6 +140,9 @@ pub enum OptimizerConfig {
     Adam(AdamConfig),
     /// Stochastic gradient descent with momentum.
     Sgd(SgdConfig),
+    /// Muon (Jordan et al. 2024) for the kernels of hidden layers, scaled as in Liu et al. 2025 so that one learning rate
+    /// does for all; Adam for the head, biases and batch norms.
+    Muon(MuonConfig),
 }
 
 /// Keys of Adam.
@@ -115,6 +151,22 @@ pub enum OptimizerConfig {
 pub struct AdamConfig {
     /// Largest step size; the schedule scales it.
     pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+}
+
+/// Keys of Muon; the last three are those of its Adam.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MuonConfig {
+    /// Largest step size; the schedule scales it.
+    pub learning_rate: f64,
+    /// Share of the velocity that is kept; the update looks ahead as Nesterov's does.
+    pub momentum: f64,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -156,6 +208,8 @@ pub enum ScheduleKind {
     Constant,
     /// Half a cosine from the peak down to the floor (Loshchilov & Hutter 2017).
     Cosine,
+    /// Linearly from the peak down to the floor; with a warm-up, a triangle.
+    Triangular,
     /// Up from a 25th of the peak and down to the floor, both along half a cosine (Smith & Topin 2018).
     OneCycle,
 }
@@ -200,6 +254,7 @@ impl Default for TrainConfig {
             cleaning: CleaningConfig::default(),
             network: paper_network(),
             train: FitConfig::default(),
+            views: Views::default(),
             search: SearchConfig::default(),
         }
     }
@@ -211,6 +266,7 @@ impl Default for DataConfig {
             sources: vec!["synthetic".to_owned()],
             train_split: split_name::TRAIN.to_owned(),
             evaluate_splits: Vec::new(),
+            labels: LabelSource::Own,
             synthetic: SyntheticConfig::default(),
         }
     }
@@ -225,6 +281,10 @@ impl Default for FitConfig {
             class_weights: ClassWeights::Balanced,
             optimizer: OptimizerConfig::Adam(AdamConfig::default()),
             clip_norm: 0.0,
+            weight_decay: 0.0,
+            average_decay: 0.0,
+            augmentation: AugmentConfig::default(),
+            targets: TargetConfig::default(),
             schedule: ScheduleConfig::default(),
             early_stopping: EarlyStoppingConfig::default(),
             monitor: Monitor::ValAccuracy,
@@ -237,6 +297,13 @@ impl Default for FitConfig {
 impl Default for AdamConfig {
     fn default() -> Self {
         Self { learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-7 }
+    }
+}
+
+impl Default for MuonConfig {
+    fn default() -> Self {
+        let AdamConfig { learning_rate, beta1, beta2, epsilon } = AdamConfig::default();
+        Self { learning_rate, momentum: 0.95, beta1, beta2, epsilon }
     }
 }
 
@@ -264,6 +331,7 @@ impl OptimizerConfig {
         match self {
             Self::Adam(adam) => adam.learning_rate,
             Self::Sgd(sgd) => sgd.learning_rate,
+            Self::Muon(muon) => muon.learning_rate,
         }
     }
 }
@@ -458,20 +526,20 @@ impl TrainConfig {
             rate.to_string(),
             "use a number above 0",
         )?;
-        match &fit.optimizer {
-            OptimizerConfig::Adam(adam) => {
-                for (key, beta) in [("train.optimizer.beta1", adam.beta1), ("train.optimizer.beta2", adam.beta2)] {
-                    require((0.0..1.0).contains(&beta), key, beta.to_string(), "use 0 up to below 1")?;
-                }
-                let epsilon = adam.epsilon;
-                let usable = epsilon > 0.0 && epsilon.is_finite();
-                require(usable, "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
+        let (shares, epsilon) = match &fit.optimizer {
+            OptimizerConfig::Adam(adam) => (vec![(BETA1, adam.beta1), (BETA2, adam.beta2)], Some(adam.epsilon)),
+            OptimizerConfig::Sgd(sgd) => (vec![(MOMENTUM, sgd.momentum)], None),
+            OptimizerConfig::Muon(muon) => {
+                let shares = vec![(MOMENTUM, muon.momentum), (BETA1, muon.beta1), (BETA2, muon.beta2)];
+                (shares, Some(muon.epsilon))
             }
-            OptimizerConfig::Sgd(sgd) => {
-                let momentum = sgd.momentum;
-                let key = "train.optimizer.momentum";
-                require((0.0..1.0).contains(&momentum), key, momentum.to_string(), "use 0 up to below 1")?;
-            }
+        };
+        for (key, share) in shares {
+            require((0.0..1.0).contains(&share), key, share.to_string(), "use 0 up to below 1")?;
+        }
+        if let Some(epsilon) = epsilon {
+            let usable = epsilon > 0.0 && epsilon.is_finite();
+            require(usable, "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
         }
         let schedule = &fit.schedule;
         for (key, part) in [("train.schedule.warmup", schedule.warmup), ("train.schedule.floor", schedule.floor)] {
@@ -484,6 +552,28 @@ impl TrainConfig {
             clip.to_string(),
             "use 0 (off) or a positive number",
         )?;
+        let decay = fit.weight_decay;
+        let usable = decay >= 0.0 && decay * rate < 1.0;
+        require(usable, "train.weight_decay", decay.to_string(), "use 0 (off) up to below 1 / learning_rate")?;
+        let average = fit.average_decay;
+        require((0.0..1.0).contains(&average), "train.average_decay", average.to_string(), "use 0 up to below 1")?;
+        for (key, strength) in fit.augmentation.strengths() {
+            require((0.0..=1.0).contains(&strength), key, strength.to_string(), "use a strength from 0 to 1")?;
+        }
+        for (key, share) in fit.targets.shares() {
+            require((0.0..=1.0).contains(&share), key, share.to_string(), "use a share from 0 to 1")?;
+        }
+        let heat = fit.targets.heat;
+        require(heat > 0.0 && heat.is_finite(), "train.targets.heat", heat.to_string(), "use a number above 0")?;
+        let taught = fit.targets.distillation == 0.0 || !fit.targets.teachers.is_empty();
+        require(
+            taught,
+            "train.targets.distillation",
+            fit.targets.distillation.to_string(),
+            "name bundles in train.targets.teachers, or use 0",
+        )?;
+        let shift = self.views.shift;
+        require(shift <= MOST_SHIFT, "views.shift", shift.to_string(), "use 0 to 8 pixels")?;
         let minutes = fit.checkpoint_minutes;
         require((0.0..=1e6).contains(&minutes), "train.checkpoint_minutes", minutes.to_string(), "use 0 to 1000000")?;
         let delta = fit.early_stopping.min_delta;

@@ -222,6 +222,10 @@ pub enum RemovalReason {
     TooLarge,
     /// Every pixel has (nearly) the same value.
     Blank,
+    /// FER+'s taggers say that it is no face.
+    NotAFace,
+    /// FER+'s taggers do not agree on a class, or gave no votes.
+    NoMajority,
     /// The same pixels stand earlier in the same split.
     Duplicate,
     /// The same pixels stand in the split that is evaluated.
@@ -244,6 +248,8 @@ impl RemovalReason {
             Self::Missing => "missing",
             Self::TooLarge => "too_large",
             Self::Blank => "blank",
+            Self::NotAFace => "not_a_face",
+            Self::NoMajority => "no_majority",
             Self::Duplicate => "duplicate",
             Self::Leak => "leak",
             Self::Conflict => "conflict",

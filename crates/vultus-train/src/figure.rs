@@ -11,6 +11,7 @@ pub mod confusion;
 pub mod curves;
 pub mod reliability;
 pub mod search;
+pub mod sheet;
 pub(crate) mod template;
 
 use std::io::{self, Write};

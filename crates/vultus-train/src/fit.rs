@@ -13,6 +13,7 @@ use vultus::network::{NetworkError, ResolvedNetwork};
 use vultus::plan::Plan;
 use vultus::weights::{Weights, WeightsError};
 
+use crate::average::Average;
 use crate::batches::{Batch, BatchSource, dataset_probabilities, epoch_order};
 use crate::checkpoint::{BestEpoch, Checkpoint, CheckpointError, Progress, RunningEpoch};
 use crate::clean::class_weights;
@@ -26,6 +27,7 @@ use crate::run::RunDirectory;
 use crate::schedule::learning_rate;
 use crate::seed::{derive_seed, purpose};
 use crate::statistics::fingerprint_of;
+use crate::targets::{TeacherError, Teachers};
 use crate::tensorboard::{EventWriter, TensorboardError, seconds_since_1970};
 
 /// What a training run works on. Indices point into the data set.
@@ -127,6 +129,9 @@ pub enum FitError {
     /// A directory cannot be made.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// A teacher that cannot teach.
+    #[error(transparent)]
+    Teacher(#[from] TeacherError),
     /// There is nothing to train on.
     #[error("there are no images to train on in split {0}")]
     NoImages(String),
@@ -225,8 +230,12 @@ struct Fitting<'a> {
     run: Option<&'a RunDirectory>,
     identity: String,
     class_weights: Vec<f32>,
+    /// Targets of every sample of the data set.
+    targets: Vec<f32>,
+    teachers: Option<Teachers>,
     network: Network,
     optimizer: Optimizer,
+    average: Option<Average>,
     progress: Progress,
     best_weights: Option<Weights>,
     events: Option<EventWriter>,
@@ -251,14 +260,20 @@ impl<'a> Fitting<'a> {
             None => initial_weights(&resolved, derive_seed(config.seed, &[purpose::WEIGHTS])),
         };
         let network = Network::new(resolved, &weights, &device)?;
-        let mut optimizer = Optimizer::new(&config.train.optimizer, config.train.clip_norm, &network);
+        let train = &config.train;
+        let mut optimizer = Optimizer::new(&train.optimizer, train.clip_norm, train.weight_decay, &network);
+        let mut average = Average::new(train.average_decay, &network);
         let mut progress = Progress::default();
         let mut best_weights = None;
         if let Some(checkpoint) = checkpoint {
             optimizer.restore(&network, &checkpoint.optimizer, checkpoint.progress.updates)?;
+            if let (Some(average), Some(weights)) = (&mut average, &checkpoint.average) {
+                average.restore(&network, weights)?;
+            }
             progress = checkpoint.progress;
             if let (Some(run), Some(_)) = (run, progress.best) {
-                best_weights = Some(Checkpoint::load(&run.best_checkpoint(), &identity)?.weights);
+                let best = Checkpoint::load(&run.best_checkpoint(), &identity)?;
+                best_weights = Some(best.average.unwrap_or(best.weights));
             }
         }
         let events = match run {
@@ -274,12 +289,15 @@ impl<'a> Fitting<'a> {
                 ClassWeights::None => vec![1.0; labels.len()],
                 ClassWeights::Balanced => class_weights(&data.dataset.class_counts(data.train)),
             },
+            targets: train.targets.rows(data.dataset, data.train, config.data.labels),
+            teachers: Teachers::load(&train.targets, labels, &config.preprocessing)?,
             config,
             data,
             run,
             identity,
             network,
             optimizer,
+            average,
             progress,
             best_weights,
             events,
@@ -308,16 +326,23 @@ impl<'a> Fitting<'a> {
         let epoch = self.progress.epoch;
         let batch_size = self.config.train.batch_size;
         let steps = self.data.train.len().div_ceil(batch_size);
-        let class_weights = self.class_weights.clone();
+        // Out of `self` while batches are made from them beside the steps.
+        let class_weights = std::mem::take(&mut self.class_weights);
+        let targets = std::mem::take(&mut self.targets);
+        let teachers = self.teachers.take();
         let source = BatchSource {
             dataset: self.data.dataset,
             preprocessing: &self.config.preprocessing,
+            targets: &targets,
+            teachers: teachers.as_ref(),
             class_weights: &class_weights,
+            augmentation: &self.config.train.augmentation,
+            seed: self.config.seed,
             batch_size,
         };
         let order = epoch_order(self.data.train, self.config.seed, epoch);
-        std::thread::scope(|scope| {
-            let batches = source.stream(scope, order, self.progress.step);
+        let finished = std::thread::scope(|scope| {
+            let batches = source.stream(scope, epoch, order, self.progress.step);
             let mut clock = Instant::now();
             while self.progress.step < steps {
                 if observer.stop_requested() {
@@ -345,7 +370,9 @@ impl<'a> Fitting<'a> {
                 }
             }
             Ok(true)
-        })
+        });
+        (self.class_weights, self.targets, self.teachers) = (class_weights, targets, teachers);
+        finished
     }
 
     fn train_step(&mut self, batch: Batch, steps: usize) -> Result<(), FitError> {
@@ -372,6 +399,9 @@ impl<'a> Fitting<'a> {
         }
         let mut gradients = forward.loss.backward();
         self.optimizer.update(&mut self.network, &mut gradients, rate);
+        if let Some(average) = &mut self.average {
+            average.update(&self.network, self.progress.updates);
+        }
         let running = &mut self.progress.running;
         running.loss += f64::from(loss) * labels.len() as f64;
         running.correct += count_correct(&values_of(forward.probabilities), &labels);
@@ -415,7 +445,7 @@ impl<'a> Fitting<'a> {
         let improved = best != self.progress.best;
         self.progress.best = best;
         if improved {
-            self.best_weights = Some(self.network.weights());
+            self.best_weights = Some(self.weights());
         }
         if let Some(run) = self.run {
             if improved {
@@ -434,11 +464,12 @@ impl<'a> Fitting<'a> {
         if self.data.validation.is_empty() {
             return Ok(None);
         }
-        let weights = self.network.weights();
+        let weights = self.weights();
         let resolved = self.network.resolved();
         let plan = Plan::new(resolved, &weights)?;
+        let classify = |pixels: &[f32]| plan.probabilities(pixels);
         let probabilities =
-            dataset_probabilities(&plan, &self.config.preprocessing, self.data.dataset, self.data.validation);
+            dataset_probabilities(classify, &self.config.preprocessing, self.data.dataset, self.data.validation);
         let classes = resolved.classes;
         let labels: Vec<usize> =
             self.data.validation.iter().map(|&index| self.data.dataset.samples[index].label).collect();
@@ -456,12 +487,18 @@ impl<'a> Fitting<'a> {
         Ok(Some((loss, count_correct(&probabilities, &labels) as f64 / labels.len() as f64)))
     }
 
+    /// The weights that validate and become the model: the average, where there is one.
+    fn weights(&self) -> Weights {
+        self.average.as_ref().map_or_else(|| self.network.weights(), |average| average.weights(&self.network))
+    }
+
     fn checkpoint(&self) -> Checkpoint {
         Checkpoint {
             identity: self.identity.clone(),
             progress: self.progress.clone(),
             weights: self.network.weights(),
             optimizer: self.optimizer.state(&self.network),
+            average: self.average.as_ref().map(|average| average.weights(&self.network)),
         }
     }
 
@@ -493,11 +530,11 @@ impl<'a> Fitting<'a> {
         Ok(events.flush()?)
     }
 
-    fn finish(self, ended: Ended) -> Result<Fitted, FitError> {
+    fn finish(mut self, ended: Ended) -> Result<Fitted, FitError> {
         let best = self.progress.best;
-        let (weights, epoch) = match (self.config.train.keep, self.best_weights, best) {
+        let (weights, epoch) = match (self.config.train.keep, self.best_weights.take(), best) {
             (Keep::Best, Some(weights), Some(best)) => (weights, best.epoch),
-            _ => (self.network.weights(), self.progress.epoch),
+            _ => (self.weights(), self.progress.epoch),
         };
         Ok(Fitted { ended, weights, epoch, history: self.progress.history, best })
     }

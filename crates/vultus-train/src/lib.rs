@@ -3,12 +3,13 @@
 //! 1. [`source`]: folders, csv and Parquet files and drawn faces become one [`dataset`];
 //! 2. [`audit`], [`statistics`]: what is in it; [`clean`]: what is left out, and why; [`convert`]: another layout;
 //! 3. [`split`]: stratified parts and folds; [`prepare`]: all of this as the configuration says;
-//! 4. [`batches`]: samples become numbers, ahead of the training step;
+//! 4. [`batches`]: samples become numbers, ahead of the training step; [`augment`]: changed at random; [`targets`]: what is
+//!    to be answered;
 //! 5. [`model`]: the trainable network; [`operations`]: the one place where it reaches arithmetic, on a [`device`];
-//! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`checkpoint`], [`history`], [`tensorboard`];
+//! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`average`], [`checkpoint`], [`history`], [`tensorboard`];
 //! 7. [`search`]: many trainings, by k-fold cross-validation;
-//! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split;
-//! 9. [`figure`], [`report`]: what people look at;
+//! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`temperature`]: probabilities that fit;
+//! 9. [`figure`], [`report`], [`card`]: what people look at;
 //! 10. [`train`]: the whole job in one [`run`] directory; [`mod@bench`]: how fast it goes.
 //!
 //! [`config`] holds every choice that changes a result, [`seed`] derives all randomness from one number, and
@@ -17,8 +18,11 @@
 
 pub mod assess;
 pub mod audit;
+pub mod augment;
+pub mod average;
 pub mod batches;
 pub mod bench;
+pub mod card;
 pub mod checkpoint;
 pub mod clean;
 pub mod config;
@@ -42,5 +46,7 @@ pub mod seed;
 pub mod source;
 pub mod split;
 pub mod statistics;
+pub mod targets;
+pub mod temperature;
 pub mod tensorboard;
 pub mod train;

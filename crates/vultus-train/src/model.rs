@@ -8,15 +8,15 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use vultus::network::{
-    BatchNormConfig, ConvConfig, FeatureShape, LayerConfig, ParameterRole, ParameterSpec, ResolvedLayer,
-    ResolvedNetwork,
+    BatchNormConfig, ConvConfig, DepthwiseConvConfig, FeatureShape, LayerConfig, ParameterRole, ParameterSpec,
+    ResolvedLayer, ResolvedNetwork,
 };
 use vultus::weights::{WeightTensor, Weights};
 
 use crate::device::operations_of;
 use crate::operations::{
-    Activation, Block, BlockParameters, ChannelShape, ConvolutionShape, DenseShape, Operations, Pooling, PoolingShape,
-    Tail,
+    Activation, Block, BlockParameters, ChannelShape, ConvolutionShape, DenseShape, DepthwiseShape, Filters,
+    Operations, Pooling, PoolingShape, SqueezeShape, Tail,
 };
 use crate::seed::derive_seed;
 
@@ -248,18 +248,20 @@ impl Network {
                 Tail::Activated { residual: residual.is_some(), activation: sum.unwrap_or(activation) }
             }
         };
-        let block = Block {
-            convolution: convolution_shape(layer, fused.conv, batch),
-            biased: fused.conv.bias,
-            before: fused.conv.activation,
-            epsilon: fused.norm.epsilon as f32,
-            tail,
+        let (filters, biased, before) = match fused.convolution {
+            FusedConvolution::Dense(conv) => {
+                (Filters::Dense(convolution_shape(layer, conv, batch)), conv.bias, conv.activation)
+            }
+            FusedConvolution::Depthwise(conv) => {
+                (Filters::Depthwise(depthwise_shape(layer, conv, batch)), conv.bias, conv.activation)
+            }
         };
+        let block = Block { filters, biased, before, epsilon: fused.norm.epsilon as f32, tail };
         let norm = first + layer.parameters.len();
         let parameter = |index: usize| self.parameters[index].clone();
         let parameters = BlockParameters {
             weight: parameter(first),
-            bias: fused.conv.bias.then(|| parameter(first + 1)),
+            bias: biased.then(|| parameter(first + 1)),
             gamma: parameter(norm),
             beta: parameter(norm + 1),
         };
@@ -293,6 +295,15 @@ impl Network {
                 let shape = convolution_shape(layer, conv, batch);
                 let bias = conv.bias.then(|| parameter(1));
                 operations.convolution(x, parameter(0), bias, shape, conv.activation)
+            }
+            LayerConfig::DepthwiseConv(conv) => {
+                let shape = depthwise_shape(layer, conv, batch);
+                operations.depthwise(x, parameter(0), conv.bias.then(|| parameter(1)), shape, conv.activation)
+            }
+            LayerConfig::SqueezeExcitation(squeeze) => {
+                let (channels, spatial) = (layer.input.channels(), layer.input.spatial());
+                let shape = SqueezeShape { batch, spatial, channels, hidden: squeeze.hidden(channels) };
+                operations.squeeze_excitation(x, [0, 1, 2, 3].map(parameter), shape)
             }
             LayerConfig::Dense(dense) => {
                 let shape = DenseShape { batch, inputs: layer.input.len(), outputs: dense.units };
@@ -364,6 +375,12 @@ fn convolution_shape(layer: &ResolvedLayer, conv: &ConvConfig, batch: usize) -> 
     }
 }
 
+fn depthwise_shape(layer: &ResolvedLayer, conv: &DepthwiseConvConfig, batch: usize) -> DepthwiseShape {
+    let (channels, in_height, in_width) = planes(layer.input);
+    let (kernel, stride, padding) = (conv.kernel, conv.stride, conv.padding_size());
+    DepthwiseShape { batch, channels, in_height, in_width, kernel, stride, padding }
+}
+
 /// Parameters of a layer and of all layers inside it.
 fn parameters_of(layer: &ResolvedLayer) -> usize {
     let inside = layer.body.iter().chain(&layer.shortcut).map(parameters_of).sum::<usize>();
@@ -373,7 +390,7 @@ fn parameters_of(layer: &ResolvedLayer) -> usize {
 /// A run of layers that one operation computes: a convolution, a batch norm, and an activation or max pooling with
 /// dropout behind it.
 struct Fused<'a> {
-    conv: &'a ConvConfig,
+    convolution: FusedConvolution<'a>,
     norm: &'a BatchNormConfig,
     /// Without its key.
     tail: Tail,
@@ -381,14 +398,23 @@ struct Fused<'a> {
     layers: usize,
 }
 
+/// The convolution that a run begins with.
+enum FusedConvolution<'a> {
+    Dense(&'a ConvConfig),
+    Depthwise(&'a DepthwiseConvConfig),
+}
+
 impl<'a> Fused<'a> {
     /// The run that begins with the first of `layers`, if there is one.
     fn at(layers: &'a [ResolvedLayer]) -> Option<Self> {
         let config = |index: usize| layers.get(index).map(|layer| &layer.config);
-        let (Some(LayerConfig::Conv(conv)), Some(LayerConfig::BatchNorm(norm))) = (config(0), config(1)) else {
-            return None;
+        let (convolution, activation) = match config(0)? {
+            LayerConfig::Conv(conv) => (FusedConvolution::Dense(conv), conv.activation),
+            LayerConfig::DepthwiseConv(conv) => (FusedConvolution::Depthwise(conv), conv.activation),
+            _ => return None,
         };
-        if !matches!(conv.activation, Activation::Linear | Activation::Relu) {
+        let LayerConfig::BatchNorm(norm) = config(1)? else { return None };
+        if !matches!(activation, Activation::Linear | Activation::Relu) {
             return None;
         }
         let (tail, layers) = match (config(2), config(3)) {
@@ -401,7 +427,7 @@ impl<'a> Fused<'a> {
             }
             _ => (Tail::Activated { residual: false, activation: Activation::Linear }, 2),
         };
-        Some(Self { conv, norm, tail, layers })
+        Some(Self { convolution, norm, tail, layers })
     }
 
     /// Whether a residual can be added in front of its activation: if it has none of its own.

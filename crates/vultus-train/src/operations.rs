@@ -8,6 +8,7 @@
 
 mod buffers;
 mod extension;
+mod filters;
 mod stock;
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,13 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 pub use vultus_kernels::activation::Activation;
 pub use vultus_kernels::convolution::ConvolutionShape;
+pub use vultus_kernels::depthwise::DepthwiseShape;
 pub use vultus_kernels::optimizer::{AdamUpdate, SgdUpdate};
 pub use vultus_kernels::pooling::PoolingShape;
+pub use vultus_kernels::squeeze_excitation::SqueezeShape;
 
-use self::extension::{Layers, Updates};
+use self::extension::{DepthwiseLayers, Layers, SqueezeLayers, Updates};
+pub use self::filters::Filters;
 
 /// Which arithmetic the operations use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +68,7 @@ pub enum Tail {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Block {
     /// The convolution.
-    pub convolution: ConvolutionShape,
+    pub filters: Filters,
     /// Whether it has a bias.
     pub biased: bool,
     /// Its activation: linear or ReLU.
@@ -78,7 +82,7 @@ pub struct Block {
 /// Parameters of a [`Block`], flat.
 #[derive(Clone, Debug)]
 pub struct BlockParameters {
-    /// `[kernel_height * kernel_width * in * out]`.
+    /// `[kernel_height * kernel_width * in * out]`, or `[kernel * kernel * out]` of a depthwise convolution.
     pub weight: Tensor<1>,
     /// `[out]`, where the block has one.
     pub bias: Option<Tensor<1>>,
@@ -142,6 +146,32 @@ impl Operations {
         }
     }
 
+    /// Convolution of each channel by itself with activation, and with a bias if there is one (Howard et al. 2017, section
+    /// 3.1).
+    ///
+    /// `x` `[batch, in_height * in_width * channels]`, `weight` `[kernel * kernel * channels]`, `bias` `[channels]`; gives
+    /// `[batch, out_height * out_width * channels]`.
+    pub fn depthwise(
+        self,
+        x: Tensor<2>,
+        weight: Tensor<1>,
+        bias: Option<Tensor<1>>,
+        shape: DepthwiseShape,
+        activation: Activation,
+    ) -> Tensor<2> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::depthwise(
+                x.into_dispatch(),
+                weight.clone().into_dispatch(),
+                bias.clone().unwrap_or(weight).into_dispatch(),
+                bias.is_some(),
+                shape,
+                activation,
+            )),
+            Self::Stock => stock::depthwise(x, weight, bias, shape, activation),
+        }
+    }
+
     /// A convolution, a batch norm and what follows it; see [`Block`]. `residual` has the shape of the output, and is there
     /// if the block says so. Gives the output, and the mean and the biased variance `[out]` of the convolution's output;
     /// no gradient flows through the last two.
@@ -167,23 +197,19 @@ impl Operations {
                 (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
             }
             Self::Stock => {
-                let shape = block.convolution;
-                let z = self.convolution(x, weight, bias, shape, block.before);
-                let spatial = shape.out_height() * shape.out_width();
-                let channels = ChannelShape { batch: shape.batch, channels: shape.out_channels, spatial };
-                let (y, mean, variance) = self.batch_norm_training(z, gamma, beta, channels, block.epsilon);
+                let z = match block.filters {
+                    Filters::Dense(shape) => self.convolution(x, weight, bias, shape, block.before),
+                    Filters::Depthwise(shape) => self.depthwise(x, weight, bias, shape, block.before),
+                };
+                let (batch, channels) = (block.filters.batch(), block.filters.channels());
+                let (in_height, in_width) = block.filters.out_size();
+                let shape = ChannelShape { batch, channels, spatial: in_height * in_width };
+                let (y, mean, variance) = self.batch_norm_training(z, gamma, beta, shape, block.epsilon);
                 let y = match (block.tail, residual) {
                     (Tail::Activated { activation, .. }, Some(residual)) => self.add(y, residual, activation),
                     (Tail::Activated { activation, .. }, None) => self.activation(y, activation),
                     (Tail::Pooled { size, rate, key }, _) => {
-                        let pooling = PoolingShape {
-                            batch: shape.batch,
-                            channels: shape.out_channels,
-                            in_height: shape.out_height(),
-                            in_width: shape.out_width(),
-                            size,
-                            stride: size,
-                        };
+                        let pooling = PoolingShape { batch, channels, in_height, in_width, size, stride: size };
                         let y = self.pool(y, Pooling::Max, pooling);
                         if rate > 0.0 { self.dropout(y, rate, key) } else { y }
                     }
@@ -256,6 +282,25 @@ impl Operations {
                 let ChannelShape { batch, channels, spatial } = shape;
                 x.reshape([batch, spatial, channels]).mean_dim(1).reshape([batch, channels])
             }
+        }
+    }
+
+    /// Squeeze and excitation (Hu et al. 2018): `x` `[batch, spatial * channels]`; `weights` are `W1` `[channels * hidden]`,
+    /// `b1` `[hidden]`, `W2` `[hidden * channels]` and `b2` `[channels]`; gives the shape of `x`.
+    pub fn squeeze_excitation(self, x: Tensor<2>, weights: [Tensor<1>; 4], shape: SqueezeShape) -> Tensor<2> {
+        match self {
+            Self::Kernels => {
+                let [squeeze, squeeze_bias, excitation, excitation_bias] = weights.map(Tensor::into_dispatch);
+                Tensor::from_dispatch(Dispatch::squeeze_excitation(
+                    x.into_dispatch(),
+                    squeeze,
+                    squeeze_bias,
+                    excitation,
+                    excitation_bias,
+                    shape,
+                ))
+            }
+            Self::Stock => stock::squeeze_excitation(x, weights, shape),
         }
     }
 
@@ -335,6 +380,14 @@ impl Operations {
                 (Tensor::from_dispatch(parameter), [Tensor::from_dispatch(first), Tensor::from_dispatch(second)])
             }
             Self::Stock => stock::adam(parameter, gradient, first, second, update),
+        }
+    }
+
+    /// The orthogonal matrix nearest to `matrix` `[rows * columns]`, about; see [`vultus_kernels::orthogonal`].
+    pub fn orthogonalize(self, matrix: Tensor<1>, rows: usize, columns: usize) -> Tensor<1> {
+        match self {
+            Self::Kernels => Tensor::from_dispatch(Dispatch::orthogonalize(matrix.into_dispatch(), rows, columns)),
+            Self::Stock => stock::orthogonalize(matrix, rows, columns),
         }
     }
 

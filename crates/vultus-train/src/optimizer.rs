@@ -2,9 +2,11 @@
 //!
 //! In: a network whose graph has just been differentiated. Out: the same network, moved. The update rules themselves are
 //! operations ([`Operations::adam`](crate::operations::Operations::adam),
-//! [`Operations::sgd`](crate::operations::Operations::sgd)).
+//! [`Operations::sgd`](crate::operations::Operations::sgd)), and so is the largest part of Muon's
+//! ([`Operations::orthogonalize`](crate::operations::Operations::orthogonalize)).
 
 use burn::tensor::{Gradients, Tensor};
+use vultus::network::{ParameterRole, ParameterSpec};
 use vultus::weights::{WeightTensor, Weights, WeightsError};
 
 use crate::config::OptimizerConfig;
@@ -14,29 +16,83 @@ use crate::operations::{AdamUpdate, Operations, SgdUpdate};
 /// Moments or velocities of every trainable parameter.
 #[derive(Debug)]
 pub struct Optimizer {
-    config: OptimizerConfig,
     /// Largest norm of all gradients together; 0 is any.
     clip_norm: f64,
+    /// Decay of kernels, before the learning rate.
+    weight_decay: f64,
     /// Updates done so far.
     step: u64,
+    /// How each parameter is moved.
+    rules: Vec<Rule>,
     /// `[parameter][slot]`, empty for parameters that are not trained.
     slots: Vec<Vec<Tensor<1>>>,
 }
 
+/// How one parameter is moved.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    Adam { beta1: f32, beta2: f32, epsilon: f32 },
+    Sgd { momentum: f32, nesterov: bool },
+    Muon { momentum: f64 },
+}
+
+impl Rule {
+    /// The rule of `config` for a parameter; `hidden` says that it is a matrix of a hidden layer.
+    fn new(config: &OptimizerConfig, hidden: bool) -> Self {
+        let adam = |beta1: f64, beta2: f64, epsilon: f64| Self::Adam {
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            epsilon: epsilon as f32,
+        };
+        match config {
+            OptimizerConfig::Adam(config) => adam(config.beta1, config.beta2, config.epsilon),
+            OptimizerConfig::Sgd(config) => Self::Sgd { momentum: config.momentum as f32, nesterov: config.nesterov },
+            OptimizerConfig::Muon(config) if hidden => Self::Muon { momentum: config.momentum },
+            OptimizerConfig::Muon(config) => adam(config.beta1, config.beta2, config.epsilon),
+        }
+    }
+
+    fn slot_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Adam { .. } => &["first_moment", "second_moment"],
+            Self::Sgd { .. } | Self::Muon { .. } => &["velocity"],
+        }
+    }
+}
+
+/// Gives Muon's updates about the size of Adam's (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2).
+const MUON_SCALE: f64 = 0.2;
+
+/// Rows and columns of a kernel as a matrix from all that reaches an output to the outputs.
+fn matrix(spec: &ParameterSpec) -> (usize, usize) {
+    let columns = spec.shape.last().copied().unwrap_or(1);
+    (spec.len() / columns.max(1), columns)
+}
+
 impl Optimizer {
     /// Fresh slots for `network`. Gradients whose norm, over all parameters together, is above `clip_norm` are scaled down
-    /// to it (Pascanu et al. 2013, algorithm 1; Keras' `global_clipnorm`); 0 leaves them alone.
-    pub fn new(config: &OptimizerConfig, clip_norm: f64, network: &Network) -> Self {
+    /// to it (Pascanu et al. 2013, algorithm 1; Keras' `global_clipnorm`); 0 leaves them alone. `weight_decay` shrinks
+    /// kernels before each update, by itself times the learning rate.
+    pub fn new(config: &OptimizerConfig, clip_norm: f64, weight_decay: f64, network: &Network) -> Self {
         let device = network.device().clone().inner();
+        // The head is the last layer, and the only one that may not be hidden.
+        let is_matrix = |spec: &ParameterSpec| {
+            matches!(spec.role, ParameterRole::Kernel { .. }) && matches!(spec.shape.len(), 2 | 4)
+        };
+        let head = network.specs().iter().rposition(is_matrix);
+        let hidden = |(index, spec)| is_matrix(spec) && Some(index) != head;
+        let rules: Vec<Rule> =
+            network.specs().iter().enumerate().map(|place| Rule::new(config, hidden(place))).collect();
         let slots = network
             .specs()
             .iter()
-            .map(|spec| {
-                let count = if spec.is_trainable() { slot_names(config).len() } else { 0 };
+            .zip(&rules)
+            .map(|(spec, rule)| {
+                let count = if spec.is_trainable() { rule.slot_names().len() } else { 0 };
                 (0..count).map(|_| Tensor::zeros([spec.len()], &device)).collect()
             })
             .collect();
-        Self { config: config.clone(), clip_norm, step: 0, slots }
+        Self { clip_norm, weight_decay, step: 0, rules, slots }
     }
 
     /// Moves every trainable parameter against its gradient.
@@ -48,34 +104,39 @@ impl Optimizer {
         let scale = self.scale(operations, &gradients);
         for (index, gradient) in gradients.into_iter().enumerate() {
             let Some(gradient) = gradient else { continue };
+            let spec = network.specs()[index].clone();
+            let kept = match spec.role {
+                ParameterRole::Kernel { .. } => 1.0 - learning_rate * self.weight_decay,
+                _ => 1.0,
+            };
+            if kept < 1.0 {
+                network.update(index, |parameter| parameter * kept);
+            }
             let slots = std::mem::take(&mut self.slots[index]);
             let mut moved = Vec::with_capacity(slots.len());
-            network.update(index, |parameter| match (&self.config, <[Tensor<1>; 2]>::try_from(slots)) {
-                (OptimizerConfig::Adam(adam), Ok(moments)) => {
-                    let update = AdamUpdate {
-                        learning_rate: learning_rate as f32,
-                        beta1: adam.beta1 as f32,
-                        beta2: adam.beta2 as f32,
-                        epsilon: adam.epsilon as f32,
-                        step: self.step,
-                        scale,
-                    };
+            network.update(index, |parameter| match (self.rules[index], <[Tensor<1>; 2]>::try_from(slots)) {
+                (Rule::Adam { beta1, beta2, epsilon }, Ok(moments)) => {
+                    let learning_rate = learning_rate as f32;
+                    let update = AdamUpdate { learning_rate, beta1, beta2, epsilon, step: self.step, scale };
                     let (parameter, moments) = operations.adam(parameter, gradient, moments, update);
                     moved.extend(moments);
                     parameter
                 }
-                (OptimizerConfig::Sgd(sgd), Err(mut slots)) if slots.len() == 1 => {
-                    let update = SgdUpdate {
-                        learning_rate: learning_rate as f32,
-                        momentum: sgd.momentum as f32,
-                        nesterov: sgd.nesterov,
-                        scale,
-                    };
+                (Rule::Sgd { momentum, nesterov }, Err(mut slots)) if slots.len() == 1 => {
+                    let update = SgdUpdate { learning_rate: learning_rate as f32, momentum, nesterov, scale };
                     let (parameter, velocity) = operations.sgd(parameter, gradient, slots.remove(0), update);
                     moved.push(velocity);
                     parameter
                 }
-                _ => unreachable!("slots are made for this optimiser in `new`"),
+                (Rule::Muon { momentum }, Err(mut slots)) if slots.len() == 1 => {
+                    let gradient = gradient * scale;
+                    let velocity = slots.remove(0) * momentum + gradient.clone();
+                    moved.push(velocity.clone());
+                    let (rows, columns) = matrix(&spec);
+                    let direction = operations.orthogonalize(gradient + velocity * momentum, rows, columns);
+                    parameter - direction * (learning_rate * MUON_SCALE * (rows.max(columns) as f64).sqrt())
+                }
+                _ => unreachable!("slots are made for this rule in `new`"),
             });
             self.slots[index] = moved;
         }
@@ -97,8 +158,8 @@ impl Optimizer {
     /// Copies the slots out, named `<slot>.<parameter>`.
     pub fn state(&self, network: &Network) -> Weights {
         let mut state = Weights::default();
-        for (spec, slots) in network.specs().iter().zip(&self.slots) {
-            for (name, slot) in slot_names(&self.config).iter().zip(slots) {
+        for ((spec, rule), slots) in network.specs().iter().zip(&self.rules).zip(&self.slots) {
+            for (name, slot) in rule.slot_names().iter().zip(slots) {
                 let tensor = WeightTensor { shape: spec.shape.clone(), data: values_of(slot.clone()) };
                 state.insert(format!("{name}.{}", spec.name), tensor);
             }
@@ -112,8 +173,8 @@ impl Optimizer {
     /// A slot that is missing or has another size.
     pub fn restore(&mut self, network: &Network, state: &Weights, step: u64) -> Result<(), WeightsError> {
         let device = network.device().clone().inner();
-        for (spec, slots) in network.specs().iter().zip(&mut self.slots) {
-            for (name, slot) in slot_names(&self.config).iter().zip(slots) {
+        for ((spec, rule), slots) in network.specs().iter().zip(&self.rules).zip(&mut self.slots) {
+            for (name, slot) in rule.slot_names().iter().zip(slots) {
                 let name = format!("{name}.{}", spec.name);
                 let tensor = state.get(&name)?;
                 if tensor.shape != spec.shape {
@@ -128,13 +189,6 @@ impl Optimizer {
     }
 }
 
-fn slot_names(config: &OptimizerConfig) -> &'static [&'static str] {
-    match config {
-        OptimizerConfig::Adam(_) => &["first_moment", "second_moment"],
-        OptimizerConfig::Sgd(_) => &["velocity"],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
@@ -144,12 +198,12 @@ mod tests {
     use crate::model::initial_weights;
 
     /// Weights after one step of plain gradient descent, less those before.
-    fn movement(clip_norm: f64, operations: Operations) -> Vec<f64> {
+    fn movement(clip_norm: f64, weight_decay: f64, operations: Operations) -> Vec<f64> {
         let resolved = TrainConfig::load(None, &[]).unwrap().network.resolve(48, 48, 3).unwrap();
         let weights = initial_weights(&resolved, 1);
         let mut network = Network::new(resolved, &weights, &Device::flex()).unwrap().with_operations(operations);
         let rule = OptimizerConfig::Sgd(SgdConfig { learning_rate: 1.0, momentum: 0.0, nesterov: false });
-        let mut optimizer = Optimizer::new(&rule, clip_norm, &network);
+        let mut optimizer = Optimizer::new(&rule, clip_norm, weight_decay, &network);
         let pixels = (0..2 * 48 * 48).map(|index| (index * 31 % 97) as f32 / 97.0).collect();
         let forward = network.forward(pixels, vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0], vec![1.0; 2], 7);
         optimizer.update(&mut network, &mut forward.loss.backward(), 1.0);
@@ -166,13 +220,66 @@ mod tests {
     #[test]
     fn gradients_are_clipped_to_a_norm_and_keep_their_direction() {
         for operations in [Operations::Kernels, Operations::Stock] {
-            let free = movement(0.0, operations);
+            let free = movement(0.0, 0.0, operations);
             let length = norm(&free);
-            assert_eq!(movement(10.0 * length, operations), free);
-            let clipped = movement(0.1 * length, operations);
+            assert_eq!(movement(10.0 * length, 0.0, operations), free);
+            let clipped = movement(0.1 * length, 0.0, operations);
             assert!((norm(&clipped) / length - 0.1).abs() < 1e-3, "{} of {length}", norm(&clipped));
             let product: f64 = free.iter().zip(&clipped).map(|(a, b)| a * b).sum();
             assert!(product / (length * norm(&clipped)) > 0.999);
         }
+    }
+
+    #[test]
+    fn decay_shrinks_kernels_and_nothing_else() {
+        let free = movement(0.0, 0.0, Operations::Kernels);
+        let decayed = movement(0.0, 0.25, Operations::Kernels);
+        let resolved = TrainConfig::load(None, &[]).unwrap().network.resolve(48, 48, 3).unwrap();
+        let weights = initial_weights(&resolved, 1);
+        let mut place = 0;
+        for spec in resolved.parameters().filter(|spec| spec.is_trainable()) {
+            let decay = if matches!(spec.role, ParameterRole::Kernel { .. }) { 0.25 } else { 0.0 };
+            for &start in &weights.get(&spec.name).unwrap().data {
+                let expected = free[place] - decay * f64::from(start);
+                assert!((decayed[place] - expected).abs() < 1e-5, "{}: {} {expected}", spec.name, decayed[place]);
+                place += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn muon_moves_hidden_kernels_by_orthogonal_matrices_and_the_rest_by_adam() {
+        let resolved = TrainConfig::load(None, &[]).unwrap().network.resolve(48, 48, 3).unwrap();
+        let weights = initial_weights(&resolved, 1);
+        let moved = |operations: Operations| {
+            let mut network =
+                Network::new(resolved.clone(), &weights, &Device::flex()).unwrap().with_operations(operations);
+            let rule = OptimizerConfig::Muon(crate::config::MuonConfig::default());
+            let mut optimizer = Optimizer::new(&rule, 0.0, 0.0, &network);
+            let pixels = (0..2 * 48 * 48).map(|index| (index * 31 % 97) as f32 / 97.0).collect();
+            let forward = network.forward(pixels, vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0], vec![1.0; 2], 7);
+            optimizer.update(&mut network, &mut forward.loss.backward(), 0.01);
+            let state = optimizer.state(&network);
+            assert!(
+                state.get("velocity.layers.4.weight").is_ok() && state.get("first_moment.layers.12.weight").is_ok()
+            );
+            optimizer.restore(&network, &state, 1).unwrap();
+            network.weights()
+        };
+        let (after, stock) = (moved(Operations::Kernels), moved(Operations::Stock));
+        // A 3 x 3 convolution of 64 channels to 128: singular values of the step are about 0.01 * 0.2 * sqrt(576).
+        let change = |name: &str| -> Vec<f64> {
+            let (after, before) = (after.get(name).unwrap(), weights.get(name).unwrap());
+            after.data.iter().zip(&before.data).map(|(a, b)| f64::from(a - b)).collect()
+        };
+        let expected = 0.01 * 0.2 * 24.0 * (128.0_f64).sqrt();
+        let ratio = norm(&change("layers.4.weight")) / expected;
+        // The gradient of two pictures has fewer large singular values than 128, and small ones are not taken up all the way.
+        assert!((0.2..1.2).contains(&ratio), "{ratio}");
+        // Adam's first step is the learning rate, either way.
+        assert!(change("layers.12.bias").iter().all(|step| (step.abs() - 0.01).abs() < 1e-4));
+        let (kernels, stock) = (after.get("layers.12.weight").unwrap(), stock.get("layers.12.weight").unwrap());
+        let far = kernels.data.iter().zip(&stock.data).filter(|(a, b)| (*a - *b).abs() > 1e-3).count();
+        assert!(far < kernels.data.len() / 100, "{far}");
     }
 }

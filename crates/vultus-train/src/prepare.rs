@@ -4,9 +4,10 @@
 use vultus::network::NetworkError;
 
 use crate::clean::clean;
-use crate::config::TrainConfig;
+use crate::config::{LabelSource, TrainConfig};
 use crate::dataset::{DataError, Dataset};
 use crate::device::{DeviceError, device};
+use crate::source::ferplus;
 use crate::source::{LoadOptions, Source, load};
 use crate::split::stratified_split;
 
@@ -81,8 +82,19 @@ pub struct NoSplit {
 pub fn read(config: &TrainConfig) -> Result<Dataset, DataError> {
     let sources = config.data.sources.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let options = LoadOptions { synthetic: config.data.synthetic.clone(), ..LoadOptions::default() };
-    let dataset = load(&sources, &config.preprocessing, &options)?;
+    let dataset = with_labels(load(&sources, &config.preprocessing, &options)?, config.data.labels)?;
     clean(dataset, &config.cleaning, &config.data.train_split)
+}
+
+/// The data set with the classes that `labels` says.
+///
+/// # Errors
+/// As [`ferplus::relabel`].
+pub fn with_labels(dataset: Dataset, labels: LabelSource) -> Result<Dataset, DataError> {
+    match labels {
+        LabelSource::Own => Ok(dataset),
+        LabelSource::Ferplus => ferplus::relabel(dataset),
+    }
 }
 
 /// Reads, cleans and splits.

@@ -25,6 +25,7 @@ pub fn learning_rate(config: &ScheduleConfig, peak: f64, step: u64, steps: u64) 
         _ if position < config.warmup => position / config.warmup,
         ScheduleKind::Constant => 1.0,
         ScheduleKind::Cosine => along_cosine(1.0, config.floor, progress(position, config.warmup)),
+        ScheduleKind::Triangular => 1.0 + (config.floor - 1.0) * progress(position, config.warmup),
     };
     peak * part
 }
@@ -62,6 +63,15 @@ mod tests {
         assert!(rates.windows(2).all(|pair| pair[1] < pair[0]));
         assert!((rates[49] - 1.1).abs() < 1e-9, "{}", rates[49]);
         assert!((rates[99] - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_triangle_rises_to_its_peak_and_falls_to_the_floor() {
+        let rates = curve(ScheduleKind::Triangular, 0.25, 0.1);
+        assert!((rates[24] - 2.0).abs() < 1e-12 && (rates[99] - 0.2).abs() < 1e-12, "{} {}", rates[24], rates[99]);
+        assert!((rates[11] - 0.96).abs() < 1e-12, "{}", rates[11]);
+        let steps: Vec<f64> = rates[24..].windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(steps.iter().all(|step| (step + 1.8 / 75.0).abs() < 1e-12));
     }
 
     #[test]

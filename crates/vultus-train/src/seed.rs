@@ -8,6 +8,8 @@ pub mod purpose {
     pub const ORDER: u64 = 2;
     /// Dropout masks of a step.
     pub const DROPOUT: u64 = 3;
+    /// Changes to training images.
+    pub const AUGMENTATION: u64 = 4;
 }
 
 /// A seed for the place `path` below `seed`. Different paths give unrelated seeds (SplitMix64's finaliser, Steele et

@@ -202,7 +202,7 @@ fn draw(
 }
 
 /// Gives every class its index and parts the samples from the removals.
-fn combine(readings: Vec<Reading>) -> Result<Dataset, DataError> {
+pub(crate) fn combine(readings: Vec<Reading>) -> Result<Dataset, DataError> {
     let mut named = Vec::with_capacity(readings.len());
     let mut removed = Vec::new();
     for reading in readings {

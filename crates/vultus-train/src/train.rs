@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use vultus::bundle::{Bundle, BundleError};
+use vultus::classifier::Classifier;
+use vultus::inference::Inference;
 
 use crate::assess::{AssessError, Assessment, assess};
+use crate::batches::dataset_probabilities;
 use crate::config::{Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
@@ -20,6 +23,7 @@ use crate::prepare::Prepared;
 use crate::report::{self, ReportError};
 use crate::run::{RunDirectory, evaluation_path, read_json, write_json};
 use crate::statistics::{Statistics, fingerprint};
+use crate::temperature::fit_temperature;
 
 /// What a run ended with.
 #[derive(Clone, Debug)]
@@ -82,9 +86,11 @@ pub fn train(
         preprocessing: config.preprocessing.clone(),
         network: config.network.clone(),
         weights: fitted.weights.clone(),
+        inference: Inference { views: config.views, temperature: 1.0 },
         training: training_facts(config, prepared, &fitted, &environment),
         metrics: serde_json::Value::Null,
     };
+    bundle.inference.temperature = temperature(&bundle, data)?;
     // Saved before it is evaluated: whatever happens there, the model is not lost.
     bundle.save(&run.bundle())?;
     // What an earlier model of this run scored must not stand beside this one's scores.
@@ -93,7 +99,7 @@ pub fn train(
     }
     let mut evaluations = Vec::new();
     for split in evaluated_splits(config, dataset) {
-        let assessment = assess(&bundle, dataset, &split, &[])?;
+        let assessment = assess(std::slice::from_ref(&bundle), dataset, &split, &[])?;
         assessment.save(&evaluation_path(run.path(), &split))?;
         evaluations.push(assessment.evaluation);
     }
@@ -101,6 +107,15 @@ pub fn train(
     bundle.save(&run.bundle())?;
     let report = report::write(run.path(), true)?;
     Ok(Trained { ended: fitted.ended, epoch: fitted.epoch, evaluations, bundle: run.bundle(), report })
+}
+
+/// The temperature that fits the validation part; 1 where there is none.
+fn temperature(bundle: &Bundle, data: FitData<'_>) -> Result<f32, AssessError> {
+    let classifier = Classifier::from_bundle(bundle.clone())?;
+    let classify = |pixels: &[f32]| classifier.probabilities(pixels);
+    let probabilities = dataset_probabilities(classify, &bundle.preprocessing, data.dataset, data.validation);
+    let labels: Vec<usize> = data.validation.iter().map(|&index| data.dataset.samples[index].label).collect();
+    Ok(fit_temperature(&probabilities, &labels))
 }
 
 /// Keeps an assessment of the run's model on the run's own data, and renews the report.
@@ -180,6 +195,7 @@ fn training_facts(
         "sources": config.data.sources.iter().map(|source| source_name(source)).collect::<Vec<_>>(),
         "train_split": config.data.train_split,
         "images": { "train": prepared.train.len(), "validation": prepared.validation.len() },
+        "labels": config.data.labels,
         "dropped_classes": dropped_classes(&prepared.dataset),
         "train": config.train,
         "ended": fitted.ended,

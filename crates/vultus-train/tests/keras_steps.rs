@@ -77,7 +77,7 @@ fn check(case: &str, operations: Operations) {
         .map(|name| (name.clone(), golden.tensor(&(initial.clone() + &name))))
         .collect();
     let mut network = Network::new(resolved.clone(), &weights, &Device::flex()).unwrap().with_operations(operations);
-    let mut optimizer = Optimizer::new(&rule, 0.0, &network);
+    let mut optimizer = Optimizer::new(&rule, 0.0, 0.0, &network);
     for step in 1..=3 {
         train_step(&golden, &format!("{case}/step{step}"), &mut network, &mut optimizer, rule.learning_rate());
     }

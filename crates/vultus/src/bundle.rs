@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::container::{Container, ContainerError, Format};
+use crate::inference::{Inference, MOST_SHIFT};
 use crate::labels::Labels;
 use crate::network::{NetworkConfig, NetworkError, ResolvedNetwork};
 use crate::preprocess::{Preprocessing, PreprocessingError};
@@ -21,6 +22,7 @@ pub const FORMAT: Format = Format { name: "vultus-bundle", version: 1 };
 const LABELS: &str = "labels";
 const PREPROCESSING: &str = "preprocessing";
 const NETWORK: &str = "network";
+const INFERENCE: &str = "inference";
 const TRAINING: &str = "training";
 const METRICS: &str = "metrics";
 
@@ -35,6 +37,8 @@ pub struct Bundle {
     pub network: NetworkConfig,
     /// Its tensors.
     pub weights: Weights,
+    /// How its answers become probabilities.
+    pub inference: Inference,
     /// Facts about the training, for people and for tracing; nothing is computed from them.
     pub training: Value,
     /// Measured results, likewise.
@@ -91,6 +95,9 @@ pub enum BundleFault {
     /// The weights are those of another network.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// Views or a temperature that give no probabilities.
+    #[error("its inference settings are out of range: {0:?}")]
+    Inference(Inference),
     /// A weight is infinite or not a number.
     #[error("tensor {tensor} holds a value that is not finite: the training diverged")]
     NotFinite {
@@ -106,6 +113,10 @@ impl Bundle {
     /// The first part that does not fit.
     pub fn resolve(&self) -> Result<ResolvedNetwork, BundleFault> {
         self.preprocessing.validate()?;
+        let Inference { views, temperature } = self.inference;
+        if views.shift > MOST_SHIFT || !(temperature > 0.0 && temperature.is_finite()) {
+            return Err(BundleFault::Inference(self.inference));
+        }
         let (height, width) = (self.preprocessing.height as usize, self.preprocessing.width as usize);
         let network = self.network.resolve(height, width, self.labels.len())?;
         if let Ok(head) = self.weights.get(&format!("layers.{}.bias", self.network.layers.len()))
@@ -120,6 +131,23 @@ impl Bundle {
         }
     }
 
+    /// The bundle with its kernels rounded to half precision (11 significant bits), which halves its file. Vectors, such
+    /// as biases and statistics, stay as they are: they are small, and some are small numbers.
+    pub fn halved(mut self) -> Self {
+        self.weights = self
+            .weights
+            .iter()
+            .map(|(name, tensor)| {
+                let mut tensor = tensor.clone();
+                if tensor.shape.len() > 1 {
+                    tensor.data.iter_mut().for_each(|value| *value = half::f16::from_f32(*value).to_f32());
+                }
+                (name.to_owned(), tensor)
+            })
+            .collect();
+        self
+    }
+
     /// Writes the bundle; the file is complete or absent.
     ///
     /// # Errors
@@ -131,6 +159,7 @@ impl Bundle {
             (LABELS, text(LABELS, &self.labels)),
             (PREPROCESSING, text(PREPROCESSING, &self.preprocessing)),
             (NETWORK, text(NETWORK, &self.network)),
+            (INFERENCE, text(INFERENCE, &self.inference)),
             (TRAINING, text(TRAINING, &self.training)),
             (METRICS, text(METRICS, &self.metrics)),
         ];
@@ -167,6 +196,8 @@ impl Bundle {
                 labels: parse(LABELS, get(LABELS)?)?,
                 preprocessing: parse(PREPROCESSING, get(PREPROCESSING)?)?,
                 network: parse(NETWORK, get(NETWORK)?)?,
+                // Files from before it was stored have one view and no temperature.
+                inference: texts.get(INFERENCE).map_or(Ok(Inference::default()), |text| parse(INFERENCE, text))?,
                 training: parse(TRAINING, get(TRAINING)?)?,
                 metrics: parse(METRICS, get(METRICS)?)?,
                 weights: tensors,
@@ -219,6 +250,7 @@ pub(crate) mod tests {
             ]
             .into_iter()
             .collect(),
+            inference: Inference { temperature: 1.5, ..Inference::default() },
             training: json!({"seed": 1, "epochs": 2, "by": "quotes \" and faces \u{1f600}"}),
             metrics: json!({"accuracy": 0.5104166666666666}),
         }
@@ -242,6 +274,32 @@ pub(crate) mod tests {
     fn a_bundle_comes_back_as_it_was_written() {
         let (_directory, path) = saved(&brightness());
         assert_eq!(Bundle::load(&path).unwrap(), brightness());
+    }
+
+    #[test]
+    fn a_halved_bundle_has_a_smaller_file_and_comes_back_as_it_was_written() {
+        let mut bundle = brightness();
+        bundle.weights.insert("layers.0.bias".into(), WeightTensor { shape: vec![1], data: vec![1e-9] });
+        let (_directory, whole) = saved(&bundle);
+        let halved = bundle.clone().halved();
+        let (_other, half) = saved(&halved);
+        assert_eq!(Bundle::load(&half).unwrap(), halved);
+        assert!(fs_err::metadata(&half).unwrap().len() < fs_err::metadata(&whole).unwrap().len());
+        for (name, tensor) in halved.weights.iter() {
+            let original = &bundle.weights.get(name).unwrap().data;
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() / 2048.0;
+            assert!(tensor.data.iter().zip(original).all(near), "{name}");
+        }
+        assert_eq!(halved.weights.get("layers.0.bias").unwrap().data, [1e-9]);
+    }
+
+    #[test]
+    fn a_file_without_inference_settings_has_the_plain_ones() {
+        let (_directory, path) = saved(&brightness());
+        let mut container = Container::load(&path, FORMAT).unwrap();
+        container.texts.remove(INFERENCE);
+        container.save(&path, FORMAT).unwrap();
+        assert_eq!(Bundle::load(&path).unwrap().inference, Inference::default());
     }
 
     #[test]
@@ -309,6 +367,7 @@ pub(crate) mod tests {
         case(&|b| b.weights.insert("layers.9.bias".into(), tensor(&[1], &[0.0])), "layers.9.bias belongs to no layer");
         case(&|b| b.weights.insert("layers.0.bias".into(), tensor(&[2], &[0.0; 2])), "layers.0.bias has shape [2]");
         case(&|b| b.weights.insert("layers.0.bias".into(), tensor(&[1], &[f32::NAN])), "not finite");
+        case(&|b| b.inference.temperature = 0.0, "out of range");
         case(&|b| b.preprocessing.width = 0, "preprocessing.width is 0");
         case(&|b| b.preprocessing.width = 3, "kernel is larger");
         case(&|b| b.network.layers.truncate(1), "flatten");
@@ -321,6 +380,7 @@ pub(crate) mod tests {
                 (LABELS, text(LABELS, &bundle.labels).unwrap()),
                 (PREPROCESSING, text(PREPROCESSING, &bundle.preprocessing).unwrap()),
                 (NETWORK, text(NETWORK, &bundle.network).unwrap()),
+                (INFERENCE, text(INFERENCE, &bundle.inference).unwrap()),
                 (TRAINING, "null".to_owned()),
                 (METRICS, "null".to_owned()),
             ];

@@ -9,6 +9,7 @@ use image::{DynamicImage, GrayImage};
 use serde::Serialize;
 
 use crate::bundle::{Bundle, BundleError, BundleFault};
+use crate::inference::{Inference, sharpen};
 use crate::labels::Labels;
 use crate::plan::Plan;
 use crate::preprocess::Preprocessing;
@@ -38,8 +39,8 @@ pub struct Prediction {
 /// let head = (0..48 * 48).flat_map(|_| [0.0, 1e-4]).collect();
 /// weights.insert("layers.1.weight".to_owned(), WeightTensor { shape: vec![48 * 48, 2], data: head });
 /// weights.insert("layers.1.bias".to_owned(), WeightTensor { shape: vec![2], data: vec![0.0, -20.0] });
-/// let (preprocessing, training, metrics) = Default::default();
-/// let bundle = Bundle { labels, preprocessing, network, weights, training, metrics };
+/// let (preprocessing, inference, training, metrics) = Default::default();
+/// let bundle = Bundle { labels, preprocessing, network, weights, inference, training, metrics };
 ///
 /// let directory = tempfile::tempdir()?;
 /// let path = directory.path().join("brightness.safetensors");
@@ -55,6 +56,7 @@ pub struct Prediction {
 pub struct Classifier {
     labels: Labels,
     preprocessing: Preprocessing,
+    inference: Inference,
     plan: Plan,
 }
 
@@ -83,7 +85,8 @@ impl Classifier {
     /// Parts that do not belong together.
     pub fn from_bundle(bundle: Bundle) -> Result<Self, BundleFault> {
         let plan = Plan::new(&bundle.resolve()?, &bundle.weights)?;
-        Ok(Self { labels: bundle.labels, preprocessing: bundle.preprocessing, plan })
+        let Bundle { labels, preprocessing, inference, .. } = bundle;
+        Ok(Self { labels, preprocessing, inference, plan })
     }
 
     /// Class names, in the order of the probabilities.
@@ -114,8 +117,26 @@ impl Classifier {
                 self.preprocessing.fill(&face, pixels);
             }
         }
-        let probabilities = self.plan.probabilities(&pixels);
+        let probabilities = self.probabilities(&pixels);
         probabilities.chunks_exact(self.labels.len()).map(|row| self.prediction(row)).collect()
+    }
+
+    /// Probabilities `[n, classes]` of preprocessed pictures `pixels` `[n, height, width]`: the mean over the model's views,
+    /// at its temperature. NaN pixels give NaN.
+    ///
+    /// # Panics
+    /// If the length of `pixels` is no multiple of a picture's.
+    pub fn probabilities(&self, pixels: &[f32]) -> Vec<f32> {
+        let Inference { views, temperature } = self.inference;
+        let (width, height) = (self.preprocessing.width as usize, self.preprocessing.height as usize);
+        let mut mean = self.plan.probabilities(pixels);
+        for view in views.others(pixels, width, height) {
+            mean.iter_mut().zip(self.plan.probabilities(&view)).for_each(|(mean, p)| *mean += p);
+        }
+        let count = views.count() as f32;
+        mean.iter_mut().for_each(|p| *p /= count);
+        sharpen(&mut mean, self.labels.len(), temperature);
+        mean
     }
 
     fn prediction(&self, row: &[f32]) -> Prediction {
@@ -140,11 +161,14 @@ pub fn highest(row: &[f32]) -> usize {
 mod tests {
     use super::*;
     use crate::bundle::tests::brightness;
+    use crate::inference::Views;
+    use crate::weights::WeightTensor;
     use image::{Luma, Rgb, RgbImage};
 
     #[test]
     fn pictures_of_any_size_and_colour_are_classified() {
-        let classifier = Classifier::from_bundle(brightness()).unwrap();
+        let plain = Bundle { inference: Inference::default(), ..brightness() };
+        let classifier = Classifier::from_bundle(plain).unwrap();
         let bright = classifier.predict(&DynamicImage::from(RgbImage::from_pixel(9, 7, Rgb([200; 3]))));
         // Logits 0.1 * 200 - 12 and its negative.
         let expected = 1.0 / (1.0 + (-16.0_f64).exp());
@@ -167,6 +191,24 @@ mod tests {
             assert_eq!(classifier.predict(&DynamicImage::from(face.clone())), *prediction);
         }
         assert!(classifier.predict_batch(&[]).is_empty());
+    }
+
+    #[test]
+    fn views_are_averaged_before_the_temperature() {
+        // A network that sees the left half of a picture only.
+        let mut bundle = brightness();
+        let left = WeightTensor { shape: vec![4, 4, 1, 1], data: [[0.125, 0.125, 0.0, 0.0]; 4].concat() };
+        bundle.weights.insert("layers.0.weight".to_owned(), left);
+        bundle.inference = Inference { views: Views { flip: true, shift: 0 }, temperature: 2.0 };
+        let classifier = Classifier::from_bundle(bundle.clone()).unwrap();
+        let pixels: Vec<f32> = (0..16).map(|place| if place % 4 < 2 { 130.0 } else { 116.0 }).collect();
+        let found = classifier.probabilities(&pixels)[0];
+        bundle.inference = Inference::default();
+        let plain = Classifier::from_bundle(bundle).unwrap();
+        let mirrored: Vec<f32> = (0..16).map(|place| if place % 4 < 2 { 116.0 } else { 130.0 }).collect();
+        let mean = (plain.probabilities(&pixels)[0] + plain.probabilities(&mirrored)[0]) / 2.0;
+        let expected = mean.sqrt() / (mean.sqrt() + (1.0 - mean).sqrt());
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use half::f16;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorView};
 use sha2::{Digest, Sha256};
@@ -117,7 +118,7 @@ pub enum ContainerError {
 }
 
 impl Container {
-    /// Writes the file atomically.
+    /// Writes the file atomically. A tensor whose values all have an equal in half precision is stored in it.
     ///
     /// # Errors
     /// The system's refusal, naming `path`.
@@ -127,18 +128,21 @@ impl Container {
             expected: format.name,
             reason: reason.to_string(),
         };
-        let bytes: Vec<(&str, &WeightTensor, Vec<u8>)> = self
+        let bytes: Vec<(&str, &WeightTensor, Dtype, Vec<u8>)> = self
             .tensors
             .iter()
-            .map(|(name, tensor)| (name, tensor, tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect()))
+            .map(|(name, tensor)| match halves(&tensor.data) {
+                Some(bytes) => (name, tensor, Dtype::F16, bytes),
+                None => (name, tensor, Dtype::F32, tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            })
             .collect();
         let mut metadata: HashMap<String, String> = self.texts.clone().into_iter().collect();
         metadata.insert(FORMAT.to_owned(), format.name.to_owned());
         metadata.insert(VERSION.to_owned(), format.version.to_string());
         metadata.insert(CHECKSUM.to_owned(), self.checksum(format));
         let mut views = Vec::with_capacity(bytes.len());
-        for (name, tensor, data) in &bytes {
-            views.push((*name, TensorView::new(Dtype::F32, tensor.shape.clone(), data).map_err(content)?));
+        for (name, tensor, precision, data) in &bytes {
+            views.push((*name, TensorView::new(*precision, tensor.shape.clone(), data).map_err(content)?));
         }
         let file = safetensors::serialize(views, Some(metadata)).map_err(content)?;
         write_atomically(path, |writer| writer.write_all(&file))?;
@@ -193,14 +197,19 @@ impl Container {
         let tensors = SafeTensors::deserialize(bytes).map_err(unreadable)?;
         let mut weights = Weights::default();
         for (name, view) in tensors.tensors() {
-            if view.dtype() != Dtype::F32 {
-                return Err(ContainerError::Content {
-                    path: path.to_owned(),
-                    expected,
-                    reason: format!("tensor {name} has type {:?}, not F32", view.dtype()),
-                });
-            }
-            let data = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let data = match view.dtype() {
+                Dtype::F32 => view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+                Dtype::F16 => {
+                    view.data().as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()
+                }
+                other => {
+                    return Err(ContainerError::Content {
+                        path: path.to_owned(),
+                        expected,
+                        reason: format!("tensor {name} has type {other:?}, neither F32 nor F16"),
+                    });
+                }
+            };
             weights.insert(name, WeightTensor { shape: view.shape().to_vec(), data });
         }
         let container = Self { texts, tensors: weights };
@@ -235,6 +244,13 @@ impl Container {
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// The values in half precision, if each has its equal there.
+fn halves(values: &[f32]) -> Option<Vec<u8>> {
+    let exact = |&value: &f32| f16::from_f32(value).to_f32().to_bits() == value.to_bits();
+    let halve = || values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
+    values.iter().all(exact).then(halve)
 }
 
 /// Whether `bytes`, refused for `reason`, are the beginning of a longer safetensors file.

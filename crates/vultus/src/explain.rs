@@ -144,10 +144,11 @@ mod tests {
             ("layers.1.weight".to_owned(), WeightTensor { shape: vec![48 * 48, 2], data }),
             ("layers.1.bias".to_owned(), WeightTensor { shape: vec![2], data: vec![-50.0, 50.0] }),
         ];
-        let (preprocessing, training, metrics) = Default::default();
+        let (preprocessing, inference, training, metrics) = Default::default();
         let labels = Labels::new(["bright", "dark"]).unwrap();
         let weights = weights.into_iter().collect();
-        Classifier::from_bundle(Bundle { labels, preprocessing, network, weights, training, metrics }).unwrap()
+        Classifier::from_bundle(Bundle { labels, preprocessing, network, weights, inference, training, metrics })
+            .unwrap()
     }
 
     #[test]

@@ -6,13 +6,14 @@
 //! 4. [`weights`]: its named tensors;
 //! 5. [`plan`]: network and weights made ready to run: numbers become probabilities;
 //! 6. [`labels`]: the names of the classes, in the order of the probabilities;
-//! 7. [`bundle`]: all of this in one file ([`container`] is its format, [`persist`] how files are written);
-//! 8. [`classifier`]: a bundle at work on pictures of one face;
-//! 9. [`faces`]: where the faces in a photograph are;
-//! 10. [`analyze`]: both together: a photograph becomes faces with probabilities;
-//! 11. [`batch`]: any number of picture files, in parallel and in order;
-//! 12. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on;
-//! 13. [`video`]: films and cameras, and persons followed over time.
+//! 7. [`inference`]: the views of a picture that are averaged, and the temperature of the probabilities;
+//! 8. [`bundle`]: all of this in one file ([`container`] is its format, [`persist`] how files are written);
+//! 9. [`classifier`]: a bundle at work on pictures of one face;
+//! 10. [`faces`]: where the faces in a photograph are;
+//! 11. [`analyze`]: both together: a photograph becomes faces with probabilities;
+//! 12. [`batch`]: any number of picture files, in parallel and in order;
+//! 13. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on;
+//! 14. [`video`]: films and cameras, and persons followed over time.
 //!
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
@@ -26,6 +27,7 @@ pub mod container;
 pub mod decode;
 pub mod explain;
 pub mod faces;
+pub mod inference;
 pub mod labels;
 pub mod network;
 mod parallel;

@@ -11,12 +11,14 @@
 
 mod resolve;
 mod resolved;
+mod table;
 #[cfg(test)]
 mod tests;
 
 pub use resolve::NetworkError;
 pub use resolved::{FeatureShape, ParameterRole, ParameterSpec, ResolvedLayer, ResolvedNetwork};
 use serde::{Deserialize, Serialize};
+pub use table::LayerRow;
 pub use vultus_kernels::activation::Activation;
 
 /// An ordered list of layers; the head is added by [`NetworkConfig::resolve`].
@@ -33,6 +35,10 @@ pub struct NetworkConfig {
 pub enum LayerConfig {
     /// Two-dimensional convolution, with or without bias.
     Conv(ConvConfig),
+    /// Two-dimensional convolution of each channel with a filter of its own.
+    DepthwiseConv(DepthwiseConvConfig),
+    /// Channels weighed by what the whole picture holds.
+    SqueezeExcitation(SqueezeExcitationConfig),
     /// Batch normalisation over channels (or units, after `flatten`).
     BatchNorm(BatchNormConfig),
     /// Largest value of each window.
@@ -76,6 +82,40 @@ pub struct ConvConfig {
     /// Weight of the penalty `l2 * sum(kernel^2)` on the loss; 0 is off. The bias is never penalised.
     #[serde(default)]
     pub l2: f64,
+}
+
+/// Keys of a `depthwise_conv` layer, which has one filter for each channel and as many channels behind it as before it
+/// (Howard et al. 2017, "MobileNets", section 3.1). A 1 x 1 `conv` behind it makes a depthwise-separable convolution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepthwiseConvConfig {
+    /// Height and width of the kernel; an odd number.
+    pub kernel: usize,
+    /// Step between windows.
+    #[serde(default = "one")]
+    pub stride: usize,
+    /// Zeros around the picture.
+    #[serde(default)]
+    pub padding: Padding,
+    /// Whether a number is added to each channel. A convolution in front of a batch norm needs none.
+    #[serde(default = "yes")]
+    pub bias: bool,
+    /// Applied to the output.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Weight of the penalty `l2 * sum(kernel^2)` on the loss; 0 is off. The bias is never penalised.
+    #[serde(default)]
+    pub l2: f64,
+}
+
+/// Keys of a `squeeze_excitation` layer, `y = x * sigmoid(W2 relu(W1 mean(x) + b1) + b2)`, one factor a channel (Hu et al.
+/// 2018, "Squeeze-and-excitation networks", equations 2 to 4). It keeps the shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SqueezeExcitationConfig {
+    /// Channels for each unit of the hidden layer, of which there is at least one.
+    #[serde(default = "four")]
+    pub ratio: usize,
 }
 
 /// Zeros around the picture, equal on all sides.
@@ -178,6 +218,10 @@ fn two() -> usize {
     2
 }
 
+fn four() -> usize {
+    4
+}
+
 fn batch_norm_momentum() -> f64 {
     0.99
 }
@@ -186,13 +230,42 @@ fn batch_norm_epsilon() -> f64 {
     1e-3
 }
 
-impl ConvConfig {
-    /// Zeros on each side: 0, or `p = (f - 1) / 2` (the report's section 2).
-    pub fn padding_size(&self) -> usize {
-        match self.padding {
-            Padding::Valid => 0,
-            Padding::Same => (self.kernel - 1) / 2,
+impl Padding {
+    /// Zeros on each side for a kernel of `kernel` rows: 0, or `p = (f - 1) / 2` (the report's section 2).
+    pub fn size(self, kernel: usize) -> usize {
+        match self {
+            Self::Valid => 0,
+            Self::Same => (kernel - 1) / 2,
         }
+    }
+
+    /// The name in configuration files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Valid => "valid",
+            Self::Same => "same",
+        }
+    }
+}
+
+impl ConvConfig {
+    /// Zeros on each side.
+    pub fn padding_size(&self) -> usize {
+        self.padding.size(self.kernel)
+    }
+}
+
+impl DepthwiseConvConfig {
+    /// Zeros on each side.
+    pub fn padding_size(&self) -> usize {
+        self.padding.size(self.kernel)
+    }
+}
+
+impl SqueezeExcitationConfig {
+    /// Units of the hidden layer between `channels` channels.
+    pub fn hidden(&self, channels: usize) -> usize {
+        (channels / self.ratio.max(1)).max(1)
     }
 }
 
@@ -201,6 +274,8 @@ impl LayerConfig {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Conv(_) => "conv",
+            Self::DepthwiseConv(_) => "depthwise_conv",
+            Self::SqueezeExcitation(_) => "squeeze_excitation",
             Self::BatchNorm(_) => "batch_norm",
             Self::MaxPool(_) => "max_pool",
             Self::AveragePool(_) => "average_pool",
@@ -217,6 +292,7 @@ impl LayerConfig {
     pub fn l2(&self) -> f64 {
         match self {
             Self::Conv(conv) => conv.l2,
+            Self::DepthwiseConv(conv) => conv.l2,
             Self::Dense(dense) => dense.l2,
             _ => 0.0,
         }

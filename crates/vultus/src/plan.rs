@@ -90,7 +90,7 @@ impl Plan {
         logits
     }
 
-    /// [`Plan::logits`] written to `logits` `[n, classes]`. Nothing is allocated once as many samples have been seen in
+    /// [`Plan::logits`] written to `logits` `[n, classes]`. No buffer is allocated once as many samples have been seen in
     /// as many calls at the same time.
     ///
     /// # Panics

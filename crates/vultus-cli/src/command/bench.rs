@@ -1,13 +1,12 @@
 //! `vultus bench`.
 
 use std::io::Write;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use vultus_train::bench::{self, Measured, Mode};
-use vultus_train::config::TrainConfig;
 
+use super::named_config;
 use crate::failure::Failure;
 
 /// Measure how fast a network trains or predicts on this machine, on random pictures.
@@ -46,11 +45,7 @@ impl Bench {
         if !(0.0..=86_400.0).contains(&self.seconds) {
             return Err(Failure::usage(anyhow!("--seconds is {}: use 0 to 86400", self.seconds)));
         }
-        let config = match bench::built_in(&self.network) {
-            Some(config) => config,
-            None => TrainConfig::load(Some(Path::new(&self.network)), &[]),
-        };
-        let config = config.map_err(Failure::usage)?;
+        let config = named_config(&self.network, &[])?;
         if let Some(threads) = self.threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
             pool.build_global().context("cannot start the threads")?;

@@ -1,12 +1,19 @@
-//! `vultus data`: stats, audit, convert.
+//! `vultus data`: stats, audit, convert, augment.
 
+use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::anyhow;
+use image::GrayImage;
 use serde_json::to_string;
+use vultus::persist::write_atomically;
 use vultus::preprocess::Preprocessing;
 use vultus_train::audit::{Audit, Finding};
+use vultus_train::augment::sheet::rows;
+use vultus_train::config::TrainConfig;
 use vultus_train::convert::convert;
 use vultus_train::dataset::{DataError, Dataset};
+use vultus_train::figure::sheet::sheet;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::statistics::Statistics;
 
@@ -14,7 +21,7 @@ use crate::failure::Failure;
 use crate::message::say;
 use crate::table::{print, table};
 
-/// Count, audit and convert data sets.
+/// Count, audit and convert data sets, and look at what training does to images.
 #[derive(clap::Subcommand)]
 pub enum Data {
     /// Images of each class and split.
@@ -23,6 +30,8 @@ pub enum Data {
     Audit(Inspect),
     /// Write the images in another layout: a folder, a .parquet file, or a .csv file like fer2013.csv.
     Convert(Convert),
+    /// Draw a sheet of images as training changes them: each change alone, then all together.
+    Augment(Augment),
 }
 
 /// What to look at.
@@ -45,11 +54,51 @@ pub struct Convert {
     out: PathBuf,
 }
 
+/// What to draw.
+#[derive(clap::Args)]
+pub struct Augment {
+    /// Images.
+    source: String,
+    /// The sheet, a new .png file.
+    out: PathBuf,
+    /// Configuration whose train.augmentation is shown. Without one, or where it has no changes, each is shown at half
+    /// strength.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Overrides a key of the configuration, such as train.augmentation.rotation=0.3.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Number of faces, spread evenly over the images.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=60))]
+    faces: u16,
+}
+
+impl Augment {
+    fn run(self) -> Result<(), Failure> {
+        if self.out.extension().is_none_or(|ending| ending != "png") {
+            return Err(Failure::usage(anyhow!("{}: the sheet is a .png file", self.out.display())));
+        }
+        if self.out.exists() {
+            return Err(Failure::usage(anyhow!("{} exists: name another file", self.out.display())));
+        }
+        let config = TrainConfig::load(self.config.as_deref(), &self.set).map_err(Failure::usage)?;
+        let source = Source::parse(&self.source).map_err(Failure::usage)?;
+        let dataset = load(&[source], &config.preprocessing, &LoadOptions::default())?;
+        let count = usize::from(self.faces).min(dataset.samples.len());
+        let place = |index: usize| index * dataset.samples.len() / count;
+        let faces: Vec<GrayImage> = (0..count).map(|index| dataset.samples[place(index)].image.clone()).collect();
+        let png = sheet(&rows(&faces, &config.train.augmentation, config.seed))?;
+        write_atomically(&self.out, |file| file.write_all(&png))?;
+        Ok(())
+    }
+}
+
 impl Data {
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Stats(inspect) => inspect.stats(),
             Self::Audit(inspect) => inspect.audit(),
+            Self::Augment(arguments) => arguments.run(),
             Self::Convert(arguments) => {
                 let dataset = read(std::slice::from_ref(&arguments.source))?;
                 report_removed(&dataset);

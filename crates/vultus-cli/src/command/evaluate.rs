@@ -7,8 +7,8 @@ use vultus::bundle::Bundle;
 use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
-use vultus_train::prepare::read;
-use vultus_train::run::{RunDirectory, bundle_path};
+use vultus_train::prepare::{read, with_labels};
+use vultus_train::run::RunDirectory;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
@@ -18,12 +18,13 @@ use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
 
-/// Evaluate a run's model or a bundle.
+/// Evaluate a run's model or a bundle, or the mean of several.
 #[derive(clap::Args)]
 pub struct Evaluate {
-    /// A run directory, that of a search whose winner is trained, or a model file.
-    #[arg(value_name = "RUN_OR_BUNDLE")]
-    model: PathBuf,
+    /// A run directory, that of a search whose winner is trained, or a model file. The probabilities of several are
+    /// averaged.
+    #[arg(value_name = "RUN_OR_BUNDLE", required = true)]
+    models: Vec<PathBuf>,
     /// Images; may be given several times. Without it, a run's own, cleaned as in its configuration.
     #[arg(long = "data", value_name = "SOURCE")]
     data: Vec<String>,
@@ -48,29 +49,35 @@ impl Evaluate {
         if let Some(out) = self.out.as_deref().filter(|out| is_taken(out)) {
             return Err(Failure::usage(anyhow!("{} is not empty: give another --out", out.display())));
         }
-        let bundle = Bundle::load(&model_file(&self.model)?)?;
+        let mut bundles = Vec::with_capacity(self.models.len());
+        for model in &self.models {
+            bundles.push(Bundle::load(&model_file(model)?)?);
+        }
+        let bundle = &bundles[0];
         // Held while the run's evaluation is renewed.
         let run = if self.on_own_data() {
-            Some(RunDirectory::open(&run_directory(&self.model)?).map_err(usage_or_run)?)
+            Some(RunDirectory::open(&run_directory(&self.models[0])?).map_err(usage_or_run)?)
         } else {
             None
         };
         let dataset = match &run {
             Some((_, config)) => read(config)?,
-            None => self.read_sources(&bundle)?,
+            None => read_sources(&self.data, bundle)?,
         };
         let split = match &self.split {
             Some(name) => split_name::meant_by(name).to_owned(),
             None => default_split(&dataset)?,
         };
-        self.check_dropped(&bundle, &dataset)?;
+        self.check_dropped(bundle, &dataset)?;
         if bundle.training.get("train_split").and_then(|name| name.as_str()) == Some(&split) {
             say(format_args!("note: split {split} is what the model was trained on"));
         }
         let mut dropped = self.drop_class.clone();
-        dropped.extend(dropped_in_training(&bundle));
-        let assessment = assess(&bundle, &dataset, &split, &dropped).map_err(|error| match error {
-            AssessError::NoSplit(_) | AssessError::UnknownClass { .. } => Failure::usage(error),
+        dropped.extend(dropped_in_training(bundle));
+        let assessment = assess(&bundles, &dataset, &split, &dropped).map_err(|error| match error {
+            AssessError::NoSplit(_) | AssessError::UnknownClass { .. } | AssessError::Ensemble(_) => {
+                Failure::usage(error)
+            }
             _ => Failure::Run(error.into()),
         })?;
         for (class, count) in &assessment.ignored {
@@ -82,11 +89,11 @@ impl Evaluate {
                 assessment.save(out)?;
                 say(format_args!("written to {}", out.display()));
             }
-            (None, Some((run, _))) => {
+            (None, Some((run, _))) if bundles.len() == 1 => {
                 add_assessment(run.path(), &assessment)?;
                 say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
             }
-            (None, None) => {}
+            _ => {}
         }
         if self.json {
             table::print(serde_json::to_string(&assessment.evaluation)?)?;
@@ -117,16 +124,19 @@ impl Evaluate {
 
     /// Whether a run is evaluated on the data that it was trained with.
     fn on_own_data(&self) -> bool {
-        self.data.is_empty() && self.model.is_dir()
+        self.data.is_empty() && self.models[0].is_dir()
     }
+}
 
-    fn read_sources(&self, bundle: &Bundle) -> Result<Dataset, Failure> {
-        if self.data.is_empty() {
-            return Err(Failure::usage(anyhow!("a bundle brings no images: name some with --data SOURCE")));
-        }
-        let sources = self.data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
-        Ok(load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?)
+/// Images for a bundle, with the classes that it learnt.
+pub fn read_sources(data: &[String], bundle: &Bundle) -> Result<Dataset, Failure> {
+    if data.is_empty() {
+        return Err(Failure::usage(anyhow!("a bundle brings no images: name some with --data SOURCE")));
     }
+    let sources = data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
+    let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;
+    let labels = bundle.training.get("labels").and_then(|labels| serde_json::from_value(labels.clone()).ok());
+    Ok(with_labels(dataset, labels.unwrap_or_default())?)
 }
 
 /// Images of `split` that could not be used. What a run's own cleaning removed is in its `removed.csv`.
@@ -150,7 +160,8 @@ fn is_taken(out: &Path) -> bool {
     std::fs::read_dir(out).map_or(out.exists(), |mut entries| entries.next().is_some())
 }
 
-fn default_split(dataset: &Dataset) -> Result<String, Failure> {
+/// The split that is evaluated when none is named.
+pub fn default_split(dataset: &Dataset) -> Result<String, Failure> {
     let splits = dataset.splits();
     let others: Vec<&String> = splits.iter().filter(|split| *split != split_name::TRAIN).collect();
     if let [only] = others[..] {
@@ -162,12 +173,4 @@ fn default_split(dataset: &Dataset) -> Result<String, Failure> {
         }
     }
     Err(Failure::usage(anyhow!("name the split with --split; the data has: {}", splits.join(", "))))
-}
-
-/// Where a model is looked for when none is named: the newest run below `runs`.
-pub fn newest_model(runs: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(runs).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    // A search keeps the model of its winner one level lower.
-    let models = entries.flat_map(|run| [bundle_path(&run), bundle_path(&run.join("winner"))]);
-    models.filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path))).max().map(|(_, path)| path)
 }

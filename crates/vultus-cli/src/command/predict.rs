@@ -54,7 +54,7 @@ pub struct Predict {
 impl Predict {
     pub fn run(self) -> Result<(), Failure> {
         let format = self.output_format()?;
-        let analyzer = self.analyzer.load()?;
+        let (analyzer, _) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
         let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
         let done = match (&self.output, append) {

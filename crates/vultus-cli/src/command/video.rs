@@ -90,7 +90,7 @@ impl Video {
             return Err(Failure::usage(anyhow!("there is no film {}", self.film.display())));
         }
         let film = Film::probe(&self.film)?;
-        let analyzer = self.analyzer.load()?;
+        let (analyzer, model) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
         let mut rows = FilmRows::open(format, &labels, self.output.as_deref())?;
         let reader = FilmReader::open(&film, self.fps)?;
@@ -127,7 +127,7 @@ impl Video {
         if let Some(report) = &self.report {
             let facts = ReportFacts {
                 film: name(&self.film),
-                model: self.analyzer.model_name(),
+                model: model.display().to_string(),
                 frames_per_second: rate,
                 size: (film.width, film.height),
                 program: format!("vultus {}", env!("CARGO_PKG_VERSION")),

@@ -24,7 +24,9 @@ fn every_shipped_config_loads_and_its_network_fits_faces() {
         assert_eq!(again, config, "{}", path.display());
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());
     }
-    for name in ["paper.toml", "paper-search.toml", "resnet.toml", "smoke.toml"] {
+    for name in
+        ["paper.toml", "paper-search.toml", "resnet.toml", "se-resnet.toml", "separable.toml", "smoke.toml", "vgg.toml"]
+    {
         assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
     }
 }
@@ -46,6 +48,17 @@ fn the_residual_network_has_the_cost_that_its_file_says() {
     let widths = set("network.layers.*.layers.*.filters=8").unwrap();
     assert!(widths.resolve(48, 48, 7).unwrap_err().to_string().contains("network.layers.3 (residual)"));
     assert_ne!(set("network.layers.5.shortcut.1.momentum=0.5").unwrap(), config.network);
+}
+
+#[test]
+fn the_networks_have_the_costs_that_their_files_say() {
+    for (name, millions) in [("resnet", 312), ("vgg", 117), ("se-resnet", 185), ("separable", 7)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/{name}.toml"));
+        let text = fs_err::read_to_string(&path).unwrap().replace("\n# ", " ");
+        assert!(text.contains(&format!("{millions} million multiply-adds a picture")), "{name}");
+        let network = TrainConfig::load(Some(&path), &[]).unwrap().network.resolve(48, 48, 7).unwrap();
+        assert_eq!((network.multiply_adds() + 500_000) / 1_000_000, millions, "{name}");
+    }
 }
 
 #[test]

@@ -4,7 +4,10 @@ use crate::program::Place;
 
 #[test]
 fn the_program_tells_commands_sources_and_exit_codes() {
-    let commands = ["data", "train", "search", "evaluate", "report", "predict", "video", "models", "serve", "bench"];
+    let commands = [
+        "data", "train", "search", "evaluate", "pack", "card", "report", "predict", "video", "models", "serve",
+        "network", "bench",
+    ];
     let facts = ["0 done", "1 the run failed", "2 bad usage", "130 interrupted", "synthetic", "fer2013.csv", "Parquet"];
     Place::new().run(&["--help"]).ends_with(0).prints(&commands).prints(&facts);
 }
@@ -12,7 +15,7 @@ fn the_program_tells_commands_sources_and_exit_codes() {
 #[test]
 fn every_command_tells_its_flags() {
     let place = Place::new();
-    let cases: [(&[&str], &[&str]); 13] = [
+    let cases: [(&[&str], &[&str]); 16] = [
         (&["data"], &["stats", "audit", "convert"]),
         (&["data", "stats"], &["<SOURCE>", "--json"]),
         (&["data", "audit"], &["<SOURCE>", "--json"]),
@@ -20,6 +23,8 @@ fn every_command_tells_its_flags() {
         (&["train"], &["--config", "--data", "--out", "--set", "--device", "--resume"]),
         (&["search"], &["--config", "--data", "--out", "--shard", "I/N", "--then-train"]),
         (&["evaluate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--json", "--drop-class", "--out"]),
+        (&["pack"], &["<RUN_OR_BUNDLE>", "--out", "--half"]),
+        (&["card"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--command", "--out"]),
         (&["report"], &["<RUN>"]),
         (
             &["predict"],
@@ -57,6 +62,7 @@ fn every_command_tells_its_flags() {
             ],
         ),
         (&["models", "get"], &["<NAME>", "--from", "--out"]),
+        (&["network"], &["<FILE|S|R>", "--classes", "--set", "--json"]),
         (
             &["serve"],
             &["--model", "--faces", "--address", "--port", "--token-file", "VULTUS_TOKEN", "--cors-origin", "--queue"],
@@ -74,7 +80,7 @@ fn every_command_tells_its_flags() {
 #[test]
 fn bad_usage_ends_with_two_and_prints_nothing() {
     let place = Place::new();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 8] = [
         (&[], "Usage"),
         (&["tarin"], "train"),
         (&["train", "--epochs", "3"], "--epochs"),
@@ -82,7 +88,6 @@ fn bad_usage_ends_with_two_and_prints_nothing() {
         (&["search"], "--config"),
         (&["search", "--config", "x.toml", "--shard", "3/2"], "3/2"),
         (&["predict", "a.png", "--json", "--csv"], "--csv"),
-        (&["predict", "a.png"], "no model"),
         (&["serve", "--cors-origin", "example.com"], "https://example.com"),
     ];
     for (arguments, word) in cases {

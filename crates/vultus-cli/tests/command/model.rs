@@ -1,15 +1,31 @@
 //! Which model is used, and files that are no model.
 
+use vultus::labels::BASIC_EXPRESSIONS;
+
 use crate::picture::png;
 use crate::program::{Place, header_of};
 
 #[test]
-fn the_newest_model_below_runs_is_used_when_none_is_named() {
+fn the_model_in_the_program_is_used_when_none_is_named() {
     let place = Place::with_config();
-    place.run(&["train", "--config", "small.toml"]).ends_with(0).says(&["runs/train-001"]);
-    place.run(&["train", "--config", "small.toml"]).ends_with(0).says(&["runs/train-002"]);
     place.write("face.png", png(3, 48));
-    place.run(&["predict", "face.png"]).ends_with(0).says(&["runs/train-002/model.safetensors"]).prints(&["face.png"]);
+    let line = place.run(&["predict", "face.png", "--json"]).ends_with(0).json();
+    let probabilities = line["faces"][0]["probabilities"].as_object().unwrap();
+    assert_eq!(probabilities.keys().collect::<Vec<_>>(), BASIC_EXPRESSIONS.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn where_no_model_is_named_and_none_was_trained_the_programs_own_is_used() {
+    let place = Place::new();
+    place.write("face.png", png(3, 48));
+    let outcome = place.run(&["predict", "face.png"]);
+    // A source tree without `models/` builds a program without a model of its own.
+    if std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fer-base.safetensors").is_file() {
+        let row = outcome.ends_with(0).says(&["model: fer-base"]).json();
+        assert_eq!(row["faces"][0]["probabilities"].as_object().map(serde_json::Map::len), Some(7));
+    } else {
+        outcome.ends_with(2).says(&["no model", "--model"]);
+    }
 }
 
 #[test]

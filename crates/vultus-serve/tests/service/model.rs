@@ -21,6 +21,7 @@ pub fn brightness() -> Bundle {
         preprocessing: Preprocessing { width: SIDE, height: SIDE, ..Preprocessing::default() },
         network: serde_json::from_str(r#"{"layers": [{"type": "flatten"}]}"#).unwrap(),
         weights,
+        inference: Default::default(),
         training: serde_json::json!({"seed": 7}),
         metrics: serde_json::json!([{"split": "test", "accuracy": 0.5}]),
     }

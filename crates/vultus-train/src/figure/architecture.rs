@@ -220,8 +220,8 @@ fn layer_row(layer: &ResolvedLayer, network: &ResolvedNetwork, depth: usize, arr
         name: layer.kind().replace('_', " "),
         details: layer.details(),
         colour: match layer.kind() {
-            "conv" => palette::BLUE,
-            "dense" => palette::GREEN,
+            "conv" | "depthwise_conv" => palette::BLUE,
+            "dense" | "squeeze_excitation" => palette::GREEN,
             "max_pool" | "average_pool" | "global_average_pool" => palette::ORANGE,
             "batch_norm" => palette::PURPLE,
             _ => palette::MUTED,

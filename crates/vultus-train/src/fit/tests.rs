@@ -119,6 +119,7 @@ fn a_residual_network_learns_a_handful_of_images_by_heart_and_keeps_them_in_a_bu
     assert!(last.loss < 0.3 * first.loss, "{} to {}", first.loss, last.loss);
 
     let bundle = Bundle {
+        inference: Default::default(),
         labels: prepared.dataset.labels.clone(),
         preprocessing: config.preprocessing.clone(),
         network: config.network.clone(),

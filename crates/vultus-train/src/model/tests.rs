@@ -1,11 +1,12 @@
-//! A whole training pass of a residual network: our kernels against Burn's own operations, and its gradients against
-//! differences of the loss.
+//! Whole training passes of small networks, residual ones and depthwise-separable ones with squeeze and excitation: our
+//! kernels against Burn's own operations, gradients against differences of the loss, and the plan of the same weights.
 
 use burn::tensor::Gradients;
 use vultus::network::{
     Activation, ActivationConfig, BatchNormConfig, ConvConfig, GlobalAveragePoolConfig, NetworkConfig, Padding,
-    ResidualConfig,
+    ResidualConfig, SqueezeExcitationConfig,
 };
+use vultus::plan::Plan;
 
 use super::*;
 
@@ -33,12 +34,42 @@ fn residual_network() -> ResolvedNetwork {
     NetworkConfig { layers }.resolve(6, 5, 3).unwrap()
 }
 
+fn depthwise(kernel: usize, stride: usize, bias: bool, activation: Activation, l2: f64) -> LayerConfig {
+    let padding = Padding::Same;
+    LayerConfig::DepthwiseConv(DepthwiseConvConfig { kernel, stride, padding, bias, activation, l2 })
+}
+
+/// Depthwise-separable convolutions with squeeze and excitation at the end of a branch and on its own. The running
+/// statistics become those of the last batch.
+fn separable_network() -> ResolvedNetwork {
+    let norm = || LayerConfig::BatchNorm(BatchNormConfig { momentum: 0.0, epsilon: 1e-3 });
+    let squeeze = |ratio| LayerConfig::SqueezeExcitation(SqueezeExcitationConfig { ratio });
+    let (linear, tanh) = (Activation::Linear, Activation::Tanh);
+    let activation = || LayerConfig::Activation(ActivationConfig { function: tanh });
+    let branch = [depthwise(3, 1, false, linear, 0.02), norm(), activation(), conv(6, 1, 1, 0.0), norm(), squeeze(2)];
+    let shortcut = vec![depthwise(3, 1, true, linear, 0.0), squeeze(3)];
+    let layers = vec![
+        conv(6, 3, 1, 0.0),
+        norm(),
+        LayerConfig::Residual(ResidualConfig { activation: tanh, layers: branch.into(), shortcut }),
+        depthwise(5, 2, true, tanh, 0.03),
+        squeeze(4),
+        norm(),
+        LayerConfig::GlobalAveragePool(GlobalAveragePoolConfig {}),
+    ];
+    NetworkConfig { layers }.resolve(6, 5, 3).unwrap()
+}
+
+fn networks() -> [ResolvedNetwork; 2] {
+    [residual_network(), separable_network()]
+}
+
 fn numbers(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|index| (derive_seed(seed, &[index as u64]) % 2001) as f32 / 1000.0 - 1.0).collect()
 }
 
-fn pass(weights: &Weights, operations: Operations) -> (Network, f32, Gradients) {
-    let resolved = residual_network();
+fn pass(resolved: &ResolvedNetwork, weights: &Weights, operations: Operations) -> (Network, f32, Gradients) {
+    let resolved = resolved.clone();
     let pixels = numbers(1, SAMPLES * resolved.input.len());
     let mut network = Network::new(resolved, weights, &Device::flex()).unwrap().with_operations(operations);
     let targets = vec![1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0, 1.0];
@@ -54,9 +85,15 @@ fn largest(values: &[f32]) -> f32 {
 
 #[test]
 fn kernels_and_burns_operations_agree_on_losses_gradients_and_running_statistics() {
-    let weights = initial_weights(&residual_network(), 5);
-    let (ours, loss, gradients) = pass(&weights, Operations::Kernels);
-    let (stock, stock_loss, stock_gradients) = pass(&weights, Operations::Stock);
+    for network in networks() {
+        agree(&network);
+    }
+}
+
+fn agree(network: &ResolvedNetwork) {
+    let weights = initial_weights(network, 5);
+    let (ours, loss, gradients) = pass(network, &weights, Operations::Kernels);
+    let (stock, stock_loss, stock_gradients) = pass(network, &weights, Operations::Stock);
     assert!((loss - stock_loss).abs() < 1e-5 * stock_loss, "{loss} against {stock_loss}");
     let (moved, stock_moved) = (ours.weights(), stock.weights());
     for (index, spec) in ours.specs().iter().enumerate() {
@@ -78,8 +115,14 @@ fn kernels_and_burns_operations_agree_on_losses_gradients_and_running_statistics
 
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
-    let weights = initial_weights(&residual_network(), 6);
-    let (network, _, gradients) = pass(&weights, Operations::Kernels);
+    for network in networks() {
+        follow_the_loss(&network);
+    }
+}
+
+fn follow_the_loss(resolved: &ResolvedNetwork) {
+    let weights = initial_weights(resolved, 6);
+    let (network, _, gradients) = pass(resolved, &weights, Operations::Kernels);
     let step = 1e-2;
     for (index, spec) in network.specs().iter().enumerate().filter(|(_, spec)| spec.is_trainable()) {
         let gradient = values_of(network.parameter(index).grad(&gradients).unwrap());
@@ -95,7 +138,7 @@ fn gradients_are_the_slopes_of_the_loss() {
             tensor.data[place] += change;
             let mut weights = weights.clone();
             weights.insert(spec.name.clone(), tensor);
-            pass(&weights, Operations::Kernels).1
+            pass(resolved, &weights, Operations::Kernels).1
         };
         let difference = (loss_at(step) - loss_at(-step)) / (2.0 * step);
         assert!((difference - slope).abs() <= 0.02 * slope.abs() + 2e-4, "{}: {slope}, not {difference}", spec.name);
@@ -104,11 +147,11 @@ fn gradients_are_the_slopes_of_the_loss() {
 
 #[test]
 fn kernels_inside_branches_are_penalised() {
-    let weights = initial_weights(&residual_network(), 8);
-    let with = pass(&weights, Operations::Kernels).1;
+    let mut resolved = residual_network();
+    let weights = initial_weights(&resolved, 8);
+    let with = pass(&resolved, &weights, Operations::Kernels).1;
     let square = |name: &str| weights.get(name).unwrap().data.iter().map(|value| value * value).sum::<f32>();
     let penalty = 0.02 * square("layers.2.layers.0.weight") + 0.03 * square("layers.3.shortcut.0.weight");
-    let mut resolved = residual_network();
     let free = |layer: &mut ResolvedLayer| {
         if let LayerConfig::Conv(conv) = &mut layer.config {
             conv.l2 = 0.0;
@@ -121,4 +164,23 @@ fn kernels_inside_branches_are_penalised() {
     let forward = network.forward(numbers(1, SAMPLES * 30), targets, vec![1.0, 0.5, 2.0], 7);
     let without = values_of(forward.loss.inner())[0];
     assert!((with - without - penalty).abs() < 1e-5, "{with} - {without} is not {penalty}");
+}
+
+/// A batch whose own statistics are the running ones goes through training and the plan alike.
+#[test]
+fn plans_give_what_training_gives() {
+    let resolved = separable_network();
+    let weights = initial_weights(&resolved, 9);
+    let pixels = numbers(1, SAMPLES * resolved.input.len());
+    for operations in [Operations::Kernels, Operations::Stock] {
+        let mut network =
+            Network::new(resolved.clone(), &weights, &Device::flex()).unwrap().with_operations(operations);
+        let forward = network.forward(pixels.clone(), vec![1.0 / 3.0; 9], vec![1.0; 3], 7);
+        let trained = values_of(forward.probabilities);
+        let planned = Plan::new(&resolved, &network.weights()).unwrap().probabilities(&pixels);
+        for (left, right) in trained.iter().zip(&planned) {
+            assert!((left - right).abs() < 1e-5, "{trained:?} is not {planned:?}");
+        }
+        assert_ne!(planned[..3], planned[3..6]);
+    }
 }

@@ -2,7 +2,11 @@
 //!
 //! [`Layers`] holds what can be differentiated: its implementation for [`Flex`] calls the forward kernel, the one for
 //! [`Autodiff`] also records which backward kernel to call. [`Backwards`] holds those; Burn never dispatches it.
-//! [`Updates`] holds the optimisers, which run outside the graph.
+//! [`Updates`] holds the optimisers, which run outside the graph. Depthwise convolution, and squeeze and excitation, have
+//! modules of their own, built the same way.
+
+mod depthwise;
+mod squeeze_excitation;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,15 +20,17 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Shape};
 use rayon::prelude::*;
-use vultus_kernels::batch_norm::{self, Norm, NormGradients, NormShape};
+use vultus_kernels::batch_norm::{self, Norm, NormGradients};
 use vultus_kernels::dropout::{self, Dropout};
-use vultus_kernels::norm_pool::{self, NormPoolShape};
 use vultus_kernels::thin_block::{self, ThinBlock, ThinGradients};
-use vultus_kernels::{convolution, dense, optimizer, pooling, softmax};
+use vultus_kernels::{convolution, dense, norm_pool, optimizer, orthogonal, pooling, softmax};
 
+pub(super) use self::depthwise::DepthwiseLayers;
+pub(super) use self::squeeze_excitation::SqueezeLayers;
 use super::buffers::{give, take};
 use super::{
-    Activation, AdamUpdate, Block, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate, Tail,
+    Activation, AdamUpdate, Block, ChannelShape, ConvolutionShape, DenseShape, Filters, Pooling, PoolingShape,
+    SgdUpdate, Tail,
 };
 
 /// Operations with a forward pass; the arguments are those of [`super::Operations`].
@@ -101,6 +107,8 @@ pub(crate) trait Updates: Backend {
         velocity: FloatTensor<Self>,
         update: SgdUpdate,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    fn orthogonalize(matrix: FloatTensor<Self>, rows: usize, columns: usize) -> FloatTensor<Self>;
 }
 
 /// Position of the winner inside each window of a max pooling; empty for average pooling.
@@ -209,15 +217,6 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), DType::F32)
 }
 
-fn norm_shape(shape: &ConvolutionShape) -> NormShape {
-    NormShape { rows: shape.batch * shape.out_height() * shape.out_width(), channels: shape.out_channels }
-}
-
-fn pooled_shape(shape: &ConvolutionShape, size: usize) -> NormPoolShape {
-    let (height, width) = (shape.out_height(), shape.out_width());
-    NormPoolShape { batch: shape.batch, height, width, channels: shape.out_channels, size }
-}
-
 /// The block as one that computes its convolution again, if it is of that kind.
 fn thin_block<'a>(block: &Block, weight: &'a [f32], bias: Option<&'a [f32]>) -> Option<ThinBlock<'a>> {
     let tail = match block.tail {
@@ -227,7 +226,7 @@ fn thin_block<'a>(block: &Block, weight: &'a [f32], bias: Option<&'a [f32]>) -> 
         }
         Tail::Activated { .. } => return None,
     };
-    let (shape, before) = (block.convolution, block.before);
+    let (Filters::Dense(shape), before) = (block.filters, block.before) else { return None };
     ThinBlock::suits(&shape).then_some(ThinBlock { shape, weight, bias, before, tail })
 }
 
@@ -383,6 +382,12 @@ impl Updates for Flex {
         give(gradient);
         (parameter, velocity)
     }
+
+    fn orthogonalize(matrix: FlexTensor, rows: usize, columns: usize) -> FlexTensor {
+        let mut matrix = contiguous(matrix);
+        orthogonal::orthogonalize(rows, columns, matrix.storage_mut());
+        matrix
+    }
 }
 
 impl Backwards for Flex {
@@ -424,8 +429,8 @@ impl Backwards for Flex {
     fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> [FlexTensor; 4] {
         let BlockInputs { x, weight, bias, gamma, beta, residual } = inputs;
         let [x, weight, bias, gamma, beta, residual] = [x, weight, bias, gamma, beta, residual].map(contiguous);
-        let shape = &block.convolution;
-        let (batch, channels) = (shape.batch, shape.out_channels);
+        let filters = &block.filters;
+        let (batch, channels) = (filters.batch(), filters.channels());
         let bias = block.biased.then(|| values(&bias));
         if let Some(thin) = thin_block(block, values(&weight), bias) {
             let mut y = take(thin.output_len());
@@ -440,13 +445,13 @@ impl Backwards for Flex {
                 tensor(Vec::new(), [0, 0]),
             ];
         }
-        let mut z = take(shape.output_len());
-        convolution::forward(shape, values(&x), values(&weight), bias, block.before, &mut z);
+        let mut z = take(filters.output_len());
+        filters.forward(values(&x), values(&weight), bias, block.before, &mut z);
         let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
         let (gamma, beta, epsilon) = (values(&gamma), values(&beta), block.epsilon);
         let y = match block.tail {
             Tail::Pooled { size, rate, key } => {
-                let shape = pooled_shape(shape, size);
+                let shape = filters.pooled(size);
                 let (mut y, dropout) = (take(shape.output_len()), Dropout { rate, key });
                 norm_pool::forward_training(
                     &shape,
@@ -465,7 +470,7 @@ impl Backwards for Flex {
                 let mut y = take(z.len());
                 let added = added.then(|| values(&residual));
                 batch_norm::forward_training(
-                    &norm_shape(shape),
+                    &filters.norm(),
                     &z,
                     gamma,
                     beta,
@@ -490,11 +495,11 @@ impl Backwards for Flex {
         wants_dx: bool,
     ) -> [Option<FlexTensor>; 6] {
         let BlockSaved { x, weight, bias, gamma, beta, mean, variance, mut z, y } = saved;
-        let (dy, shape) = (contiguous(dy), &block.convolution);
-        let (batch, channels) = (shape.batch, shape.out_channels);
+        let (dy, filters) = (contiguous(dy), &block.filters);
+        let (batch, channels) = (filters.batch(), filters.channels());
         let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0; channels]);
         let mut dbias = block.biased.then(|| vec![0.0; channels]);
-        let mut dweight = take(shape.weight_len());
+        let mut dweight = take(filters.weight_len());
         let kernel = dweight.len();
         let norm = Norm {
             gamma: values(&gamma),
@@ -524,26 +529,26 @@ impl Backwards for Flex {
                 ];
             }
             // Somebody wants the gradient of a first layer's input: then the whole output is needed after all.
-            let mut again = take(shape.output_len());
-            convolution::forward(shape, values(&x), values(&weight), bias, block.before, &mut again);
+            let mut again = take(filters.output_len());
+            filters.forward(values(&x), values(&weight), bias, block.before, &mut again);
             let wide = again.len() / batch;
             z = tensor(again, [batch, wide]);
         }
-        let mut dz = take(shape.output_len());
+        let mut dz = take(filters.output_len());
         let gradients =
             NormGradients { dx: &mut dz, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: dbias.as_deref_mut() };
         let mut dresidual = None;
         match block.tail {
             Tail::Pooled { size, rate, key } => {
-                let (shape, dropout) = (pooled_shape(shape, size), Dropout { rate, key });
+                let (shape, dropout) = (filters.pooled(size), Dropout { rate, key });
                 norm_pool::backward(&shape, values(&z), &norm, dropout, values(&dy), block.before, gradients);
             }
             Tail::Activated { residual, activation } => {
-                dresidual = residual.then(|| take(shape.output_len()));
+                dresidual = residual.then(|| take(filters.output_len()));
                 // An output that is not kept is not looked at; any values of its length do.
                 let y = if values(&y).is_empty() { values(&z) } else { values(&y) };
                 batch_norm::backward(
-                    &norm_shape(shape),
+                    &filters.norm(),
                     values(&z),
                     &norm,
                     activation,
@@ -556,10 +561,10 @@ impl Backwards for Flex {
             }
         }
         give(dy);
-        convolution::weight_gradient(shape, values(&x), &dz, &mut dweight);
+        filters.weight_gradient(values(&x), &dz, &mut dweight);
         let dx = wants_dx.then(|| {
-            let mut dx = take(shape.input_len());
-            convolution::input_gradient(shape, &dz, values(&weight), &mut dx);
+            let mut dx = take(filters.input_len());
+            filters.input_gradient(&dz, values(&weight), &mut dx);
             let width = dx.len() / batch;
             tensor(dx, [batch, width])
         });

@@ -1,12 +1,15 @@
 //! The operations as compositions of Burn's own, for devices without our kernels. Burn differentiates them.
 
-use burn::tensor::activation::{leaky_relu, log_softmax, relu, tanh};
+use burn::tensor::activation::{leaky_relu, log_softmax, relu, sigmoid, tanh};
 use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Distribution, Tensor};
 use vultus_kernels::activation::LEAKY_SLOPE;
 
-use super::{Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate};
+use super::{
+    Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, DepthwiseShape, Pooling, PoolingShape,
+    SgdUpdate, SqueezeShape,
+};
 
 pub(super) fn convolution(
     x: Tensor<2>,
@@ -19,6 +22,20 @@ pub(super) fn convolution(
     let weight = weight.reshape([shape.kernel_height, shape.kernel_width, shape.in_channels, shape.out_channels]);
     let options = ConvOptions::new([shape.stride; 2], [shape.padding; 2], [1, 1], 1);
     let y = conv2d(x, weight.permute([3, 2, 0, 1]), bias, options).permute([0, 2, 3, 1]);
+    activation(y.reshape([shape.batch as i32, -1]), function)
+}
+
+pub(super) fn depthwise(
+    x: Tensor<2>,
+    weight: Tensor<1>,
+    bias: Option<Tensor<1>>,
+    shape: DepthwiseShape,
+    function: Activation,
+) -> Tensor<2> {
+    let x = x.reshape([shape.batch, shape.in_height, shape.in_width, shape.channels]).permute([0, 3, 1, 2]);
+    let weight = weight.reshape([shape.kernel, shape.kernel, shape.channels, 1]).permute([2, 3, 0, 1]);
+    let options = ConvOptions::new([shape.stride; 2], [shape.padding; 2], [1, 1], shape.channels);
+    let y = conv2d(x, weight, bias, options).permute([0, 2, 3, 1]);
     activation(y.reshape([shape.batch as i32, -1]), function)
 }
 
@@ -60,6 +77,17 @@ pub(super) fn pool(x: Tensor<2>, pooling: Pooling, shape: PoolingShape) -> Tenso
         Pooling::Average => avg_pool2d(x, AvgPoolOptions { kernel_size: size, stride, ..AvgPoolOptions::new(size) }),
     };
     y.permute([0, 2, 3, 1]).reshape([batch as i32, -1])
+}
+
+pub(super) fn squeeze_excitation(x: Tensor<2>, weights: [Tensor<1>; 4], shape: SqueezeShape) -> Tensor<2> {
+    let SqueezeShape { batch, spatial, channels, hidden } = shape;
+    let [squeeze, squeeze_bias, excitation, excitation_bias] = weights;
+    let x = x.reshape([batch, spatial, channels]);
+    let mean = x.clone().mean_dim(1).reshape([batch, channels]);
+    let layer = |inputs, outputs| DenseShape { batch, inputs, outputs };
+    let units = dense(mean, squeeze, squeeze_bias, layer(channels, hidden), Activation::Relu);
+    let factor = sigmoid(dense(units, excitation, excitation_bias, layer(hidden, channels), Activation::Linear));
+    (x * factor.reshape([batch, 1, channels])).reshape([batch, spatial * channels])
 }
 
 /// The mask comes from the device's own generator, seeded by the key.
@@ -115,4 +143,21 @@ pub(super) fn sgd(
     let velocity = velocity * update.momentum - descent.clone();
     let change = if update.nesterov { velocity.clone() * update.momentum - descent } else { velocity.clone() };
     (parameter + change, velocity)
+}
+
+pub(super) fn orthogonalize(matrix: Tensor<1>, rows: usize, columns: usize) -> Tensor<1> {
+    let norm = matrix.clone().powi_scalar(2).sum().sqrt() + 1e-7;
+    let mut x: Tensor<2> = (matrix / norm).reshape([rows, columns]);
+    for _ in 0..5 {
+        // On the shorter side.
+        let gram = if rows < columns {
+            x.clone().matmul(x.clone().transpose())
+        } else {
+            x.clone().transpose().matmul(x.clone())
+        };
+        let both = gram.clone() * -4.7750 + gram.clone().matmul(gram) * 2.0315;
+        let product = if rows < columns { both.matmul(x.clone()) } else { x.clone().matmul(both) };
+        x = x * 3.4445 + product;
+    }
+    x.reshape([rows * columns])
 }

@@ -92,6 +92,22 @@ fn convolutions() {
 }
 
 #[test]
+fn depthwise_convolutions() {
+    for (activation, (kernel, stride, padding)) in
+        ACTIVATIONS.into_iter().zip([(3, 1, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2), (5, 3, 0)])
+    {
+        let shape = DepthwiseShape { batch: 3, channels: 18, in_height: 9, in_width: 7, kernel, stride, padding };
+        let (x, weights) = ((3, 18 * 9 * 7), 18 * kernel * kernel);
+        compare(&format!("{shape:?}"), x, [weights, 18], |operations, x, weight, bias| {
+            operations.depthwise(x, weight, Some(bias), shape, activation)
+        });
+        compare(&format!("{shape:?} without bias"), x, [weights, 1], |operations, x, weight, _| {
+            operations.depthwise(x, weight, None, shape, activation)
+        });
+    }
+}
+
+#[test]
 fn dense_layers() {
     let shape = DenseShape { batch: 5, inputs: 7, outputs: 3 };
     for activation in ACTIVATIONS {
@@ -111,14 +127,13 @@ fn batch_norms() {
 
 /// Output, both statistics and all gradients of a block.
 fn block_results(operations: Operations, block: Block) -> Vec<(&'static str, Vec<f32>)> {
-    let shape = block.convolution;
-    let columns = shape.in_height * shape.in_width * shape.in_channels;
-    let out_columns = shape.out_height() * shape.out_width() * shape.out_channels;
-    let x = matrix(1, shape.batch, columns);
+    let filters = block.filters;
+    let (batch, channels) = (filters.batch(), filters.channels());
+    let x = matrix(1, batch, filters.input_len() / batch);
     let has_residual = matches!(block.tail, Tail::Activated { residual: true, .. });
-    let residual = matrix(9, shape.batch, out_columns);
-    let weight = vector(2, shape.kernel_height * shape.kernel_width * shape.in_channels * shape.out_channels);
-    let [bias, gamma, beta] = [3, 5, 6].map(|seed| vector(seed, shape.out_channels));
+    let residual = matrix(9, batch, filters.output_len() / batch);
+    let weight = vector(2, filters.weight_len());
+    let [bias, gamma, beta] = [3, 5, 6].map(|seed| vector(seed, channels));
     let parameters = BlockParameters {
         weight: weight.clone(),
         bias: block.biased.then(|| bias.clone()),
@@ -159,20 +174,28 @@ fn blocks() {
         (1, true, Activation::Relu, activated(true, Activation::Linear)),
         (1, true, Activation::Linear, activated(true, Activation::Linear)),
     ];
-    // Few inputs, whose convolution is computed again, and more.
-    for ((stride, biased, before, tail), in_channels) in cases.into_iter().flat_map(|case| [(case, 2), (case, 5)]) {
-        let convolution = ConvolutionShape {
-            batch: 3,
-            in_channels,
-            in_height: 9,
-            in_width: 7,
-            out_channels: 18,
-            kernel_height: 3,
-            kernel_width: 3,
-            stride,
-            padding: 1,
+    // Few inputs, whose convolution is computed again, and more; and each channel by itself.
+    let kinds = [Some(2), Some(5), None];
+    for ((stride, biased, before, tail), inputs) in cases.into_iter().flat_map(|case| kinds.map(|kind| (case, kind))) {
+        let (batch, in_height, in_width, padding) = (3, 9, 7, 1);
+        let filters = match inputs {
+            Some(in_channels) => Filters::Dense(ConvolutionShape {
+                batch,
+                in_channels,
+                in_height,
+                in_width,
+                out_channels: 18,
+                kernel_height: 3,
+                kernel_width: 3,
+                stride,
+                padding,
+            }),
+            None => {
+                let (channels, kernel) = (18, 3);
+                Filters::Depthwise(DepthwiseShape { batch, channels, in_height, in_width, kernel, stride, padding })
+            }
         };
-        let block = Block { convolution, biased, before, epsilon: 1e-3, tail };
+        let block = Block { filters, biased, before, epsilon: 1e-3, tail };
         let (ours, stock) = (block_results(Operations::Kernels, block), block_results(Operations::Stock, block));
         let names = |results: &[(&'static str, Vec<f32>)]| results.iter().map(|(name, _)| *name).collect::<Vec<_>>();
         assert_eq!(names(&ours), names(&stock), "{block:?}");
@@ -203,7 +226,8 @@ fn blocks_drop_out() {
     };
     let outputs = |rate, key| {
         let tail = Tail::Pooled { size: 2, rate, key };
-        let block = Block { convolution, biased: true, before: Activation::Relu, epsilon: 1e-3, tail };
+        let filters = Filters::Dense(convolution);
+        let block = Block { filters, biased: true, before: Activation::Relu, epsilon: 1e-3, tail };
         block_results(Operations::Kernels, block).swap_remove(0).1
     };
     let (whole, dropped) = (outputs(0.0, 7), outputs(0.25, 7));
@@ -242,6 +266,19 @@ fn means_of_channels_and_their_gradients() {
     let factors = numbers(4, 6);
     let expected: Vec<f32> = (0..24).map(|index| factors[index / 12 * 3 + index % 3] / 4.0).collect();
     assert_close("dx", &values_of(x.grad(&gradients).unwrap()), &expected);
+}
+
+#[test]
+fn squeeze_and_excitation() {
+    let shape = SqueezeShape { batch: 3, spatial: 12, channels: 18, hidden: 4 };
+    // A part of all weights at a time is the one that is looked at, and the bias of the last layer always.
+    let lengths = [18 * 4, 4, 4 * 18];
+    for seen in 0..3 {
+        compare(&format!("squeeze {seen}"), (3, 12 * 18), [lengths[seen], 18], |operations, x, weight, bias| {
+            let part = |index| if index == seen { weight.clone() } else { vector(20 + index as u64, lengths[index]) };
+            operations.squeeze_excitation(x, [part(0), part(1), part(2), bias], shape)
+        });
+    }
 }
 
 /// The same tensor on both sides, as with an identity shortcut: both ways add to its gradient.
@@ -308,5 +345,19 @@ fn optimisers() {
     };
     for (ours, stock) in run(Operations::Kernels).iter().zip(&run(Operations::Stock)) {
         assert_close("update", ours, stock);
+    }
+}
+
+#[test]
+fn orthogonal_matrices_agree() {
+    for (rows, columns) in [(12, 5), (5, 12), (8, 8)] {
+        let matrix = || {
+            let values = numbers(7, rows * columns);
+            Tensor::<1>::from_data(TensorData::new(values, [rows * columns]), &Device::flex())
+        };
+        let results = [Operations::Kernels, Operations::Stock]
+            .map(|operations| values_of(operations.orthogonalize(matrix(), rows, columns)));
+        let difference = results[0].iter().zip(&results[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference < 1e-4, "{rows} x {columns}: {difference}");
     }
 }

@@ -15,7 +15,7 @@ use crate::seed::derive_seed;
 use crate::split::stratified_folds;
 
 /// Goes up when the meaning of a trial changes, so that old results are not taken for new ones.
-const KEY_VERSION: u32 = 1;
+const KEY_VERSION: u32 = 2;
 
 /// First part of the path of trial seeds.
 const TRIAL: u64 = 5;
@@ -78,7 +78,10 @@ impl PlannedSetting {
         config.train.validation_fraction = unused.validation_fraction;
         config.train.keep = unused.keep;
         config.train.checkpoint_minutes = unused.checkpoint_minutes;
-        let mut json = serde_json::to_value(&config).map_err(std::io::Error::from)?;
+        let as_json = |config: &TrainConfig| serde_json::to_value(config).map_err(std::io::Error::from);
+        let mut json = as_json(&config)?;
+        // A key that came to the format later changes no older trial.
+        without_defaults(&mut json, &as_json(&TrainConfig::default())?);
         json["network"] = config.network.identity();
         let trial = json!({
             "version": KEY_VERSION,
@@ -90,6 +93,16 @@ impl PlannedSetting {
         });
         let hash = Sha256::digest(trial.to_string().as_bytes());
         Ok(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// Takes out of an object what is the same in `defaults`.
+fn without_defaults(value: &mut serde_json::Value, defaults: &serde_json::Value) {
+    if let (Some(map), Some(defaults)) = (value.as_object_mut(), defaults.as_object()) {
+        map.retain(|key, value| defaults.get(key) != Some(value));
+        for (key, value) in map {
+            without_defaults(value, &defaults[key]);
+        }
     }
 }
 

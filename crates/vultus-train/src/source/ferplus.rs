@@ -2,12 +2,14 @@
 //!
 //! In: `fer2013new.csv` (`Usage,Image name,neutral,...,NF`) and the readings of a FER-2013 csv file. Out: the same
 //! readings with votes. The two files belong together row by row; the numbers in FER+'s image names are not row
-//! numbers. Votes do not replace the labels here.
+//! numbers. Votes replace the labels only where [`relabel`] is called.
 
 use std::path::{Path, PathBuf};
 
+use vultus::labels::Labels;
+
 use super::Reading;
-use crate::dataset::{DataError, split_name};
+use crate::dataset::{DataError, Dataset, Removal, RemovalReason, split_name};
 
 /// What can be voted for, in the order of the votes. `NF` is "not a face".
 pub const CLASSES: [&str; 10] =
@@ -15,6 +17,54 @@ pub const CLASSES: [&str; 10] =
 
 /// Place of `NF` in [`CLASSES`].
 pub const NOT_A_FACE: usize = 9;
+
+/// Number of entries of [`CLASSES`] that are expressions.
+const EXPRESSIONS: usize = 8;
+
+/// The entry of [`CLASSES`] that more than half of the votes are for, single votes not counted (the majority protocol of
+/// Barsoum et al. 2016, "Training deep networks for facial expression recognition with crowd-sourced label distribution").
+pub fn majority(votes: &[u8; 10]) -> Option<usize> {
+    let counted = votes.map(|count| if count < 2 { 0 } else { u32::from(count) });
+    let total: u32 = counted.iter().sum();
+    counted.iter().position(|&count| 2 * count > total)
+}
+
+/// The data set with the classes of the FER+ majority in place of its own. Images without one, without votes, or that
+/// are no face are taken out, each with a row.
+///
+/// # Errors
+/// Never; class names are fixed.
+pub fn relabel(dataset: Dataset) -> Result<Dataset, DataError> {
+    let labels = Labels::sorted(&CLASSES[..EXPRESSIONS])?;
+    let Dataset { labels: old, samples, mut removed } = dataset;
+    let mut kept = Vec::with_capacity(samples.len());
+    for mut sample in samples {
+        let winner = sample.votes.as_ref().and_then(majority);
+        match winner.and_then(|class| labels.index_of(CLASSES[class])) {
+            Some(label) => {
+                sample.label = label;
+                kept.push(sample);
+            }
+            None => {
+                let (reason, detail) = match (winner, sample.votes) {
+                    (Some(NOT_A_FACE), _) => (RemovalReason::NotAFace, "most taggers say that it is no face"),
+                    (Some(_), _) => (RemovalReason::NoMajority, "most taggers could not name an expression"),
+                    (None, Some(_)) => (RemovalReason::NoMajority, "no expression has more than half of the votes"),
+                    (None, None) => (RemovalReason::NoMajority, "there are no FER+ votes for it"),
+                };
+                let label = Some(old.name(sample.label).to_owned());
+                removed.push(Removal {
+                    origin: sample.origin,
+                    split: sample.split,
+                    label,
+                    reason,
+                    detail: detail.to_owned(),
+                });
+            }
+        }
+    }
+    Ok(Dataset { labels, samples: kept, removed })
+}
 
 /// The rows of one FER+ file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,5 +192,33 @@ mod tests {
         assert!(error.contains("column `happiness` is missing"), "{error}");
         let error = joined(&images(), &format!("{HEADER}Training,a.png,4,0\n")).unwrap_err().to_string();
         assert!(error.contains("row 0: `` is no number of votes for surprise"), "{error}");
+    }
+
+    #[test]
+    fn a_majority_needs_more_than_half_of_the_votes_that_count() {
+        assert_eq!(majority(&[6, 0, 0, 4, 0, 0, 0, 0, 0, 0]), Some(0));
+        assert_eq!(majority(&[5, 0, 0, 5, 0, 0, 0, 0, 0, 0]), None);
+        // Single votes do not count: 4 of 7 are anger.
+        assert_eq!(majority(&[1, 0, 0, 3, 4, 1, 1, 0, 0, 0]), Some(4));
+        assert_eq!(majority(&[0, 0, 0, 0, 0, 0, 0, 0, 1, 9]), Some(NOT_A_FACE));
+        assert_eq!(majority(&[0; 10]), None);
+    }
+
+    #[test]
+    fn votes_become_labels_and_the_rest_gets_rows() {
+        let votes = format!(
+            "{HEADER}Training,a.png,1,0,0,6,3,0,0,0,0,0\nTraining,b.png,5,5,0,0,0,0,0,0,0,0\n\
+             PublicTest,c.png,0,0,0,0,0,0,0,0,0,10\n"
+        );
+        let face = vec!["8"; 48 * 48].join(" ");
+        let images = format!("emotion,pixels,Usage\n3,{face},Training\n3,{face},Training\n6,{face},PublicTest\n");
+        let readings = joined(&images, &votes).unwrap();
+        let dataset = relabel(crate::source::combine(readings).unwrap()).unwrap();
+        assert_eq!(dataset.labels.len(), 8);
+        assert_eq!(dataset.samples.len(), 1);
+        assert_eq!(dataset.labels.name(dataset.samples[0].label), "sad");
+        let reasons: Vec<_> = dataset.removed.iter().map(|removal| removal.reason).collect();
+        assert_eq!(reasons, [RemovalReason::NoMajority, RemovalReason::NotAFace]);
+        assert_eq!(dataset.removed[0].label.as_deref(), Some("happy"));
     }
 }

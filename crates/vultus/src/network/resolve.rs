@@ -4,8 +4,9 @@
 //! layer that cannot be, by its place and key.
 
 use super::{
-    Activation, BatchNormConfig, ConvConfig, DenseConfig, FeatureShape, LayerConfig, NetworkConfig, Padding,
-    ParameterRole, ParameterSpec, PoolConfig, ResidualConfig, ResolvedLayer, ResolvedNetwork,
+    Activation, BatchNormConfig, ConvConfig, DenseConfig, DepthwiseConvConfig, FeatureShape, LayerConfig,
+    NetworkConfig, Padding, ParameterRole, ParameterSpec, PoolConfig, ResidualConfig, ResolvedLayer, ResolvedNetwork,
+    SqueezeExcitationConfig,
 };
 
 /// Most parameters of a network: with an optimiser's two moments they must fit into a checkpoint, which
@@ -97,6 +98,8 @@ fn resolve_layer(place: String, config: &LayerConfig, input: FeatureShape) -> Re
     let layer = LayerResolver { place, kind: config.kind(), input };
     let (output, parameters, multiply_adds) = match config {
         LayerConfig::Conv(conv) => layer.conv(conv)?,
+        LayerConfig::DepthwiseConv(conv) => layer.depthwise_conv(conv)?,
+        LayerConfig::SqueezeExcitation(squeeze) => layer.squeeze_excitation(squeeze)?,
         LayerConfig::BatchNorm(norm) => layer.batch_norm(norm)?,
         LayerConfig::MaxPool(pool) | LayerConfig::AveragePool(pool) => layer.pool(pool)?,
         LayerConfig::GlobalAveragePool(_) => {
@@ -158,17 +161,10 @@ impl LayerResolver {
     fn conv(&self, conv: &ConvConfig) -> Result<Resolved, NetworkError> {
         self.require((1..=4096).contains(&conv.filters), "filters", conv.filters, "use 1 to 4096")?;
         self.require((1..=31).contains(&conv.kernel), "kernel", conv.kernel, "use 1 to 31")?;
-        self.require((1..=8).contains(&conv.stride), "stride", conv.stride, "use 1 to 8")?;
-        self.require(conv.l2 >= 0.0 && conv.l2.is_finite(), "l2", conv.l2, "use 0 or more")?;
         let odd = conv.padding == Padding::Valid || conv.kernel % 2 == 1;
         self.require(odd, "kernel", conv.kernel, "padding \"same\" needs an odd kernel")?;
-        let (channels, height, width) = self.planes("a convolution must come before flatten")?;
-        let padding = conv.padding_size();
-        if height + 2 * padding < conv.kernel || width + 2 * padding < conv.kernel {
-            return self.refuse("the kernel is larger than the picture");
-        }
-        let out = |size: usize| (size + 2 * padding - conv.kernel) / conv.stride + 1;
-        let output = FeatureShape::Planes { channels: conv.filters, height: out(height), width: out(width) };
+        let (channels, height, width) = self.windows(conv.kernel, conv.stride, conv.padding, conv.l2)?;
+        let output = FeatureShape::Planes { channels: conv.filters, height, width };
         let window = conv.kernel * conv.kernel;
         let role = ParameterRole::Kernel { fan_in: channels * window, fan_out: conv.filters * window };
         let shape = vec![conv.kernel, conv.kernel, channels, conv.filters];
@@ -177,6 +173,53 @@ impl LayerResolver {
             parameters.push(self.parameter("bias", vec![conv.filters], ParameterRole::Bias));
         }
         Ok((output, parameters, (output.len() * channels * window) as u64))
+    }
+
+    /// Channels of the input, and rows and columns of the windows over it.
+    fn windows(
+        &self,
+        kernel: usize,
+        stride: usize,
+        padding: Padding,
+        l2: f64,
+    ) -> Result<(usize, usize, usize), NetworkError> {
+        self.require((1..=8).contains(&stride), "stride", stride, "use 1 to 8")?;
+        self.require(l2 >= 0.0 && l2.is_finite(), "l2", l2, "use 0 or more")?;
+        let (channels, height, width) = self.planes("a convolution must come before flatten")?;
+        let padding = padding.size(kernel);
+        if height + 2 * padding < kernel || width + 2 * padding < kernel {
+            return self.refuse("the kernel is larger than the picture");
+        }
+        let out = |size: usize| (size + 2 * padding - kernel) / stride + 1;
+        Ok((channels, out(height), out(width)))
+    }
+
+    fn depthwise_conv(&self, conv: &DepthwiseConvConfig) -> Result<Resolved, NetworkError> {
+        let odd = conv.kernel % 2 == 1 && conv.kernel <= 31;
+        self.require(odd, "kernel", conv.kernel, "use an odd number from 1 to 31")?;
+        let (channels, height, width) = self.windows(conv.kernel, conv.stride, conv.padding, conv.l2)?;
+        let output = FeatureShape::Planes { channels, height, width };
+        // Each unit sees one window of one channel.
+        let window = conv.kernel * conv.kernel;
+        let role = ParameterRole::Kernel { fan_in: window, fan_out: window };
+        let mut parameters = vec![self.parameter("weight", vec![conv.kernel, conv.kernel, channels], role)];
+        if conv.bias {
+            parameters.push(self.parameter("bias", vec![channels], ParameterRole::Bias));
+        }
+        Ok((output, parameters, (output.len() * window) as u64))
+    }
+
+    fn squeeze_excitation(&self, squeeze: &SqueezeExcitationConfig) -> Result<Resolved, NetworkError> {
+        self.require((1..=4096).contains(&squeeze.ratio), "ratio", squeeze.ratio, "use 1 to 4096")?;
+        let (channels, ..) = self.planes("squeeze and excitation must come before flatten")?;
+        let hidden = squeeze.hidden(channels);
+        let dense = |name: &str, inputs: usize, outputs: usize| {
+            let role = ParameterRole::Kernel { fan_in: inputs, fan_out: outputs };
+            let weight = self.parameter(&format!("{name}_weight"), vec![inputs, outputs], role);
+            [weight, self.parameter(&format!("{name}_bias"), vec![outputs], ParameterRole::Bias)]
+        };
+        let parameters = [dense("squeeze", channels, hidden), dense("excitation", hidden, channels)].concat();
+        Ok((self.input, parameters, 2 * (channels * hidden) as u64))
     }
 
     fn batch_norm(&self, norm: &BatchNormConfig) -> Result<Resolved, NetworkError> {

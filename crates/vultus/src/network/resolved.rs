@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{Activation, LayerConfig, Padding};
+use super::{Activation, LayerConfig};
 
 /// Shape of one sample between two layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -146,16 +146,21 @@ impl ResolvedLayer {
             Activation::Linear => text,
             other => format!("{text}, {}", other.name()),
         };
+        let windows = |kernel: usize, stride: usize, padding: &str, bias: bool| {
+            let stride = if stride == 1 { String::new() } else { format!(", stride {stride}") };
+            format!("{kernel}x{kernel}{stride}, {padding}{}", if bias { "" } else { ", no bias" })
+        };
         match &self.config {
             LayerConfig::Conv(conv) => {
-                let padding = match conv.padding {
-                    Padding::Valid => "valid",
-                    Padding::Same => "same",
-                };
-                let stride = if conv.stride == 1 { String::new() } else { format!(", stride {}", conv.stride) };
-                let bias = if conv.bias { "" } else { ", no bias" };
-                let text = format!("{} filters {k}x{k}{stride}, {padding}{bias}", conv.filters, k = conv.kernel);
-                with_activation(text, conv.activation)
+                let how = windows(conv.kernel, conv.stride, conv.padding.name(), conv.bias);
+                with_activation(format!("{} filters {how}", conv.filters), conv.activation)
+            }
+            LayerConfig::DepthwiseConv(conv) => {
+                let how = windows(conv.kernel, conv.stride, conv.padding.name(), conv.bias);
+                with_activation(how, conv.activation)
+            }
+            LayerConfig::SqueezeExcitation(squeeze) => {
+                format!("{} hidden units", squeeze.hidden(self.input.channels()))
             }
             LayerConfig::BatchNorm(norm) => format!("momentum {}, epsilon {}", norm.momentum, norm.epsilon),
             LayerConfig::MaxPool(pool) | LayerConfig::AveragePool(pool) => format!("{s}x{s}", s = pool.size),

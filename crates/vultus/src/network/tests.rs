@@ -192,3 +192,93 @@ fn an_identity_says_only_that_a_bias_is_missing() {
     let identity = small_residual_network().identity().to_string();
     assert_eq!(identity.matches(r#""bias":false"#).count(), 5, "{identity}");
 }
+
+#[test]
+fn depthwise_and_squeezing_layers_have_their_shapes_and_costs() {
+    let text = r#"{"layers":[
+        {"type":"conv","filters":12,"kernel":1},
+        {"type":"depthwise_conv","kernel":3,"stride":2,"padding":"same"},
+        {"type":"depthwise_conv","kernel":5,"bias":false,"activation":"relu","l2":0.5},
+        {"type":"squeeze_excitation"},
+        {"type":"residual","layers":[{"type":"squeeze_excitation","ratio":99}]},
+        {"type":"flatten"}]}"#;
+    let config: NetworkConfig = serde_json::from_str(text).unwrap();
+    let network = config.resolve(20, 15, 3).unwrap();
+    let planes = |height, width| FeatureShape::Planes { channels: 12, height, width };
+    let outputs: Vec<FeatureShape> = network.layers.iter().map(|layer| layer.output).collect();
+    assert_eq!(outputs[..5], [planes(20, 15), planes(10, 8), planes(6, 4), planes(6, 4), planes(6, 4)]);
+    let counts: Vec<usize> = network.layers.iter().map(ResolvedLayer::parameter_count).collect();
+    assert_eq!(counts[1..5], [12 * 9 + 12, 12 * 25, 2 * 12 * 3 + 3 + 12, 2 * 12 + 1 + 12]);
+    let costs: Vec<u64> = network.layers.iter().map(|layer| layer.multiply_adds).collect();
+    assert_eq!(costs[1..5], [80 * 12 * 9, 24 * 12 * 25, 2 * 12 * 3, 2 * 12]);
+    assert_eq!((network.layers[1].config.l2(), network.layers[2].config.l2()), (0.0, 0.5));
+    let details: Vec<String> = network.layers[1..4].iter().map(ResolvedLayer::details).collect();
+    assert_eq!(details, ["3x3, stride 2, same", "5x5, valid, no bias, relu", "3 hidden units"]);
+    let specs: Vec<(&str, &[usize])> =
+        network.parameters().skip(2).map(|spec| (spec.name.as_str(), &spec.shape[..])).collect();
+    assert_eq!(
+        specs[..7],
+        [
+            ("layers.1.weight", &[3, 3, 12][..]),
+            ("layers.1.bias", &[12]),
+            ("layers.2.weight", &[5, 5, 12]),
+            ("layers.3.squeeze_weight", &[12, 3]),
+            ("layers.3.squeeze_bias", &[3]),
+            ("layers.3.excitation_weight", &[3, 12]),
+            ("layers.3.excitation_bias", &[12]),
+        ]
+    );
+}
+
+#[test]
+fn depthwise_and_squeezing_layers_are_refused_by_key_and_place() {
+    let refused = |layer: &str, before: &str| {
+        let text = format!(r#"{{"layers":[{before}{layer}]}}"#);
+        serde_json::from_str::<NetworkConfig>(&text).unwrap().resolve(8, 8, 2).unwrap_err().to_string()
+    };
+    let flatten = r#"{"type":"flatten"},"#;
+    for (layer, before, parts) in [
+        (r#"{"type":"depthwise_conv","kernel":4}"#, "", ["layers.0.kernel is 4", "odd number"]),
+        (r#"{"type":"depthwise_conv","kernel":0,"padding":"same"}"#, "", ["layers.0.kernel is 0", "odd number"]),
+        (r#"{"type":"depthwise_conv","kernel":33}"#, "", ["layers.0.kernel is 33", "1 to 31"]),
+        (r#"{"type":"depthwise_conv","kernel":3,"stride":9}"#, "", ["layers.0.stride is 9", "1 to 8"]),
+        (r#"{"type":"depthwise_conv","kernel":3,"l2":-1.0}"#, "", ["layers.0.l2 is -1", "0 or more"]),
+        (r#"{"type":"depthwise_conv","kernel":9}"#, "", ["layers.0 (depthwise_conv)", "larger than the picture"]),
+        (r#"{"type":"depthwise_conv","kernel":1}"#, flatten, ["layers.1 (depthwise_conv)", "before flatten"]),
+        (r#"{"type":"squeeze_excitation","ratio":0}"#, "", ["layers.0.ratio is 0", "1 to 4096"]),
+        (r#"{"type":"squeeze_excitation"}"#, flatten, ["layers.1 (squeeze_excitation)", "before flatten"]),
+    ] {
+        let message = refused(layer, before);
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+    let filters = r#"{"layers":[{"type":"depthwise_conv","kernel":3,"filters":8}]}"#;
+    assert!(serde_json::from_str::<NetworkConfig>(filters).unwrap_err().to_string().contains("filters"));
+}
+
+#[test]
+fn a_table_has_every_layer_by_its_place_and_adds_up() {
+    let network = small_residual_network().resolve(9, 7, 3).unwrap();
+    let rows = network.table();
+    let places: Vec<&str> = rows.iter().map(|row| row.place.as_str()).collect();
+    let first = ["0", "1", "1.layers.0", "1.layers.1", "2", "2.layers.0", "2.layers.1", "2.layers.2"];
+    assert_eq!(places[..8], first);
+    assert_eq!(places[8..], ["2.shortcut.0", "2.shortcut.1", "3", "4"]);
+    assert_eq!(rows.iter().map(|row| row.parameters).sum::<usize>(), network.parameter_count());
+    assert_eq!(rows.iter().map(|row| row.multiply_adds).sum::<u64>(), network.multiply_adds());
+    assert_eq!((rows[4].kind, rows[4].parameters, rows[4].multiply_adds), ("residual", 0, 0));
+    assert_eq!((rows[7].kind, rows[7].multiply_adds), ("conv", 20 * 8 * 72));
+}
+
+/// What journals and checkpoints of older networks say about themselves, letter by letter.
+#[test]
+fn new_layers_leave_the_identity_of_older_networks_as_it_was() {
+    let text = r#"{"layers":[
+        {"type":"conv","filters":4,"kernel":3,"padding":"same"},
+        {"type":"residual","layers":[{"type":"conv","filters":4,"kernel":1,"bias":false}]},
+        {"type":"global_average_pool"}]}"#;
+    let conv = r#"{"type":"conv","filters":4,"kernel":3,"stride":1,"padding":"same","activation":"linear","l2":0.0}"#;
+    let inner = r#"{"type":"conv","filters":4,"kernel":1,"stride":1,"padding":"valid","bias":false,"activation":"linear","l2":0.0}"#;
+    let residual = format!(r#"{{"type":"residual","activation":"linear","layers":[{inner}],"shortcut":[]}}"#);
+    let expected = format!(r#"{{"layers":[{conv},{residual},{{"type":"global_average_pool"}}]}}"#);
+    assert_eq!(serde_json::from_str::<NetworkConfig>(text).unwrap().identity().to_string(), expected);
+}

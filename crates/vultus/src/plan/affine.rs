@@ -84,4 +84,21 @@ impl Affine {
             *bias = total as f32;
         }
     }
+
+    /// Puts the map before a convolution of each channel by itself: weights `[.., channels]`. As for
+    /// [`Affine::fold_before`], that is exact only without padding.
+    pub(super) fn fold_before_channels(&self, weight: &mut [f32], bias: &mut [f32]) {
+        let mut totals: Vec<f64> = bias.iter().map(|&bias| f64::from(bias)).collect();
+        for row in weight.chunks_exact_mut(self.len()) {
+            for ((weight, total), (&scale, &shift)) in
+                row.iter_mut().zip(&mut totals).zip(self.scale.iter().zip(&self.shift))
+            {
+                *total += f64::from(*weight) * shift;
+                *weight = (f64::from(*weight) * scale) as f32;
+            }
+        }
+        for (bias, total) in bias.iter_mut().zip(totals) {
+            *bias = total as f32;
+        }
+    }
 }

@@ -7,12 +7,15 @@
 
 use vultus_kernels::activation::Activation;
 use vultus_kernels::convolution::ConvolutionShape;
+use vultus_kernels::depthwise::DepthwiseShape;
 use vultus_kernels::pooling::PoolingShape;
+use vultus_kernels::squeeze_excitation::SqueezeShape;
 
 use super::affine::Affine;
-use super::step::{Convolution, Operation, Place, Step};
+use super::step::{Convolution, Operation, Place, Squeeze, Step};
 use crate::network::{
-    ConvConfig, DenseConfig, FeatureShape, LayerConfig, PoolConfig, ResidualConfig, ResolvedLayer, ResolvedNetwork,
+    ConvConfig, DenseConfig, DepthwiseConvConfig, FeatureShape, LayerConfig, PoolConfig, ResidualConfig, ResolvedLayer,
+    ResolvedNetwork, SqueezeExcitationConfig,
 };
 use crate::weights::{Weights, WeightsError};
 
@@ -43,6 +46,8 @@ impl Compiler<'_> {
     fn layer(&mut self, layer: &ResolvedLayer) -> Result<(), WeightsError> {
         match &layer.config {
             LayerConfig::Conv(conv) => self.convolution(layer, conv),
+            LayerConfig::DepthwiseConv(conv) => self.depthwise(layer, conv),
+            LayerConfig::SqueezeExcitation(squeeze) => self.squeeze_excitation(layer, squeeze),
             LayerConfig::Dense(dense) => self.dense(layer, dense),
             LayerConfig::BatchNorm(norm) => {
                 let [gamma, beta, mean, variance] = [0, 1, 2, 3].map(|index| self.values(layer, index));
@@ -121,6 +126,53 @@ impl Compiler<'_> {
         Ok(())
     }
 
+    fn depthwise(&mut self, layer: &ResolvedLayer, conv: &DepthwiseConvConfig) -> Result<(), WeightsError> {
+        let channels = layer.input.channels();
+        let mut weight = self.values(layer, 0)?.to_vec();
+        let mut bias = if conv.bias { self.values(layer, 1)?.to_vec() } else { vec![0.0; channels] };
+        let padding = conv.padding_size();
+        if padding == 0 {
+            if let Some(affine) = self.waiting.take() {
+                affine.fold_before_channels(&mut weight, &mut bias);
+            }
+        } else {
+            self.settle(layer.input);
+        }
+        let (in_height, in_width) = plane_size(layer.input);
+        let shape = DepthwiseShape {
+            batch: 1,
+            channels,
+            in_height,
+            in_width,
+            kernel: conv.kernel,
+            stride: conv.stride,
+            padding,
+        };
+        self.push(layer.input, layer.output, Operation::Depthwise { shape, weight, bias, activation: conv.activation });
+        Ok(())
+    }
+
+    /// No map passes it: the factors belong to what comes out of the map.
+    fn squeeze_excitation(
+        &mut self,
+        layer: &ResolvedLayer,
+        squeeze: &SqueezeExcitationConfig,
+    ) -> Result<(), WeightsError> {
+        let (channels, spatial) = (layer.input.channels(), layer.input.spatial());
+        let shape = SqueezeShape { batch: 1, spatial, channels, hidden: squeeze.hidden(channels) };
+        let [squeeze, squeeze_bias, excitation, excitation_bias] = [0, 1, 2, 3].map(|index| self.values(layer, index));
+        let squeeze = Squeeze {
+            shape,
+            squeeze: squeeze?.to_vec(),
+            squeeze_bias: squeeze_bias?.to_vec(),
+            excitation: excitation?.to_vec(),
+            excitation_bias: excitation_bias?.to_vec(),
+        };
+        self.settle(layer.input);
+        self.push(layer.input, layer.output, Operation::SqueezeExcitation(squeeze));
+        Ok(())
+    }
+
     fn dense(&mut self, layer: &ResolvedLayer, dense: &DenseConfig) -> Result<(), WeightsError> {
         let (mut weight, mut bias) = (self.values(layer, 0)?.to_vec(), self.values(layer, 1)?.to_vec());
         if let Some(affine) = self.waiting.take() {
@@ -157,9 +209,12 @@ impl Compiler<'_> {
                     Operation::Convolution(Convolution { weight, bias, activation: Activation::Linear, pool, .. }),
                 ..
             }) if bias.len() == affine.len() && (!*pool || affine.keeps_order()) => affine.fold_behind(weight, bias),
-            Some(Step { operation: Operation::Dense { weight, bias, activation: Activation::Linear }, .. }) => {
-                affine.fold_behind(weight, bias);
-            }
+            Some(Step {
+                operation:
+                    Operation::Dense { weight, bias, activation: Activation::Linear }
+                    | Operation::Depthwise { weight, bias, activation: Activation::Linear, .. },
+                ..
+            }) => affine.fold_behind(weight, bias),
             _ => self.waiting = Some(affine),
         }
     }
@@ -169,6 +224,7 @@ impl Compiler<'_> {
         match self.foldable().map(|step| &mut step.operation) {
             Some(
                 Operation::Convolution(Convolution { activation: activation @ Activation::Linear, .. })
+                | Operation::Depthwise { activation: activation @ Activation::Linear, .. }
                 | Operation::Dense { activation: activation @ Activation::Linear, .. }
                 | Operation::Activation(activation @ Activation::Linear),
             ) => *activation = function,

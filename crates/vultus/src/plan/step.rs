@@ -7,7 +7,9 @@ use rayon::prelude::*;
 use vultus_kernels::activation::Activation;
 use vultus_kernels::convolution::{ConvolutionShape, Prepared};
 use vultus_kernels::dense;
+use vultus_kernels::depthwise::{self, DepthwiseShape};
 use vultus_kernels::pooling::{self, PoolingShape};
+use vultus_kernels::squeeze_excitation::{self, SqueezeShape, Weights};
 
 use super::affine::Affine;
 
@@ -41,6 +43,13 @@ pub(super) type Place = usize;
 pub(super) enum Operation<C = Prepared> {
     /// `activation(convolution(x, weight) + bias + addend)`, and perhaps a pooling.
     Convolution(C),
+    Depthwise {
+        shape: DepthwiseShape,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        activation: Activation,
+    },
+    SqueezeExcitation(Squeeze),
     Dense {
         weight: Vec<f32>,
         bias: Vec<f32>,
@@ -56,6 +65,28 @@ pub(super) enum Operation<C = Prepared> {
     Affine(Affine),
     /// `activation(x + addend)`, for an activation on its own and for a sum that nothing before it can take in.
     Activation(Activation),
+}
+
+/// The weights of a squeeze and excitation; see [`Weights`].
+#[derive(Debug)]
+pub(super) struct Squeeze {
+    pub(super) shape: SqueezeShape,
+    pub(super) squeeze: Vec<f32>,
+    pub(super) squeeze_bias: Vec<f32>,
+    pub(super) excitation: Vec<f32>,
+    pub(super) excitation_bias: Vec<f32>,
+}
+
+impl Squeeze {
+    fn run(&self, samples: usize, x: &[f32], y: &mut [f32]) {
+        let weights = Weights {
+            squeeze: &self.squeeze,
+            squeeze_bias: &self.squeeze_bias,
+            excitation: &self.excitation,
+            excitation_bias: &self.excitation_bias,
+        };
+        squeeze_excitation::forward(&SqueezeShape { batch: samples, ..self.shape }, x, &weights, y);
+    }
 }
 
 /// A convolution that may still take something in.
@@ -78,6 +109,10 @@ impl Step<Convolution> {
                 let shape = ConvolutionShape { batch, ..shape };
                 Operation::Convolution(Prepared::new(&shape, &weight, &bias, activation, pool))
             }
+            Operation::Depthwise { shape, weight, bias, activation } => {
+                Operation::Depthwise { shape, weight, bias, activation }
+            }
+            Operation::SqueezeExcitation(squeeze) => Operation::SqueezeExcitation(squeeze),
             Operation::Dense { weight, bias, activation } => Operation::Dense { weight, bias, activation },
             Operation::MaxPool(shape) => Operation::MaxPool(shape),
             Operation::AveragePool(shape) => Operation::AveragePool(shape),
@@ -107,6 +142,11 @@ impl Operation {
     pub(super) fn run(&self, samples: usize, x: &[f32], addend: Option<&[f32]>, y: &mut [f32]) {
         match self {
             Self::Convolution(convolution) => convolution.run(samples, x, addend, y),
+            Self::Depthwise { shape, weight, bias, activation } => {
+                let shape = DepthwiseShape { batch: samples, ..*shape };
+                depthwise::forward(&shape, x, weight, Some(bias), *activation, y);
+            }
+            Self::SqueezeExcitation(squeeze) => squeeze.run(samples, x, y),
             Self::Dense { weight, bias, activation } => {
                 let (inputs, outputs) = (weight.len() / bias.len(), bias.len());
                 dense::forward(samples, inputs, outputs, x, weight, bias, *activation, y);

@@ -3,9 +3,9 @@
 use super::step::Operation;
 use super::*;
 use crate::network::{
-    Activation, ActivationConfig, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FeatureShape, FlattenConfig,
-    GlobalAveragePoolConfig, LayerConfig, NetworkConfig, Padding, ParameterRole, PoolConfig, ResidualConfig,
-    ResolvedLayer,
+    Activation, ActivationConfig, BatchNormConfig, ConvConfig, DenseConfig, DepthwiseConvConfig, DropoutConfig,
+    FeatureShape, FlattenConfig, GlobalAveragePoolConfig, LayerConfig, NetworkConfig, Padding, ParameterRole,
+    PoolConfig, ResidualConfig, ResolvedLayer, SqueezeExcitationConfig,
 };
 use crate::weights::WeightTensor;
 use proptest::prelude::*;
@@ -28,6 +28,14 @@ fn unbiased(filters: usize, kernel: usize, stride: usize) -> LayerConfig {
         activation: Activation::Linear,
         l2: 0.0,
     })
+}
+
+fn depthwise(kernel: usize, stride: usize, padding: Padding, bias: bool, activation: Activation) -> LayerConfig {
+    LayerConfig::DepthwiseConv(DepthwiseConvConfig { kernel, stride, padding, bias, activation, l2: 0.0 })
+}
+
+fn squeeze(ratio: usize) -> LayerConfig {
+    LayerConfig::SqueezeExcitation(SqueezeExcitationConfig { ratio })
 }
 
 fn activation(function: Activation) -> LayerConfig {
@@ -105,9 +113,14 @@ fn through(layers: &[ResolvedLayer], weights: &Weights, mut values: Vec<f64>) ->
             FeatureShape::Flat { .. } => panic!("a list has no rows"),
         };
         let (channels, mut output) = (layer.input.channels(), Vec::with_capacity(layer.output.len()));
-        if let (LayerConfig::Conv(_) | LayerConfig::MaxPool(_) | LayerConfig::AveragePool(_), shape) =
-            (&layer.config, layer.output)
-        {
+        let slides = matches!(
+            layer.config,
+            LayerConfig::Conv(_)
+                | LayerConfig::DepthwiseConv(_)
+                | LayerConfig::MaxPool(_)
+                | LayerConfig::AveragePool(_)
+        );
+        if let (true, shape) = (slides, layer.output) {
             let FeatureShape::Planes { channels, height, width } = shape else { panic!("planes stay planes") };
             let FeatureShape::Planes { height: in_height, width: in_width, .. } = layer.input else { panic!() };
             for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
@@ -123,6 +136,18 @@ fn through(layers: &[ResolvedLayer], weights: &Weights, mut values: Vec<f64>) ->
                                 if r >= p && s >= p && r - p < in_height && s - p < in_width {
                                     let tap = ((i * k + j) * layer.input.channels() + c) * channels + channel;
                                     total += parameter(0, tap) * values[place(c, r - p, s - p)];
+                                }
+                            }
+                            apply(conv.activation, total)
+                        }
+                        LayerConfig::DepthwiseConv(conv) => {
+                            let (k, p) = (conv.kernel, conv.padding_size());
+                            let mut total = if conv.bias { parameter(1, channel) } else { 0.0 };
+                            for (i, j) in (0..k).flat_map(|i| (0..k).map(move |j| (i, j))) {
+                                let (r, s) = (row * conv.stride + i, column * conv.stride + j);
+                                if r >= p && s >= p && r - p < in_height && s - p < in_width {
+                                    let weight = parameter(0, (i * k + j) * channels + channel);
+                                    total += weight * values[place(channel, r - p, s - p)];
                                 }
                             }
                             apply(conv.activation, total)
@@ -159,6 +184,24 @@ fn through(layers: &[ResolvedLayer], weights: &Weights, mut values: Vec<f64>) ->
                         values.sum::<f64>() / layer.input.spatial() as f64
                     };
                     output.extend((0..channels).map(mean));
+                }
+                LayerConfig::SqueezeExcitation(squeeze) => {
+                    let hidden = squeeze.hidden(channels);
+                    let mean = |channel: usize| {
+                        let values = values.iter().skip(channel).step_by(channels);
+                        values.sum::<f64>() / layer.input.spatial() as f64
+                    };
+                    let unit = |unit: usize| {
+                        let terms = (0..channels).map(|channel| mean(channel) * parameter(0, channel * hidden + unit));
+                        (terms.sum::<f64>() + parameter(1, unit)).max(0.0)
+                    };
+                    let units: Vec<f64> = (0..hidden).map(unit).collect();
+                    let factor = |channel: usize| {
+                        let terms = (0..hidden).map(|unit| units[unit] * parameter(2, unit * channels + channel));
+                        1.0 / (1.0 + (-terms.sum::<f64>() - parameter(3, channel)).exp())
+                    };
+                    let factors: Vec<f64> = (0..channels).map(factor).collect();
+                    output.extend(values.iter().enumerate().map(|(place, value)| value * factors[place % channels]));
                 }
                 LayerConfig::Residual(residual) => {
                     let shortcut = through(&layer.shortcut, weights, values.clone());
@@ -404,11 +447,53 @@ fn residual_layers_inside_residual_layers() {
     check(vec![unbiased(3, 3, 1), norm(), outer, global_average()], 20, -1.0, 2);
 }
 
+#[test]
+fn depthwise_convolutions_take_in_the_norms_around_them() {
+    let (linear, relu) = (Activation::Linear, Activation::Relu);
+    let (valid, same) = (Padding::Valid, Padding::Same);
+    let steps = |layers: Vec<LayerConfig>, seed: u64, expected: usize| {
+        let layers = [vec![unbiased(5, 3, 1)], layers, vec![global_average()]].concat();
+        assert_eq!(check(layers, seed, -1.0, 3).steps.len(), 1 + expected + 2);
+    };
+    let relu_alone = || activation(relu);
+    steps(vec![depthwise(3, 1, same, false, linear), norm(), relu_alone(), unbiased(4, 1, 1)], 40, 2);
+    steps(vec![depthwise(5, 2, same, true, linear), norm()], 41, 1);
+    // A norm in front goes in where there is no padding, behind an activation it stays.
+    steps(vec![relu_alone(), norm(), depthwise(3, 1, valid, true, linear), norm(), relu_alone()], 42, 1);
+    steps(vec![relu_alone(), norm(), depthwise(3, 1, same, false, relu)], 43, 2);
+    steps(vec![depthwise(3, 1, same, false, relu), norm(), depthwise(3, 3, valid, false, Activation::Tanh)], 44, 2);
+    // It pools nothing and adds nothing by itself.
+    steps(vec![depthwise(3, 1, same, false, linear), LayerConfig::MaxPool(PoolConfig { size: 2 })], 45, 2);
+    steps(vec![residual(relu, vec![depthwise(3, 1, same, false, linear), norm()], vec![])], 46, 2);
+    steps(vec![residual(relu, vec![depthwise(3, 1, same, false, linear), norm(), unbiased(5, 1, 1)], vec![])], 47, 2);
+}
+
+#[test]
+fn squeezing_is_one_step_that_takes_nothing_in() {
+    let relu = Activation::Relu;
+    let steps = |layers: Vec<LayerConfig>, seed: u64, expected: usize| {
+        let layers = [vec![unbiased(6, 3, 1)], layers, vec![global_average()]].concat();
+        assert_eq!(check(layers, seed, -1.0, 3).steps.len(), 1 + expected + 2);
+    };
+    steps(vec![norm(), squeeze(4)], 50, 1);
+    // What is due in front of it comes first, and what stands behind it is not folded through it.
+    steps(vec![activation(relu), norm(), squeeze(2), activation(relu)], 51, 3);
+    steps(vec![squeeze(3), norm(), unbiased(4, 3, 1)], 52, 3);
+    // At the end of a branch the sum is a step of its own; two branches may both end so.
+    let body = vec![unbiased(6, 3, 1), norm(), squeeze(4)];
+    steps(vec![residual(relu, body.clone(), vec![])], 53, 3);
+    steps(vec![residual(relu, body.clone(), body)], 54, 5);
+    steps(vec![residual(relu, vec![squeeze(1)], vec![]), norm()], 55, 2);
+}
+
 fn layer() -> impl Strategy<Value = LayerConfig> {
     let function = prop_oneof![Just(Activation::Linear), Just(Activation::Relu), Just(Activation::Tanh)];
     let padding = prop_oneof![Just(Padding::Valid), Just(Padding::Same)];
     prop_oneof![
-        (1_usize..4, padding, function.clone()).prop_map(|(filters, padding, f)| conv(filters, 3, padding, f)),
+        (1_usize..4, padding.clone(), function.clone()).prop_map(|(filters, padding, f)| conv(filters, 3, padding, f)),
+        (0_usize..3, 1_usize..3, padding, any::<bool>(), function.clone())
+            .prop_map(|(half, stride, padding, bias, f)| depthwise(2 * half + 1, stride, padding, bias, f)),
+        (1_usize..4).prop_map(squeeze),
         Just(norm()),
         Just(norm()),
         (1_usize..3).prop_map(|size| LayerConfig::MaxPool(PoolConfig { size })),
@@ -421,7 +506,14 @@ fn layer() -> impl Strategy<Value = LayerConfig> {
 /// Layers that keep the shape of the one channel of the input, or of any number of them.
 fn kept() -> impl Strategy<Value = LayerConfig> {
     let function = prop_oneof![Just(Activation::Linear), Just(Activation::Relu), Just(Activation::Tanh)];
-    prop_oneof![Just(norm()), function.prop_map(activation), Just(LayerConfig::Dropout(DropoutConfig { rate: 0.5 })),]
+    let depthwise = |(bias, f)| depthwise(3, 1, Padding::Same, bias, f);
+    prop_oneof![
+        2 => Just(norm()),
+        2 => function.clone().prop_map(activation),
+        1 => Just(LayerConfig::Dropout(DropoutConfig { rate: 0.5 })),
+        1 => (any::<bool>(), function).prop_map(depthwise),
+        1 => (1_usize..4).prop_map(squeeze),
+    ]
 }
 
 /// Residual layers: the ends of the branches are convolutions of equal shape, what is around them is anything.

@@ -1,0 +1,57 @@
+//! `vultus card`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use vultus::bundle::Bundle;
+use vultus::persist::write_atomically;
+use vultus_train::card::{CardError, CardText, card};
+use vultus_train::dataset::split_name;
+
+use super::evaluate::{default_split, read_sources};
+use super::model_file;
+use crate::failure::Failure;
+
+/// Write a model card: results with intervals, recipe, origin and limits of a model, as Markdown.
+#[derive(clap::Args)]
+pub struct Card {
+    /// A run directory, that of a search whose winner is trained, or a model file.
+    #[arg(value_name = "RUN_OR_BUNDLE")]
+    model: PathBuf,
+    /// Images to evaluate on, with those of the training split, so that copies are found; may be given several times.
+    #[arg(long = "data", value_name = "SOURCE", required = true)]
+    data: Vec<String>,
+    /// Split to evaluate on. Without it, the only split that is not train, or test, or public_test.
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    /// The command that trains the model again, for the card.
+    #[arg(long, value_name = "TEXT")]
+    command: String,
+    /// A new .md file; its name without the ending is the model's.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl Card {
+    pub fn run(self) -> Result<(), Failure> {
+        if self.out.exists() {
+            return Err(Failure::usage(anyhow!("{} exists: name another file", self.out.display())));
+        }
+        let name = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let bundle = Bundle::load(&model_file(&self.model)?)?;
+        let dataset = read_sources(&self.data, &bundle)?;
+        let split = match &self.split {
+            Some(name) => split_name::meant_by(name).to_owned(),
+            None => default_split(&dataset)?,
+        };
+        let train = bundle.training.get("train_split").and_then(|name| name.as_str()).unwrap_or(split_name::TRAIN);
+        let text = CardText { name, command: self.command };
+        let card = card(&bundle, &dataset, &split, train, &text).map_err(|error| match error {
+            CardError::Assess(error) => Failure::usage(error),
+            CardError::Template(_) => Failure::Run(error.into()),
+        })?;
+        write_atomically(&self.out, |file| file.write_all(card.as_bytes()))?;
+        Ok(())
+    }
+}

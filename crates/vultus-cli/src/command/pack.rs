@@ -1,0 +1,37 @@
+//! `vultus pack`.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use vultus::bundle::Bundle;
+
+use super::model_file;
+use crate::failure::Failure;
+use crate::message::say;
+
+/// Copy a run's model to a file that can be given away.
+#[derive(clap::Args)]
+pub struct Pack {
+    /// A run directory, that of a search whose winner is trained, or a model file.
+    #[arg(value_name = "RUN_OR_BUNDLE")]
+    model: PathBuf,
+    /// A new file, ending in .safetensors.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Store kernels in half precision: half the size, and probabilities that differ by about 0.001.
+    #[arg(long)]
+    half: bool,
+}
+
+impl Pack {
+    pub fn run(self) -> Result<(), Failure> {
+        if self.out.exists() {
+            return Err(Failure::usage(anyhow!("{} exists: name another file", self.out.display())));
+        }
+        let bundle = Bundle::load(&model_file(&self.model)?)?;
+        let bundle = if self.half { bundle.halved() } else { bundle };
+        bundle.save(&self.out)?;
+        say(format_args!("{} bytes written to {}", fs_err::metadata(&self.out)?.len(), self.out.display()));
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! What makes a good classifier: changed images, soft targets, averaged weights, views, teachers, several models as one.
+
+use serde_json::json;
+
+use crate::picture::png;
+use crate::program::{Outcome, Place, Results, header_of, read_json};
+
+/// Every ingredient that needs no other model.
+const EVERYTHING: [&str; 20] = [
+    "--data",
+    "synthetic:12",
+    "--set",
+    "train.optimizer={ type = \"muon\", learning_rate = 0.003 }",
+    "--set",
+    "train.weight_decay=0.1",
+    "--set",
+    "train.average_decay=0.9",
+    "--set",
+    "train.augmentation={ flip = 1.0, shift = 0.3, rotation = 0.2, noise = 0.1, erasing = 0.3, mixup = 0.2 }",
+    "--set",
+    "train.targets.smoothing=0.1",
+    "--set",
+    "views={ flip = true, shift = 1 }",
+    "--set",
+    "train.clip_norm=5.0",
+    "--set",
+    "train.keep=last",
+    "--set",
+    "seed=3",
+];
+
+fn inference_of(place: &Place, model: &str) -> serde_json::Value {
+    let header = header_of(&place.path(model));
+    serde_json::from_str(header["__metadata__"]["inference"].as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn a_run_with_every_ingredient_goes_on_exactly_and_on_any_number_of_threads() {
+    let place = Place::with_config();
+    let epochs = |count: &'static str| [&EVERYTHING[..], &["--set", count]].concat();
+    place.train("whole", &epochs("train.epochs=4"));
+    place.train("parts", &epochs("train.epochs=2"));
+    place.run(&["train", "--resume", "--out", "parts", "--set", "train.epochs=4"]).ends_with(0);
+    let whole = Results::of(&place.path("whole"));
+    whole.assert_same(&Results::of(&place.path("parts")));
+    let arguments = [&["train", "--config", "small.toml", "--out", "alone"][..], &epochs("train.epochs=4")].concat();
+    place.run_with(&arguments, &[("RAYON_NUM_THREADS", "1")]).ends_with(0);
+    whole.assert_same(&Results::of(&place.path("alone")));
+
+    let inference = inference_of(&place, "whole/model.safetensors");
+    assert_eq!(inference["views"], json!({ "flip": true, "shift": 1 }));
+    let temperature = inference["temperature"].as_f64().unwrap();
+    assert!(temperature > 0.0 && temperature != 1.0, "{temperature}");
+}
+
+#[test]
+fn a_model_teaches_another_and_both_answer_as_one() {
+    let place = Place::with_config();
+    place.train("first", &[]);
+    let teach = |share: &str| {
+        let run = format!("taught-{share}");
+        let teachers = "train.targets.teachers=[\"first/model.safetensors\"]";
+        let share = format!("train.targets.distillation={share}");
+        place.train(&run, &["--set", teachers, "--set", &share, "--set", "seed=9"]);
+        place.path(&run)
+    };
+    assert!(Results::of(&teach("0.9")) != Results::of(&teach("0.1")));
+
+    let evaluate = |models: &[&str], more: &[&str]| {
+        let arguments =
+            [&["evaluate"], models, &["--data", "synthetic:12", "--split", "test", "--json"], more].concat();
+        place.run(&arguments).ends_with(0).json()
+    };
+    let (first, second) = ("first/model.safetensors", "taught-0.1/model.safetensors");
+    let losses: Vec<f64> = [vec![first], vec![second], vec![first, second]]
+        .iter()
+        .map(|models| evaluate(models, &[])["log_loss"].as_f64().unwrap())
+        .collect();
+    // The logarithm is concave: the mean of two is at least as good as they are on average.
+    assert!(losses[2] <= (losses[0] + losses[1]) / 2.0 && losses[2] != losses[0], "{losses:?}");
+
+    let fails = |more: &[&str]| -> Outcome {
+        let arguments = [&["train", "--config", "small.toml", "--out", "failed"], more].concat();
+        place.run(&arguments)
+    };
+    fails(&["--set", "train.targets.distillation=0.5"]).ends_with(2).says(&["train.targets.teachers"]);
+    let absent = "train.targets.teachers=[\"absent.safetensors\"]";
+    fails(&["--set", absent, "--set", "train.targets.distillation=0.5"])
+        .ends_with(1)
+        .says(&["train.targets.teachers", "absent.safetensors"]);
+}
+
+#[test]
+fn a_packed_model_is_smaller_and_answers_alike() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.run(&["pack", "run", "--out", "whole.safetensors"]).ends_with(0).says(&["bytes"]);
+    place.run(&["pack", "run", "--out", "half.safetensors", "--half"]).ends_with(0);
+    let size = |name: &str| fs_err::metadata(place.path(name)).unwrap().len();
+    assert!(size("half.safetensors") < size("whole.safetensors"));
+    let loss = |model: &str| {
+        let arguments = ["evaluate", model, "--data", "synthetic:12", "--split", "test", "--json"];
+        place.run(&arguments).ends_with(0).json()["log_loss"].as_f64().unwrap()
+    };
+    assert_eq!(loss("whole.safetensors"), loss("run/model.safetensors"));
+    assert!((loss("half.safetensors") - loss("whole.safetensors")).abs() < 0.01);
+    place.run(&["pack", "run", "--out", "half.safetensors"]).ends_with(2).says(&["half.safetensors exists"]);
+}
+
+#[test]
+fn a_sheet_shows_what_training_does_to_images() {
+    let place = Place::with_config();
+    let draw = |out: &str, more: &[&str]| place.run(&[&["data", "augment", "synthetic:2", out], more].concat());
+    draw("all.png", &["--faces", "3"]).ends_with(0);
+    draw("some.png", &["--faces", "3", "--set", "train.augmentation.flip=1.0"]).ends_with(0);
+    let height = |name: &str| image::open(place.path(name)).unwrap().height();
+    assert!(height("all.png") > 2 * height("some.png"));
+    draw("all.png", &[]).ends_with(2).says(&["all.png exists"]);
+    draw("sheet.jpg", &[]).ends_with(2).says(&["sheet.jpg"]);
+    draw("other.png", &["--set", "train.augmentation.flip=1.5"])
+        .ends_with(2)
+        .says(&["train.augmentation.flip", "0 to 1"]);
+}
+
+#[test]
+fn votes_become_classes_and_targets() {
+    let place = Place::with_config();
+    let header = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF";
+    let mut faces = "emotion,pixels,Usage\n".to_owned();
+    let mut votes = format!("Usage,Image name,{header}\n");
+    for number in 0..32 {
+        let usage = if number < 24 { "Training" } else { "PublicTest" };
+        let picture = image::load_from_memory(&png(number, 48)).unwrap().to_luma8();
+        let pixels: Vec<String> = picture.iter().map(u8::to_string).collect();
+        faces += &format!("{},{},{usage}\n", [3, 6][number % 2], pixels.join(" "));
+        // Neutral, happy, contempt, and one in eight without a majority.
+        let counts = match number % 8 {
+            0..=2 => "8,1,0,0,1,0,0,0,0,0",
+            3 | 4 => "2,7,0,0,0,0,0,1,0,0",
+            5 | 6 => "3,0,0,0,0,0,0,6,1,0",
+            _ => "4,4,0,0,0,0,0,2,0,0",
+        };
+        votes += &format!("{usage},,{counts}\n");
+    }
+    place.write("fer2013.csv", faces);
+    place.write("fer2013new.csv", votes);
+    let source = "fer2013.csv+fer2013new.csv";
+    let drop = "cleaning.drop_classes=[\"angry\", \"disgust\", \"fear\", \"sad\", \"surprise\"]";
+    let labels = ["--data", source, "--set", "data.labels=ferplus", "--set", "train.targets.votes=1.0"];
+    place.train("run", &[&labels[..], &["--set", drop]].concat());
+    let removed = fs_err::read_to_string(place.path("run/removed.csv")).unwrap();
+    assert_eq!(removed.matches("no_majority").count(), 4, "{removed}");
+    let evaluation = read_json(&place.path("run/evaluation/public_test/evaluation.json"));
+    assert_eq!((&evaluation["n"], &evaluation["labels"]), (&json!(7), &json!(["contempt", "happy", "neutral"])));
+    // The model file remembers whose classes it learnt.
+    let again = ["evaluate", "run/model.safetensors", "--data", source, "--split", "PublicTest", "--json"];
+    assert_eq!(place.run(&again).ends_with(0).json()["n"], json!(7));
+}

@@ -1,0 +1,253 @@
+//! What the network is to answer: a probability for each class, which need not be the label alone.
+//!
+//! In: labels, FER+ votes, finished models as teachers. Out: rows of targets. The label keeps what smoothing, votes and
+//! teachers leave it; validation and evaluation ask for the label only.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use vultus::bundle::{Bundle, BundleError};
+use vultus::classifier::Classifier;
+use vultus::inference::{Views, sharpen};
+use vultus::labels::{Labels, canonical};
+use vultus::preprocess::Preprocessing;
+
+use crate::config::LabelSource;
+use crate::dataset::Dataset;
+use crate::source::ferplus;
+
+/// Shares in the targets, each from 0 (off) to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TargetConfig {
+    /// Share of the target that is spread evenly over all classes (Szegedy et al. 2016, section 7).
+    pub smoothing: f64,
+    /// Share of the FER+ votes in the targets of images that have some. Where the classes are not FER+'s own, a vote
+    /// counts as the labels that the training images with such votes have: the taggers of FER+ and the makers of FER-2013
+    /// do not mean the same by a name.
+    pub votes: f64,
+    /// Share of the teachers' answer, which they give on the very picture that the network sees (Hinton et al. 2015;
+    /// Beyer et al. 2022). Smoothing and votes make up the rest.
+    pub distillation: f64,
+    /// Teachers' probabilities are raised to the power of 1 / heat; above 1 they tell more of the classes that they hold
+    /// less probable.
+    pub heat: f64,
+    /// Bundles whose probabilities are averaged; with the same classes and picture size as the network.
+    pub teachers: Vec<String>,
+}
+
+impl Default for TargetConfig {
+    fn default() -> Self {
+        Self { smoothing: 0.0, votes: 0.0, distillation: 0.0, heat: 1.0, teachers: Vec::new() }
+    }
+}
+
+impl TargetConfig {
+    /// Every share with its key in the configuration.
+    pub fn shares(&self) -> [(&'static str, f64); 3] {
+        [
+            ("train.targets.smoothing", self.smoothing),
+            ("train.targets.votes", self.votes),
+            ("train.targets.distillation", self.distillation),
+        ]
+    }
+
+    /// Targets of every sample of `dataset`, `[samples * classes]`. What a vote means is counted on the samples at
+    /// `train` alone.
+    pub fn rows(&self, dataset: &Dataset, train: &[usize], labels: LabelSource) -> Vec<f32> {
+        let classes = dataset.labels.len();
+        let meanings = (self.votes > 0.0).then(|| match labels {
+            LabelSource::Own => meanings_by_count(dataset, train),
+            LabelSource::Ferplus => meanings_by_name(&dataset.labels),
+        });
+        let mut rows = vec![0.0; dataset.samples.len() * classes];
+        for (row, sample) in rows.chunks_exact_mut(classes).zip(&dataset.samples) {
+            row[sample.label] = 1.0;
+            if let (Some(meanings), Some(votes)) = (&meanings, &sample.votes)
+                && let Some(voted) = voted(votes, meanings, classes)
+            {
+                blend(row, self.votes as f32, &voted);
+            }
+            blend(row, self.smoothing as f32, &vec![1.0 / classes as f32; classes]);
+        }
+        rows
+    }
+}
+
+/// What each vote stands for: a distribution over the classes, or nothing.
+type Meanings = [Option<Vec<f32>>; 10];
+
+/// A vote stands for the labels of the training images that got such votes.
+fn meanings_by_count(dataset: &Dataset, train: &[usize]) -> Meanings {
+    let mut counts = vec![vec![0.0_f32; dataset.labels.len()]; ferplus::CLASSES.len()];
+    for &index in train {
+        let sample = &dataset.samples[index];
+        for (count, &votes) in counts.iter_mut().zip(sample.votes.iter().flatten()) {
+            count[sample.label] += f32::from(votes);
+        }
+    }
+    std::array::from_fn(|vote| {
+        let total: f32 = counts[vote].iter().sum();
+        (total > 0.0).then(|| counts[vote].iter().map(|count| count / total).collect())
+    })
+}
+
+/// A vote stands for the class of its name; `unknown` and `NF` for none.
+fn meanings_by_name(labels: &Labels) -> Meanings {
+    std::array::from_fn(|vote| {
+        let class = labels.index_of(&canonical(ferplus::CLASSES[vote]))?;
+        Some((0..labels.len()).map(|index| if index == class { 1.0 } else { 0.0 }).collect())
+    })
+}
+
+/// The votes as a distribution over the classes, without those of a single tagger (Barsoum et al. 2016); `None` where
+/// nothing is left.
+fn voted(votes: &[u8; 10], meanings: &Meanings, classes: usize) -> Option<Vec<f32>> {
+    let mut row = vec![0.0; classes];
+    for (&count, meaning) in votes.iter().zip(meanings) {
+        if let (2.., Some(meaning)) = (count, meaning) {
+            row.iter_mut().zip(meaning).for_each(|(row, part)| *row += f32::from(count) * part);
+        }
+    }
+    let total: f32 = row.iter().sum();
+    (total > 0.0).then(|| row.iter().map(|value| value / total).collect())
+}
+
+/// `row` with `share` of `other` in it.
+fn blend(row: &mut [f32], share: f32, other: &[f32]) {
+    row.iter_mut().zip(other).for_each(|(row, other)| *row += share * (other - *row));
+}
+
+/// Finished models that answer on training pictures.
+#[derive(Debug)]
+pub struct Teachers {
+    members: Vec<Classifier>,
+    share: f32,
+    heat: f32,
+}
+
+/// A bundle that cannot teach.
+#[derive(Debug, thiserror::Error)]
+pub enum TeacherError {
+    /// It cannot be read.
+    #[error("train.targets.teachers: {0}")]
+    Bundle(#[from] BundleError),
+    /// It answers something else, or looks at other pictures.
+    #[error("train.targets.teachers: {path} has {found}, and the network to be trained has {expected}")]
+    Other {
+        /// The bundle.
+        path: String,
+        /// What it has.
+        found: String,
+        /// What it should have.
+        expected: String,
+    },
+}
+
+impl Teachers {
+    /// Loads the bundles; `None` where none is asked for.
+    ///
+    /// # Errors
+    /// A bundle that cannot be read, or whose classes or pictures are not those of the network.
+    pub fn load(
+        config: &TargetConfig,
+        labels: &Labels,
+        preprocessing: &Preprocessing,
+    ) -> Result<Option<Self>, TeacherError> {
+        if config.distillation == 0.0 {
+            return Ok(None);
+        }
+        let mut members = Vec::with_capacity(config.teachers.len());
+        for path in &config.teachers {
+            let mut bundle = Bundle::load(&PathBuf::from(path))?;
+            let other = |found: String, expected: String| TeacherError::Other { path: path.clone(), found, expected };
+            if bundle.labels != *labels {
+                return Err(other(format!("the classes {}", bundle.labels), labels.to_string()));
+            }
+            if bundle.preprocessing != *preprocessing {
+                let words = |settings: &Preprocessing| format!("{settings:?}");
+                return Err(other(words(&bundle.preprocessing), words(preprocessing)));
+            }
+            // The network sees one view, and so do its teachers.
+            bundle.inference.views = Views::default();
+            let unusable = |fault| BundleError::Unusable { path: PathBuf::from(path), fault };
+            members.push(Classifier::from_bundle(bundle).map_err(unusable)?);
+        }
+        Ok(Some(Self { members, share: config.distillation as f32, heat: config.heat as f32 }))
+    }
+
+    /// Puts the teachers' share into `targets` `[rows * classes]`, for `pixels` as the network sees them.
+    pub fn teach(&self, pixels: &[f32], targets: &mut [f32]) {
+        let mut answers = vec![0.0; targets.len()];
+        for member in &self.members {
+            let part = 1.0 / self.members.len() as f32;
+            answers.iter_mut().zip(member.probabilities(pixels)).for_each(|(answer, p)| *answer += part * p);
+        }
+        let classes = self.members.first().map_or(1, |member| member.labels().len());
+        sharpen(&mut answers, classes, self.heat);
+        blend(targets, self.share, &answers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::GrayImage;
+
+    use super::*;
+    use crate::dataset::Sample;
+
+    /// Labels of `angry` and `happy` with votes.
+    fn dataset(samples: &[(usize, [u8; 10])]) -> Dataset {
+        let sample = |&(label, votes): &(usize, [u8; 10])| Sample {
+            image: GrayImage::new(1, 1),
+            label,
+            split: "train".to_owned(),
+            origin: String::new(),
+            votes: Some(votes),
+        };
+        let labels = Labels::new(["angry", "happy"]).unwrap();
+        Dataset { labels, samples: samples.iter().map(sample).collect(), removed: Vec::new() }
+    }
+
+    /// Ten votes: neutral, happiness, anger.
+    fn votes(neutral: u8, happiness: u8, anger: u8) -> [u8; 10] {
+        let mut votes = [0; 10];
+        (votes[0], votes[1], votes[4]) = (neutral, happiness, anger);
+        votes
+    }
+
+    fn close(found: &[f32], expected: &[f32]) {
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} {expected:?}");
+    }
+
+    #[test]
+    fn labels_alone_are_one_hot() {
+        let rows = TargetConfig::default().rows(&dataset(&[(1, votes(10, 0, 0))]), &[0], LabelSource::Own);
+        assert_eq!(rows, [0.0, 1.0]);
+    }
+
+    #[test]
+    fn smoothing_spreads_evenly() {
+        let config = TargetConfig { smoothing: 0.2, ..TargetConfig::default() };
+        close(&config.rows(&dataset(&[(1, votes(0, 0, 0))]), &[0], LabelSource::Own), &[0.1, 0.9]);
+    }
+
+    #[test]
+    fn a_vote_means_the_labels_it_goes_with_in_training() {
+        // Of the neutral votes in training, 6 go with angry and 2 with happy; of happiness, 2 and 8.
+        let data = dataset(&[(0, votes(6, 2, 0)), (1, votes(2, 8, 0)), (1, votes(10, 0, 0)), (0, votes(5, 5, 1))]);
+        let config = TargetConfig { votes: 0.5, ..TargetConfig::default() };
+        let rows = config.rows(&data, &[0, 1], LabelSource::Own);
+        // The third is no training image and changes no meaning; all its votes are neutral.
+        close(&rows[4..6], &[0.5 * 0.75, 0.5 + 0.5 * 0.25]);
+        // A single vote does not count.
+        close(&rows[6..8], &[0.5 + 0.5 * (0.5 * 0.75 + 0.5 * 0.2), 0.5 * (0.5 * 0.25 + 0.5 * 0.8)]);
+    }
+
+    #[test]
+    fn a_vote_means_its_own_name_where_the_classes_are_those_of_the_votes() {
+        let config = TargetConfig { votes: 1.0, ..TargetConfig::default() };
+        let rows = config.rows(&dataset(&[(0, votes(4, 4, 2))]), &[0], LabelSource::Ferplus);
+        close(&rows, &[2.0 / 6.0, 4.0 / 6.0]);
+    }
+}

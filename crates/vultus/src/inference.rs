@@ -1,0 +1,140 @@
+//! What stands between a network's answer on one picture and the probabilities that people see: the average over views
+//! of the picture, and the temperature.
+//!
+//! In: pixels as the network reads them, and its probabilities. Out: pixels of the views, and calibrated probabilities.
+//! The settings travel with the model. Fitting the temperature is the business of training.
+
+use serde::{Deserialize, Serialize};
+
+/// Furthest shift of a view in pixels.
+pub const MOST_SHIFT: usize = 8;
+
+/// How a model's probabilities are made.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Inference {
+    /// The views that are averaged.
+    pub views: Views,
+    /// Divides the logarithms of the averaged probabilities, which are then made to sum to 1 again (Guo et al. 2017,
+    /// section 4.2); above 1 the model becomes less sure. It changes no ranking.
+    pub temperature: f32,
+}
+
+impl Default for Inference {
+    fn default() -> Self {
+        Self { views: Views::default(), temperature: 1.0 }
+    }
+}
+
+/// Views of a picture whose probabilities are averaged. Each costs a pass through the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Views {
+    /// Adds the mirror image of each view.
+    pub flip: bool,
+    /// Adds the picture shifted by so many pixels in each of the four diagonal directions; 0 is off.
+    pub shift: usize,
+}
+
+impl Views {
+    /// Number of views of one picture.
+    pub fn count(&self) -> usize {
+        self.shifts().len() * if self.flip { 2 } else { 1 }
+    }
+
+    /// Pixels of each view of pictures `[n, height, width]` besides the pictures themselves, one `[n, height, width]` for
+    /// each. Beyond the edge a view repeats the picture's last row or column.
+    pub fn others(&self, pixels: &[f32], width: usize, height: usize) -> Vec<Vec<f32>> {
+        let mut views = Vec::with_capacity(self.count() - 1);
+        for (x, y) in self.shifts() {
+            for mirrored in [false, true] {
+                if (x, y, mirrored) != (0, 0, false) && (!mirrored || self.flip) {
+                    views.push(view(pixels, width, height, (x, y), mirrored));
+                }
+            }
+        }
+        views
+    }
+
+    fn shifts(&self) -> Vec<(isize, isize)> {
+        let by = self.shift as isize;
+        let mut shifts = vec![(0, 0)];
+        if by > 0 {
+            shifts.extend([(-by, -by), (by, -by), (-by, by), (by, by)]);
+        }
+        shifts
+    }
+}
+
+fn view(pixels: &[f32], width: usize, height: usize, (x, y): (isize, isize), mirrored: bool) -> Vec<f32> {
+    let within = |place: usize, by: isize, length: usize| place.saturating_add_signed(by).min(length - 1);
+    let mut view = Vec::with_capacity(pixels.len());
+    for picture in pixels.chunks_exact(width * height) {
+        for row in 0..height {
+            let line = &picture[within(row, y, height) * width..][..width];
+            view.extend((0..width).map(|column| {
+                let column = if mirrored { width - 1 - column } else { column };
+                line[within(column, x, width)]
+            }));
+        }
+    }
+    view
+}
+
+/// Raises each row of `classes` probabilities to the power of `1 / temperature` and makes it sum to 1 again.
+pub fn sharpen(probabilities: &mut [f32], classes: usize, temperature: f32) {
+    if temperature == 1.0 {
+        return;
+    }
+    for row in probabilities.chunks_exact_mut(classes) {
+        // Relative to the highest, so that no power of all vanishes; in double precision for the sum.
+        let highest = row.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        let power = 1.0 / f64::from(temperature);
+        let powers: Vec<f64> = row.iter().map(|&p| (f64::from(p) / f64::from(highest)).powf(power)).collect();
+        let sum: f64 = powers.iter().sum();
+        row.iter_mut().zip(powers).for_each(|(p, power)| *p = (power / sum) as f32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_the_picture_its_mirror_image_and_its_shifts() {
+        let pixels: Vec<f32> = (0..12).map(|value| value as f32).collect();
+        let views = Views { flip: true, shift: 1 };
+        let found = views.others(&pixels, 3, 2);
+        assert_eq!(found.len() + 1, views.count());
+        assert_eq!(found.len(), 9);
+        assert_eq!(found[0][..6], [2.0, 1.0, 0.0, 5.0, 4.0, 3.0]);
+        // To the upper left: each place shows what was there.
+        assert_eq!(found[1][..6], [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(found[7][6..], [10.0, 11.0, 11.0, 10.0, 11.0, 11.0]);
+        assert!(Views::default().others(&pixels, 3, 2).is_empty());
+    }
+
+    #[test]
+    fn a_temperature_divides_logits() {
+        let logits = [2.0_f64, -1.0, 0.5];
+        let softmax = |heat: f64| -> Vec<f32> {
+            let powers: Vec<f64> = logits.iter().map(|logit| (logit / heat).exp()).collect();
+            powers.iter().map(|power| (power / powers.iter().sum::<f64>()) as f32).collect()
+        };
+        for heat in [0.5, 1.0, 3.0] {
+            let mut row = softmax(1.0);
+            sharpen(&mut row, 3, heat as f32);
+            assert!(row.iter().zip(softmax(heat)).all(|(a, b)| (a - b).abs() < 1e-6), "{row:?}");
+        }
+        let mut sure = vec![1.0, 0.0, 1e-30, 0.0, 0.0, 1.0];
+        sharpen(&mut sure, 3, 0.1);
+        assert_eq!(sure, [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn no_number_stays_no_number() {
+        let mut row = vec![f32::NAN, 0.5];
+        sharpen(&mut row, 2, 2.0);
+        assert!(row.iter().all(|p| p.is_nan()), "{row:?}");
+    }
+}
