@@ -1,6 +1,6 @@
 //! Every way in which a request can fail, with its code and status.
 //!
-//! In: what a handler found. Out: a response whose body [`crate::exchange`] writes, because only there the request's id
+//! In: what a handler found. Out: a response whose body `crate::exchange` writes, because only there the request's id
 //! is known.
 
 use axum::Json;
@@ -175,7 +175,7 @@ impl ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// Without a body; see [`ApiError::render`].
+    /// Without a body; see `ApiError::render`.
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
         response.extensions_mut().insert(self);

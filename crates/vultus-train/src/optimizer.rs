@@ -251,9 +251,8 @@ mod tests {
     fn muon_moves_hidden_kernels_by_orthogonal_matrices_and_the_rest_by_adam() {
         let resolved = TrainConfig::load(None, &[]).unwrap().network.resolve(48, 48, 3).unwrap();
         let weights = initial_weights(&resolved, 1);
-        let moved = |operations: Operations| {
-            let mut network =
-                Network::new(resolved.clone(), &weights, &Device::flex()).unwrap().with_operations(operations);
+        let moved = || {
+            let mut network = Network::new(resolved.clone(), &weights, &Device::flex()).unwrap();
             let rule = OptimizerConfig::Muon(crate::config::MuonConfig::default());
             let mut optimizer = Optimizer::new(&rule, 0.0, 0.0, &network);
             let pixels = (0..2 * 48 * 48).map(|index| (index * 31 % 97) as f32 / 97.0).collect();
@@ -266,7 +265,7 @@ mod tests {
             optimizer.restore(&network, &state, 1).unwrap();
             network.weights()
         };
-        let (after, stock) = (moved(Operations::Kernels), moved(Operations::Stock));
+        let after = moved();
         // A 3 x 3 convolution of 64 channels to 128: singular values of the step are about 0.01 * 0.2 * sqrt(576).
         let change = |name: &str| -> Vec<f64> {
             let (after, before) = (after.get(name).unwrap(), weights.get(name).unwrap());
@@ -278,8 +277,5 @@ mod tests {
         assert!((0.2..1.2).contains(&ratio), "{ratio}");
         // Adam's first step is the learning rate, either way.
         assert!(change("layers.12.bias").iter().all(|step| (step.abs() - 0.01).abs() < 1e-4));
-        let (kernels, stock) = (after.get("layers.12.weight").unwrap(), stock.get("layers.12.weight").unwrap());
-        let far = kernels.data.iter().zip(&stock.data).filter(|(a, b)| (*a - *b).abs() > 1e-3).count();
-        assert!(far < kernels.data.len() / 100, "{far}");
     }
 }

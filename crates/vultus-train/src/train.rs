@@ -181,6 +181,10 @@ fn training_facts(
     fitted: &Fitted,
     environment: &Environment,
 ) -> serde_json::Value {
+    let mut train = config.train.clone();
+    for teacher in &mut train.targets.teachers {
+        *teacher = source_name(teacher).to_owned();
+    }
     let chosen = fitted.epoch.checked_sub(1).and_then(|index| fitted.history.get(index));
     json!({
         "version": environment.version,
@@ -197,7 +201,7 @@ fn training_facts(
         "images": { "train": prepared.train.len(), "validation": prepared.validation.len() },
         "labels": config.data.labels,
         "dropped_classes": dropped_classes(&prepared.dataset),
-        "train": config.train,
+        "train": train,
         "ended": fitted.ended,
         "epochs": fitted.history.len(),
         "epoch": fitted.epoch,

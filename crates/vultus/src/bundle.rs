@@ -250,7 +250,7 @@ pub(crate) mod tests {
             ]
             .into_iter()
             .collect(),
-            inference: Inference { temperature: 1.5, ..Inference::default() },
+            inference: Inference::default(),
             training: json!({"seed": 1, "epochs": 2, "by": "quotes \" and faces \u{1f600}"}),
             metrics: json!({"accuracy": 0.5104166666666666}),
         }
@@ -272,8 +272,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_bundle_comes_back_as_it_was_written() {
-        let (_directory, path) = saved(&brightness());
-        assert_eq!(Bundle::load(&path).unwrap(), brightness());
+        let bundle = Bundle { inference: Inference { temperature: 1.5, ..Inference::default() }, ..brightness() };
+        let (_directory, path) = saved(&bundle);
+        assert_eq!(Bundle::load(&path).unwrap(), bundle);
     }
 
     #[test]
@@ -295,7 +296,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_file_without_inference_settings_has_the_plain_ones() {
-        let (_directory, path) = saved(&brightness());
+        let unsure = Bundle { inference: Inference { temperature: 1.5, ..Inference::default() }, ..brightness() };
+        let (_directory, path) = saved(&unsure);
         let mut container = Container::load(&path, FORMAT).unwrap();
         container.texts.remove(INFERENCE);
         container.save(&path, FORMAT).unwrap();

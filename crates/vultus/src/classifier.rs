@@ -167,8 +167,7 @@ mod tests {
 
     #[test]
     fn pictures_of_any_size_and_colour_are_classified() {
-        let plain = Bundle { inference: Inference::default(), ..brightness() };
-        let classifier = Classifier::from_bundle(plain).unwrap();
+        let classifier = Classifier::from_bundle(brightness()).unwrap();
         let bright = classifier.predict(&DynamicImage::from(RgbImage::from_pixel(9, 7, Rgb([200; 3]))));
         // Logits 0.1 * 200 - 12 and its negative.
         let expected = 1.0 / (1.0 + (-16.0_f64).exp());

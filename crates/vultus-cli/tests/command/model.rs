@@ -15,20 +15,6 @@ fn the_model_in_the_program_is_used_when_none_is_named() {
 }
 
 #[test]
-fn where_no_model_is_named_and_none_was_trained_the_programs_own_is_used() {
-    let place = Place::new();
-    place.write("face.png", png(3, 48));
-    let outcome = place.run(&["predict", "face.png"]);
-    // A source tree without `models/` builds a program without a model of its own.
-    if std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/fer-base.safetensors").is_file() {
-        let row = outcome.ends_with(0).says(&["model: fer-base"]).json();
-        assert_eq!(row["faces"][0]["probabilities"].as_object().map(serde_json::Map::len), Some(7));
-    } else {
-        outcome.ends_with(2).says(&["no model", "--model"]);
-    }
-}
-
-#[test]
 fn a_damaged_model_is_refused() {
     let place = Place::with_config();
     place.train("run", &[]);

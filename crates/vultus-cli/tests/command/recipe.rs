@@ -64,7 +64,11 @@ fn a_model_teaches_another_and_both_answer_as_one() {
         place.train(&run, &["--set", teachers, "--set", &share, "--set", "seed=9"]);
         place.path(&run)
     };
-    assert!(Results::of(&teach("0.9")) != Results::of(&teach("0.1")));
+    let taught = teach("0.9");
+    let header = header_of(&taught.join("model.safetensors"));
+    let facts = header["__metadata__"]["training"].as_str().unwrap();
+    assert!(facts.contains("\"teachers\":[\"model.safetensors\"]"), "no paths in {facts}");
+    assert!(Results::of(&taught) != Results::of(&teach("0.1")));
 
     let evaluate = |models: &[&str], more: &[&str]| {
         let arguments =
