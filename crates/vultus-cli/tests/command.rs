@@ -32,6 +32,8 @@ mod recipe;
 mod resume;
 #[path = "command/search.rs"]
 mod search;
+#[path = "command/serve.rs"]
+mod serve;
 #[path = "command/train.rs"]
 mod train;
 #[path = "command/video.rs"]

@@ -99,11 +99,12 @@ impl Place {
         self.run(&arguments).ends_with(0)
     }
 
-    /// Starts the program here and does not wait; its stderr goes to `<name>.log`.
+    /// Starts the program here and does not wait; its stdout goes to `<name>.out`, its stderr to
+    /// `<name>.log`.
     pub fn start(&self, name: &str, arguments: &[&str]) -> Running {
-        let log = File::create(self.path(&format!("{name}.log"))).unwrap();
+        let [out, log] = ["out", "log"].map(|ending| File::create(self.path(&format!("{name}.{ending}"))).unwrap());
         let mut command = Command::new(VULTUS);
-        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null()).stdout(out).stderr(log);
         Running(command.spawn().unwrap())
     }
 

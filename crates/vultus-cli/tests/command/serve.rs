@@ -1,0 +1,38 @@
+//! `vultus serve` from its first line to its last; the requests have tests of their own.
+
+use serde_json::Value;
+
+use crate::picture::png;
+use crate::program::Place;
+
+#[test]
+fn it_says_where_it_listens_answers_and_ends_well() {
+    let place = Place::new();
+    place.write("token", "open-sesame\n");
+    let mut server = place.start("serve", &["serve", "--port", "0", "--name", "mine", "--token-file", "token"]);
+    let out = place.path("serve.out");
+    server.wait_for_lines(&out, 1);
+    let line = fs_err::read_to_string(out).unwrap();
+    let address = line.strip_prefix("listening on ").unwrap().trim();
+
+    let refused = ureq::get(format!("{address}/v1/model")).call();
+    assert!(matches!(refused, Err(ureq::Error::StatusCode(401))), "{refused:?}");
+    let asked = ureq::post(format!("{address}/v1/analyze?faces=whole"));
+    let mut answer = asked.header("authorization", "Bearer open-sesame").send(&png(3, 60)[..]).unwrap();
+    let answer: Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    assert_eq!((&answer["model"], &answer["images"][0]["width"]), (&"mine".into(), &60.into()), "{answer}");
+    assert_eq!(server.interrupt(), Some(0));
+}
+
+#[test]
+fn what_cannot_work_is_said_at_once() {
+    let place = Place::new();
+    place.write("short", "abc");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().port().to_string();
+    place.run(&["serve", "--port", &taken]).ends_with(1).says(&["cannot listen", &taken]);
+    place.run(&["serve", "--token-file", "short"]).ends_with(2).says(&["short", "8"]);
+    place.run(&["serve", "--token-file", "gone"]).ends_with(2).says(&["gone"]);
+    place.run(&["serve", "--queue", "0"]).ends_with(2).says(&["queue"]);
+    place.run_with(&["serve"], &[("VULTUS_TOKEN", "a b")]).ends_with(2).says(&["VULTUS_TOKEN"]);
+}
