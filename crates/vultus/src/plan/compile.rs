@@ -201,7 +201,7 @@ impl Compiler<'_> {
             self.waiting = Some(earlier.spread(affine.len()).then(&affine));
             return;
         }
-        // Behind a sum the map would have to reach the addend, too; in front of a pooling it must keep the order.
+        // Channels that have been flattened are fewer than the map's features. Behind a sum the map would have to reach the addend, too; in front of a pooling it must keep the order.
         match self.foldable() {
             Some(Step {
                 addend: None,
@@ -214,7 +214,7 @@ impl Compiler<'_> {
                     Operation::Dense { weight, bias, activation: Activation::Linear }
                     | Operation::Depthwise { weight, bias, activation: Activation::Linear, .. },
                 ..
-            }) => affine.fold_behind(weight, bias),
+            }) if bias.len() == affine.len() => affine.fold_behind(weight, bias),
             _ => self.waiting = Some(affine),
         }
     }

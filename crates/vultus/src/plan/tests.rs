@@ -466,6 +466,8 @@ fn depthwise_convolutions_take_in_the_norms_around_them() {
     steps(vec![depthwise(3, 1, same, false, linear), LayerConfig::MaxPool(PoolConfig { size: 2 })], 45, 2);
     steps(vec![residual(relu, vec![depthwise(3, 1, same, false, linear), norm()], vec![])], 46, 2);
     steps(vec![residual(relu, vec![depthwise(3, 1, same, false, linear), norm(), unbiased(5, 1, 1)], vec![])], 47, 2);
+    // A norm of flattened channels has a map for each pixel.
+    check(vec![depthwise(3, 1, same, false, linear), flatten(), norm()], 48, -1.0, 3);
 }
 
 #[test]
