@@ -239,7 +239,7 @@ fn landmarks_decide_place_size_and_turn() {
     });
     let Some(Region::Square { centre, side, angle }) = Region::aligned(&turned) else { panic!("no square") };
     assert!((centre.0 - 200.0).abs() < 0.01 && (centre.1 - 150.0).abs() < 0.01, "{centre:?}");
-    assert!((side - 80.0).abs() < 0.01 && (angle.to_degrees() - 20.0).abs() < 0.01, "{side} {angle}");
+    assert!((side - 80.0 * region::FRAME).abs() < 0.01 && (angle.to_degrees() - 20.0).abs() < 0.01, "{side} {angle}");
     assert_eq!(Region::aligned(&[(3.0, 3.0); 5]), None);
     assert_eq!(Region::aligned(&[(f32::NAN, 0.0); 5]), None);
 }
