@@ -4,7 +4,9 @@
 //! the statistics, or gradients. Memory sets the pace, so that everything which touches the same numbers happens in
 //! the same pass: the sum of a residual layer, the activation behind the norm, and, on the way back, the activation of
 //! the convolution in front of it with the gradient of that convolution's bias. Forward reads its input twice and
-//! writes once; backward reads input and gradient twice and writes once.
+//! writes once; backward reads input and gradient twice and writes once. What comes before the last of these passes can
+//! also be fed part by part ([`Statistics`]), and the last backward pass be taken part by part ([`Backward`]), while a part
+//! is in the cache for other reasons.
 
 use rayon::prelude::*;
 
@@ -38,12 +40,8 @@ impl NormShape {
 
     /// Rows of one task: fixed by the shape, so that results never depend on the number of threads, and few, so that sums
     /// of single precision lose little.
-    fn task_rows(&self) -> usize {
+    pub(crate) fn task_rows(&self) -> usize {
         (crate::ELEMENTS_PER_TASK / self.channels.max(1)).clamp(1, 256)
-    }
-
-    fn tasks(&self) -> usize {
-        self.rows.div_ceil(self.task_rows())
     }
 }
 
@@ -83,7 +81,7 @@ impl Norm<'_> {
         affine
     }
 
-    fn inverse_deviation(&self, channel: usize) -> f64 {
+    pub(crate) fn inverse_deviation(&self, channel: usize) -> f64 {
         1.0 / (f64::from(self.variance[channel]) + f64::from(self.epsilon)).sqrt()
     }
 }
@@ -101,23 +99,72 @@ pub fn statistics(shape: &NormShape, x: &[f32], mean: &mut [f32], variance: &mut
         variance.fill(0.0);
         return;
     }
-    let (set, channels, rows) = (InstructionSet::best(), shape.channels, shape.task_rows());
-    // Of each task: a value near its mean, then sums of the differences from that and of their squares, which lose
-    // nothing to a large mean. A task's rows stay in the cache between its two passes.
-    let mut partial = Scratch::take(shape.tasks() * 3 * channels);
-    partial.par_chunks_mut(3 * channels).zip(x.par_chunks(rows * channels)).for_each(|(sums, x)| {
-        set.run(Sums { channels, x, sums });
-    });
-    join_statistics(shape, rows, &partial, mean, variance);
+    let mut statistics = Statistics::new(InstructionSet::best(), shape.channels, shape.task_rows());
+    statistics.add(x);
+    statistics.finish(mean, variance);
 }
 
-/// Mean and biased variance from what [`Sums`] found in each `rows` rows, by Chan's formula, in a fixed order.
-pub(crate) fn join_statistics(shape: &NormShape, rows: usize, partial: &[f32], mean: &mut [f32], variance: &mut [f32]) {
-    let channels = shape.channels;
+/// Mean and variance of rows that come in parts.
+pub(crate) struct Statistics {
+    set: InstructionSet,
+    channels: usize,
+    task_rows: usize,
+    /// What [`Sums`] found in each task's rows: those of a task stay in the cache between its two passes.
+    sums: Vec<f32>,
+    /// Rows of each task.
+    counts: Vec<usize>,
+}
+
+impl Statistics {
+    /// Each part is cut into tasks of `task_rows` rows.
+    pub(crate) fn new(set: InstructionSet, channels: usize, task_rows: usize) -> Self {
+        Self { set, channels, task_rows, sums: Vec::new(), counts: Vec::new() }
+    }
+
+    /// Takes in the rows of `x`.
+    pub(crate) fn add(&mut self, x: &[f32]) {
+        let (set, channels, numbers) = (self.set, self.channels, self.task_rows * self.channels);
+        let tasks = x.chunks(numbers);
+        self.counts.extend(tasks.map(|x| x.len() / channels));
+        let known = self.sums.len();
+        self.sums.resize(self.counts.len() * 3 * channels, 0.0);
+        self.sums[known..].par_chunks_mut(3 * channels).zip(x.par_chunks(numbers)).for_each(|(sums, x)| {
+            set.run(Sums { channels, x, sums });
+        });
+    }
+
+    /// Both of each channel, overwritten.
+    pub(crate) fn finish(&self, mean: &mut [f32], variance: &mut [f32]) {
+        assert_eq!(mean.len(), self.channels, "length of mean");
+        assert_eq!(variance.len(), self.channels, "length of variance");
+        join_statistics(self.counts.iter().copied(), &self.sums, mean, variance);
+    }
+
+    /// The means of each task's rows, `[tasks, channels]`, overwritten.
+    pub(crate) fn task_means(&self, means: &mut [f32]) {
+        let channels = self.channels;
+        assert_eq!(means.len(), self.counts.len() * channels, "length of the means");
+        let tasks = means.chunks_exact_mut(channels).zip(self.sums.chunks_exact(3 * channels)).zip(&self.counts);
+        for ((means, sums), &count) in tasks {
+            let (near, differences) = sums[..2 * channels].split_at(channels);
+            let share = 1.0 / count as f32;
+            means.iter_mut().zip(near).zip(differences).for_each(|((mean, near), sum)| *mean = near + sum * share);
+        }
+    }
+}
+
+/// Mean and biased variance from what [`Sums`] found in rows of these counts, by Chan's formula, in a fixed order.
+pub(crate) fn join_statistics(
+    counts: impl Iterator<Item = usize> + Clone,
+    partial: &[f32],
+    mean: &mut [f32],
+    variance: &mut [f32],
+) {
+    let channels = mean.len();
     for channel in 0..channels {
         let (mut count, mut centre, mut squares) = (0.0, 0.0, 0.0);
-        for (task, sums) in partial.chunks_exact(3 * channels).enumerate() {
-            let more = rows.min(shape.rows - task * rows) as f64;
+        for (more, sums) in counts.clone().zip(partial.chunks_exact(3 * channels)) {
+            let more = more as f64;
             let [shift, sum, sum_of_squares] = [0, 1, 2].map(|kind| f64::from(sums[kind * channels + channel]));
             let (task_mean, task_squares) = (shift + sum / more, sum_of_squares - sum * sum / more);
             let difference = task_mean - centre;
@@ -262,10 +309,25 @@ pub fn forward(
     if shape.is_empty() {
         return;
     }
-    let (set, channels, affine) = (InstructionSet::best(), shape.channels, norm.affine());
-    let (rows, affine) = (shape.task_rows() * channels, &affine[..]);
+    apply(shape, shape.task_rows(), &norm.affine(), x, residual, activation, y);
+}
+
+/// `y = activation(scale * x + shift + residual)`, where `affine` holds scales, then shifts: of all rows, or of each
+/// `task_rows` rows behind one another.
+pub(crate) fn apply(
+    shape: &NormShape,
+    task_rows: usize,
+    affine: &[f32],
+    x: &[f32],
+    residual: Option<&[f32]>,
+    activation: Activation,
+    y: &mut [f32],
+) {
+    let (set, channels) = (InstructionSet::best(), shape.channels);
+    let (rows, maps) = (task_rows * channels, affine.len() / (2 * channels));
     y.par_chunks_mut(rows).zip(x.par_chunks(rows)).enumerate().for_each(|(task, (y, x))| {
         let residual = residual.map(|residual| &residual[task * rows..][..y.len()]);
+        let affine = &affine[(task % maps) * 2 * channels..][..2 * channels];
         set.run(Apply { channels, x, affine, residual, relu: activation == Activation::Relu, y });
         if !matches!(activation, Activation::Relu | Activation::Linear) {
             activation.forward_serial(0.0, y);
@@ -350,71 +412,167 @@ pub fn backward(
     gradients: NormGradients,
 ) {
     let NormGradients { dx, dgamma, dbeta, dbias } = gradients;
-    let channels = shape.channels;
-    assert_eq!(x.len(), shape.len(), "length of x");
-    assert_eq!(y.len(), shape.len(), "length of y");
-    assert_eq!(dy.len(), shape.len(), "length of dy");
-    assert_eq!(dx.len(), shape.len(), "length of dx");
-    assert!(dresidual.as_ref().is_none_or(|dresidual| dresidual.len() == shape.len()), "length of dresidual");
-    assert!(dbias.as_ref().is_none_or(|dbias| dbias.len() == channels), "length of dbias");
-    norm.check(channels);
-    assert!(
-        matches!(before, Activation::Linear | Activation::Relu),
-        "{before:?} is no activation to go back through here"
-    );
-    if shape.is_empty() {
-        dgamma.fill(0.0);
-        dbeta.fill(0.0);
-        dbias.into_iter().for_each(|dbias| dbias.fill(0.0));
-        return;
+    let inputs = Inputs { x, norm, activation, y, dy, before, has_residual: dresidual.is_some() };
+    let mut backward = Backward::new(shape, inputs, dgamma, dbeta, dbias.is_some());
+    backward.apply(0..shape.rows, dx, dresidual);
+    if let Some(dbias) = dbias {
+        backward.bias(dbias);
     }
-    let mut masked;
-    let (dy, gate) = match activation {
-        Activation::Linear => (dy, Gate::Open),
-        Activation::Relu if dresidual.is_none() => (dy, Gate::Recomputed),
-        Activation::Relu => (dy, Gate::Output),
-        _ => {
-            masked = Scratch::take(dy.len());
-            activation.gradient(y, dy, &mut masked);
-            (&masked[..], Gate::Open)
+}
+
+/// What a backward pass reads; see [`backward`].
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) norm: &'a Norm<'a>,
+    pub(crate) activation: Activation,
+    pub(crate) y: &'a [f32],
+    pub(crate) dy: &'a [f32],
+    pub(crate) before: Activation,
+    pub(crate) has_residual: bool,
+}
+
+impl Inputs<'_> {
+    fn check(&self, shape: &NormShape) {
+        assert_eq!(self.x.len(), shape.len(), "length of x");
+        assert_eq!(self.y.len(), shape.len(), "length of y");
+        assert_eq!(self.dy.len(), shape.len(), "length of dy");
+        self.norm.check(shape.channels);
+        assert!(
+            matches!(self.before, Activation::Linear | Activation::Relu),
+            "{:?} is no activation to go back through here",
+            self.before
+        );
+    }
+}
+
+/// A backward pass whose sums are known, so that the gradient of any row can be told.
+pub(crate) struct Backward<'a> {
+    set: InstructionSet,
+    shape: NormShape,
+    inputs: Inputs<'a>,
+    /// The gradient behind an activation that is neither linear nor ReLU.
+    behind: Option<Scratch>,
+    gate: Gate,
+    /// Rows of a task, or of an image, if each has maps and terms of its own.
+    task_rows: usize,
+    /// Scales, then shifts: of all rows, or of each image.
+    affine: Scratch,
+    /// Of all rows, or of each image.
+    terms: Terms,
+    /// Sums of the gradients so far.
+    bias: Option<Vec<f64>>,
+}
+
+impl<'a> Backward<'a> {
+    /// `dgamma` and `dbeta` are overwritten.
+    pub(crate) fn new(
+        shape: &NormShape,
+        inputs: Inputs<'a>,
+        dgamma: &mut [f32],
+        dbeta: &mut [f32],
+        biased: bool,
+    ) -> Self {
+        let task_rows = shape.task_rows();
+        Self::by_terms(shape, inputs, task_rows, inputs.norm.affine(), biased, |partial| {
+            Terms::new(inputs.norm, shape.rows, partial, dgamma, dbeta)
+        })
+    }
+
+    /// With what [`GradientSums`] finds in each `task_rows` rows turned into terms by `terms`.
+    pub(crate) fn by_terms(
+        shape: &NormShape,
+        inputs: Inputs<'a>,
+        task_rows: usize,
+        affine: Scratch,
+        biased: bool,
+        terms: impl FnOnce(&mut [f32]) -> Terms,
+    ) -> Self {
+        inputs.check(shape);
+        let (set, channels) = (InstructionSet::best(), shape.channels);
+        let (mut behind, mut gate) = (None, Gate::Open);
+        match inputs.activation {
+            Activation::Linear => {}
+            Activation::Relu => gate = if inputs.has_residual { Gate::Output } else { Gate::Recomputed },
+            activation => {
+                let mut gradient = Scratch::take(inputs.dy.len());
+                activation.gradient(inputs.y, inputs.dy, &mut gradient);
+                behind = Some(gradient);
+            }
         }
-    };
-    let (set, rows) = (InstructionSet::best(), shape.task_rows() * channels);
-    let affine = norm.affine();
-    let input = |task: usize| {
-        let range = task * rows..(task * rows + rows).min(x.len());
+        let bias = biased.then(|| vec![0.0; channels]);
+        let terms_unknown = Terms(Scratch::take(0));
+        let mut backward =
+            Self { set, shape: *shape, inputs, behind, gate, task_rows, affine, terms: terms_unknown, bias };
+        let mut partial = Scratch::take(shape.rows.div_ceil(task_rows) * 2 * channels);
+        partial.par_chunks_mut((2 * channels).max(1)).enumerate().for_each(|(task, sums)| {
+            let first = task * task_rows;
+            set.run(GradientSums { input: backward.rows(first..shape.rows.min(first + task_rows)), sums });
+        });
+        backward.terms = terms(&mut partial);
+        backward
+    }
+
+    /// Rows of one task.
+    fn rows(&self, rows: std::ops::Range<usize>) -> Gradient<'_> {
+        let channels = self.shape.channels;
+        let maps = self.affine.len() / (2 * channels);
+        let (map, range) = (rows.start / self.task_rows % maps, rows.start * channels..rows.end * channels);
         Gradient {
             channels,
-            x: &x[range.clone()],
-            y: &y[range.clone()],
-            dy: &dy[range],
-            affine: &affine,
-            mean: norm.mean,
-            gate,
+            x: &self.inputs.x[range.clone()],
+            y: &self.inputs.y[range.clone()],
+            dy: &self.behind.as_deref().unwrap_or(self.inputs.dy)[range],
+            affine: &self.affine[map * 2 * channels..][..2 * channels],
+            mean: self.inputs.norm.mean,
+            gate: self.gate,
         }
-    };
-    let mut partial = Scratch::take(shape.tasks() * 2 * channels);
-    partial.par_chunks_mut(2 * channels).enumerate().for_each(|(task, sums)| {
-        set.run(GradientSums { input: input(task), sums });
-    });
-    let terms = Terms::new(norm, shape.rows, &partial, dgamma, dbeta);
-    let (dx, dresidual) = (Shared::new(dx), dresidual.map(Shared::new));
-    let wants_sums = dbias.is_some();
-    let mut sums = Scratch::zeros(if wants_sums { shape.tasks() * channels } else { 0 });
-    let column_sums = Shared::new(&mut sums);
-    (0..shape.tasks()).into_par_iter().for_each(|task| {
-        let place = task * rows;
-        set.run(GradientApply {
-            input: input(task),
-            terms: &terms,
-            gate_input: before == Activation::Relu,
-            dx: dx.at(place),
-            dresidual: dresidual.map(|dresidual| dresidual.at(place)),
-            sums: wants_sums.then(|| column_sums.at(task * channels)),
+    }
+
+    /// The gradients of some rows, whole images if those have terms of their own: of the input, and of the residual.
+    pub(crate) fn apply(&mut self, rows: std::ops::Range<usize>, dx: &mut [f32], dresidual: Option<&mut [f32]>) {
+        let (channels, task_rows) = (self.shape.channels, self.task_rows);
+        let length = rows.len() * channels;
+        assert_eq!(dx.len(), length, "length of dx");
+        assert!(dresidual.as_ref().is_none_or(|dresidual| dresidual.len() == length), "length of dresidual");
+        if length == 0 {
+            return;
+        }
+        let (dx, dresidual) = (Shared::new(dx), dresidual.map(Shared::new));
+        let tasks = rows.len().div_ceil(task_rows);
+        let mut sums = Scratch::take(if self.bias.is_some() { tasks * channels } else { 0 });
+        let column_sums = self.bias.is_some().then(|| Shared::new(&mut sums));
+        let gate_input = self.inputs.before == Activation::Relu;
+        let maps = self.terms.0.len() / (3 * channels);
+        (0..tasks).into_par_iter().for_each(|task| {
+            let first = rows.start + task * task_rows;
+            let place = task * task_rows * channels;
+            self.set.run(GradientApply {
+                input: self.rows(first..rows.end.min(first + task_rows)),
+                terms: self.terms.of(first / task_rows % maps, channels),
+                gate_input,
+                dx: dx.at(place),
+                dresidual: dresidual.map(|dresidual| dresidual.at(place)),
+                sums: column_sums.map(|sums| sums.at(task * channels)),
+            });
         });
-    });
-    if let Some(dbias) = dbias {
-        join(&sums, dbias);
+        if let Some(bias) = &mut self.bias {
+            add_rows(&sums, bias);
+        }
+    }
+
+    /// The sums of the gradients of all rows that [`Backward::apply`] was asked for, overwritten.
+    pub(crate) fn bias(&self, dbias: &mut [f32]) {
+        assert_eq!(dbias.len(), self.shape.channels, "length of dbias");
+        let sums = self.bias.as_ref().expect("asked for when it was made");
+        dbias.iter_mut().zip(sums).for_each(|(dbias, &sum)| *dbias = sum as f32);
+    }
+}
+
+/// Adds rows of partial sums to `sums` in a fixed order.
+pub(crate) fn add_rows(partial: &[f32], sums: &mut [f64]) {
+    for row in partial.chunks_exact(sums.len().max(1)) {
+        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
     }
 }
 
@@ -517,7 +675,8 @@ impl Kernel for GradientSums<'_> {
     }
 }
 
-/// `dx = slope * g + curve * (x - mean) + level`, each `[channels]`, which is the derivative of the norm.
+/// `dx = slope * g + curve * (x - mean) + level`, each `[channels]`, which is the derivative of the norm; one behind the
+/// other for all rows, or for each image.
 pub(crate) struct Terms(Scratch);
 
 impl Terms {
@@ -542,6 +701,35 @@ impl Terms {
         Self(terms)
     }
 
+    /// Those of images whose gradients are `factor * g + offset`, with `[images, channels]` of either.
+    pub(crate) fn of_images(&self, factor: &[f32], offset: &[f32]) -> Self {
+        let channels = self.0.len() / 3;
+        assert_eq!(factor.len(), offset.len());
+        let mut terms = Scratch::take(3 * factor.len());
+        let (slope, rest) = self.0.split_at(channels);
+        let (curve, level) = rest.split_at(channels);
+        let images = factor.chunks_exact(channels).zip(offset.chunks_exact(channels));
+        for (terms, (factor, offset)) in terms.chunks_exact_mut(3 * channels).zip(images) {
+            for channel in 0..channels {
+                terms[channel] = slope[channel] * factor[channel];
+                terms[channels + channel] = curve[channel];
+                terms[2 * channels + channel] = slope[channel].mul_add(offset[channel], level[channel]);
+            }
+        }
+        Self(terms)
+    }
+
+    /// Those at one place.
+    pub(crate) fn of(&self, place: usize, channels: usize) -> TermsOfOne<'_> {
+        TermsOfOne(&self.0[place * 3 * channels..][..3 * channels])
+    }
+}
+
+/// Three rows of [`Terms`].
+#[derive(Clone, Copy)]
+pub(crate) struct TermsOfOne<'a>(&'a [f32]);
+
+impl TermsOfOne<'_> {
     /// The three terms of one vector of channels.
     ///
     /// # Safety
@@ -556,7 +744,7 @@ impl Terms {
 /// Gradients of some rows. The caller vouches for the room at the addresses.
 pub(crate) struct GradientApply<'a> {
     pub(crate) input: Gradient<'a>,
-    pub(crate) terms: &'a Terms,
+    pub(crate) terms: TermsOfOne<'a>,
     pub(crate) gate_input: bool,
     /// As many numbers as the rows have.
     pub(crate) dx: *mut f32,

@@ -213,6 +213,22 @@ impl Algorithm {
         possible.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(Self::Direct)
     }
 
+    /// The one for the gradient of the input, which is a convolution with inputs and outputs exchanged.
+    pub(crate) fn of_input_gradient(shape: &ConvolutionShape) -> Self {
+        if !Self::Winograd2.can(shape) {
+            return Self::Direct;
+        }
+        Self::choose(&ConvolutionShape {
+            in_channels: shape.out_channels,
+            out_channels: shape.in_channels,
+            in_height: shape.out_height(),
+            in_width: shape.out_width(),
+            // As the choice sees it: an output for each of our inputs.
+            padding: 2_usize.saturating_sub(shape.padding),
+            ..*shape
+        })
+    }
+
     fn packed_len(self, shape: &ConvolutionShape) -> usize {
         let (inputs, outputs) = (shape.in_channels, shape.out_channels);
         let taps = shape.kernel_height * shape.kernel_width;
@@ -281,12 +297,46 @@ pub fn forward_by(
     if y.is_empty() {
         return;
     }
-    let mut packed = Scratch::take(algorithm.packed_len(shape));
-    algorithm.pack(set, shape, weight, &mut packed);
-    let finish = Finish { bias, residual: None, relu: activation == Activation::Relu, pool: false };
-    algorithm.run(set, shape, x, &packed, finish, y);
-    if !finish.relu {
-        activation.forward(y);
+    ForwardPass::new(algorithm, set, shape, weight, bias, activation).run(shape.batch, x, y);
+}
+
+/// The forward pass with its weights made ready, for one part of the batch after the other.
+pub(crate) struct ForwardPass<'a> {
+    algorithm: Algorithm,
+    set: InstructionSet,
+    shape: ConvolutionShape,
+    packed: Scratch,
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+}
+
+impl<'a> ForwardPass<'a> {
+    pub(crate) fn new(
+        algorithm: Algorithm,
+        set: InstructionSet,
+        shape: &ConvolutionShape,
+        weight: &[f32],
+        bias: Option<&'a [f32]>,
+        activation: Activation,
+    ) -> Self {
+        assert_eq!(weight.len(), shape.weight_len(), "length of weight");
+        assert!(bias.is_none_or(|bias| bias.len() == shape.out_channels), "length of bias");
+        let mut packed = Scratch::take(algorithm.packed_len(shape));
+        algorithm.pack(set, shape, weight, &mut packed);
+        Self { algorithm, set, shape: *shape, packed, bias, activation }
+    }
+
+    /// The outputs of `images` images.
+    pub(crate) fn run(&self, images: usize, x: &[f32], y: &mut [f32]) {
+        let shape = ConvolutionShape { batch: images, ..self.shape };
+        assert_eq!(x.len(), shape.input_len(), "length of x");
+        assert_eq!(y.len(), shape.output_len(), "length of y");
+        let relu = self.activation == Activation::Relu;
+        let finish = Finish { bias: self.bias, residual: None, relu, pool: false };
+        self.algorithm.run(self.set, &shape, x, &self.packed, finish, y);
+        if !relu {
+            self.activation.forward(y);
+        }
     }
 }
 
@@ -296,17 +346,7 @@ pub fn forward_by(
 /// # Panics
 /// If a slice has another length than its shape.
 pub fn input_gradient(shape: &ConvolutionShape, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
-    let turned = ConvolutionShape {
-        in_channels: shape.out_channels,
-        out_channels: shape.in_channels,
-        in_height: shape.out_height(),
-        in_width: shape.out_width(),
-        // As the choice sees it: an output for each of our inputs.
-        padding: 2_usize.saturating_sub(shape.padding),
-        ..*shape
-    };
-    let algorithm = if Algorithm::Winograd2.can(shape) { Algorithm::choose(&turned) } else { Algorithm::Direct };
-    input_gradient_by(algorithm, InstructionSet::best(), shape, dy, weight, dx);
+    input_gradient_by(Algorithm::of_input_gradient(shape), InstructionSet::best(), shape, dy, weight, dx);
 }
 
 /// [`input_gradient`] by a given algorithm and instruction set; for tests and benchmarks.
@@ -329,17 +369,45 @@ pub fn input_gradient_by(
         dx.fill(0.0);
         return;
     }
-    let block = shape.in_channels * shape.out_channels;
-    by_algorithm!(algorithm, direct::input_gradient(set, shape, dy, weight, dx), T => {
-        let mut turned = Scratch::take(weight.len()); // [3, 3, out, in], turned by half a circle
-        turned.par_chunks_mut(block).zip(weight.par_chunks(block).rev()).for_each(|(turned, weight)| {
-            direct::transpose(weight, shape.in_channels, shape.out_channels, turned);
+    InputGradient::new(algorithm, set, shape, weight).run(shape.batch, dy, dx);
+}
+
+/// The gradient of the input with the weights made ready, for one part of the batch after the other.
+pub(crate) struct InputGradient<'a> {
+    algorithm: Algorithm,
+    set: InstructionSet,
+    shape: ConvolutionShape,
+    weight: &'a [f32],
+    /// Turned and transformed; empty for the direct way.
+    packed: Scratch,
+}
+
+impl<'a> InputGradient<'a> {
+    pub(crate) fn new(algorithm: Algorithm, set: InstructionSet, shape: &ConvolutionShape, weight: &'a [f32]) -> Self {
+        assert_eq!(weight.len(), shape.weight_len(), "length of weight");
+        let block = shape.in_channels * shape.out_channels;
+        let packed = by_algorithm!(algorithm, Scratch::take(0), T => {
+            let mut turned = Scratch::take(weight.len()); // [3, 3, out, in], turned by half a circle
+            turned.par_chunks_mut(block).zip(weight.par_chunks(block).rev()).for_each(|(turned, weight)| {
+                direct::transpose(weight, shape.in_channels, shape.out_channels, turned);
+            });
+            let mut packed = Scratch::take(winograd::weight_len::<T>(shape.out_channels, shape.in_channels));
+            winograd::transform_weights::<T>(set, shape.out_channels, shape.in_channels, &turned, &mut packed);
+            packed
         });
-        let mut packed = Scratch::take(winograd::weight_len::<T>(shape.out_channels, shape.in_channels));
-        winograd::transform_weights::<T>(set, shape.out_channels, shape.in_channels, &turned, &mut packed);
-        let finish = Finish { bias: None, residual: None, relu: false, pool: false };
-        winograd::forward::<T>(set, &shape.tiling_of_gradient(), dy, &packed, finish, dx);
-    });
+        Self { algorithm, set, shape: *shape, weight, packed }
+    }
+
+    /// The gradients of the inputs of `images` images.
+    pub(crate) fn run(&self, images: usize, dy: &[f32], dx: &mut [f32]) {
+        let shape = ConvolutionShape { batch: images, ..self.shape };
+        assert_eq!(dy.len(), shape.output_len(), "length of dy");
+        assert_eq!(dx.len(), shape.input_len(), "length of dx");
+        by_algorithm!(self.algorithm, direct::input_gradient(self.set, &shape, dy, self.weight, dx), T => {
+            let finish = Finish { bias: None, residual: None, relu: false, pool: false };
+            winograd::forward::<T>(self.set, &shape.tiling_of_gradient(), dy, &self.packed, finish, dx);
+        });
+    }
 }
 
 /// Gradient of a convolution's weights: `dweight` `[kernel_height, kernel_width, in_channels, out_channels]`,
@@ -371,8 +439,64 @@ pub fn weight_gradient_by(
         dweight.fill(0.0);
         return;
     }
-    by_algorithm!(algorithm, direct::weight_gradient(set, shape, x, dy, dweight),
-        T => winograd::weight_gradient::<T>(set, &shape.tiling(), x, dy, dweight));
+    let mut sums = WeightGradient::new(algorithm, set, shape);
+    sums.add(shape.batch, x, dy);
+    sums.finish(dweight);
+}
+
+/// The gradient of the weights, summed up from one part of the batch after the other.
+pub(crate) struct WeightGradient {
+    set: InstructionSet,
+    shape: ConvolutionShape,
+    sums: WeightSums,
+}
+
+enum WeightSums {
+    Direct(direct::WeightSums),
+    Winograd2(winograd::WeightSums<transform::F2>),
+    Winograd3(winograd::WeightSums<transform::F3>),
+    Winograd4(winograd::WeightSums<transform::F4>),
+    Winograd6(winograd::WeightSums<transform::F6>),
+}
+
+impl WeightGradient {
+    pub(crate) fn new(algorithm: Algorithm, set: InstructionSet, shape: &ConvolutionShape) -> Self {
+        let tiling = &shape.tiling();
+        let sums = match algorithm {
+            Algorithm::Direct => WeightSums::Direct(direct::WeightSums::new(shape)),
+            Algorithm::Winograd2 => WeightSums::Winograd2(winograd::WeightSums::new(set, tiling)),
+            Algorithm::Winograd3 => WeightSums::Winograd3(winograd::WeightSums::new(set, tiling)),
+            Algorithm::Winograd4 => WeightSums::Winograd4(winograd::WeightSums::new(set, tiling)),
+            Algorithm::Winograd6 => WeightSums::Winograd6(winograd::WeightSums::new(set, tiling)),
+        };
+        Self { set, shape: *shape, sums }
+    }
+
+    /// Adds what comes from `images` images: their inputs `x`, and `dy`, the gradient of their outputs.
+    pub(crate) fn add(&mut self, images: usize, x: &[f32], dy: &[f32]) {
+        let shape = ConvolutionShape { batch: images, ..self.shape };
+        assert_eq!(x.len(), shape.input_len(), "length of x");
+        assert_eq!(dy.len(), shape.output_len(), "length of dy");
+        match &mut self.sums {
+            WeightSums::Direct(sums) => sums.add(self.set, &shape, images, x, dy),
+            WeightSums::Winograd2(sums) => sums.add(images, x, dy),
+            WeightSums::Winograd3(sums) => sums.add(images, x, dy),
+            WeightSums::Winograd4(sums) => sums.add(images, x, dy),
+            WeightSums::Winograd6(sums) => sums.add(images, x, dy),
+        }
+    }
+
+    /// The gradient, overwritten.
+    pub(crate) fn finish(&self, dweight: &mut [f32]) {
+        assert_eq!(dweight.len(), self.shape.weight_len(), "length of dweight");
+        match &self.sums {
+            WeightSums::Direct(sums) => sums.finish(&self.shape, dweight),
+            WeightSums::Winograd2(sums) => sums.finish(dweight),
+            WeightSums::Winograd3(sums) => sums.finish(dweight),
+            WeightSums::Winograd4(sums) => sums.finish(dweight),
+            WeightSums::Winograd6(sums) => sums.finish(dweight),
+        }
+    }
 }
 
 /// The forward pass in parts, each on the thread that asks for it.
@@ -427,7 +551,9 @@ impl<'a> RowsGradient<'a> {
 
     /// `dweight`, overwritten: the sum of what `add` adds, by [`RowsGradient::add`], for each of a few groups of images.
     pub(crate) fn sum(&self, dweight: &mut [f32], add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync) {
-        direct::weight_gradient_of(&self.shape, dweight, add);
+        let mut sums = direct::WeightSums::new(&self.shape);
+        sums.add_by(&self.shape, self.shape.batch, add);
+        sums.finish(&self.shape, dweight);
     }
 
     /// Adds what comes from rows `first..first + count` of an image's output, whose gradient is `dy`.

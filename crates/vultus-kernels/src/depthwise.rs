@@ -202,25 +202,52 @@ pub fn weight_gradient_by(set: InstructionSet, shape: &DepthwiseShape, x: &[f32]
         dweight.fill(0.0);
         return;
     }
-    let geometry = shape.forward();
-    // Sums of some rows each, so many that a wide kernel's sums are few beside the rows.
-    let depth = GRADIENT_DEPTH.max(32 * shape.kernel * shape.kernel);
-    let rows = depth.div_ceil(shape.out_width());
-    let length = dweight.len();
-    let mut partial = Scratch::zeros(dy.len().div_ceil(rows * geometry.to_line()) * length);
-    let parts = partial.par_chunks_mut(length).zip(dy.par_chunks(rows * geometry.to_line())).enumerate();
-    parts.for_each_init(Vec::new, |taps, (part, (sums, dy))| {
-        for (row, dy) in dy.chunks_exact(geometry.to_line()).enumerate() {
-            let (row, geometry) = (part * rows + row, &geometry);
-            set.run(Gradient { geometry, row, x: geometry.image_under(row, x), dy, taps, sums });
-        }
-    });
-    // In a fixed order, in double precision.
-    let mut total = vec![0.0_f64; length];
-    for sums in partial.chunks_exact(length) {
-        total.iter_mut().zip(sums).for_each(|(total, &sum)| *total += f64::from(sum));
+    let mut sums = WeightGradient::new(set, shape);
+    sums.add(shape.batch, x, dy);
+    sums.finish(dweight);
+}
+
+/// The gradient of the weights, summed up from one part of the batch after the other.
+pub(crate) struct WeightGradient {
+    set: InstructionSet,
+    shape: DepthwiseShape,
+    total: Vec<f64>,
+}
+
+impl WeightGradient {
+    pub(crate) fn new(set: InstructionSet, shape: &DepthwiseShape) -> Self {
+        Self { set, shape: *shape, total: vec![0.0; shape.weight_len()] }
     }
-    dweight.iter_mut().zip(total).for_each(|(dweight, total)| *dweight = total as f32);
+
+    /// Adds what comes from `images` images: their inputs `x`, and `dy`, the gradient of their outputs.
+    pub(crate) fn add(&mut self, images: usize, x: &[f32], dy: &[f32]) {
+        let shape = DepthwiseShape { batch: images, ..self.shape };
+        assert_eq!(x.len(), shape.input_len(), "length of x");
+        assert_eq!(dy.len(), shape.output_len(), "length of dy");
+        let geometry = shape.forward();
+        // Sums of some rows each, so many that a wide kernel's sums are few beside the rows.
+        let depth = GRADIENT_DEPTH.max(32 * shape.kernel * shape.kernel);
+        let rows = depth.div_ceil(shape.out_width());
+        let length = self.total.len();
+        let mut partial = Scratch::zeros(dy.len().div_ceil(rows * geometry.to_line()) * length);
+        let parts = partial.par_chunks_mut(length).zip(dy.par_chunks(rows * geometry.to_line())).enumerate();
+        parts.for_each_init(Vec::new, |taps, (part, (sums, dy))| {
+            for (row, dy) in dy.chunks_exact(geometry.to_line()).enumerate() {
+                let (row, geometry) = (part * rows + row, &geometry);
+                self.set.run(Gradient { geometry, row, x: geometry.image_under(row, x), dy, taps, sums });
+            }
+        });
+        // In a fixed order, in double precision.
+        for sums in partial.chunks_exact(length) {
+            self.total.iter_mut().zip(sums).for_each(|(total, &sum)| *total += f64::from(sum));
+        }
+    }
+
+    /// The gradient, overwritten.
+    pub(crate) fn finish(&self, dweight: &mut [f32]) {
+        assert_eq!(dweight.len(), self.total.len(), "length of dweight");
+        dweight.iter_mut().zip(&self.total).for_each(|(dweight, &total)| *dweight = total as f32);
+    }
 }
 
 /// Gradients of [`forward`]: of the input (`dx`, where wanted), the weights and the bias (where there is one), all

@@ -4,8 +4,8 @@
 //! the caller owns. Every forward pass has the backward pass beside it, written by hand:
 //!
 //! 1. [`convolution`], [`depthwise`] and [`dense`]: the layers with weights, bias and [`activation`] fused in;
-//! 2. [`batch_norm`], [`pooling`], [`dropout`]: the layers between them; [`norm_pool`], all three in one, and
-//!    [`thin_block`], with a first convolution in front; [`squeeze_excitation`];
+//! 2. [`batch_norm`], [`pooling`], [`dropout`], [`squeeze_excitation`]: the layers between them; [`norm_pool`] and
+//!    [`norm_squeeze`], several in one; [`block`], with the convolution in front, and [`thin_block`], with a first one;
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
 //! 4. [`optimizer`]: Adam and SGD, one pass over memory a step.
 //!
@@ -20,11 +20,13 @@
 
 pub mod activation;
 pub mod batch_norm;
+pub mod block;
 pub mod convolution;
 pub mod dense;
 pub mod depthwise;
 pub mod dropout;
 pub mod norm_pool;
+pub mod norm_squeeze;
 pub mod optimizer;
 pub mod orthogonal;
 pub mod peak;
@@ -33,6 +35,7 @@ pub mod softmax;
 pub mod squeeze_excitation;
 pub mod thin_block;
 
+mod filters;
 mod panel;
 mod scratch;
 mod shared;

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use crate::activation::Activation;
-use crate::batch_norm::{Norm, NormGradients, NormShape, Terms, join, statistics};
+use crate::batch_norm::{Norm, NormGradients, NormShape, Terms, TermsOfOne, add_rows, statistics};
 use crate::dropout::{Dropout, Mask};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -32,7 +32,12 @@ pub struct NormPoolShape {
 impl NormPoolShape {
     /// Values that go in.
     pub fn input_len(&self) -> usize {
-        self.batch * self.height * self.width * self.channels
+        self.batch * self.image()
+    }
+
+    /// Values of one image.
+    fn image(&self) -> usize {
+        self.height * self.width * self.channels
     }
 
     /// Values that come out.
@@ -84,17 +89,25 @@ pub fn forward_training(
     mean: &mut [f32],
     variance: &mut [f32],
 ) {
-    shape.check();
-    assert_eq!(y.len(), shape.output_len(), "length of y");
     statistics(&shape.norm(), x, mean, variance);
-    let norm = Norm { gamma, beta, mean, variance, epsilon };
+    forward(shape, x, &Norm { gamma, beta, mean, variance, epsilon }, dropout, y);
+}
+
+/// [`forward_training`] with given statistics.
+///
+/// # Panics
+/// As [`forward_training`].
+pub fn forward(shape: &NormPoolShape, x: &[f32], norm: &Norm, dropout: Dropout, y: &mut [f32]) {
+    shape.check();
+    assert_eq!(x.len(), shape.input_len(), "length of x");
+    assert_eq!(y.len(), shape.output_len(), "length of y");
     norm.check(shape.channels);
     if y.is_empty() {
         return;
     }
     let affine = norm.affine();
     let (set, mask, affine) = (InstructionSet::best(), dropout.mask(), &affine[..]);
-    let (image, line) = (shape.height * shape.width * shape.channels, shape.pooled_width() * shape.channels);
+    let (image, line) = (shape.image(), shape.pooled_width() * shape.channels);
     // A task is one row of windows of one image.
     y.par_chunks_mut(line).enumerate().for_each(|(task, y)| {
         let (index, row) = (task / shape.pooled_height(), task % shape.pooled_height());
@@ -169,48 +182,111 @@ pub fn backward(
     before: Activation,
     gradients: NormGradients,
 ) {
-    shape.check();
     let NormGradients { dx, dgamma, dbeta, dbias } = gradients;
-    let channels = shape.channels;
-    assert_eq!(x.len(), shape.input_len(), "length of x");
-    assert_eq!(dy.len(), shape.output_len(), "length of dy");
-    assert_eq!(dx.len(), shape.input_len(), "length of dx");
-    assert!(dbias.as_ref().is_none_or(|dbias| dbias.len() == channels), "length of dbias");
-    norm.check(channels);
-    assert!(
-        matches!(before, Activation::Linear | Activation::Relu),
-        "{before:?} is no activation to go back through here"
-    );
-    if x.is_empty() {
-        dgamma.fill(0.0);
-        dbeta.fill(0.0);
-        dbias.into_iter().for_each(|dbias| dbias.fill(0.0));
-        return;
-    }
-    let (set, affine) = (InstructionSet::best(), norm.affine());
-    let (bands, line, out_line) = (shape.pooled_height(), shape.line(), shape.pooled_width() * channels);
-    let tasks = shape.batch * bands;
-    let (mask, affine) = (dropout.mask(), &affine[..]);
-    let start = |task: usize| (task / bands * shape.height + task % bands * shape.size) * line;
-    let band = |task: usize| {
-        let rows = shape.band_rows(task % bands);
-        let (x, dy) = (&x[start(task)..][..rows * line], &dy[task * out_line..][..out_line]);
-        Band { shape, rows, x, dy, affine, mean: norm.mean, mask, dropout, first: task * out_line }
-    };
-    let mut partial = Scratch::take(tasks * 2 * channels);
-    partial.par_chunks_mut(2 * channels).enumerate().for_each(|(task, sums)| {
-        set.run(GradientSums { band: band(task), sums });
-    });
-    let terms = Terms::new(norm, shape.norm().rows, &partial, dgamma, dbeta);
-    let dx = Shared::new(dx);
-    let mut sums = Scratch::zeros(tasks * channels);
-    sums.par_chunks_mut(channels).enumerate().for_each(|(task, sums)| {
-        // The band's part of `dx` is as long as its part of `x`.
-        let dx = dx.at(start(task));
-        set.run(GradientApply { band: band(task), terms: &terms, gate_input: before == Activation::Relu, dx, sums });
-    });
+    let inputs = Inputs { x, norm, dropout, dy, before };
+    let mut backward = Backward::new(shape, inputs, dgamma, dbeta, dbias.is_some());
+    backward.apply(0..shape.batch, dx);
     if let Some(dbias) = dbias {
-        join(&sums, dbias);
+        backward.bias(dbias);
+    }
+}
+
+/// What a backward pass reads; see [`backward`].
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub(crate) x: &'a [f32],
+    pub(crate) norm: &'a Norm<'a>,
+    pub(crate) dropout: Dropout,
+    pub(crate) dy: &'a [f32],
+    pub(crate) before: Activation,
+}
+
+/// A backward pass whose sums are known, so that the gradients of any image can be told.
+pub(crate) struct Backward<'a> {
+    set: InstructionSet,
+    shape: NormPoolShape,
+    inputs: Inputs<'a>,
+    mask: Mask,
+    /// Scales, then shifts.
+    affine: Scratch,
+    terms: Terms,
+    /// Sums of the gradients so far.
+    bias: Option<Vec<f64>>,
+}
+
+impl<'a> Backward<'a> {
+    /// `dgamma` and `dbeta` are overwritten.
+    pub(crate) fn new(
+        shape: &NormPoolShape,
+        inputs: Inputs<'a>,
+        dgamma: &mut [f32],
+        dbeta: &mut [f32],
+        biased: bool,
+    ) -> Self {
+        shape.check();
+        let (set, channels) = (InstructionSet::best(), shape.channels);
+        assert_eq!(inputs.x.len(), shape.input_len(), "length of x");
+        assert_eq!(inputs.dy.len(), shape.output_len(), "length of dy");
+        inputs.norm.check(channels);
+        assert!(
+            matches!(inputs.before, Activation::Linear | Activation::Relu),
+            "{:?} is no activation to go back through here",
+            inputs.before
+        );
+        let (affine, mask) = (inputs.norm.affine(), inputs.dropout.mask());
+        let bias = biased.then(|| vec![0.0; channels]);
+        let terms = Terms::new(inputs.norm, shape.norm().rows, &[], dgamma, dbeta);
+        let mut backward = Self { set, shape: *shape, inputs, mask, affine, terms, bias };
+        let mut partial = Scratch::take(shape.batch * shape.pooled_height() * 2 * channels);
+        partial.par_chunks_mut((2 * channels).max(1)).enumerate().for_each(|(task, sums)| {
+            set.run(GradientSums { band: backward.band(task), sums });
+        });
+        backward.terms = Terms::new(inputs.norm, shape.norm().rows, &partial, dgamma, dbeta);
+        backward
+    }
+
+    /// Place of the first number of a band: of row `task % bands` of windows of image `task / bands`.
+    fn start(&self, task: usize) -> usize {
+        let bands = self.shape.pooled_height();
+        (task / bands * self.shape.height + task % bands * self.shape.size) * self.shape.line()
+    }
+
+    fn band(&self, task: usize) -> Band<'_> {
+        let shape = &self.shape;
+        let Inputs { x, norm, dropout, dy, .. } = self.inputs;
+        let out_line = shape.pooled_width() * shape.channels;
+        let rows = shape.band_rows(task % shape.pooled_height());
+        let (x, dy) = (&x[self.start(task)..][..rows * shape.line()], &dy[task * out_line..][..out_line]);
+        let (affine, first) = (&self.affine[..], task * out_line);
+        Band { shape, rows, x, dy, affine, mean: norm.mean, mask: self.mask, dropout, first }
+    }
+
+    /// The gradients of some images.
+    pub(crate) fn apply(&mut self, images: std::ops::Range<usize>, dx: &mut [f32]) {
+        let (channels, bands) = (self.shape.channels, self.shape.pooled_height());
+        assert_eq!(dx.len(), images.len() * self.shape.image(), "length of dx");
+        if dx.is_empty() {
+            return;
+        }
+        let dx = Shared::new(dx);
+        let first = images.start * bands;
+        let mut sums = Scratch::take(images.len() * bands * channels);
+        sums.par_chunks_mut(channels).enumerate().for_each(|(task, sums)| {
+            // The band's part of `dx` is as long as its part of `x`.
+            let dx = dx.at(self.start(first + task) - self.start(first));
+            let (band, terms) = (self.band(first + task), self.terms.of(0, channels));
+            self.set.run(GradientApply { band, terms, gate_input: self.inputs.before == Activation::Relu, dx, sums });
+        });
+        if let Some(bias) = &mut self.bias {
+            add_rows(&sums, bias);
+        }
+    }
+
+    /// The sums of the gradients of all images that [`Backward::apply`] was asked for, overwritten.
+    pub(crate) fn bias(&self, dbias: &mut [f32]) {
+        assert_eq!(dbias.len(), self.shape.channels, "length of dbias");
+        let sums = self.bias.as_ref().expect("asked for when it was made");
+        dbias.iter_mut().zip(sums).for_each(|(dbias, &sum)| *dbias = sum as f32);
     }
 }
 
@@ -331,7 +407,7 @@ impl Kernel for GradientSums<'_> {
 /// Gradients of the band's pixels. The caller vouches for the room at `dx`.
 pub(crate) struct GradientApply<'a> {
     pub(crate) band: Band<'a>,
-    pub(crate) terms: &'a Terms,
+    pub(crate) terms: TermsOfOne<'a>,
     pub(crate) gate_input: bool,
     /// As many numbers as the band has.
     pub(crate) dx: *mut f32,

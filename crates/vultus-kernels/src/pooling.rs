@@ -6,6 +6,8 @@
 
 use rayon::prelude::*;
 
+use crate::simd::{InstructionSet, Kernel, Lanes};
+
 /// Sizes of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolingShape {
@@ -82,7 +84,7 @@ impl PoolingShape {
 }
 
 /// Whether `value` takes the place of `best`: NaN beats everything, the first of equals stays.
-#[inline]
+#[inline(always)]
 fn beats(value: f32, best: f32) -> bool {
     value > best || (value.is_nan() && !best.is_nan())
 }
@@ -99,38 +101,49 @@ pub fn max_forward(shape: &PoolingShape, x: &[f32], y: &mut [f32], winners: Opti
     if y.is_empty() {
         return;
     }
-    let (image, pooled) = (shape.image_len(), shape.pooled_len());
-    let one = |x: &[f32], y: &mut [f32], mut winners: Option<&mut [u8]>| {
-        for (pixel, (y, origin)) in y.chunks_exact_mut(shape.channels).zip(shape.origins()).enumerate() {
-            y.copy_from_slice(&x[origin..][..shape.channels]);
-            let mut winners = winners.as_deref_mut().map(|all| &mut all[pixel * shape.channels..][..shape.channels]);
+    let (set, image, pooled) = (InstructionSet::best(), shape.image_len(), shape.pooled_len());
+    let images = y.par_chunks_mut(pooled).zip(x.par_chunks(image));
+    match winners {
+        None => images.for_each(|(y, x)| set.run(MaxForward { shape, x, y, winners: None })),
+        Some(winners) => images.zip(winners.par_chunks_mut(pooled)).for_each(|((y, x), winners)| {
+            set.run(MaxForward { shape, x, y, winners: Some(winners) });
+        }),
+    }
+}
+
+/// One image, forward. Plain loops, which the compiler turns into vectors of the instruction set.
+struct MaxForward<'a> {
+    shape: &'a PoolingShape,
+    x: &'a [f32],
+    y: &'a mut [f32],
+    /// As long as `y`.
+    winners: Option<&'a mut [u8]>,
+}
+
+impl Kernel for MaxForward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { shape, x, y, mut winners } = self;
+        let channels = shape.channels;
+        for (pixel, (y, origin)) in y.chunks_exact_mut(channels).zip(shape.origins()).enumerate() {
+            y.copy_from_slice(&x[origin..][..channels]);
+            let mut winners = winners.as_deref_mut().map(|all| &mut all[pixel * channels..][..channels]);
             if let Some(winners) = &mut winners {
                 winners.fill(0);
             }
             for (place, offset) in shape.window().enumerate().skip(1) {
-                let values = &x[origin + offset..][..shape.channels];
-                match &mut winners {
-                    None => {
-                        for (y, &value) in y.iter_mut().zip(values) {
-                            *y = if beats(value, *y) { value } else { *y };
-                        }
-                    }
-                    Some(winners) => {
-                        for ((y, &value), winner) in y.iter_mut().zip(values).zip(winners.iter_mut()) {
-                            if beats(value, *y) {
-                                (*y, *winner) = (value, place as u8);
-                            }
-                        }
+                let values = &x[origin + offset..][..channels];
+                if let Some(winners) = &mut winners {
+                    for ((&y, &value), winner) in y.iter().zip(values).zip(winners.iter_mut()) {
+                        *winner = if beats(value, y) { place as u8 } else { *winner };
                     }
                 }
+                for (y, &value) in y.iter_mut().zip(values) {
+                    *y = if beats(value, *y) { value } else { *y };
+                }
             }
-        }
-    };
-    let images = y.par_chunks_mut(pooled).zip(x.par_chunks(image));
-    match winners {
-        None => images.for_each(|(y, x)| one(x, y, None)),
-        Some(winners) => {
-            images.zip(winners.par_chunks_mut(pooled)).for_each(|((y, x), winners)| one(x, y, Some(winners)));
         }
     }
 }

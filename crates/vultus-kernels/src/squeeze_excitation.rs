@@ -73,80 +73,113 @@ pub struct WeightGradients<'a> {
 }
 
 /// What lies between the passes over the images, which the backward pass reads again.
-#[derive(Clone, Debug)]
 pub struct Middle {
     /// Means of the channels, `[batch, channels]`.
-    mean: Vec<f32>,
+    mean: Scratch,
     /// Outputs of the hidden layer, `[batch, hidden]`.
-    hidden: Vec<f32>,
+    hidden: Scratch,
     /// Factors of the channels, `[batch, channels]`.
-    factor: Vec<f32>,
+    factor: Scratch,
 }
 
-/// `y = x * factor` of `x` `[batch, spatial, channels]`; `y` is overwritten.
+impl std::fmt::Debug for Middle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Middle").finish_non_exhaustive()
+    }
+}
+
+impl Middle {
+    /// From the means of the channels, `[batch, channels]`.
+    pub(crate) fn new(set: InstructionSet, shape: &SqueezeShape, mean: Scratch, weights: &Weights) -> Self {
+        let SqueezeShape { batch, channels, hidden: units, .. } = *shape;
+        let (mut hidden, mut factor) = (Scratch::take(batch * units), Scratch::take(batch * channels));
+        let Weights { squeeze, squeeze_bias, excitation, excitation_bias } = *weights;
+        let (relu, linear) = (Activation::Relu, Activation::Linear);
+        dense::forward_by(set, batch, channels, units, &mean, squeeze, squeeze_bias, relu, &mut hidden);
+        dense::forward_by(set, batch, units, channels, &hidden, excitation, excitation_bias, linear, &mut factor);
+        factor.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
+        Self { mean, hidden, factor }
+    }
+
+    /// Factors of the channels, `[batch, channels]`.
+    pub(crate) fn factor(&self) -> &[f32] {
+        &self.factor
+    }
+
+    /// The gradient of the means `[batch, channels]`, and those of the weights, from that of the factors, which is lost.
+    pub(crate) fn backward(
+        &self,
+        shape: &SqueezeShape,
+        weights: &Weights,
+        dfactor: &mut [f32],
+        gradients: WeightGradients,
+    ) -> Scratch {
+        let SqueezeShape { batch, channels, hidden, .. } = *shape;
+        assert!(self.factor.len() == batch * channels && self.hidden.len() == batch * hidden, "lengths of the middle");
+        let WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias } = gradients;
+        // Of the sigmoid's argument.
+        dfactor.iter_mut().zip(self.factor.iter()).for_each(|(gradient, factor)| *gradient *= factor * (1.0 - factor));
+        let (mut dhidden, mut dmean) = (Scratch::take(batch * hidden), Scratch::take(batch * channels));
+        dense::backward(
+            batch,
+            hidden,
+            channels,
+            &self.hidden,
+            weights.excitation,
+            &self.factor, // an output that a linear layer does not look at
+            dfactor,
+            Activation::Linear,
+            Some(&mut dhidden),
+            excitation,
+            excitation_bias,
+        );
+        dense::backward(
+            batch,
+            channels,
+            hidden,
+            &self.mean,
+            weights.squeeze,
+            &self.hidden,
+            &dhidden,
+            Activation::Relu,
+            Some(&mut dmean),
+            squeeze,
+            squeeze_bias,
+        );
+        dmean
+    }
+}
+
+/// `y = x * factor` of `x` `[batch, spatial, channels]`; `y` is overwritten. Gives what the backward pass needs.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
-pub fn forward(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) {
-    let SqueezeShape { batch, channels, hidden, .. } = *shape;
-    let [mut mean, mut factor] = [(); 2].map(|()| Scratch::take(batch * channels));
-    let mut hidden = Scratch::take(batch * hidden);
-    pass(InstructionSet::best(), shape, x, weights, [&mut mean, &mut hidden, &mut factor], y);
+pub fn forward(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
+    forward_by(InstructionSet::best(), shape, x, weights, y)
 }
 
-/// [`forward`], which also returns what the backward pass needs.
+/// [`forward`] by a given instruction set; for tests.
 ///
 /// # Panics
 /// As [`forward`].
-pub fn forward_training(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
-    forward_training_by(InstructionSet::best(), shape, x, weights, y)
-}
-
-/// [`forward_training`] by a given instruction set; for tests.
-///
-/// # Panics
-/// As [`forward`].
-pub fn forward_training_by(
-    set: InstructionSet,
-    shape: &SqueezeShape,
-    x: &[f32],
-    weights: &Weights,
-    y: &mut [f32],
-) -> Middle {
-    let SqueezeShape { batch, channels, hidden, .. } = *shape;
-    let [mut mean, mut factor] = [(); 2].map(|()| vec![0.0; batch * channels]);
-    let mut hidden = vec![0.0; batch * hidden];
-    pass(set, shape, x, weights, [&mut mean, &mut hidden, &mut factor], y);
-    Middle { mean, hidden, factor }
-}
-
-/// The forward pass, with what lies between as in [`Middle`].
-fn pass(
-    set: InstructionSet,
-    shape: &SqueezeShape,
-    x: &[f32],
-    weights: &Weights,
-    middle: [&mut [f32]; 3],
-    y: &mut [f32],
-) {
-    let SqueezeShape { batch, spatial, channels, hidden: units } = *shape;
-    let [mean, hidden, factor] = middle;
+pub fn forward_by(set: InstructionSet, shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
+    let SqueezeShape { batch, spatial, channels, .. } = *shape;
     assert_eq!(x.len(), shape.len(), "length of x");
     assert_eq!(y.len(), shape.len(), "length of y");
-    if shape.is_empty() {
-        return;
+    let mut mean = Scratch::take(batch * channels);
+    if !shape.is_empty() {
+        sums(set, shape, x, None, &mut mean);
     }
-    sums(set, shape, x, None, mean);
     let share = 1.0 / spatial as f32;
     mean.iter_mut().for_each(|mean| *mean *= share);
-    let Weights { squeeze, squeeze_bias, excitation, excitation_bias } = *weights;
-    dense::forward_by(set, batch, channels, units, mean, squeeze, squeeze_bias, Activation::Relu, hidden);
-    dense::forward_by(set, batch, units, channels, hidden, excitation, excitation_bias, Activation::Linear, factor);
-    factor.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
-    scale(set, shape, x, factor, None, y);
+    let middle = Middle::new(set, shape, mean, weights);
+    if !shape.is_empty() {
+        scale(set, shape, x, &middle.factor, None, y);
+    }
+    middle
 }
 
-/// Gradients of [`forward_training`]: of the input (`dx`, where wanted) and of all weights. `dy` is the gradient that arrives at the
+/// Gradients of [`forward`]: of the input (`dx`, where wanted) and of all weights. `dy` is the gradient that arrives at the
 /// output, `middle` what the forward pass returned.
 ///
 /// # Panics
@@ -178,48 +211,18 @@ pub fn backward_by(
     dx: Option<&mut [f32]>,
     gradients: WeightGradients,
 ) {
-    let SqueezeShape { batch, spatial, channels, hidden } = *shape;
+    let SqueezeShape { batch, spatial, channels, .. } = *shape;
     assert_eq!(x.len(), shape.len(), "length of x");
     assert_eq!(dy.len(), shape.len(), "length of dy");
     assert!(dx.as_ref().is_none_or(|dx| dx.len() == shape.len()), "length of dx");
-    let WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias } = gradients;
     if shape.is_empty() {
+        let WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias } = gradients;
         [squeeze, squeeze_bias, excitation, excitation_bias].into_iter().for_each(|gradient| gradient.fill(0.0));
         return;
     }
-    assert!(middle.factor.len() == batch * channels && middle.hidden.len() == batch * hidden, "lengths of the middle");
-    // The gradient of the factors, then of the sigmoid's argument.
-    let mut argument = Scratch::take(batch * channels);
-    sums(set, shape, x, Some(dy), &mut argument);
-    argument.iter_mut().zip(&middle.factor).for_each(|(gradient, factor)| *gradient *= factor * (1.0 - factor));
-    let (mut dhidden, mut dmean) = (Scratch::take(batch * hidden), Scratch::take(batch * channels));
-    let (relu, linear) = (Activation::Relu, Activation::Linear);
-    dense::backward(
-        batch,
-        hidden,
-        channels,
-        &middle.hidden,
-        weights.excitation,
-        &middle.factor, // an output that a linear layer does not look at
-        &argument,
-        linear,
-        Some(&mut dhidden),
-        excitation,
-        excitation_bias,
-    );
-    dense::backward(
-        batch,
-        channels,
-        hidden,
-        &middle.mean,
-        weights.squeeze,
-        &middle.hidden,
-        &dhidden,
-        relu,
-        Some(&mut dmean),
-        squeeze,
-        squeeze_bias,
-    );
+    let mut dfactor = Scratch::take(batch * channels);
+    sums(set, shape, x, Some(dy), &mut dfactor);
+    let mut dmean = middle.backward(shape, weights, &mut dfactor, gradients);
     if let Some(dx) = dx {
         let share = 1.0 / spatial as f32;
         dmean.iter_mut().for_each(|gradient| *gradient *= share);

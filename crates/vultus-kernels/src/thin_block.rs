@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use crate::activation::Activation;
-use crate::batch_norm::{self, Gate, Norm, NormShape, Terms, join, join_statistics};
+use crate::batch_norm::{self, Gate, Norm, Terms, TermsOfOne, join, join_statistics};
 use crate::convolution::{ConvolutionShape, RowsForward, RowsGradient};
 use crate::dropout::Dropout;
 use crate::norm_pool::{self, NormPoolShape};
@@ -88,10 +88,6 @@ impl ThinBlock<'_> {
     fn pooled(&self, size: usize) -> NormPoolShape {
         let ConvolutionShape { batch, out_channels: channels, .. } = self.shape;
         NormPoolShape { batch, height: self.shape.out_height(), width: self.shape.out_width(), channels, size }
-    }
-
-    fn norm_shape(&self) -> NormShape {
-        NormShape { rows: self.shape.batch * self.pixels(), channels: self.shape.out_channels }
     }
 
     fn pixels(&self) -> usize {
@@ -179,7 +175,7 @@ impl ThinBlock<'_> {
             let counts = bands.iter().map(|rows| rows.count * self.shape.out_width());
             batch_norm::merge_sums(counts, &sums, of_image);
         });
-        join_statistics(&self.norm_shape(), self.pixels(), &partial, mean, variance);
+        join_statistics(std::iter::repeat_n(self.pixels(), self.shape.batch), &partial, mean, variance);
         let affine = &Norm { gamma, beta, mean, variance, epsilon }.affine()[..];
         if y.is_empty() {
             return;
@@ -238,7 +234,7 @@ impl ThinBlock<'_> {
                 add(&sums, total);
             }
         });
-        let terms = Terms::new(norm, self.norm_shape().rows, &partial, dgamma, dbeta);
+        let terms = Terms::new(norm, self.shape.batch * self.pixels(), &partial, dgamma, dbeta);
         let mut bias_sums = Scratch::zeros(self.shape.batch * channels);
         let bias_of_image = crate::shared::Shared::new(&mut bias_sums);
         let weights = RowsGradient::new(set, &self.shape, x);
@@ -250,7 +246,7 @@ impl ThinBlock<'_> {
                 for (index, rows) in bands.iter().enumerate() {
                     let (z, dz) = (&mut z[..rows.count * line], &mut dz[..rows.count * line]);
                     convolution.rows(image, rows.first, rows.count, z);
-                    part.apply(image, index, *rows, z, &terms, dz, &mut sums);
+                    part.apply(image, index, *rows, z, terms.of(0, channels), dz, &mut sums);
                     add(&sums, &mut total);
                     weights.add(image, rows.first, rows.count, dz, dweight);
                 }
@@ -350,7 +346,7 @@ impl<'a> Part<'a> {
         index: usize,
         rows: Rows,
         z: &[f32],
-        terms: &Terms,
+        terms: TermsOfOne,
         dz: &mut [f32],
         sums: &mut [f32],
     ) {
@@ -377,7 +373,7 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, numbers, same_for_any_thread_count, widen};
     use crate::{convolution, norm_pool};
-    use batch_norm::NormGradients;
+    use batch_norm::{NormGradients, NormShape};
     use proptest::prelude::*;
 
     const EPSILON: f32 = 1e-3;
@@ -447,7 +443,8 @@ mod tests {
             let mut z = vec![0.0; shape.output_len()];
             convolution::forward(shape, x, weight, Some(bias), *before, &mut z);
             let mut dz = vec![0.0; z.len()];
-            let rows = self.block().norm_shape();
+            let block = self.block();
+            let rows = NormShape { rows: block.shape.batch * block.pixels(), channels: block.shape.out_channels };
             match self.tail {
                 Tail::Activated(activation) => {
                     batch_norm::forward_training(

@@ -244,8 +244,8 @@ impl Network {
         let (residual, sum) = residual.unzip();
         let tail = match fused.tail {
             Tail::Pooled { size, rate, .. } => Tail::Pooled { size, rate, key },
-            Tail::Activated { activation, .. } => {
-                Tail::Activated { residual: residual.is_some(), activation: sum.unwrap_or(activation) }
+            Tail::Activated { squeeze, activation, .. } => {
+                Tail::Activated { squeeze, residual: residual.is_some(), activation: sum.unwrap_or(activation) }
             }
         };
         let (filters, biased, before) = match fused.convolution {
@@ -264,6 +264,8 @@ impl Network {
             bias: biased.then(|| parameter(first + 1)),
             gamma: parameter(norm),
             beta: parameter(norm + 1),
+            squeeze: matches!(tail, Tail::Activated { squeeze: Some(_), .. })
+                .then(|| [4, 5, 6, 7].map(|offset| parameter(norm + offset))),
         };
         let (y, mean, variance) = self.operations.convolution_block(x, parameters, residual, block);
         self.move_statistics(norm, fused.norm, mean, variance);
@@ -387,8 +389,8 @@ fn parameters_of(layer: &ResolvedLayer) -> usize {
     layer.parameters.len() + inside
 }
 
-/// A run of layers that one operation computes: a convolution, a batch norm, and an activation or max pooling with
-/// dropout behind it.
+/// A run of layers that one operation computes: a convolution, a batch norm, and squeeze and excitation with an activation,
+/// or max pooling with dropout, behind it.
 struct Fused<'a> {
     convolution: FusedConvolution<'a>,
     norm: &'a BatchNormConfig,
@@ -417,22 +419,31 @@ impl<'a> Fused<'a> {
         if !matches!(activation, Activation::Linear | Activation::Relu) {
             return None;
         }
-        let (tail, layers) = match (config(2), config(3)) {
-            (Some(LayerConfig::MaxPool(pool)), Some(LayerConfig::Dropout(dropout))) => {
+        let squeeze = match layers.get(2).map(|layer| (&layer.config, layer.input.channels())) {
+            Some((LayerConfig::SqueezeExcitation(squeeze), channels)) => Some(squeeze.hidden(channels)),
+            _ => None,
+        };
+        let behind = 2 + usize::from(squeeze.is_some());
+        let (tail, layers) = match (config(behind), config(behind + 1)) {
+            (Some(LayerConfig::MaxPool(pool)), Some(LayerConfig::Dropout(dropout))) if squeeze.is_none() => {
                 (Tail::Pooled { size: pool.size, rate: dropout.rate as f32, key: 0 }, 4)
             }
-            (Some(LayerConfig::MaxPool(pool)), _) => (Tail::Pooled { size: pool.size, rate: 0.0, key: 0 }, 3),
-            (Some(LayerConfig::Activation(activation)), _) => {
-                (Tail::Activated { residual: false, activation: activation.function }, 3)
+            (Some(LayerConfig::MaxPool(pool)), _) if squeeze.is_none() => {
+                (Tail::Pooled { size: pool.size, rate: 0.0, key: 0 }, 3)
             }
-            _ => (Tail::Activated { residual: false, activation: Activation::Linear }, 2),
+            (Some(LayerConfig::Activation(activation)), _) => {
+                (Tail::Activated { squeeze, residual: false, activation: activation.function }, behind + 1)
+            }
+            _ => (Tail::Activated { squeeze, residual: false, activation: Activation::Linear }, behind),
         };
         Some(Self { convolution, norm, tail, layers })
     }
 
     /// Whether a residual can be added in front of its activation: if it has none of its own.
     fn takes_residual(&self) -> bool {
-        matches!(self.tail, Tail::Activated { activation: Activation::Linear, .. }) && self.layers == 2
+        let without = |squeeze: Option<usize>| 2 + usize::from(squeeze.is_some());
+        matches!(self.tail, Tail::Activated { squeeze, activation: Activation::Linear, .. }
+            if self.layers == without(squeeze))
     }
 }
 

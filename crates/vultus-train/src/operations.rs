@@ -8,7 +8,6 @@
 
 mod buffers;
 mod extension;
-mod filters;
 mod stock;
 #[cfg(test)]
 mod tests;
@@ -16,6 +15,7 @@ mod tests;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 pub use vultus_kernels::activation::Activation;
+pub use vultus_kernels::block::{Block, Filters, Tail};
 pub use vultus_kernels::convolution::ConvolutionShape;
 pub use vultus_kernels::depthwise::DepthwiseShape;
 pub use vultus_kernels::optimizer::{AdamUpdate, SgdUpdate};
@@ -23,7 +23,6 @@ pub use vultus_kernels::pooling::PoolingShape;
 pub use vultus_kernels::squeeze_excitation::SqueezeShape;
 
 use self::extension::{DepthwiseLayers, Layers, SqueezeLayers, Updates};
-pub use self::filters::Filters;
 
 /// Which arithmetic the operations use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,42 +42,6 @@ pub enum Pooling {
     Average,
 }
 
-/// What follows a block's batch norm.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Tail {
-    /// An activation, of the sum with a residual where there is one.
-    Activated {
-        /// Whether a residual is added.
-        residual: bool,
-        /// Applied to the sum.
-        activation: Activation,
-    },
-    /// Max pooling and dropout.
-    Pooled {
-        /// Rows and columns of a window.
-        size: usize,
-        /// Probability of zero; 0 is off.
-        rate: f32,
-        /// Decides the mask.
-        key: u64,
-    },
-}
-
-/// A convolution, a batch norm with the statistics of the batch, and what follows it, as one operation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Block {
-    /// The convolution.
-    pub filters: Filters,
-    /// Whether it has a bias.
-    pub biased: bool,
-    /// Its activation: linear or ReLU.
-    pub before: Activation,
-    /// Added to the variance before the root.
-    pub epsilon: f32,
-    /// What follows.
-    pub tail: Tail,
-}
-
 /// Parameters of a [`Block`], flat.
 #[derive(Clone, Debug)]
 pub struct BlockParameters {
@@ -90,6 +53,8 @@ pub struct BlockParameters {
     pub gamma: Tensor<1>,
     /// `[out]`.
     pub beta: Tensor<1>,
+    /// Those of [`Operations::squeeze_excitation`], where the block has one.
+    pub squeeze: Option<[Tensor<1>; 4]>,
 }
 
 /// Planes that a batch norm treats alike.
@@ -182,16 +147,25 @@ impl Operations {
         residual: Option<Tensor<2>>,
         block: Block,
     ) -> (Tensor<2>, Tensor<1>, Tensor<1>) {
-        let BlockParameters { weight, bias, gamma, beta } = parameters;
+        let BlockParameters { weight, bias, gamma, beta, squeeze } = parameters;
         match self {
             Self::Kernels => {
+                let absent = weight.clone().into_dispatch();
+                let [squeeze, squeeze_bias, excitation, excitation_bias] = match squeeze {
+                    Some(weights) => weights.map(Tensor::into_dispatch),
+                    None => [(); 4].map(|()| absent.clone()),
+                };
                 let (y, mean, variance) = Dispatch::convolution_block(
                     x.clone().into_dispatch(),
-                    weight.clone().into_dispatch(),
-                    bias.unwrap_or(weight).into_dispatch(),
+                    weight.into_dispatch(),
+                    bias.map_or(absent, Tensor::into_dispatch),
                     gamma.into_dispatch(),
                     beta.into_dispatch(),
                     residual.unwrap_or(x).into_dispatch(),
+                    squeeze,
+                    squeeze_bias,
+                    excitation,
+                    excitation_bias,
                     block,
                 );
                 (Tensor::from_dispatch(y), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
@@ -205,6 +179,13 @@ impl Operations {
                 let (in_height, in_width) = block.filters.out_size();
                 let shape = ChannelShape { batch, channels, spatial: in_height * in_width };
                 let (y, mean, variance) = self.batch_norm_training(z, gamma, beta, shape, block.epsilon);
+                let y = match (block.tail, squeeze) {
+                    (Tail::Activated { squeeze: Some(hidden), .. }, Some(weights)) => {
+                        let ChannelShape { batch, channels, spatial } = shape;
+                        self.squeeze_excitation(y, weights, SqueezeShape { batch, spatial, channels, hidden })
+                    }
+                    _ => y,
+                };
                 let y = match (block.tail, residual) {
                     (Tail::Activated { activation, .. }, Some(residual)) => self.add(y, residual, activation),
                     (Tail::Activated { activation, .. }, None) => self.activation(y, activation),

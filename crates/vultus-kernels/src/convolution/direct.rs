@@ -509,57 +509,71 @@ unsafe fn pooled_tile<L: Lanes>(tile: &Tile<L>, sources: &[*const f32], target: 
     }
 }
 
-/// Gradient of the weights `[kernel_height, kernel_width, in, out]`, overwritten.
-pub(super) fn weight_gradient(
-    set: InstructionSet,
-    shape: &ConvolutionShape,
-    x: &[f32],
-    dy: &[f32],
-    dweight: &mut [f32],
-) {
-    let (height, width) = (shape.out_height(), shape.out_width());
-    let (picture, line) = (shape.image_length(), width * shape.out_channels);
-    let band = (GRADIENT_PIXELS / width).clamp(1, height);
-    weight_gradient_of(shape, dweight, |images, sums| {
-        for image in images {
-            for first in (0..height).step_by(band) {
-                let rows = band.min(height - first);
-                let dy = &dy[(image * height + first) * line..][..rows * line];
-                add_weight_gradient(set, shape, &x[image * picture..][..picture], first, rows, dy, sums);
-            }
-        }
-    });
+/// The gradient of the weights, summed up part by part of the batch.
+pub(super) struct WeightSums {
+    /// Of a few groups of images, `[kernel and in, out rounded up]` each.
+    partial: Scratch,
+    groups: usize,
 }
 
-/// Gradient of the weights, overwritten: the sum of what `add` adds for each of a few groups of images to `[kernel and
-/// in, out rounded up]`.
-pub(super) fn weight_gradient_of(
-    shape: &ConvolutionShape,
-    dweight: &mut [f32],
-    add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
-) {
-    let groups = GRADIENT_GROUPS.min(shape.batch);
-    let lines = shape.kernel_height * shape.kernel_width * shape.in_channels;
-    let padded = shape.out_channels.next_multiple_of(PANEL);
-    let mut partial = Scratch::take(groups * lines * padded);
-    partial.par_chunks_mut(lines * padded).enumerate().for_each(|(group, sums)| {
-        sums.fill(0.0);
-        add(shape.batch * group / groups..shape.batch * (group + 1) / groups, sums);
-    });
-    let partial: &[f32] = &partial;
-    if shape.out_channels == 0 {
-        return;
+impl WeightSums {
+    pub(super) fn new(shape: &ConvolutionShape) -> Self {
+        let groups = GRADIENT_GROUPS.min(shape.batch);
+        Self { partial: Scratch::zeros(groups * sum_len(shape)), groups }
     }
-    dweight.par_chunks_mut(64 * shape.out_channels).enumerate().for_each(|(task, dweight)| {
-        for (index, line) in dweight.chunks_exact_mut(shape.out_channels).enumerate() {
-            let place = (task * 64 + index) * padded;
-            line.copy_from_slice(&partial[place..][..shape.out_channels]);
-            for group in 1..groups {
-                let sums = &partial[group * lines * padded + place..][..shape.out_channels];
-                line.iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
+
+    /// Adds what `add` adds for each group of some images.
+    pub(super) fn add_by(
+        &mut self,
+        shape: &ConvolutionShape,
+        images: usize,
+        add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+    ) {
+        let groups = self.groups;
+        self.partial.par_chunks_mut(sum_len(shape).max(1)).enumerate().for_each(|(group, sums)| {
+            add(images * group / groups..images * (group + 1) / groups, sums);
+        });
+    }
+
+    /// Adds what comes from `images` images: `x` is their input and `dy` the gradient of their outputs.
+    pub(super) fn add(&mut self, set: InstructionSet, shape: &ConvolutionShape, images: usize, x: &[f32], dy: &[f32]) {
+        let (height, width) = (shape.out_height(), shape.out_width());
+        let (picture, line) = (shape.image_length(), width * shape.out_channels);
+        let band = (GRADIENT_PIXELS / width).clamp(1, height);
+        self.add_by(shape, images, |images, sums| {
+            for image in images {
+                for first in (0..height).step_by(band) {
+                    let rows = band.min(height - first);
+                    let dy = &dy[(image * height + first) * line..][..rows * line];
+                    add_weight_gradient(set, shape, &x[image * picture..][..picture], first, rows, dy, sums);
+                }
             }
+        });
+    }
+
+    /// The gradient `[kernel_height, kernel_width, in, out]`, overwritten.
+    pub(super) fn finish(&self, shape: &ConvolutionShape, dweight: &mut [f32]) {
+        let (partial, sum_len) = (&self.partial[..], sum_len(shape));
+        if shape.out_channels == 0 {
+            return;
         }
-    });
+        let padded = shape.out_channels.next_multiple_of(PANEL);
+        dweight.par_chunks_mut(64 * shape.out_channels).enumerate().for_each(|(task, dweight)| {
+            for (index, line) in dweight.chunks_exact_mut(shape.out_channels).enumerate() {
+                let place = (task * 64 + index) * padded;
+                line.fill(0.0);
+                for group in 0..self.groups {
+                    let sums = &partial[group * sum_len + place..][..shape.out_channels];
+                    line.iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
+                }
+            }
+        });
+    }
+}
+
+/// Numbers of one group's sums.
+fn sum_len(shape: &ConvolutionShape) -> usize {
+    shape.patch_length() * shape.out_channels.next_multiple_of(PANEL)
 }
 
 /// Adds the weight gradient of `rows` rows of outputs of one image, from `first` on, to `sums`; `dy` is their gradient.

@@ -504,34 +504,43 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
     }
 }
 
-/// Gradient of the weights `[3, 3, in, out]`, overwritten: `x` is the input and `dy` the gradient of the outputs.
-pub(super) fn weight_gradient<T: Transform>(
+/// The gradient of the weights, summed up part by part of the batch.
+pub(super) struct WeightSums<T> {
     set: InstructionSet,
-    tiling: &Tiling,
-    x: &[f32],
-    dy: &[f32],
-    dweight: &mut [f32],
-) {
-    assert_eq!(x.len(), tiling.batch * tiling.in_height * tiling.in_width * tiling.in_channels);
-    assert_eq!(dy.len(), tiling.batch * tiling.out_height * tiling.out_width * tiling.out_channels);
-    assert_eq!(dweight.len(), 9 * tiling.in_channels * tiling.out_channels);
-    let points = T::POINTS * T::POINTS;
-    let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
-    let tiles = tiling.tiles::<T>();
-    let most = (ROUND_NUMBERS / (points * (padded_in + padded_out))).clamp(32, 512);
-    let per_round = tiles.div_ceil(tiles.div_ceil(most)).next_multiple_of(STAGE_TILES);
-    // One panel holds PANEL channels of every tile of a round.
-    let panel = per_round * PANEL + POINT_GAP;
-    let (in_stride, out_stride) = (padded_in / PANEL * panel + POINT_GAP, padded_out / PANEL * panel + POINT_GAP);
-    let sum_stride = padded_in * padded_out + POINT_GAP;
-    let mut buffer = Scratch::take(points * (in_stride + out_stride));
-    let (points_in, points_out) = buffer.split_at_mut(points * in_stride);
-    let (points_in, points_out) = (Shared::new(points_in), Shared::new(points_out));
-    let mut sums = Scratch::take(points * sum_stride);
-    let zeros = Scratch::zeros(padded_in.max(padded_out));
-    let zeros: &[f32] = &zeros;
-    {
-        let sums = Shared::new(&mut sums);
+    /// Of the part that was added last.
+    tiling: Tiling,
+    sums: Scratch,
+    started: bool,
+    transform: std::marker::PhantomData<T>,
+}
+
+impl<T: Transform> WeightSums<T> {
+    pub(super) fn new(set: InstructionSet, tiling: &Tiling) -> Self {
+        let sums = Scratch::take(T::POINTS * T::POINTS * sum_stride(tiling));
+        Self { set, tiling: *tiling, sums, started: false, transform: std::marker::PhantomData }
+    }
+
+    /// Adds what comes from `images` images: `x` is their input and `dy` the gradient of their outputs.
+    pub(super) fn add(&mut self, images: usize, x: &[f32], dy: &[f32]) {
+        self.tiling.batch = images;
+        let (set, tiling) = (self.set, &self.tiling);
+        assert_eq!(x.len(), tiling.batch * tiling.in_height * tiling.in_width * tiling.in_channels);
+        assert_eq!(dy.len(), tiling.batch * tiling.out_height * tiling.out_width * tiling.out_channels);
+        let points = T::POINTS * T::POINTS;
+        let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
+        let tiles = tiling.tiles::<T>();
+        let most = (ROUND_NUMBERS / (points * (padded_in + padded_out))).clamp(32, 512);
+        let per_round = tiles.div_ceil(tiles.div_ceil(most).max(1)).next_multiple_of(STAGE_TILES);
+        // One panel holds PANEL channels of every tile of a round.
+        let panel = per_round * PANEL + POINT_GAP;
+        let (in_stride, out_stride) = (padded_in / PANEL * panel + POINT_GAP, padded_out / PANEL * panel + POINT_GAP);
+        let sum_stride = sum_stride(tiling);
+        let mut buffer = Scratch::take(points * (in_stride + out_stride));
+        let (points_in, points_out) = buffer.split_at_mut(points * in_stride);
+        let (points_in, points_out) = (Shared::new(points_in), Shared::new(points_out));
+        let zeros = Scratch::zeros(padded_in.max(padded_out));
+        let zeros: &[f32] = &zeros;
+        let sums = Shared::new(&mut self.sums);
         for first in (0..tiles).step_by(per_round) {
             let count = per_round.min(tiles - first);
             (0..count.div_ceil(STAGE_TILES)).into_par_iter().for_each(|task| {
@@ -552,6 +561,7 @@ pub(super) fn weight_gradient<T: Transform>(
                 };
                 set.run(stage);
             });
+            let started = self.started;
             (0..points).into_par_iter().for_each(|point| {
                 // SAFETY: `count` lines of each panel of this point were just written; the sums of a point are padded_in
                 // x padded_out numbers, and only this task touches them.
@@ -565,21 +575,36 @@ pub(super) fn weight_gradient<T: Transform>(
                         panel,
                         padded_out / PANEL,
                         sums.at(point * sum_stride),
-                        first > 0,
+                        started,
                     ));
                 }
             });
+            self.started = true;
         }
     }
-    let dweight = Shared::new(dweight);
-    let sums: &[f32] = &sums;
-    let per_task = 8;
-    (0..tiling.in_channels.div_ceil(per_task)).into_par_iter().for_each(|task| {
-        let first = task * per_task;
-        let inputs = first..tiling.in_channels.min(first + per_task);
-        let transform = std::marker::PhantomData;
-        set.run(WeightStage::<T> { tiling: *tiling, inputs, sum_stride, sums, dweight, transform });
-    });
+
+    /// The gradient `[3, 3, in, out]`, overwritten.
+    pub(super) fn finish(&self, dweight: &mut [f32]) {
+        let tiling = &self.tiling;
+        assert_eq!(dweight.len(), 9 * tiling.in_channels * tiling.out_channels);
+        if !self.started {
+            dweight.fill(0.0);
+            return;
+        }
+        let (dweight, sums, sum_stride) = (Shared::new(dweight), &self.sums[..], sum_stride(tiling));
+        let per_task = 8;
+        (0..tiling.in_channels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+            let first = task * per_task;
+            let inputs = first..tiling.in_channels.min(first + per_task);
+            let transform = std::marker::PhantomData;
+            self.set.run(WeightStage::<T> { tiling: *tiling, inputs, sum_stride, sums, dweight, transform });
+        });
+    }
+}
+
+/// Numbers from one point's sums to the next's.
+fn sum_stride(tiling: &Tiling) -> usize {
+    tiling.padded_in() * tiling.padded_out() + POINT_GAP
 }
 
 /// Transforms inputs and gradients of some tiles into panels, `[point][channels / PANEL][tile][PANEL]`.
@@ -608,7 +633,7 @@ impl<T: Transform> Kernel for GradientStage<'_, T> {
             let (image, row, column) = tiling.place::<T>(self.range.first + index);
             let position = (self.range.position + index) * PANEL;
             let (to_in, to_out) = (self.points_in.at(position), self.points_out.at(position));
-            // SAFETY: the images are inside `x` and `dy` (lengths checked in `weight_gradient`), `zeros` holds a row
+            // SAFETY: the images are inside `x` and `dy` (lengths checked in `add`), `zeros` holds a row
             // of channels; each panel of each point has a line for this tile, which is this task's own, and panels
             // hold all channels rounded up to whole vectors.
             unsafe {
@@ -685,7 +710,7 @@ impl<T: Transform> Kernel for WeightStage<'_, T> {
                                 value = line[j].scaled(T::WEIGHTS[j][column], value);
                             }
                         }
-                        // SAFETY: a row of `outputs` numbers of the gradient (length checked in `weight_gradient`);
+                        // SAFETY: a row of `outputs` numbers of the gradient (length checked in `finish`);
                         // each input channel belongs to one task.
                         unsafe {
                             let to = self.dweight.at(((row * 3 + column) * inputs + input) * outputs);

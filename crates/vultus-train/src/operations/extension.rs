@@ -8,8 +8,9 @@
 mod depthwise;
 mod squeeze_excitation;
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -21,16 +22,17 @@ use burn::backend::{Backend, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Shape};
 use rayon::prelude::*;
 use vultus_kernels::batch_norm::{self, Norm, NormGradients};
+use vultus_kernels::block::{self, BlockGradients, Inputs, Outputs};
 use vultus_kernels::dropout::{self, Dropout};
-use vultus_kernels::thin_block::{self, ThinBlock, ThinGradients};
-use vultus_kernels::{convolution, dense, norm_pool, optimizer, orthogonal, pooling, softmax};
+use vultus_kernels::norm_squeeze::Squeezed;
+use vultus_kernels::squeeze_excitation::{WeightGradients, Weights};
+use vultus_kernels::{convolution, dense, optimizer, orthogonal, pooling, softmax};
 
 pub(super) use self::depthwise::DepthwiseLayers;
 pub(super) use self::squeeze_excitation::SqueezeLayers;
 use super::buffers::{give, take};
 use super::{
-    Activation, AdamUpdate, Block, ChannelShape, ConvolutionShape, DenseShape, Filters, Pooling, PoolingShape,
-    SgdUpdate, Tail,
+    Activation, AdamUpdate, Block, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate, Tail,
 };
 
 /// Operations with a forward pass; the arguments are those of [`super::Operations`].
@@ -45,7 +47,7 @@ pub(crate) trait Layers: Backend {
         activation: Activation,
     ) -> FloatTensor<Self>;
 
-    /// Without bias or residual any tensor stands in their place; see [`Block`].
+    /// Without bias, residual, or squeeze and excitation any tensor stands in their place; see [`Block`].
     fn convolution_block(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -53,6 +55,10 @@ pub(crate) trait Layers: Backend {
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        squeeze: FloatTensor<Self>,
+        squeeze_bias: FloatTensor<Self>,
+        excitation: FloatTensor<Self>,
+        excitation_bias: FloatTensor<Self>,
         block: Block,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
@@ -117,34 +123,27 @@ type Winners = Arc<Vec<u8>>;
 /// Gradients of the kernel or the input, the weight and the bias; `None` for an input that needs none.
 type LayerGradients<B> = [Option<FloatTensor<B>>; 3];
 
-/// What a block works on; without bias or residual any tensor stands in their place.
-struct BlockInputs<B: Backend> {
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    bias: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    beta: FloatTensor<B>,
-    residual: FloatTensor<B>,
-}
+/// What a block works on, in the order of the operation's arguments; any tensor stands in the place of what it does not
+/// have.
+type BlockInputs<B> = [FloatTensor<B>; 10];
 
-/// What a block keeps for its backward pass: `z` is the convolution's output (empty where it is computed again), `y` the
-/// block's.
-struct BlockSaved<B: Backend> {
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    bias: FloatTensor<B>,
-    gamma: FloatTensor<B>,
-    beta: FloatTensor<B>,
+/// What a block's forward pass gives, and its backward pass needs: `z` is the convolution's output (empty where it is
+/// computed again), `y` the block's.
+struct BlockOutputs<B: Backend> {
+    y: FloatTensor<B>,
     mean: FloatTensor<B>,
     variance: FloatTensor<B>,
     z: FloatTensor<B>,
-    y: FloatTensor<B>,
+    squeezed: Option<Arc<Squeezed>>,
 }
 
 /// Backward kernels, called by what [`Autodiff`] records. `y` is the output of the forward pass, `dy` its gradient.
 trait Backwards: Layers {
     /// Gives back the memory of a tensor that is done with.
     fn recycle(tensor: FloatTensor<Self>);
+
+    /// The sum of two gradients, in the memory of one of them.
+    fn sum(into: FloatTensor<Self>, other: FloatTensor<Self>) -> FloatTensor<Self>;
 
     fn convolution_backward(
         saved: [FloatTensor<Self>; 3],
@@ -155,15 +154,17 @@ trait Backwards: Layers {
         wants_dx: bool,
     ) -> LayerGradients<Self>;
 
-    /// Output, mean and variance, and the convolution's own output, which the backward pass needs.
-    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> [FloatTensor<Self>; 4];
+    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> BlockOutputs<Self>;
 
+    /// Gradients of the block's inputs, where it has them. An output that is not needed may be missing from `outputs`:
+    /// any tensor stands in its place.
     fn block_backward(
-        saved: BlockSaved<Self>,
+        inputs: BlockInputs<Self>,
+        outputs: BlockOutputs<Self>,
         dy: FloatTensor<Self>,
         block: &Block,
         wants_dx: bool,
-    ) -> [Option<FloatTensor<Self>>; 6];
+    ) -> [Option<FloatTensor<Self>>; 10];
 
     fn global_average_pool_backward(dy: FloatTensor<Self>, shape: &ChannelShape) -> FloatTensor<Self>;
 
@@ -217,17 +218,18 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from(shape)), DType::F32)
 }
 
-/// The block as one that computes its convolution again, if it is of that kind.
-fn thin_block<'a>(block: &Block, weight: &'a [f32], bias: Option<&'a [f32]>) -> Option<ThinBlock<'a>> {
-    let tail = match block.tail {
-        Tail::Pooled { size, rate, key } => thin_block::Tail::Pooled { size, dropout: Dropout { rate, key } },
-        Tail::Activated { residual: false, activation: activation @ (Activation::Linear | Activation::Relu) } => {
-            thin_block::Tail::Activated(activation)
-        }
-        Tail::Activated { .. } => return None,
-    };
-    let (Filters::Dense(shape), before) = (block.filters, block.before) else { return None };
-    ThinBlock::suits(&shape).then_some(ThinBlock { shape, weight, bias, before, tail })
+/// A tensor of one dimension.
+fn flat(values: Vec<f32>) -> FlexTensor {
+    let length = values.len();
+    tensor(values, [length])
+}
+
+/// The tensors of a block as the kernel takes them.
+fn block_inputs(inputs: &BlockInputs<Flex>) -> Inputs<'_> {
+    let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs.each_ref().map(values);
+    let [squeeze, squeeze_bias, excitation, excitation_bias] = squeeze;
+    let squeeze = Weights { squeeze, squeeze_bias, excitation, excitation_bias };
+    Inputs { x, weight, bias, gamma, beta, residual, squeeze }
 }
 
 fn dims2(tensor: &FlexTensor) -> [usize; 2] {
@@ -258,12 +260,16 @@ impl Layers for Flex {
         gamma: FlexTensor,
         beta: FlexTensor,
         residual: FlexTensor,
+        squeeze: FlexTensor,
+        squeeze_bias: FlexTensor,
+        excitation: FlexTensor,
+        excitation_bias: FlexTensor,
         block: Block,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let inputs = BlockInputs { x, weight, bias, gamma, beta, residual };
-        let [y, mean, variance, z] = Self::block_recorded(inputs, &block);
-        give(z);
-        (y, mean, variance)
+        let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
+        let outputs = Self::block_recorded(inputs, &block);
+        give(outputs.z);
+        (outputs.y, outputs.mean, outputs.variance)
     }
 
     fn global_average_pool(x: FlexTensor, shape: ChannelShape) -> FlexTensor {
@@ -395,6 +401,13 @@ impl Backwards for Flex {
         give(tensor);
     }
 
+    fn sum(into: FlexTensor, other: FlexTensor) -> FlexTensor {
+        let (mut into, other) = (contiguous(into), contiguous(other));
+        block::add(into.storage_mut(), values(&other));
+        give(other);
+        into
+    }
+
     fn convolution_backward(
         [x, weight, y]: [FlexTensor; 3],
         dy: FlexTensor,
@@ -426,157 +439,80 @@ impl Backwards for Flex {
         ]
     }
 
-    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> [FlexTensor; 4] {
-        let BlockInputs { x, weight, bias, gamma, beta, residual } = inputs;
-        let [x, weight, bias, gamma, beta, residual] = [x, weight, bias, gamma, beta, residual].map(contiguous);
-        let filters = &block.filters;
-        let (batch, channels) = (filters.batch(), filters.channels());
-        let bias = block.biased.then(|| values(&bias));
-        if let Some(thin) = thin_block(block, values(&weight), bias) {
-            let mut y = take(thin.output_len());
-            let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
-            let (gamma, beta) = (values(&gamma), values(&beta));
-            thin.forward_training(values(&x), gamma, beta, block.epsilon, &mut y, &mut mean, &mut variance);
-            let narrow = y.len() / batch;
-            return [
-                tensor(y, [batch, narrow]),
-                tensor(mean, [channels]),
-                tensor(variance, [channels]),
-                tensor(Vec::new(), [0, 0]),
-            ];
-        }
-        let mut z = take(filters.output_len());
-        filters.forward(values(&x), values(&weight), bias, block.before, &mut z);
+    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> BlockOutputs<Self> {
+        let inputs = inputs.map(contiguous);
+        let (batch, channels) = (block.filters.batch(), block.filters.channels());
+        let (mut z, mut y) = (take(block.kept_len()), take(block.output_len()));
         let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
-        let (gamma, beta, epsilon) = (values(&gamma), values(&beta), block.epsilon);
-        let y = match block.tail {
-            Tail::Pooled { size, rate, key } => {
-                let shape = filters.pooled(size);
-                let (mut y, dropout) = (take(shape.output_len()), Dropout { rate, key });
-                norm_pool::forward_training(
-                    &shape,
-                    &z,
-                    gamma,
-                    beta,
-                    epsilon,
-                    dropout,
-                    &mut y,
-                    &mut mean,
-                    &mut variance,
-                );
-                y
-            }
-            Tail::Activated { residual: added, activation } => {
-                let mut y = take(z.len());
-                let added = added.then(|| values(&residual));
-                batch_norm::forward_training(
-                    &filters.norm(),
-                    &z,
-                    gamma,
-                    beta,
-                    epsilon,
-                    added,
-                    activation,
-                    &mut y,
-                    &mut mean,
-                    &mut variance,
-                );
-                y
-            }
-        };
-        let (wide, narrow) = (z.len() / batch, y.len() / batch);
-        [tensor(y, [batch, narrow]), tensor(mean, [channels]), tensor(variance, [channels]), tensor(z, [batch, wide])]
+        let outputs = Outputs { z: &mut z, y: &mut y, mean: &mut mean, variance: &mut variance };
+        let squeezed = block.forward(&block_inputs(&inputs), outputs).map(Arc::new);
+        let narrow = y.len() / batch;
+        let y = tensor(y, [batch, narrow]);
+        BlockOutputs { y, mean: flat(mean), variance: flat(variance), z: flat(z), squeezed }
     }
 
     fn block_backward(
-        saved: BlockSaved<Self>,
+        inputs: BlockInputs<Self>,
+        outputs: BlockOutputs<Self>,
         dy: FlexTensor,
         block: &Block,
         wants_dx: bool,
-    ) -> [Option<FlexTensor>; 6] {
-        let BlockSaved { x, weight, bias, gamma, beta, mean, variance, mut z, y } = saved;
-        let (dy, filters) = (contiguous(dy), &block.filters);
+    ) -> [Option<FlexTensor>; 10] {
+        let (inputs, dy) = (inputs.map(contiguous), contiguous(dy));
+        let BlockOutputs { y, mean, variance, z, squeezed } = outputs;
+        let Block { filters, biased, .. } = *block;
         let (batch, channels) = (filters.batch(), filters.channels());
-        let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0; channels]);
-        let mut dbias = block.biased.then(|| vec![0.0; channels]);
+        let (has_residual, hidden) = match block.tail {
+            Tail::Activated { residual, squeeze, .. } => (residual, squeeze),
+            Tail::Pooled { .. } => (false, None),
+        };
+        let mut dx = wants_dx.then(|| take(filters.input_len()));
         let mut dweight = take(filters.weight_len());
-        let kernel = dweight.len();
-        let norm = Norm {
-            gamma: values(&gamma),
-            beta: values(&beta),
+        let mut dbias = biased.then(|| vec![0.0; channels]);
+        let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0; channels]);
+        let mut dresidual = has_residual.then(|| take(filters.output_len()));
+        let mut dsqueeze = hidden
+            .map(|hidden| [take(channels * hidden), vec![0.0; hidden], take(hidden * channels), vec![0.0; channels]]);
+        let gradients =
+            BlockGradients {
+                dx: dx.as_deref_mut(),
+                dweight: &mut dweight,
+                dbias: dbias.as_deref_mut(),
+                dgamma: &mut dgamma,
+                dbeta: &mut dbeta,
+                dresidual: dresidual.as_deref_mut(),
+                squeeze: dsqueeze.as_mut().map(|[squeeze, squeeze_bias, excitation, excitation_bias]| {
+                    WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias }
+                }),
+            };
+        let kept = block::Kept {
+            z: values(&z),
+            y: values(&y),
             mean: values(&mean),
             variance: values(&variance),
-            epsilon: block.epsilon,
+            squeezed: squeezed.as_deref(),
         };
-        let bias = block.biased.then(|| values(&bias));
-        if let Some(thin) = thin_block(block, values(&weight), bias) {
-            if !wants_dx {
-                let gradients = ThinGradients {
-                    dweight: &mut dweight,
-                    dbias: dbias.as_deref_mut(),
-                    dgamma: &mut dgamma,
-                    dbeta: &mut dbeta,
-                };
-                thin.backward(values(&x), &norm, values(&dy), gradients);
-                give(dy);
-                return [
-                    None,
-                    Some(tensor(dweight, [kernel])),
-                    dbias.map(|dbias| tensor(dbias, [channels])),
-                    Some(tensor(dgamma, [channels])),
-                    Some(tensor(dbeta, [channels])),
-                    None,
-                ];
-            }
-            // Somebody wants the gradient of a first layer's input: then the whole output is needed after all.
-            let mut again = take(filters.output_len());
-            filters.forward(values(&x), values(&weight), bias, block.before, &mut again);
-            let wide = again.len() / batch;
-            z = tensor(again, [batch, wide]);
-        }
-        let mut dz = take(filters.output_len());
-        let gradients =
-            NormGradients { dx: &mut dz, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: dbias.as_deref_mut() };
-        let mut dresidual = None;
-        match block.tail {
-            Tail::Pooled { size, rate, key } => {
-                let (shape, dropout) = (filters.pooled(size), Dropout { rate, key });
-                norm_pool::backward(&shape, values(&z), &norm, dropout, values(&dy), block.before, gradients);
-            }
-            Tail::Activated { residual, activation } => {
-                dresidual = residual.then(|| take(filters.output_len()));
-                // An output that is not kept is not looked at; any values of its length do.
-                let y = if values(&y).is_empty() { values(&z) } else { values(&y) };
-                batch_norm::backward(
-                    &filters.norm(),
-                    values(&z),
-                    &norm,
-                    activation,
-                    y,
-                    values(&dy),
-                    block.before,
-                    dresidual.as_deref_mut(),
-                    gradients,
-                );
-            }
-        }
+        block.backward(&block_inputs(&inputs), &kept, values(&dy), gradients);
         give(dy);
-        filters.weight_gradient(values(&x), &dz, &mut dweight);
-        let dx = wants_dx.then(|| {
-            let mut dx = take(filters.input_len());
-            filters.input_gradient(&dz, values(&weight), &mut dx);
-            let width = dx.len() / batch;
-            tensor(dx, [batch, width])
-        });
-        let wide = dz.len() / batch;
-        give(tensor(dz, [batch, wide]));
+        let images = |values: Vec<f32>| {
+            let width = values.len() / batch;
+            tensor(values, [batch, width])
+        };
+        let [squeeze, squeeze_bias, excitation, excitation_bias] = match dsqueeze {
+            Some(gradients) => gradients.map(|gradient| Some(flat(gradient))),
+            None => [const { None }; 4],
+        };
         [
-            dx,
-            Some(tensor(dweight, [kernel])),
-            dbias.map(|dbias| tensor(dbias, [channels])),
-            Some(tensor(dgamma, [channels])),
-            Some(tensor(dbeta, [channels])),
-            dresidual.map(|dresidual| tensor(dresidual, [batch, wide])),
+            dx.map(images),
+            Some(flat(dweight)),
+            dbias.map(flat),
+            Some(flat(dgamma)),
+            Some(flat(dbeta)),
+            dresidual.map(images),
+            squeeze,
+            squeeze_bias,
+            excitation,
+            excitation_bias,
         ]
     }
 
@@ -739,23 +675,35 @@ impl<B: Backend, const N: usize> fmt::Debug for Saved<B, N> {
 #[derive(Debug)]
 struct HandWritten;
 
-impl<B: Backend, const N: usize> Backward<B, N> for HandWritten {
+/// Nodes inside the graph that have a gradient from us, and whose own backward pass is still to come.
+static REGISTERED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+
+fn registered() -> MutexGuard<'static, BTreeSet<u64>> {
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<B: Backwards, const N: usize> Backward<B, N> for HandWritten {
     type State = Saved<B, N>;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
+        registered().remove(&ops.node.id.value);
         let wanted = ops.parents.each_ref().map(Option::is_some);
         let gradients = (ops.state.0)(dy, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                grads.register::<B>(parent.id, gradient);
+            let (Some(parent), Some(mut gradient)) = (parent, gradient) else { continue };
+            // Two ways into one node, as around a residual branch: summed in place, where Burn would make a third tensor.
+            let is_leaf = parent.parents.is_empty();
+            if !is_leaf && !registered().insert(parent.id.value) {
+                gradient = B::sum(grads.consume::<B>(&parent), gradient);
             }
+            grads.register::<B>(parent.id, gradient);
         }
     }
 }
 
 /// Puts `y` into the graph as a function of `parents`.
-fn record<B: Backend, C: CheckpointStrategy, const N: usize>(
+fn record<B: Backwards, C: CheckpointStrategy, const N: usize>(
     parents: [NodeGuard; N],
     y: FloatTensor<B>,
     backward: impl Fn(FloatTensor<B>, [bool; N]) -> [Option<FloatTensor<B>>; N] + Send + Sync + 'static,
@@ -811,42 +759,36 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        squeeze: FloatTensor<Self>,
+        squeeze_bias: FloatTensor<Self>,
+        excitation: FloatTensor<Self>,
+        excitation_bias: FloatTensor<Self>,
         block: Block,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let ((x, x_node), (weight, weight_node), (bias, bias_node)) =
-            (x.into_parts(), weight.into_parts(), bias.into_parts());
-        let ((gamma, gamma_node), (beta, beta_node), (residual, residual_node)) =
-            (gamma.into_parts(), beta.into_parts(), residual.into_parts());
-        let inputs = BlockInputs {
-            x: x.clone(),
-            weight: weight.clone(),
-            bias: bias.clone(),
-            gamma: gamma.clone(),
-            beta: beta.clone(),
-            residual,
-        };
-        let [y, mean, variance, z] = B::block_recorded(inputs, &block);
+        let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
+        let parts = inputs.map(FloatTensor::<Self>::into_parts);
+        let inputs = parts.each_ref().map(|(tensor, _)| tensor.clone());
+        let parents = parts.map(|(_, node)| node);
+        let BlockOutputs { y, mean, variance, z, squeezed } = B::block_recorded(inputs.clone(), &block);
         let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
+        let [x, weight, bias, gamma, beta, _, squeeze @ ..] = inputs;
         let (x, z) = (Kept::<B>::new(x), Kept::<B>::new(z));
-        // Only behind a residual does the backward pass look at the output.
-        let needs_y = matches!(block.tail, Tail::Activated { residual: true, .. })
-            || matches!(block.tail, Tail::Activated { activation, .. }
-                if !matches!(activation, Activation::Linear | Activation::Relu));
-        let kept_y = needs_y.then(|| Kept::<B>::new(y.clone()));
-        let parents = [x_node, weight_node, bias_node, gamma_node, beta_node, residual_node];
-        let y = record::<B, C, 6>(parents, y, move |dy, [wants_dx, ..]| {
-            let saved = BlockSaved {
-                x: x.get(),
-                weight: weight.clone(),
-                bias: bias.clone(),
-                gamma: gamma.clone(),
-                beta: beta.clone(),
+        let kept_y = block.needs_output().then(|| Kept::<B>::new(y.clone()));
+        let y = record::<B, C, 10>(parents, y, move |dy, [wants_dx, ..]| {
+            let outputs = BlockOutputs {
+                y: kept_y.as_ref().map_or_else(|| z.get(), Kept::get),
                 mean: mean.clone(),
                 variance: variance.clone(),
                 z: z.get(),
-                y: kept_y.as_ref().map_or_else(|| z.get(), Kept::get),
+                squeezed: squeezed.clone(),
             };
-            B::block_backward(saved, dy, &block, wants_dx)
+            let [squeeze, squeeze_bias, excitation, excitation_bias] = squeeze.clone();
+            let (weight, bias, gamma, beta) = (weight.clone(), bias.clone(), gamma.clone(), beta.clone());
+            let x = x.get();
+            // The residual's values are not looked at again.
+            let residual = x.clone();
+            let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
+            B::block_backward(inputs, outputs, dy, &block, wants_dx)
         });
         (y, constants.0, constants.1)
     }

@@ -134,7 +134,17 @@ fn block_results(operations: Operations, block: Block) -> Vec<(&'static str, Vec
     let residual = matrix(9, batch, filters.output_len() / batch);
     let weight = vector(2, filters.weight_len());
     let [bias, gamma, beta] = [3, 5, 6].map(|seed| vector(seed, channels));
+    let squeeze = match block.tail {
+        Tail::Activated { squeeze: Some(hidden), .. } => Some([
+            vector(20, channels * hidden),
+            vector(21, hidden),
+            vector(22, hidden * channels),
+            vector(23, channels),
+        ]),
+        _ => None,
+    };
     let parameters = BlockParameters {
+        squeeze: squeeze.clone(),
         weight: weight.clone(),
         bias: block.biased.then(|| bias.clone()),
         gamma: gamma.clone(),
@@ -153,6 +163,9 @@ fn block_results(operations: Operations, block: Block) -> Vec<(&'static str, Vec
     for (name, tensor) in [("dweight", weight), ("dbias", bias), ("dgamma", gamma), ("dbeta", beta)] {
         results.extend(tensor.grad(&gradients).map(|gradient| (name, values_of(gradient))));
     }
+    for (name, tensor) in ["dw1", "db1", "dw2", "db2"].into_iter().zip(squeeze.into_iter().flatten()) {
+        results.extend(tensor.grad(&gradients).map(|gradient| (name, values_of(gradient))));
+    }
     results
 }
 
@@ -160,7 +173,8 @@ fn block_results(operations: Operations, block: Block) -> Vec<(&'static str, Vec
 /// residual, pooling. Dropout is off, since its masks are each side's own.
 #[test]
 fn blocks() {
-    let activated = |residual, activation| Tail::Activated { residual, activation };
+    let activated = |residual, activation| Tail::Activated { squeeze: None, residual, activation };
+    let squeezed = |residual, activation| Tail::Activated { squeeze: Some(4), residual, activation };
     let pooled = Tail::Pooled { size: 2, rate: 0.0, key: 1 };
     let cases = [
         (1, true, Activation::Relu, pooled),
@@ -173,6 +187,10 @@ fn blocks() {
         (2, false, Activation::Linear, activated(true, Activation::Relu)),
         (1, true, Activation::Relu, activated(true, Activation::Linear)),
         (1, true, Activation::Linear, activated(true, Activation::Linear)),
+        (1, false, Activation::Linear, squeezed(false, Activation::Linear)),
+        (2, true, Activation::Relu, squeezed(false, Activation::Relu)),
+        (1, false, Activation::Linear, squeezed(true, Activation::Relu)),
+        (1, true, Activation::Linear, squeezed(true, Activation::Tanh)),
     ];
     // Few inputs, whose convolution is computed again, and more; and each channel by itself.
     let kinds = [Some(2), Some(5), None];

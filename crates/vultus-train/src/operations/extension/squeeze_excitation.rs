@@ -1,6 +1,6 @@
 //! Squeeze and excitation as an operation of Burn's `flex` backend, with its hand-written backward pass.
 
-use vultus_kernels::squeeze_excitation::{self, Middle, WeightGradients, Weights};
+use vultus_kernels::squeeze_excitation::{self, Middle};
 
 use super::*;
 use crate::operations::SqueezeShape;
@@ -64,7 +64,7 @@ impl SqueezeBackwards for Flex {
     fn squeeze_recorded(x: FlexTensor, tensors: [FlexTensor; 4], shape: &SqueezeShape) -> (FlexTensor, Arc<Middle>) {
         let (x, tensors) = (contiguous(x), tensors.map(contiguous));
         let mut y = take(shape.len());
-        let middle = squeeze_excitation::forward_training(shape, values(&x), &weights(&tensors), &mut y);
+        let middle = squeeze_excitation::forward(shape, values(&x), &weights(&tensors), &mut y);
         (tensor(y, [shape.batch, shape.spatial * shape.channels]), Arc::new(middle))
     }
 
@@ -89,16 +89,12 @@ impl SqueezeBackwards for Flex {
         };
         squeeze_excitation::backward(shape, values(&x), &weights, middle, values(&dy), dx.as_deref_mut(), gradients);
         give(dy);
-        let flat = |values: Vec<f32>| {
-            let length = values.len();
-            Some(tensor(values, [length]))
-        };
         [
             dx.map(|dx| tensor(dx, [shape.batch, shape.spatial * shape.channels])),
-            flat(squeeze),
-            flat(squeeze_bias),
-            flat(excitation),
-            flat(excitation_bias),
+            Some(flat(squeeze)),
+            Some(flat(squeeze_bias)),
+            Some(flat(excitation)),
+            Some(flat(excitation_bias)),
         ]
     }
 }

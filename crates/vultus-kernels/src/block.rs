@@ -1,0 +1,364 @@
+//! A convolution, its batch norm and what follows, forward and backward: the unit that networks are made of.
+//!
+//! In: images `[batch, height, width, channels]`. Out: the block's output and the convolution's, or all gradients. The batch
+//! goes through in parts of a few megabytes, and each part through all that can be done with it while it is in the cache:
+//! the convolution and the sums for the norm's statistics; on the way back the gradient of the norm, that of the weights
+//! and that of the input. The gradient between norm and convolution never exists as a whole. A convolution of few inputs
+//! is computed again instead of kept ([`crate::thin_block`]).
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::activation::Activation;
+use crate::batch_norm::{self, Norm, Statistics};
+use crate::dropout::Dropout;
+pub use crate::filters::Filters;
+use crate::norm_squeeze::{self, Squeezed};
+use crate::scratch::Scratch;
+use crate::simd::InstructionSet;
+use crate::squeeze_excitation::{SqueezeShape, WeightGradients, Weights};
+use crate::thin_block::{self, ThinBlock, ThinGradients};
+use crate::{norm_pool, norm_pool::NormPoolShape};
+
+/// Numbers of a part's convolution output, about: 4 MB.
+const PART_NUMBERS: usize = 1024 * 1024;
+
+/// What follows a block's batch norm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tail {
+    /// An activation, of the sum with a residual where there is one.
+    Activated {
+        /// Units of a squeeze and excitation in front of the sum, if there is one.
+        squeeze: Option<usize>,
+        /// Whether a residual is added.
+        residual: bool,
+        /// Applied to the sum.
+        activation: Activation,
+    },
+    /// Max pooling and dropout.
+    Pooled {
+        /// Rows and columns of a window.
+        size: usize,
+        /// Probability of zero; 0 is off.
+        rate: f32,
+        /// Decides the mask.
+        key: u64,
+    },
+}
+
+/// A convolution, a batch norm with the statistics of the batch, and what follows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Block {
+    /// The convolution.
+    pub filters: Filters,
+    /// Whether it has a bias.
+    pub biased: bool,
+    /// Its activation: linear or ReLU.
+    pub before: Activation,
+    /// Added to the variance before the root.
+    pub epsilon: f32,
+    /// What follows.
+    pub tail: Tail,
+}
+
+/// What goes into a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// `[batch, in_height, in_width, in]`.
+    pub x: &'a [f32],
+    /// `[kernel_height, kernel_width, in, out]`, or `[kernel, kernel, out]` of a depthwise convolution.
+    pub weight: &'a [f32],
+    /// `[out]`; read if the block is biased.
+    pub bias: &'a [f32],
+    /// `[out]`.
+    pub gamma: &'a [f32],
+    /// `[out]`.
+    pub beta: &'a [f32],
+    /// As long as the output; read if the block adds one.
+    pub residual: &'a [f32],
+    /// Read if the block has a squeeze and excitation.
+    pub squeeze: Weights<'a>,
+}
+
+/// What the forward pass gives; all is overwritten.
+#[derive(Debug)]
+pub struct Outputs<'a> {
+    /// The convolution's output, [`Block::kept_len`] numbers.
+    pub z: &'a mut [f32],
+    /// The block's, [`Block::output_len`] numbers.
+    pub y: &'a mut [f32],
+    /// Of `z`, `[out]`.
+    pub mean: &'a mut [f32],
+    /// Biased, of `z`, `[out]`.
+    pub variance: &'a mut [f32],
+}
+
+/// What the backward pass needs of the forward pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// The convolution's output.
+    pub z: &'a [f32],
+    /// The block's, if [`Block::needs_output`].
+    pub y: &'a [f32],
+    /// `[out]`.
+    pub mean: &'a [f32],
+    /// `[out]`.
+    pub variance: &'a [f32],
+    /// What [`Block::forward`] returned.
+    pub squeezed: Option<&'a Squeezed>,
+}
+
+/// Where gradients go; all are overwritten.
+#[derive(Debug)]
+pub struct BlockGradients<'a> {
+    /// Of the input, where wanted.
+    pub dx: Option<&'a mut [f32]>,
+    /// Of the weights.
+    pub dweight: &'a mut [f32],
+    /// Of the bias, where there is one.
+    pub dbias: Option<&'a mut [f32]>,
+    /// Of the norm's scale.
+    pub dgamma: &'a mut [f32],
+    /// Of the norm's shift.
+    pub dbeta: &'a mut [f32],
+    /// Of the residual, where there is one.
+    pub dresidual: Option<&'a mut [f32]>,
+    /// Of the weights of the squeeze and excitation, where there is one.
+    pub squeeze: Option<WeightGradients<'a>>,
+}
+
+/// Parts of a batch of images of `numbers` numbers each; even, so that two cores share them well.
+fn parts(batch: usize, numbers: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = batch.div_ceil((PART_NUMBERS / numbers.max(1)).max(2));
+    let each = batch.div_ceil(parts.max(1)).next_multiple_of(2);
+    (0..batch).step_by(each.max(1)).map(move |first| first..batch.min(first + each))
+}
+
+/// The numbers of some images.
+fn of(images: &Range<usize>, batch: usize, numbers: usize) -> Range<usize> {
+    let image = numbers / batch;
+    images.start * image..images.end * image
+}
+
+/// `sum += other`: two gradients of one tensor, as where a branch leaves a network's main way.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn add(sum: &mut [f32], other: &[f32]) {
+    assert_eq!(sum.len(), other.len(), "lengths of the gradients");
+    let tasks = sum.par_chunks_mut(crate::ELEMENTS_PER_TASK).zip(other.par_chunks(crate::ELEMENTS_PER_TASK));
+    tasks.for_each(|(sum, other)| sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other));
+}
+
+/// The last pass of a tail's gradient.
+enum Backward<'a> {
+    Activated(batch_norm::Backward<'a>),
+    Pooled(norm_pool::Backward<'a>),
+}
+
+impl Block {
+    /// Numbers of the convolution's output that are kept: none where it is computed again.
+    pub fn kept_len(&self) -> usize {
+        if self.thin_tail().is_some() { 0 } else { self.filters.output_len() }
+    }
+
+    /// Numbers of the output.
+    pub fn output_len(&self) -> usize {
+        match self.tail {
+            Tail::Activated { .. } => self.filters.output_len(),
+            Tail::Pooled { size, .. } => self.filters.pooled(size).output_len(),
+        }
+    }
+
+    /// Whether the backward pass reads the output.
+    pub fn needs_output(&self) -> bool {
+        match self.tail {
+            Tail::Activated { residual, activation, .. } => match activation {
+                Activation::Linear => false,
+                Activation::Relu => residual,
+                _ => true,
+            },
+            Tail::Pooled { .. } => false,
+        }
+    }
+
+    /// The tail of a block that computes its convolution again, if this is one.
+    fn thin_tail(&self) -> Option<(crate::convolution::ConvolutionShape, thin_block::Tail)> {
+        let tail = match self.tail {
+            Tail::Pooled { size, rate, key } => thin_block::Tail::Pooled { size, dropout: Dropout { rate, key } },
+            Tail::Activated {
+                squeeze: None,
+                residual: false,
+                activation: activation @ (Activation::Linear | Activation::Relu),
+            } => thin_block::Tail::Activated(activation),
+            Tail::Activated { .. } => return None,
+        };
+        let Filters::Dense(shape) = self.filters else { return None };
+        ThinBlock::suits(&shape).then_some((shape, tail))
+    }
+
+    fn thin<'a>(&self, inputs: &Inputs<'a>) -> Option<ThinBlock<'a>> {
+        let (shape, tail) = self.thin_tail()?;
+        Some(ThinBlock { shape, weight: inputs.weight, bias: self.bias(inputs), before: self.before, tail })
+    }
+
+    fn bias<'a>(&self, inputs: &Inputs<'a>) -> Option<&'a [f32]> {
+        self.biased.then_some(inputs.bias)
+    }
+
+    fn squeeze_shape(&self, hidden: usize) -> SqueezeShape {
+        let (height, width) = self.filters.out_size();
+        SqueezeShape { batch: self.filters.batch(), spatial: height * width, channels: self.filters.channels(), hidden }
+    }
+
+    /// The output, and what the backward pass needs of a squeeze and excitation.
+    ///
+    /// # Panics
+    /// If a slice has another length than its shape, a window does not fit, or the convolution's activation is neither
+    /// linear nor ReLU.
+    pub fn forward(&self, inputs: &Inputs, outputs: Outputs) -> Option<Squeezed> {
+        let Outputs { z, y, mean, variance } = outputs;
+        let Inputs { x, gamma, beta, .. } = *inputs;
+        assert_eq!(x.len(), self.filters.input_len(), "length of x");
+        assert_eq!(z.len(), self.kept_len(), "length of z");
+        assert_eq!(y.len(), self.output_len(), "length of y");
+        if let Some(thin) = self.thin(inputs) {
+            thin.forward_training(x, gamma, beta, self.epsilon, y, mean, variance);
+            return None;
+        }
+        let (shape, channels) = (self.filters.norm(), self.filters.channels());
+        let mut statistics = match self.tail {
+            Tail::Activated { squeeze: Some(hidden), .. } => norm_squeeze::statistics(&self.squeeze_shape(hidden)),
+            _ => Statistics::new(InstructionSet::best(), channels, shape.task_rows()),
+        };
+        self.convolve(inputs, z, |z| statistics.add(z));
+        if shape.is_empty() {
+            mean.fill(0.0);
+            variance.fill(0.0);
+        } else {
+            statistics.finish(mean, variance);
+        }
+        let norm = Norm { gamma, beta, mean, variance, epsilon: self.epsilon };
+        match self.tail {
+            Tail::Activated { squeeze, residual, activation } => {
+                let residual = residual.then_some(inputs.residual);
+                match squeeze {
+                    Some(hidden) => {
+                        let (shape, weights) = (&self.squeeze_shape(hidden), &inputs.squeeze);
+                        let squeezed =
+                            norm_squeeze::forward(shape, &statistics, z, &norm, weights, residual, activation, y);
+                        return Some(squeezed);
+                    }
+                    None => batch_norm::forward(&shape, z, &norm, residual, activation, y),
+                }
+            }
+            Tail::Pooled { size, rate, key } => {
+                norm_pool::forward(&self.filters.pooled(size), z, &norm, Dropout { rate, key }, y);
+            }
+        }
+        None
+    }
+
+    /// The convolution, part by part; `then` sees each part.
+    fn convolve(&self, inputs: &Inputs, z: &mut [f32], mut then: impl FnMut(&[f32])) {
+        if z.is_empty() {
+            return;
+        }
+        let (batch, wide) = (self.filters.batch(), z.len());
+        let pass = self.filters.forward(inputs.weight, self.bias(inputs), self.before);
+        for images in parts(batch, wide / batch) {
+            let z = &mut z[of(&images, batch, wide)];
+            pass.run(images.len(), &inputs.x[of(&images, batch, inputs.x.len())], z);
+            then(z);
+        }
+    }
+
+    /// All gradients, from `dy`, the gradient that arrives at the output.
+    ///
+    /// # Panics
+    /// As [`Block::forward`], and if something is missing that the block has.
+    pub fn backward(&self, inputs: &Inputs, kept: &Kept, dy: &[f32], gradients: BlockGradients) {
+        let BlockGradients { mut dx, dweight, mut dbias, dgamma, dbeta, mut dresidual, squeeze } = gradients;
+        let x = inputs.x;
+        assert_eq!(x.len(), self.filters.input_len(), "length of x");
+        assert!(dx.as_ref().is_none_or(|dx| dx.len() == x.len()), "length of dx");
+        assert_eq!(dy.len(), self.output_len(), "length of dy");
+        let Kept { z, y, mean, variance, squeezed } = *kept;
+        let norm = &Norm { gamma: inputs.gamma, beta: inputs.beta, mean, variance, epsilon: self.epsilon };
+        let mut again = Scratch::take(0);
+        let mut z = z;
+        if let Some(thin) = self.thin(inputs) {
+            if dx.is_none() {
+                thin.backward(x, norm, dy, ThinGradients { dweight, dbias, dgamma, dbeta });
+                return;
+            }
+            // Somebody wants the gradient of a first layer's input: then the whole output is needed after all.
+            again = Scratch::take(self.filters.output_len());
+            self.convolve(inputs, &mut again, |_| ());
+            z = &again;
+        }
+        let (before, biased) = (self.before, dbias.is_some());
+        let mut backward = match self.tail {
+            Tail::Activated { squeeze: hidden, residual: has_residual, activation } => {
+                // An output that is not looked at: any values of its length do.
+                let y = if self.needs_output() { y } else { z };
+                let rows = batch_norm::Inputs { x: z, norm, activation, y, dy, before, has_residual };
+                Backward::Activated(match hidden {
+                    Some(hidden) => {
+                        let (shape, weights) = (&self.squeeze_shape(hidden), &inputs.squeeze);
+                        let squeezed = squeezed.expect("what the forward pass returned");
+                        let squeeze = squeeze.expect("room for the gradients of the squeeze and excitation");
+                        norm_squeeze::backward(shape, rows, weights, squeezed, dgamma, dbeta, biased, squeeze)
+                    }
+                    None => batch_norm::Backward::new(&self.filters.norm(), rows, dgamma, dbeta, biased),
+                })
+            }
+            Tail::Pooled { size, rate, key } => {
+                let dropout = Dropout { rate, key };
+                let windows = norm_pool::Inputs { x: z, norm, dropout, dy, before };
+                let shape: NormPoolShape = self.filters.pooled(size);
+                Backward::Pooled(norm_pool::Backward::new(&shape, windows, dgamma, dbeta, biased))
+            }
+        };
+        let (batch, wide, pixels) = (self.filters.batch(), self.filters.output_len(), self.pixels());
+        let mut sums = self.filters.weight_gradient();
+        let input_gradient = dx.is_some().then(|| self.filters.input_gradient(inputs.weight));
+        if wide == 0 {
+            dx.iter_mut().for_each(|dx| dx.fill(0.0));
+        } else {
+            for images in parts(batch, wide / batch) {
+                let mut dz = Scratch::take(of(&images, batch, wide).len());
+                match &mut backward {
+                    Backward::Activated(backward) => {
+                        let dresidual = dresidual.as_mut().map(|dresidual| &mut dresidual[of(&images, batch, wide)]);
+                        backward.apply(images.start * pixels..images.end * pixels, &mut dz, dresidual);
+                    }
+                    Backward::Pooled(backward) => backward.apply(images.clone(), &mut dz),
+                }
+                let range = of(&images, batch, x.len());
+                sums.add(images.len(), &x[range.clone()], &dz);
+                if let (Some(dx), Some(input_gradient)) = (&mut dx, &input_gradient) {
+                    input_gradient.run(images.len(), &dz, &mut dx[range]);
+                }
+            }
+        }
+        sums.finish(dweight);
+        if let Some(dbias) = &mut dbias {
+            match &backward {
+                Backward::Activated(backward) => backward.bias(dbias),
+                Backward::Pooled(backward) => backward.bias(dbias),
+            }
+        }
+        drop(again);
+    }
+
+    /// Pixels of an image of the convolution's output.
+    fn pixels(&self) -> usize {
+        let (height, width) = self.filters.out_size();
+        height * width
+    }
+}
+
+#[cfg(test)]
+mod tests;
