@@ -7,7 +7,7 @@
 //! needs hold, for each image, those that the factors need.
 
 use crate::activation::Activation;
-use crate::batch_norm::{Backward, Inputs, Norm, NormShape, Statistics, apply};
+use crate::batch_norm::{Backward, Inputs, Norm, NormShape, Statistics, Terms, apply};
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::squeeze_excitation::{Middle, SqueezeShape, WeightGradients, Weights};
@@ -38,6 +38,7 @@ pub(crate) fn statistics(shape: &SqueezeShape) -> Statistics {
 }
 
 /// The output, with the given statistics of all images; `mean` and `variance` are of the norm.
+#[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
 pub(crate) fn forward(
     shape: &SqueezeShape,
     statistics: &Statistics,
@@ -82,6 +83,7 @@ fn maps_of_images(affine: &[f32], factor: &[f32]) -> Scratch {
 
 /// The backward pass up to where the gradient of any image can be told. `dgamma`, `dbeta` and the gradients of the weights
 /// are overwritten.
+#[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
 pub(crate) fn backward<'a>(
     shape: &SqueezeShape,
     inputs: Inputs<'a>,
@@ -117,7 +119,7 @@ pub(crate) fn backward<'a>(
                 sums[channels + channel] = dmean[channel].mul_add(centred[channel], product);
             }
         }
-        let terms = crate::batch_norm::Terms::new(norm, shape.batch * shape.spatial, partial, dgamma, dbeta);
+        let terms = Terms::new(norm, shape.batch * shape.spatial, partial, dgamma, dbeta);
         let share = 1.0 / shape.spatial as f32;
         dmean.iter_mut().for_each(|gradient| *gradient *= share);
         terms.of_images(factor, &dmean)
