@@ -5,7 +5,7 @@
 //! the same pass: the sum of a residual layer, the activation behind the norm, and, on the way back, the activation of
 //! the convolution in front of it with the gradient of that convolution's bias. Forward reads its input twice and
 //! writes once; backward reads input and gradient twice and writes once. What comes before the last of these passes can
-//! also be fed part by part ([`Statistics`]), and the last backward pass be taken part by part ([`Backward`]), while a part
+//! also be fed part by part (`Statistics`), and the last backward pass be taken part by part (`Backward`), while a part
 //! is in the cache for other reasons.
 
 use rayon::prelude::*;
