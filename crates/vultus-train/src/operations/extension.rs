@@ -771,7 +771,9 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
         let parents = parts.map(|(_, node)| node);
         let BlockOutputs { y, mean, variance, z, squeezed } = B::block_recorded(inputs.clone(), &block);
         let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
-        let [x, weight, bias, gamma, beta, _, squeeze @ ..] = inputs;
+        let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs;
+        // Nobody looks at the sum's other half again.
+        B::recycle(residual);
         let (x, z) = (Kept::<B>::new(x), Kept::<B>::new(z));
         let kept_y = block.needs_output().then(|| Kept::<B>::new(y.clone()));
         let y = record::<B, C, 10>(parents, y, move |dy, [wants_dx, ..]| {
