@@ -113,6 +113,9 @@ impl ConfigArguments {
         for paths in [&mut config.data.sources, &mut config.train.targets.teachers] {
             *paths = paths.iter().map(|path| absolute(path)).collect();
         }
+        if !config.train.start.is_empty() {
+            config.train.start = absolute(&config.train.start);
+        }
         Ok(config)
     }
 }

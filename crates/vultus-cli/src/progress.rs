@@ -8,6 +8,7 @@ use vultus::analyze::Record;
 use vultus_train::fit::{Observer, StepReport};
 use vultus_train::history::EpochRecord;
 use vultus_train::prepare::Prepared;
+use vultus_train::start::Start;
 
 use crate::interrupt;
 use crate::message::say;
@@ -67,6 +68,11 @@ impl Drop for Progress {
 impl Observer for Progress {
     fn stop_requested(&self) -> bool {
         interrupt::requested()
+    }
+
+    fn begins(&mut self, start: &Start) {
+        let Start { path, taken, tensors } = start;
+        self.line(&format!("begins with {taken} of {tensors} tensors of {path}"));
     }
 
     fn step(&mut self, report: &StepReport) {

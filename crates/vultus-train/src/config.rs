@@ -87,6 +87,8 @@ pub enum LabelSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FitConfig {
+    /// Model file whose weights training begins with, as far as they fit; empty begins with random ones.
+    pub start: String,
     /// Passes over the training images.
     pub epochs: usize,
     /// Images of one step; the last step of an epoch may have fewer.
@@ -275,6 +277,7 @@ impl Default for DataConfig {
 impl Default for FitConfig {
     fn default() -> Self {
         Self {
+            start: String::new(),
             epochs: 12,
             batch_size: 32,
             validation_fraction: 0.2,

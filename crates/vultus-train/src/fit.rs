@@ -21,11 +21,12 @@ use crate::config::{ClassWeights, FitConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::Dataset;
 use crate::device::{DeviceError, device};
 use crate::history::{self, EpochRecord, HistoryError};
-use crate::model::{Network, initial_weights, values_of};
+use crate::model::{Network, values_of};
 use crate::optimizer::Optimizer;
 use crate::run::RunDirectory;
 use crate::schedule::learning_rate;
 use crate::seed::{derive_seed, purpose};
+use crate::start::{Start, StartError, starting_weights};
 use crate::statistics::fingerprint_of;
 use crate::targets::{TeacherError, Teachers};
 use crate::tensorboard::{EventWriter, TensorboardError, seconds_since_1970};
@@ -66,6 +67,8 @@ pub trait Observer {
     fn stop_requested(&self) -> bool {
         false
     }
+    /// Before the first step of a run that begins with a model's weights.
+    fn begins(&mut self, _start: &Start) {}
     /// After each step.
     fn step(&mut self, _report: &StepReport) {}
     /// After each epoch.
@@ -132,6 +135,9 @@ pub enum FitError {
     /// A teacher that cannot teach.
     #[error(transparent)]
     Teacher(#[from] TeacherError),
+    /// A model that is no start.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// There is nothing to train on.
     #[error("there are no images to train on in split {0}")]
     NoImages(String),
@@ -233,6 +239,7 @@ struct Fitting<'a> {
     /// Targets of every sample of the data set.
     targets: Vec<f32>,
     teachers: Option<Teachers>,
+    start: Option<Start>,
     network: Network,
     optimizer: Optimizer,
     average: Option<Average>,
@@ -255,9 +262,12 @@ impl<'a> Fitting<'a> {
         let device = device(&config.device)?;
         // Only checkpoints need it, and it reads every pixel.
         let identity = run.map_or_else(String::new, |_| identity(config, data));
-        let weights = match &checkpoint {
-            Some(checkpoint) => checkpoint.weights.clone(),
-            None => initial_weights(&resolved, derive_seed(config.seed, &[purpose::WEIGHTS])),
+        let (weights, start) = match &checkpoint {
+            Some(checkpoint) => (checkpoint.weights.clone(), None),
+            None => {
+                let seed = derive_seed(config.seed, &[purpose::WEIGHTS]);
+                starting_weights(&config.train.start, &resolved, labels, seed)?
+            }
         };
         let network = Network::new(resolved, &weights, &device)?;
         let train = &config.train;
@@ -295,6 +305,7 @@ impl<'a> Fitting<'a> {
             data,
             run,
             identity,
+            start,
             network,
             optimizer,
             average,
@@ -306,6 +317,9 @@ impl<'a> Fitting<'a> {
     }
 
     fn run(&mut self, observer: &mut dyn Observer) -> Result<Ended, FitError> {
+        if let Some(start) = &self.start {
+            observer.begins(start);
+        }
         let patience = self.config.train.early_stopping.patience;
         while self.progress.epoch < self.config.train.epochs {
             let idle = self.progress.epoch - self.progress.best.map_or(self.progress.epoch, |best| best.epoch);

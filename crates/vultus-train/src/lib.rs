@@ -5,7 +5,7 @@
 //! 3. [`split`]: stratified parts and folds; [`prepare`]: all of this as the configuration says;
 //! 4. [`batches`]: samples become numbers, ahead of the training step; [`augment`]: changed at random; [`targets`]: what is
 //!    to be answered;
-//! 5. [`model`]: the trainable network; [`operations`]: the one place where it reaches arithmetic, on a [`device`];
+//! 5. [`model`]: the trainable network, and [`start`], the weights it begins with; [`operations`]: the one place where it reaches arithmetic, on a [`device`];
 //! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`average`], [`checkpoint`], [`history`], [`tensorboard`];
 //! 7. [`search`]: many trainings, by k-fold cross-validation;
 //! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`temperature`]: probabilities that fit;
@@ -45,6 +45,7 @@ pub mod search;
 pub mod seed;
 pub mod source;
 pub mod split;
+pub mod start;
 pub mod statistics;
 pub mod targets;
 pub mod temperature;

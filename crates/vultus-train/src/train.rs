@@ -182,8 +182,8 @@ fn training_facts(
     environment: &Environment,
 ) -> serde_json::Value {
     let mut train = config.train.clone();
-    for teacher in &mut train.targets.teachers {
-        *teacher = source_name(teacher).to_owned();
+    for path in train.targets.teachers.iter_mut().chain([&mut train.start]) {
+        *path = source_name(path).to_owned();
     }
     let chosen = fitted.epoch.checked_sub(1).and_then(|index| fitted.history.get(index));
     json!({

@@ -95,6 +95,30 @@ fn a_model_teaches_another_and_both_answer_as_one() {
 }
 
 #[test]
+fn a_run_begins_with_a_finished_model() {
+    let place = Place::with_config();
+    place.train("first", &[]);
+    let train = |run: &str, start: &str, more: &[&str]| {
+        let start = format!("train.start={start:?}");
+        place.run(&[&["train", "--config", "small.toml", "--out", run, "--set", &start], more].concat())
+    };
+    let first = "first/model.safetensors";
+    let tensors = |outcome: &Outcome| -> (usize, usize) {
+        let line = outcome.stderr.lines().find(|line| line.starts_with("begins with ")).expect("a line that says so");
+        let words: Vec<&str> = line.split(' ').collect();
+        (words[2].parse().unwrap(), words[4].parse().unwrap())
+    };
+    let (taken, all) = tensors(&train("again", first, &[]).ends_with(0));
+    assert_eq!(taken, all);
+    let facts = header_of(&place.path("again/model.safetensors"))["__metadata__"]["training"].to_string();
+    assert!(facts.contains("start") && !facts.contains("first"), "the file's name without its path in {facts}");
+    // Other classes have another last layer: a weight and a bias.
+    let fewer = train("fewer", first, &["--set", "cleaning.drop_classes=[\"disgust\"]"]).ends_with(0);
+    assert_eq!(tensors(&fewer), (all - 2, all));
+    train("failed", "absent.safetensors", &[]).ends_with(1).says(&["train.start", "absent.safetensors"]);
+}
+
+#[test]
 fn a_packed_model_is_smaller_and_answers_alike() {
     let place = Place::with_config();
     place.train("run", &[]);
