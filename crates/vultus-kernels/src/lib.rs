@@ -30,6 +30,7 @@ pub mod norm_squeeze;
 pub mod optimizer;
 pub mod orthogonal;
 pub mod peak;
+pub mod pool;
 pub mod pooling;
 pub mod softmax;
 pub mod squeeze_excitation;

@@ -12,6 +12,7 @@ use vultus::classifier::highest;
 use vultus::network::{NetworkError, ResolvedNetwork};
 use vultus::plan::Plan;
 use vultus::weights::{Weights, WeightsError};
+use vultus_kernels::pool;
 
 use crate::average::Average;
 use crate::batches::{Batch, BatchSource, dataset_probabilities, epoch_order};
@@ -365,7 +366,7 @@ impl<'a> Fitting<'a> {
                 let asked = Instant::now();
                 let batch = batches.recv().map_err(|_| FitError::Batches(epoch + 1))?;
                 self.progress.running.waited += asked.elapsed().as_secs_f64();
-                self.train_step(batch, steps)?;
+                pool::enter(|| self.train_step(batch, steps))?;
                 self.progress.running.seconds += clock.elapsed().as_secs_f64();
                 clock = Instant::now();
                 let running = &self.progress.running;

@@ -12,7 +12,7 @@ mod step;
 
 use std::sync::{Mutex, PoisonError};
 
-use vultus_kernels::softmax;
+use vultus_kernels::{pool, softmax};
 
 use self::buffers::{Buffer, Buffers};
 use self::step::Step;
@@ -105,10 +105,12 @@ impl Plan {
         // Chunks of about equal size: a last one of few samples would waste the weights that it reads.
         let chunk = samples.div_ceil(samples.div_ceil(self.samples_per_chunk));
         let mut workspace = self.workspace(chunk);
-        for (x, logits) in x.chunks(chunk * self.inputs).zip(logits.chunks_mut(chunk * self.classes)) {
-            self.run(x, &mut workspace);
-            logits.copy_from_slice(&workspace[self.buffers.output][..logits.len()]);
-        }
+        pool::enter(|| {
+            for (x, logits) in x.chunks(chunk * self.inputs).zip(logits.chunks_mut(chunk * self.classes)) {
+                self.run(x, &mut workspace);
+                logits.copy_from_slice(&workspace[self.buffers.output][..logits.len()]);
+            }
+        });
         self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
     }
 
