@@ -1,0 +1,106 @@
+"""From photographs to expressions, end to end: `vultus predict` and the package fer on the same folder, in turn."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAM = ROOT / "target/release/vultus"
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+
+def pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def scaled(sources: list[Path], folder: Path, sides: list[int], copies: int) -> None:
+    """Writes each photograph with these longer sides, each size `copies` times, cut by a pixel more every time."""
+    from PIL import Image
+
+    for source in sources:
+        photograph = Image.open(source).convert("RGB")
+        for side in sides:
+            scale = side / max(photograph.size)
+            small = photograph.resize([round(length * scale) for length in photograph.size])
+            for copy in range(copies):
+                part = small.crop((copy, copy, *small.size))
+                part.save(folder / f"{source.stem}-{side}-{copy}.jpg", quality=92)
+
+
+def fer(folder: Path) -> dict[str, float]:
+    """In a process of its own: the time to the first answer, then the time for all pictures."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    started = time.perf_counter()
+    import cv2
+    from fer.fer import FER
+
+    paths = pictures(folder)
+    detector = FER()
+    detector.detect_emotions(cv2.imread(str(paths[0])))
+    ready = time.perf_counter()
+    faces = sum(len(detector.detect_emotions(cv2.imread(str(path)))) for path in paths)
+    seconds = time.perf_counter() - ready
+    return {"start": ready - started, "seconds": seconds, "faces": faces, "pictures": len(paths)}
+
+
+def vultus(folder: Path, options: list[str]) -> dict[str, float]:
+    """The whole run of the program, its start included."""
+    with tempfile.TemporaryDirectory() as out:
+        rows = Path(out) / "rows.jsonl"
+        started = time.perf_counter()
+        # A picture without a face makes it end with 1.
+        subprocess.run([PROGRAM, "predict", folder, "--output", rows, *options], stderr=subprocess.DEVNULL, check=False)
+        seconds = time.perf_counter() - started
+        records = [json.loads(line) for line in rows.read_text().splitlines()]
+    faces = sum(len(record.get("faces", [])) for record in records)
+    return {"start": 0.0, "seconds": seconds, "faces": faces, "pictures": len(records)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photographs", type=Path, nargs="+", help="photographs, used in three sizes")
+    parser.add_argument("--sides", type=int, nargs="+", default=[480, 800, 1280], help="longer sides in pixels")
+    parser.add_argument("--copies", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--face-model", type=Path, help="a YuNet model, measured as well")
+    parser.add_argument("--fer", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.fer:
+        print(json.dumps(fer(options.photographs[0])))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        scaled(options.photographs, folder, options.sides, options.copies)
+
+        def peer() -> dict[str, float]:
+            command = [sys.executable, __file__, "--fer", folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            return json.loads(done.stdout.splitlines()[-1])
+
+        runs = {"fer, its default detector": peer, "vultus, rustface": lambda: vultus(folder, [])}
+        if options.face_model:
+            yunet = ["--faces", "yunet", "--face-model", str(options.face_model.resolve())]
+            runs["vultus, YuNet"] = lambda: vultus(folder, yunet)
+        results = {name: [] for name in runs}
+        for _ in range(options.rounds):
+            for name, run in runs.items():
+                results[name].append(run())
+    print(f"{'':28}{'pictures/s':>12}{'faces/s':>10}{'faces':>8}{'start, s':>10}")
+    for name, rounds in results.items():
+        middle = statistics.median(run["seconds"] for run in rounds)
+        start = statistics.median(run["start"] for run in rounds)
+        faces, count = rounds[0]["faces"], rounds[0]["pictures"]
+        begun = f"{start:.2f}" if start else "included"
+        print(f"{name:28}{count / middle:12.1f}{faces / middle:10.1f}{faces:8}{begun:>10}")
+
+
+if __name__ == "__main__":
+    main()
