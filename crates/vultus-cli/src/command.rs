@@ -114,7 +114,9 @@ impl ConfigArguments {
             *paths = paths.iter().map(|path| absolute(path)).collect();
         }
         if !config.train.start.is_empty() {
-            config.train.start = absolute(&config.train.start);
+            let path = absolute(&config.train.start);
+            let bundle = bundle_path(Path::new(&path));
+            config.train.start = if bundle.exists() { bundle.display().to_string() } else { path };
         }
         Ok(config)
     }

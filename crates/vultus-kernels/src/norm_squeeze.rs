@@ -17,15 +17,7 @@ use crate::squeeze_excitation::{Middle, SqueezeShape, WeightGradients, Weights};
 pub struct Squeezed {
     middle: Middle,
     /// Means of the images less the mean of all, `[batch, channels]`.
-    centred: Centred,
-}
-
-struct Centred(Scratch);
-
-impl std::fmt::Debug for Centred {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Centred")
-    }
+    centred: Vec<f32>,
 }
 
 fn rows(shape: &SqueezeShape) -> NormShape {
@@ -56,7 +48,7 @@ pub(crate) fn forward(
     norm.check(channels);
     let affine = norm.affine();
     let (scales, shifts) = affine.split_at(channels);
-    let (mut centred, mut means) = (Scratch::take(batch * channels), Scratch::take(batch * channels));
+    let [mut centred, mut means] = [(); 2].map(|()| vec![0.0; batch * channels]);
     statistics.task_means(&mut centred);
     for (index, (centred, mean)) in centred.iter_mut().zip(means.iter_mut()).enumerate() {
         let channel = index % channels;
@@ -66,7 +58,7 @@ pub(crate) fn forward(
     let middle = Middle::new(InstructionSet::best(), shape, means, weights);
     let maps = maps_of_images(&affine, middle.factor());
     apply(&rows(shape), spatial, &maps, x, residual, activation, y);
-    Squeezed { middle, centred: Centred(centred) }
+    Squeezed { middle, centred }
 }
 
 /// Scales, then shifts, of each image.
@@ -111,7 +103,7 @@ pub(crate) fn backward<'a>(
         let mut dmean = squeezed.middle.backward(shape, weights, &mut dfactor, gradients);
         // The gradient of the norm's output is `factor * g + dmean / spatial`: the same sums of that.
         let images = partial.chunks_exact_mut(2 * channels).zip(factor.chunks_exact(channels));
-        let means = dmean.chunks_exact(channels).zip(squeezed.centred.0.chunks_exact(channels));
+        let means = dmean.chunks_exact(channels).zip(squeezed.centred.chunks_exact(channels));
         for ((sums, factor), (dmean, centred)) in images.zip(means) {
             for channel in 0..channels {
                 sums[channel] = factor[channel].mul_add(sums[channel], dmean[channel]);

@@ -73,31 +73,22 @@ pub struct WeightGradients<'a> {
 }
 
 /// What lies between the passes over the images, which the backward pass reads again.
+#[derive(Clone, Debug)]
 pub struct Middle {
     /// Means of the channels, `[batch, channels]`.
-    mean: Scratch,
+    mean: Vec<f32>,
     /// Outputs of the hidden layer, `[batch, hidden]`.
-    hidden: Scratch,
+    hidden: Vec<f32>,
     /// Factors of the channels, `[batch, channels]`.
-    factor: Scratch,
-}
-
-impl std::fmt::Debug for Middle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Middle").finish_non_exhaustive()
-    }
+    factor: Vec<f32>,
 }
 
 impl Middle {
     /// From the means of the channels, `[batch, channels]`.
-    pub(crate) fn new(set: InstructionSet, shape: &SqueezeShape, mean: Scratch, weights: &Weights) -> Self {
-        let SqueezeShape { batch, channels, hidden: units, .. } = *shape;
-        let (mut hidden, mut factor) = (Scratch::take(batch * units), Scratch::take(batch * channels));
-        let Weights { squeeze, squeeze_bias, excitation, excitation_bias } = *weights;
-        let (relu, linear) = (Activation::Relu, Activation::Linear);
-        dense::forward_by(set, batch, channels, units, &mean, squeeze, squeeze_bias, relu, &mut hidden);
-        dense::forward_by(set, batch, units, channels, &hidden, excitation, excitation_bias, linear, &mut factor);
-        factor.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
+    pub(crate) fn new(set: InstructionSet, shape: &SqueezeShape, mean: Vec<f32>, weights: &Weights) -> Self {
+        let mut hidden = vec![0.0; shape.batch * shape.hidden];
+        let mut factor = vec![0.0; shape.batch * shape.channels];
+        factors(set, shape, &mean, weights, &mut hidden, &mut factor);
         Self { mean, hidden, factor }
     }
 
@@ -118,7 +109,7 @@ impl Middle {
         assert!(self.factor.len() == batch * channels && self.hidden.len() == batch * hidden, "lengths of the middle");
         let WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias } = gradients;
         // Of the sigmoid's argument.
-        dfactor.iter_mut().zip(self.factor.iter()).for_each(|(gradient, factor)| *gradient *= factor * (1.0 - factor));
+        dfactor.iter_mut().zip(&self.factor).for_each(|(gradient, factor)| *gradient *= factor * (1.0 - factor));
         let (mut dhidden, mut dmean) = (Scratch::take(batch * hidden), Scratch::take(batch * channels));
         dense::backward(
             batch,
@@ -150,28 +141,72 @@ impl Middle {
     }
 }
 
-/// `y = x * factor` of `x` `[batch, spatial, channels]`; `y` is overwritten. Gives what the backward pass needs.
+/// What lies between: `hidden` and `factor`, overwritten, from the means of the channels.
+fn factors(
+    set: InstructionSet,
+    shape: &SqueezeShape,
+    mean: &[f32],
+    weights: &Weights,
+    hidden: &mut [f32],
+    factor: &mut [f32],
+) {
+    let SqueezeShape { batch, channels, hidden: units, .. } = *shape;
+    let Weights { squeeze, squeeze_bias, excitation, excitation_bias } = *weights;
+    dense::forward_by(set, batch, channels, units, mean, squeeze, squeeze_bias, Activation::Relu, hidden);
+    dense::forward_by(set, batch, units, channels, hidden, excitation, excitation_bias, Activation::Linear, factor);
+    factor.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
+}
+
+/// The means of the channels, `[batch, channels]`, overwritten.
+fn means(set: InstructionSet, shape: &SqueezeShape, x: &[f32], mean: &mut [f32]) {
+    sums(set, shape, x, None, mean);
+    let share = 1.0 / shape.spatial as f32;
+    mean.iter_mut().for_each(|mean| *mean *= share);
+}
+
+/// `y = x * factor` of `x` `[batch, spatial, channels]`; `y` is overwritten.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
-pub fn forward(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
-    forward_by(InstructionSet::best(), shape, x, weights, y)
+pub fn forward(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) {
+    assert_eq!(x.len(), shape.len(), "length of x");
+    assert_eq!(y.len(), shape.len(), "length of y");
+    if shape.is_empty() {
+        return;
+    }
+    let set = InstructionSet::best();
+    let [mut mean, mut factor] = [(); 2].map(|()| Scratch::take(shape.batch * shape.channels));
+    let mut hidden = Scratch::take(shape.batch * shape.hidden);
+    means(set, shape, x, &mut mean);
+    factors(set, shape, &mean, weights, &mut hidden, &mut factor);
+    scale(set, shape, x, &factor, None, y);
 }
 
-/// [`forward`] by a given instruction set; for tests.
+/// [`forward`], which also returns what the backward pass needs.
 ///
 /// # Panics
 /// As [`forward`].
-pub fn forward_by(set: InstructionSet, shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
-    let SqueezeShape { batch, spatial, channels, .. } = *shape;
+pub fn forward_training(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
+    forward_training_by(InstructionSet::best(), shape, x, weights, y)
+}
+
+/// [`forward_training`] by a given instruction set; for tests.
+///
+/// # Panics
+/// As [`forward`].
+pub fn forward_training_by(
+    set: InstructionSet,
+    shape: &SqueezeShape,
+    x: &[f32],
+    weights: &Weights,
+    y: &mut [f32],
+) -> Middle {
     assert_eq!(x.len(), shape.len(), "length of x");
     assert_eq!(y.len(), shape.len(), "length of y");
-    let mut mean = Scratch::take(batch * channels);
+    let mut mean = vec![0.0; shape.batch * shape.channels];
     if !shape.is_empty() {
-        sums(set, shape, x, None, &mut mean);
+        means(set, shape, x, &mut mean);
     }
-    let share = 1.0 / spatial as f32;
-    mean.iter_mut().for_each(|mean| *mean *= share);
     let middle = Middle::new(set, shape, mean, weights);
     if !shape.is_empty() {
         scale(set, shape, x, &middle.factor, None, y);
@@ -179,7 +214,7 @@ pub fn forward_by(set: InstructionSet, shape: &SqueezeShape, x: &[f32], weights:
     middle
 }
 
-/// Gradients of [`forward`]: of the input (`dx`, where wanted) and of all weights. `dy` is the gradient that arrives at the
+/// Gradients of [`forward_training`]: of the input (`dx`, where wanted) and of all weights. `dy` is the gradient that arrives at the
 /// output, `middle` what the forward pass returned.
 ///
 /// # Panics

@@ -155,6 +155,8 @@ impl ThinBlock<'_> {
         self.check(x);
         assert_eq!(y.len(), self.output_len(), "length of y");
         let channels = self.shape.out_channels;
+        assert_eq!(mean.len(), channels, "length of mean");
+        assert_eq!(variance.len(), channels, "length of variance");
         if self.shape.output_len() == 0 {
             mean.fill(0.0);
             variance.fill(0.0);

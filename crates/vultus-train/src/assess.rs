@@ -7,6 +7,7 @@ use std::path::Path;
 
 use vultus::bundle::{Bundle, BundleFault};
 use vultus::classifier::Classifier;
+use vultus::labels::{Labels, LabelsError, canonical};
 
 use crate::batches::dataset_probabilities;
 use crate::dataset::{Dataset, split_name};
@@ -24,7 +25,7 @@ pub struct Assessment {
     pub predictions: Predictions,
     /// Pictures worth looking at.
     pub pictures: Pictures,
-    /// Images of classes that the model does not know, by class.
+    /// Images left out, of classes that the model does not know or is not asked for, by class.
     pub ignored: Vec<(String, usize)>,
 }
 
@@ -58,6 +59,17 @@ pub enum AssessError {
         /// Classes of the model.
         known: String,
     },
+    /// A class that is to be left out of the answer, but is not in it.
+    #[error("the model does not know the class {class}; it knows: {known}")]
+    NotAnswered {
+        /// The class.
+        class: String,
+        /// Classes of the model.
+        known: String,
+    },
+    /// Too few classes are left.
+    #[error("without these classes there is nothing to tell apart: {0}")]
+    TooFewClasses(LabelsError),
     /// A picture cannot be encoded.
     #[error("a picture cannot be encoded: {0}")]
     Picture(#[from] image::ImageError),
@@ -66,8 +78,10 @@ pub enum AssessError {
     Io(#[from] std::io::Error),
 }
 
-/// Runs `bundles` on `split`, in any spelling; the probabilities of several are averaged. Images of classes in `dropped` that the model does not know are left out and counted; any
-/// other class it does not know is an error.
+/// Runs `bundles` on `split`, in any spelling; the probabilities of several are averaged. Images of classes in `dropped`
+/// that the model does not know are left out and counted; any other class it does not know is an error. Classes in
+/// `without` are known to the model, and left out of its answer: their images are left out and counted, and of the other
+/// classes' probabilities each row sums to 1 again.
 ///
 /// # Errors
 /// See [`AssessError`].
@@ -76,6 +90,7 @@ pub fn assess(
     dataset: &Dataset,
     split: &str,
     dropped: &[String],
+    without: &[String],
 ) -> Result<Assessment, AssessError> {
     let split = split_name::meant_by(split);
     let Some((bundle, others)) = bundles.split_first() else {
@@ -89,7 +104,8 @@ pub fn assess(
             return Err(AssessError::Ensemble(format!("{:?} and {:?}", bundle.preprocessing, other.preprocessing)));
         }
     }
-    let label_of: Vec<Option<usize>> = dataset.labels.names().iter().map(|name| bundle.labels.index_of(name)).collect();
+    let asked = Asked::new(&bundle.labels, without)?;
+    let label_of: Vec<Option<usize>> = dataset.labels.names().iter().map(|name| asked.labels.index_of(name)).collect();
     let all = split_indices(dataset, split)?;
     let mut ignored = Vec::new();
     for (index, count) in dataset.class_counts(&all).into_iter().enumerate() {
@@ -97,7 +113,7 @@ pub fn assess(
         if label_of[index].is_some() || count == 0 {
             continue;
         }
-        if !dropped.iter().any(|name| vultus::labels::canonical(name) == class) {
+        if !dropped.iter().chain(without).any(|name| canonical(name) == class) {
             return Err(AssessError::UnknownClass {
                 split: split.to_owned(),
                 class: class.to_owned(),
@@ -117,13 +133,50 @@ pub fn assess(
     }
     let origins: Vec<String> = indices.iter().map(|&index| dataset.samples[index].origin.clone()).collect();
     let members = bundles.iter().cloned().map(Classifier::from_bundle).collect::<Result<Vec<_>, _>>()?;
-    let classify = |pixels: &[f32]| mean_of(members.iter().map(|member| member.probabilities(pixels)));
+    let classify = |pixels: &[f32]| asked.answer(mean_of(members.iter().map(|member| member.probabilities(pixels))));
     let probabilities = dataset_probabilities(classify, &bundle.preprocessing, dataset, &indices);
-    let evaluation = Evaluation::compute(split, &bundle.labels, &truth, &probabilities)?;
-    let predictions = Predictions::new(&bundle.labels, &origins, &truth, &probabilities)?;
+    let evaluation = Evaluation::compute(split, &asked.labels, &truth, &probabilities)?;
+    let predictions = Predictions::new(&asked.labels, &origins, &truth, &probabilities)?;
     let face = |row: usize| &dataset.samples[indices[row]].image;
     let pictures = Pictures::pick(&predictions, face)?;
     Ok(Assessment { evaluation, predictions, pictures, ignored })
+}
+
+/// The classes that a model is asked for.
+struct Asked {
+    labels: Labels,
+    /// Their places among the model's.
+    places: Vec<usize>,
+    /// Classes of the model.
+    known: usize,
+}
+
+impl Asked {
+    fn new(known: &Labels, without: &[String]) -> Result<Self, AssessError> {
+        let left_out: Vec<String> = without.iter().map(|name| canonical(name)).collect();
+        if let Some(class) = left_out.iter().find(|class| known.index_of(class).is_none()) {
+            return Err(AssessError::NotAnswered { class: class.clone(), known: known.names().join(", ") });
+        }
+        let places: Vec<usize> =
+            (0..known.len()).filter(|&index| !left_out.iter().any(|name| name == known.name(index))).collect();
+        let labels = Labels::new(places.iter().map(|&index| known.name(index))).map_err(AssessError::TooFewClasses)?;
+        Ok(Self { labels, places, known: known.len() })
+    }
+
+    /// The probabilities of these classes among themselves, from those of all.
+    fn answer(&self, probabilities: Vec<f32>) -> Vec<f32> {
+        if self.places.len() == self.known {
+            return probabilities;
+        }
+        let mut answer = Vec::with_capacity(probabilities.len() / self.known * self.places.len());
+        for row in probabilities.chunks_exact(self.known) {
+            let sum: f32 = self.places.iter().map(|&place| row[place]).sum();
+            // Sure of a class that nobody asked for: nothing is known of the others.
+            let even = 1.0 / self.places.len() as f32;
+            answer.extend(self.places.iter().map(|&place| if sum == 0.0 { even } else { row[place] / sum }));
+        }
+        answer
+    }
 }
 
 /// The mean of equally long lists.
@@ -146,5 +199,27 @@ impl Assessment {
         self.predictions.write_csv(&directory.join("predictions.csv"))?;
         self.pictures.save(directory)?;
         Ok(write_json(&directory.join("evaluation.json"), &self.evaluation)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_classes_asked_for_share_what_is_left() {
+        let known = Labels::new(["angry", "disgust", "happy"]).unwrap();
+        let asked = Asked::new(&known, &["Disgusted".to_owned()]).unwrap();
+        assert_eq!(asked.labels.names(), ["angry", "happy"]);
+        assert_eq!(asked.answer(vec![0.25, 0.5, 0.25, 0.0, 1.0, 0.0, 0.6, 0.2, 0.2]), [0.5, 0.5, 0.5, 0.5, 0.75, 0.25]);
+        assert!(asked.answer(vec![f32::NAN; 3]).iter().all(|value| value.is_nan()));
+        let all = Asked::new(&known, &[]).unwrap();
+        assert_eq!(all.answer(vec![0.25, 0.5, 0.25]), [0.25, 0.5, 0.25]);
+        let message = |without: &[&str]| {
+            let without: Vec<String> = without.iter().map(|&name| name.to_owned()).collect();
+            Asked::new(&known, &without).err().unwrap().to_string()
+        };
+        assert!(message(&["bored"]).contains("bored"));
+        assert!(message(&["angry", "happy"]).contains("nothing to tell apart"));
     }
 }

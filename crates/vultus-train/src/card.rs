@@ -95,8 +95,8 @@ pub fn card(
 ) -> std::result::Result<String, CardError> {
     let network = bundle.resolve().map_err(AssessError::from)?;
     let models = std::slice::from_ref(bundle);
-    let whole = assess(models, dataset, split, &[])?.evaluation;
-    let unseen = assess(models, &without_training_images(dataset, train_split), split, &[])?.evaluation;
+    let whole = assess(models, dataset, split, &[], &[])?.evaluation;
+    let unseen = assess(models, &without_training_images(dataset, train_split), split, &[], &[])?.evaluation;
     let results = vec![
         result(format!("all of {split}"), &whole),
         result(format!("{split} without images that also stand in {train_split}"), &unseen),

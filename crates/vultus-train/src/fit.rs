@@ -23,6 +23,7 @@ use crate::dataset::Dataset;
 use crate::device::{DeviceError, device};
 use crate::history::{self, EpochRecord, HistoryError};
 use crate::model::{Network, values_of};
+use crate::operations::Operations;
 use crate::optimizer::Optimizer;
 use crate::run::RunDirectory;
 use crate::schedule::learning_rate;
@@ -267,7 +268,7 @@ impl<'a> Fitting<'a> {
             Some(checkpoint) => (checkpoint.weights.clone(), None),
             None => {
                 let seed = derive_seed(config.seed, &[purpose::WEIGHTS]);
-                starting_weights(&config.train.start, &resolved, labels, seed)?
+                starting_weights(&config.train.start, &config.preprocessing, &resolved, labels, seed)?
             }
         };
         let network = Network::new(resolved, &weights, &device)?;
@@ -366,7 +367,11 @@ impl<'a> Fitting<'a> {
                 let asked = Instant::now();
                 let batch = batches.recv().map_err(|_| FitError::Batches(epoch + 1))?;
                 self.progress.running.waited += asked.elapsed().as_secs_f64();
-                pool::enter(|| self.train_step(batch, steps))?;
+                // Other devices order their work by the thread that asks for it.
+                match self.network.operations() {
+                    Operations::Kernels => pool::enter(|| self.train_step(batch, steps))?,
+                    Operations::Stock => self.train_step(batch, steps)?,
+                }
                 self.progress.running.seconds += clock.elapsed().as_secs_f64();
                 clock = Instant::now();
                 let running = &self.progress.running;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use vultus::bundle::{Bundle, BundleError};
 use vultus::labels::Labels;
 use vultus::network::ResolvedNetwork;
+use vultus::preprocess::{PixelScaling, Preprocessing};
 use vultus::weights::Weights;
 
 use crate::model::initial_weights;
@@ -30,6 +31,19 @@ pub enum StartError {
     /// It cannot be read.
     #[error("train.start: {0}")]
     Bundle(#[from] BundleError),
+    /// Its weights belong to other numbers.
+    #[error(
+        "train.start: {path} has preprocessing.pixels = {found:?}, and the network to be trained has {expected:?}: train \
+         with the model's"
+    )]
+    Pixels {
+        /// The model's file.
+        path: String,
+        /// How it sees pixels.
+        found: PixelScaling,
+        /// How the network would.
+        expected: PixelScaling,
+    },
     /// It is another network.
     #[error("train.start: no tensor of {path} has a name and a shape of the network to be trained")]
     Nothing {
@@ -38,28 +52,47 @@ pub enum StartError {
     },
 }
 
-/// Weights for `network`, whose answer is `labels`: fresh, or as far as possible those of the model at `path`; an empty
-/// path is none.
+/// The model that training begins with; `None` where none is named.
 ///
 /// # Errors
-/// A file that is no model, or one without a tensor that fits.
+/// A file that is no model, or a model that sees pixels as other numbers.
+pub fn model(path: &str, preprocessing: &Preprocessing) -> Result<Option<Bundle>, StartError> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let bundle = Bundle::load(&PathBuf::from(path))?;
+    let (found, expected) = (bundle.preprocessing.pixels, preprocessing.pixels);
+    if found != expected {
+        return Err(StartError::Pixels { path: path.to_owned(), found, expected });
+    }
+    Ok(Some(bundle))
+}
+
+/// Weights for `network`, whose answer is `labels`: fresh, or as far as possible those of the [`model`] at `path`.
+///
+/// # Errors
+/// As [`model`], or a model without a tensor that fits.
 pub fn starting_weights(
     path: &str,
+    preprocessing: &Preprocessing,
     network: &ResolvedNetwork,
     labels: &Labels,
     seed: u64,
 ) -> Result<(Weights, Option<Start>), StartError> {
     let mut weights = initial_weights(network, seed);
-    if path.is_empty() {
-        return Ok((weights, None));
-    }
-    let bundle = Bundle::load(&PathBuf::from(path))?;
+    let Some(bundle) = model(path, preprocessing)? else { return Ok((weights, None)) };
+    let head_of = |network: &ResolvedNetwork| -> Vec<String> {
+        let head = network.layers.last();
+        head.into_iter().flat_map(|layer| &layer.parameters).map(|spec| spec.name.clone()).collect()
+    };
     let same_answer = bundle.labels == *labels;
-    let head = network.layers.last().map_or(&[][..], |head| &head.parameters);
+    let (ours, theirs) = (head_of(network), bundle.resolve().map(|network| head_of(&network)).unwrap_or_default());
     let mut start = Start { path: path.to_owned(), taken: 0, tensors: 0 };
     for spec in network.parameters() {
         start.tensors += 1;
-        if !same_answer && head.iter().any(|part| part.name == spec.name) {
+        // An answer is an answer in both, to the same question.
+        let (is_head, was_head) = (ours.contains(&spec.name), theirs.contains(&spec.name));
+        if is_head != was_head || is_head && !same_answer {
             continue;
         }
         if let Ok(tensor) = bundle.weights.get(&spec.name)
@@ -80,7 +113,6 @@ mod tests {
     use serde_json::{Value, json};
     use vultus::inference::Inference;
     use vultus::network::NetworkConfig;
-    use vultus::preprocess::Preprocessing;
 
     use super::*;
 
@@ -111,6 +143,15 @@ mod tests {
         (weights, path.display().to_string(), folder)
     }
 
+    fn begin(
+        path: &str,
+        network: &ResolvedNetwork,
+        labels: &Labels,
+        seed: u64,
+    ) -> Result<(Weights, Option<Start>), StartError> {
+        starting_weights(path, &Preprocessing::default(), network, labels, seed)
+    }
+
     #[test]
     fn what_fits_is_taken_and_the_rest_is_fresh() {
         let (first, path, _folder) = model();
@@ -118,13 +159,13 @@ mod tests {
         let resolved = network(3, false).resolve(6, 6, 2).unwrap();
         let fresh = initial_weights(&resolved, 9);
         let same = names(["angry", "happy"]);
-        assert_eq!(starting_weights("", &resolved, &same, 9).unwrap(), (fresh.clone(), None));
-        let (weights, start) = starting_weights(&path, &resolved, &same, 9).unwrap();
+        assert_eq!(begin("", &resolved, &same, 9).unwrap(), (fresh.clone(), None));
+        let (weights, start) = begin(&path, &resolved, &same, 9).unwrap();
         assert_eq!(weights, first);
         assert_eq!(start.unwrap(), Start { path: path.clone(), taken: 4, tensors: 4 });
 
         // The same sizes, and another meaning.
-        let (weights, start) = starting_weights(&path, &resolved, &names(["happy", "angry"]), 9).unwrap();
+        let (weights, start) = begin(&path, &resolved, &names(["happy", "angry"]), 9).unwrap();
         assert_eq!(start.unwrap().taken, 2);
         for (name, tensor) in weights.iter() {
             let from = if name.starts_with("layers.2") { &fresh } else { &first };
@@ -132,7 +173,7 @@ mod tests {
         }
         // One more layer in front of the last.
         let longer = network(3, true).resolve(6, 6, 2).unwrap();
-        assert_eq!(starting_weights(&path, &longer, &same, 9).unwrap().1.unwrap().taken, 2);
+        assert_eq!(begin(&path, &longer, &same, 9).unwrap().1.unwrap().taken, 2);
     }
 
     #[test]
@@ -140,9 +181,12 @@ mod tests {
         let (_, path, _folder) = model();
         let labels = Labels::new(["angry", "happy", "sad"]).unwrap();
         let other = network(4, false).resolve(6, 6, 3).unwrap();
-        let error = starting_weights(&path, &other, &labels, 9).unwrap_err().to_string();
+        let error = begin(&path, &other, &labels, 9).unwrap_err().to_string();
         assert!(error.starts_with("train.start: ") && error.contains(&path), "{error}");
-        let error = starting_weights("absent.safetensors", &other, &labels, 9).unwrap_err().to_string();
+        let error = begin("absent.safetensors", &other, &labels, 9).unwrap_err().to_string();
         assert!(error.starts_with("train.start: ") && error.contains("absent.safetensors"), "{error}");
+        let unit = Preprocessing { pixels: PixelScaling::Unit, ..Preprocessing::default() };
+        let error = model(&path, &unit).unwrap_err().to_string();
+        assert!(error.contains("preprocessing.pixels") && error.contains(&path), "{error}");
     }
 }

@@ -99,7 +99,7 @@ pub fn train(
     }
     let mut evaluations = Vec::new();
     for split in evaluated_splits(config, dataset) {
-        let assessment = assess(std::slice::from_ref(&bundle), dataset, &split, &[])?;
+        let assessment = assess(std::slice::from_ref(&bundle), dataset, &split, &[], &[])?;
         assessment.save(&evaluation_path(run.path(), &split))?;
         evaluations.push(assessment.evaluation);
     }

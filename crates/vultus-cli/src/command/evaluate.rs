@@ -35,8 +35,12 @@ pub struct Evaluate {
     /// were dropped in training are left out anyway.
     #[arg(long, value_name = "NAME")]
     drop_class: Vec<String>,
-    /// Directory for evaluation.json, predictions.csv and pictures. Without it, a run keeps those on its own data; others
-    /// are only printed.
+    /// A class that the model knows and is not asked for: its images are left out, and the other classes share its
+    /// probability in proportion. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    without: Vec<String>,
+    /// Directory for evaluation.json, predictions.csv and pictures. Without it, a run keeps those of all its classes on its
+    /// own data; others are only printed.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object.
@@ -74,14 +78,17 @@ impl Evaluate {
         }
         let mut dropped = self.drop_class.clone();
         dropped.extend(dropped_in_training(bundle));
-        let assessment = assess(&bundles, &dataset, &split, &dropped).map_err(|error| match error {
-            AssessError::NoSplit(_) | AssessError::UnknownClass { .. } | AssessError::Ensemble(_) => {
-                Failure::usage(error)
-            }
+        let assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(|error| match error {
+            AssessError::NoSplit(_)
+            | AssessError::UnknownClass { .. }
+            | AssessError::Ensemble(_)
+            | AssessError::NotAnswered { .. }
+            | AssessError::TooFewClasses(_) => Failure::usage(error),
             _ => Failure::Run(error.into()),
         })?;
         for (class, count) in &assessment.ignored {
-            say(format_args!("{count} images of class {class} left out: the model does not know it"));
+            let why = if bundle.labels.index_of(class).is_some() { "is not asked for" } else { "does not know" };
+            say(format_args!("{count} images of class {class} left out: the model {why} it"));
         }
         report_removed(&dataset, &split);
         match (&self.out, &run) {
@@ -89,7 +96,7 @@ impl Evaluate {
                 assessment.save(out)?;
                 say(format_args!("written to {}", out.display()));
             }
-            (None, Some((run, _))) if bundles.len() == 1 => {
+            (None, Some((run, _))) if bundles.len() == 1 && self.without.is_empty() => {
                 add_assessment(run.path(), &assessment)?;
                 say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
             }
@@ -109,7 +116,7 @@ impl Evaluate {
         for name in &self.drop_class {
             if bundle.labels.index_of(name).is_some() {
                 return Err(Failure::usage(anyhow!(
-                    "--drop-class {name}: the model knows this class, and only classes that it does not know can be left out"
+                    "--drop-class {name}: the model knows this class; --without leaves it out of the model's answer as well"
                 )));
             }
             if dataset.labels.index_of(name).is_none() && !dropped_in_training(bundle).contains(&canonical(name)) {

@@ -15,6 +15,7 @@ use vultus_train::search::{
     PlannedWork, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner, TrialTask, run_search,
     winner_config,
 };
+use vultus_train::start;
 use vultus_train::statistics::fingerprint_of;
 
 use super::train::{train_and_show, usage_or_data, usage_or_run};
@@ -54,6 +55,7 @@ impl Search {
         // Folds validate; there is no split beside them.
         whole.train.validation_fraction = 0.0;
         let dataset = prepare(&whole).map_err(usage_or_data)?.dataset;
+        start::model(&whole.train.start, &whole.preprocessing).map_err(Failure::usage)?;
         let indices = training_indices(&config, &dataset).map_err(usage_or_data)?;
         let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
         let fingerprint = fingerprint_of(&dataset, indices.iter().copied());

@@ -22,7 +22,7 @@ fn every_command_tells_its_flags() {
         (&["data", "convert"], &["<SOURCE>", "<OUT>"]),
         (&["train"], &["--config", "--data", "--out", "--set", "--device", "--resume"]),
         (&["search"], &["--config", "--data", "--out", "--shard", "I/N", "--then-train"]),
-        (&["evaluate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--json", "--drop-class", "--out"]),
+        (&["evaluate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--json", "--drop-class", "--without", "--out"]),
         (&["pack"], &["<RUN_OR_BUNDLE>", "--out", "--half"]),
         (&["card"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--command", "--out"]),
         (&["report"], &["<RUN>"]),

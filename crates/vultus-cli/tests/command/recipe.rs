@@ -110,12 +110,18 @@ fn a_run_begins_with_a_finished_model() {
     };
     let (taken, all) = tensors(&train("again", first, &[]).ends_with(0));
     assert_eq!(taken, all);
-    let facts = header_of(&place.path("again/model.safetensors"))["__metadata__"]["training"].to_string();
-    assert!(facts.contains("start") && !facts.contains("first"), "the file's name without its path in {facts}");
+    let header = header_of(&place.path("again/model.safetensors"));
+    let facts = header["__metadata__"]["training"].as_str().unwrap();
+    assert!(facts.contains("\"start\":\"model.safetensors\""), "the file's name without its path in {facts}");
+    assert_eq!(tensors(&train("from-run", "first", &[]).ends_with(0)), (all, all));
     // Other classes have another last layer: a weight and a bias.
     let fewer = train("fewer", first, &["--set", "cleaning.drop_classes=[\"disgust\"]"]).ends_with(0);
     assert_eq!(tensors(&fewer), (all - 2, all));
-    train("failed", "absent.safetensors", &[]).ends_with(1).says(&["train.start", "absent.safetensors"]);
+    train("failed", "absent.safetensors", &[]).ends_with(2).says(&["train.start", "absent.safetensors"]);
+    assert!(!place.path("failed").exists(), "a slip uses up no directory");
+    // What a run began with may be gone when it goes on.
+    std::fs::remove_file(place.path(first)).unwrap();
+    place.run(&["train", "--resume", "--out", "again", "--set", "train.epochs=3"]).ends_with(0);
 }
 
 #[test]

@@ -290,7 +290,17 @@ fn an_evaluation_overwrites_nothing_and_leaves_out_no_known_class() {
     place.write("taken/notes.txt", "mine");
     let others = ["evaluate", "run", "--data", "synthetic:12", "--out", "taken"];
     place.run(&others).ends_with(2).says(&["taken is not empty"]);
-    place.run(&["evaluate", "run", "--drop-class", "happy"]).ends_with(2).says(&["the model knows this class"]);
+    place
+        .run(&["evaluate", "run", "--drop-class", "happy"])
+        .ends_with(2)
+        .says(&["the model knows this class", "--without"]);
+    let six = place.run(&["evaluate", "run", "--without", "happy", "--json"]).ends_with(0);
+    let left_out =
+        six.stderr.lines().any(|line| line.ends_with("of class happy left out: the model is not asked for it"));
+    assert!(left_out, "{}", six.stderr);
+    let six = six.json();
+    assert!(six["labels"].as_array().unwrap().iter().all(|name| name != "happy"), "{six}");
+    place.run(&["evaluate", "run", "--without", "bored"]).ends_with(2).says(&["bored", "it knows: angry"]);
     place.run(&["evaluate", "run", "--drop-class", "bored"]).ends_with(2).says(&["no such class", "angry, disgust"]);
     place.run(&["evaluate", "run", "--split", "train"]).ends_with(0).says(&["what the model was trained on"]);
     let report = fs_err::read_to_string(place.path("run/report.html")).unwrap();

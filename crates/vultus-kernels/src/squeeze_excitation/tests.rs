@@ -46,7 +46,7 @@ fn reference(shape: &SqueezeShape, values: &Values<f64>) -> Vec<f64> {
 fn run(set: InstructionSet, shape: &SqueezeShape, values: &Values<f32>, dy: &[f32]) -> (Vec<f32>, Values<f32>) {
     let mut y = vec![f32::NAN; shape.len()];
     let mut gradients = values.each_ref().map(|values| vec![f32::NAN; values.len()]);
-    let middle = forward_by(set, shape, &values[0], &weights(values), &mut y);
+    let middle = forward_training_by(set, shape, &values[0], &weights(values), &mut y);
     let [dx, squeeze, squeeze_bias, excitation, excitation_bias] = &mut gradients;
     let of_weights = WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias };
     backward_by(set, shape, &values[0], &weights(values), &middle, dy, Some(dx), of_weights);

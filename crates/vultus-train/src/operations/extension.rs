@@ -675,8 +675,11 @@ impl<B: Backend, const N: usize> fmt::Debug for Saved<B, N> {
 #[derive(Debug)]
 struct HandWritten;
 
-/// Nodes inside the graph that have a gradient from us, and whose own backward pass is still to come.
+/// Nodes inside the graph that have a gradient from us, and whose own backward pass, if it is ours, is still to come. Of a
+/// node that is missing Burn sums the gradients, and numbers are never used again, so that all may be forgotten at any time.
 static REGISTERED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
+/// Nodes after which all are forgotten: those of Burn's own operations are never taken out.
+const MOST_REGISTERED: usize = 4096;
 
 fn registered() -> MutexGuard<'static, BTreeSet<u64>> {
     REGISTERED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -687,7 +690,13 @@ impl<B: Backwards, const N: usize> Backward<B, N> for HandWritten {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
-        registered().remove(&ops.node.id.value);
+        {
+            let mut registered = registered();
+            registered.remove(&ops.node.id.value);
+            if registered.len() > MOST_REGISTERED {
+                registered.clear();
+            }
+        }
         let wanted = ops.parents.each_ref().map(Option::is_some);
         let gradients = (ops.state.0)(dy, wanted);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {

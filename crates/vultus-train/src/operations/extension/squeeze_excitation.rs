@@ -64,7 +64,7 @@ impl SqueezeBackwards for Flex {
     fn squeeze_recorded(x: FlexTensor, tensors: [FlexTensor; 4], shape: &SqueezeShape) -> (FlexTensor, Arc<Middle>) {
         let (x, tensors) = (contiguous(x), tensors.map(contiguous));
         let mut y = take(shape.len());
-        let middle = squeeze_excitation::forward(shape, values(&x), &weights(&tensors), &mut y);
+        let middle = squeeze_excitation::forward_training(shape, values(&x), &weights(&tensors), &mut y);
         (tensor(y, [shape.batch, shape.spatial * shape.channels]), Arc::new(middle))
     }
 
