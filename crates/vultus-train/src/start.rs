@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use vultus::bundle::{Bundle, BundleError};
 use vultus::labels::Labels;
 use vultus::network::ResolvedNetwork;
-use vultus::preprocess::{PixelScaling, Preprocessing};
+use vultus::preprocess::Preprocessing;
 use vultus::weights::Weights;
 
 use crate::model::initial_weights;
@@ -30,19 +30,14 @@ pub struct Start {
 pub enum StartError {
     /// It cannot be read.
     #[error("train.start: {0}")]
-    Bundle(#[from] BundleError),
+    Bundle(Box<BundleError>),
     /// Its weights belong to other numbers.
-    #[error(
-        "train.start: {path} has preprocessing.pixels = {found:?}, and the network to be trained has {expected:?}: train \
-         with the model's"
-    )]
+    #[error("train.start: {path} has preprocessing.pixels = {found}: train with the same")]
     Pixels {
         /// The model's file.
         path: String,
         /// How it sees pixels.
-        found: PixelScaling,
-        /// How the network would.
-        expected: PixelScaling,
+        found: String,
     },
     /// It is another network.
     #[error("train.start: no tensor of {path} has a name and a shape of the network to be trained")]
@@ -60,10 +55,10 @@ pub fn model(path: &str, preprocessing: &Preprocessing) -> Result<Option<Bundle>
     if path.is_empty() {
         return Ok(None);
     }
-    let bundle = Bundle::load(&PathBuf::from(path))?;
-    let (found, expected) = (bundle.preprocessing.pixels, preprocessing.pixels);
-    if found != expected {
-        return Err(StartError::Pixels { path: path.to_owned(), found, expected });
+    let bundle = Bundle::load(&PathBuf::from(path)).map_err(|error| StartError::Bundle(Box::new(error)))?;
+    let pixels = bundle.preprocessing.pixels;
+    if pixels != preprocessing.pixels {
+        return Err(StartError::Pixels { path: path.to_owned(), found: format!("{pixels:?}") });
     }
     Ok(Some(bundle))
 }
@@ -113,6 +108,7 @@ mod tests {
     use serde_json::{Value, json};
     use vultus::inference::Inference;
     use vultus::network::NetworkConfig;
+    use vultus::preprocess::PixelScaling;
 
     use super::*;
 
@@ -125,7 +121,7 @@ mod tests {
     }
 
     /// A model of 3 filters with the classes `angry` and `happy`, its file, and the folder that this lies in.
-    fn model() -> (Weights, String, tempfile::TempDir) {
+    fn saved_model() -> (Weights, String, tempfile::TempDir) {
         let network = network(3, false);
         let weights = initial_weights(&network.resolve(6, 6, 2).unwrap(), 1);
         let bundle = Bundle {
@@ -154,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_taken_and_the_rest_is_fresh() {
-        let (first, path, _folder) = model();
+        let (first, path, _folder) = saved_model();
         let names = |names: [&str; 2]| Labels::new(names).unwrap();
         let resolved = network(3, false).resolve(6, 6, 2).unwrap();
         let fresh = initial_weights(&resolved, 9);
@@ -178,7 +174,7 @@ mod tests {
 
     #[test]
     fn another_network_is_refused() {
-        let (_, path, _folder) = model();
+        let (_, path, _folder) = saved_model();
         let labels = Labels::new(["angry", "happy", "sad"]).unwrap();
         let other = network(4, false).resolve(6, 6, 3).unwrap();
         let error = begin(&path, &other, &labels, 9).unwrap_err().to_string();

@@ -48,6 +48,7 @@ pub(crate) trait Layers: Backend {
     ) -> FloatTensor<Self>;
 
     /// Without bias, residual, or squeeze and excitation any tensor stands in their place; see [`Block`].
+    #[allow(clippy::too_many_arguments, reason = "an operation names every tensor that it can be differentiated by")]
     fn convolution_block(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
