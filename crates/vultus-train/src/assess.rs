@@ -7,7 +7,7 @@ use std::path::Path;
 
 use vultus::bundle::{Bundle, BundleFault};
 use vultus::classifier::Classifier;
-use vultus::labels::{Labels, LabelsError, canonical};
+use vultus::labels::{Labels, canonical};
 
 use crate::batches::dataset_probabilities;
 use crate::dataset::{Dataset, split_name};
@@ -68,8 +68,8 @@ pub enum AssessError {
         known: String,
     },
     /// Too few classes are left.
-    #[error("without these classes there is nothing to tell apart: {0}")]
-    TooFewClasses(LabelsError),
+    #[error("without {0} there is nothing to tell apart")]
+    TooFewClasses(String),
     /// A picture cannot be encoded.
     #[error("a picture cannot be encoded: {0}")]
     Picture(#[from] image::ImageError),
@@ -159,7 +159,11 @@ impl Asked {
         }
         let places: Vec<usize> =
             (0..known.len()).filter(|&index| !left_out.iter().any(|name| name == known.name(index))).collect();
-        let labels = Labels::new(places.iter().map(|&index| known.name(index))).map_err(AssessError::TooFewClasses)?;
+        let too_few = || AssessError::TooFewClasses(left_out.join(", "));
+        let labels = Labels::new(places.iter().map(|&index| known.name(index))).map_err(|_| too_few())?;
+        if labels.len() < 2 {
+            return Err(too_few());
+        }
         Ok(Self { labels, places, known: known.len() })
     }
 
