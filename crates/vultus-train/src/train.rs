@@ -185,6 +185,11 @@ fn training_facts(
     for path in train.targets.teachers.iter_mut().chain([&mut train.start]) {
         *path = source_name(path).to_owned();
     }
+    let begins = !train.start.is_empty();
+    let mut train = json!(train);
+    if let Some(settings) = train.as_object_mut().filter(|_| !begins) {
+        settings.remove("start");
+    }
     let chosen = fitted.epoch.checked_sub(1).and_then(|index| fitted.history.get(index));
     json!({
         "version": environment.version,
