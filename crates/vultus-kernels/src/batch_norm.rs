@@ -461,7 +461,7 @@ pub(crate) struct Backward<'a> {
     /// Of all rows, or of each image.
     terms: Terms,
     /// Sums of the gradients so far.
-    bias: Option<Vec<f64>>,
+    bias: Option<BiasSums>,
 }
 
 impl<'a> Backward<'a> {
@@ -500,7 +500,7 @@ impl<'a> Backward<'a> {
                 behind = Some(gradient);
             }
         }
-        let bias = biased.then(|| vec![0.0; channels]);
+        let bias = biased.then(|| BiasSums::new(channels));
         let terms_unknown = Terms(Scratch::take(0));
         let mut backward =
             Self { set, shape: *shape, inputs, behind, gate, task_rows, affine, terms: terms_unknown, bias };
@@ -557,22 +557,35 @@ impl<'a> Backward<'a> {
             });
         });
         if let Some(bias) = &mut self.bias {
-            add_rows(&sums, bias);
+            bias.add(&sums);
         }
     }
 
     /// The sums of the gradients of all rows that [`Backward::apply`] was asked for, overwritten.
     pub(crate) fn bias(&self, dbias: &mut [f32]) {
-        assert_eq!(dbias.len(), self.shape.channels, "length of dbias");
-        let sums = self.bias.as_ref().expect("asked for when it was made");
-        dbias.iter_mut().zip(sums).for_each(|(dbias, &sum)| *dbias = sum as f32);
+        self.bias.as_ref().expect("asked for when it was made").write(dbias);
     }
 }
 
-/// Adds rows of partial sums to `sums` in a fixed order.
-pub(crate) fn add_rows(partial: &[f32], sums: &mut [f64]) {
-    for row in partial.chunks_exact(sums.len().max(1)) {
-        sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+/// Sums of the gradients of each channel, in double precision and in a fixed order.
+pub(crate) struct BiasSums(Vec<f64>);
+
+impl BiasSums {
+    pub(crate) fn new(channels: usize) -> Self {
+        Self(vec![0.0; channels])
+    }
+
+    /// Adds rows of partial sums.
+    pub(crate) fn add(&mut self, partial: &[f32]) {
+        for row in partial.chunks_exact(self.0.len().max(1)) {
+            self.0.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+        }
+    }
+
+    /// The gradient of the bias, overwritten.
+    pub(crate) fn write(&self, dbias: &mut [f32]) {
+        assert_eq!(dbias.len(), self.0.len(), "length of dbias");
+        dbias.iter_mut().zip(&self.0).for_each(|(dbias, &sum)| *dbias = sum as f32);
     }
 }
 

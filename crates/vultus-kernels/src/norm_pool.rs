@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use crate::activation::Activation;
-use crate::batch_norm::{Norm, NormGradients, NormShape, Terms, TermsOfOne, add_rows, statistics};
+use crate::batch_norm::{BiasSums, Norm, NormGradients, NormShape, Terms, TermsOfOne, statistics};
 use crate::dropout::{Dropout, Mask};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -211,7 +211,7 @@ pub(crate) struct Backward<'a> {
     affine: Scratch,
     terms: Terms,
     /// Sums of the gradients so far.
-    bias: Option<Vec<f64>>,
+    bias: Option<BiasSums>,
 }
 
 impl<'a> Backward<'a> {
@@ -234,7 +234,7 @@ impl<'a> Backward<'a> {
             inputs.before
         );
         let (affine, mask) = (inputs.norm.affine(), inputs.dropout.mask());
-        let bias = biased.then(|| vec![0.0; channels]);
+        let bias = biased.then(|| BiasSums::new(channels));
         let terms = Terms::new(inputs.norm, shape.norm().rows, &[], dgamma, dbeta);
         let mut backward = Self { set, shape: *shape, inputs, mask, affine, terms, bias };
         let mut partial = Scratch::take(shape.batch * shape.pooled_height() * 2 * channels);
@@ -278,15 +278,13 @@ impl<'a> Backward<'a> {
             self.set.run(GradientApply { band, terms, gate_input: self.inputs.before == Activation::Relu, dx, sums });
         });
         if let Some(bias) = &mut self.bias {
-            add_rows(&sums, bias);
+            bias.add(&sums);
         }
     }
 
     /// The sums of the gradients of all images that [`Backward::apply`] was asked for, overwritten.
     pub(crate) fn bias(&self, dbias: &mut [f32]) {
-        assert_eq!(dbias.len(), self.shape.channels, "length of dbias");
-        let sums = self.bias.as_ref().expect("asked for when it was made");
-        dbias.iter_mut().zip(sums).for_each(|(dbias, &sum)| *dbias = sum as f32);
+        self.bias.as_ref().expect("asked for when it was made").write(dbias);
     }
 }
 
