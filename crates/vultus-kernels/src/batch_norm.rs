@@ -589,14 +589,6 @@ impl BiasSums {
     }
 }
 
-/// Adds up rows of partial sums in a fixed order, in double precision.
-pub(crate) fn join(partial: &[f32], sums: &mut [f32]) {
-    let channels = sums.len();
-    for (channel, sum) in sums.iter_mut().enumerate() {
-        *sum = partial.chunks_exact(channels).map(|row| f64::from(row[channel])).sum::<f64>() as f32;
-    }
-}
-
 /// What decides whether a gradient passes the activation behind the norm.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {

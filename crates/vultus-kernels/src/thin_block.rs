@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use crate::activation::Activation;
-use crate::batch_norm::{self, Gate, Norm, Terms, TermsOfOne, join, join_statistics};
+use crate::batch_norm::{self, BiasSums, Gate, Norm, Terms, TermsOfOne, join_statistics};
 use crate::convolution::{ConvolutionShape, RowsForward, RowsGradient};
 use crate::dropout::Dropout;
 use crate::norm_pool::{self, NormPoolShape};
@@ -258,8 +258,9 @@ impl ThinBlock<'_> {
             }
         });
         if let Some(dbias) = dbias {
-            assert_eq!(dbias.len(), channels, "length of dbias");
-            join(&bias_sums, dbias);
+            let mut sums = BiasSums::new(channels);
+            sums.add(&bias_sums);
+            sums.write(dbias);
         }
     }
 }

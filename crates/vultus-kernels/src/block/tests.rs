@@ -163,7 +163,12 @@ impl Case {
     fn check(&self, tolerance: f64) {
         let (fused, expected) = (self.fused(), self.one_after_the_other());
         for (index, (fused, expected)) in fused.iter().zip(&expected).enumerate() {
-            if fused.iter().zip(expected).all(|(fused, expected)| fused.is_nan() && expected.is_nan()) {
+            let has = match self.block.tail {
+                Tail::Activated { residual, .. } => index < 8 || index == 8 && residual || index > 8 && self.hidden > 0,
+                Tail::Pooled { .. } => index < 8,
+            };
+            if !has {
+                assert!(fused.iter().all(|value| value.is_nan()), "result {index} was written");
                 continue;
             }
             let scale = if index == 5 { (self.residual.len() / self.bias.len()) as f64 } else { 1.0 };
