@@ -63,13 +63,13 @@ impl Filters {
     }
 
     /// The output as rows to normalise.
-    pub(crate) fn norm(&self) -> NormShape {
+    pub fn norm(&self) -> NormShape {
         let (height, width) = self.out_size();
         NormShape { rows: self.batch() * height * width, channels: self.channels() }
     }
 
     /// The output as planes to normalise and pool.
-    pub(crate) fn pooled(&self, size: usize) -> NormPoolShape {
+    pub fn pooled(&self, size: usize) -> NormPoolShape {
         let (height, width) = self.out_size();
         NormPoolShape { batch: self.batch(), height, width, channels: self.channels(), size }
     }

@@ -22,7 +22,7 @@ pub use vultus_kernels::optimizer::{AdamUpdate, SgdUpdate};
 pub use vultus_kernels::pooling::PoolingShape;
 pub use vultus_kernels::squeeze_excitation::SqueezeShape;
 
-use self::extension::{DepthwiseLayers, Layers, SqueezeLayers, Updates};
+use self::extension::{BlockLayers, DepthwiseLayers, Layers, SqueezeLayers, Updates};
 
 /// Which arithmetic the operations use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,10 @@
 //!
 //! [`Layers`] holds what can be differentiated: its implementation for [`Flex`] calls the forward kernel, the one for
 //! [`Autodiff`] also records which backward kernel to call. [`Backwards`] holds those; Burn never dispatches it.
-//! [`Updates`] holds the optimisers, which run outside the graph. Depthwise convolution, and squeeze and excitation, have
-//! modules of their own, built the same way.
+//! [`Updates`] holds the optimisers, which run outside the graph. Blocks, depthwise convolution, and squeeze and
+//! excitation have modules of their own, built the same way.
 
+mod block;
 mod depthwise;
 mod squeeze_excitation;
 
@@ -22,18 +23,15 @@ use burn::backend::{Backend, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Shape};
 use rayon::prelude::*;
 use vultus_kernels::batch_norm::{self, Norm, NormGradients};
-use vultus_kernels::block::{self, BlockGradients, Inputs, Outputs};
 use vultus_kernels::dropout::{self, Dropout};
-use vultus_kernels::norm_squeeze::Squeezed;
 use vultus_kernels::squeeze_excitation::{WeightGradients, Weights};
 use vultus_kernels::{convolution, dense, optimizer, orthogonal, pooling, softmax};
 
+pub(super) use self::block::BlockLayers;
 pub(super) use self::depthwise::DepthwiseLayers;
 pub(super) use self::squeeze_excitation::SqueezeLayers;
 use super::buffers::{give, take};
-use super::{
-    Activation, AdamUpdate, Block, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate, Tail,
-};
+use super::{Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate};
 
 /// Operations with a forward pass; the arguments are those of [`super::Operations`].
 #[backend_extension(Flex, Autodiff)]
@@ -46,22 +44,6 @@ pub(crate) trait Layers: Backend {
         shape: ConvolutionShape,
         activation: Activation,
     ) -> FloatTensor<Self>;
-
-    /// Without bias, residual, or squeeze and excitation any tensor stands in their place; see [`Block`].
-    #[allow(clippy::too_many_arguments, reason = "an operation names every tensor that it can be differentiated by")]
-    fn convolution_block(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        squeeze: FloatTensor<Self>,
-        squeeze_bias: FloatTensor<Self>,
-        excitation: FloatTensor<Self>,
-        excitation_bias: FloatTensor<Self>,
-        block: Block,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     fn global_average_pool(x: FloatTensor<Self>, shape: ChannelShape) -> FloatTensor<Self>;
 
@@ -124,20 +106,6 @@ type Winners = Arc<Vec<u8>>;
 /// Gradients of the kernel or the input, the weight and the bias; `None` for an input that needs none.
 type LayerGradients<B> = [Option<FloatTensor<B>>; 3];
 
-/// What a block works on, in the order of the operation's arguments; any tensor stands in the place of what it does not
-/// have.
-type BlockInputs<B> = [FloatTensor<B>; 10];
-
-/// What a block's forward pass gives, and its backward pass needs: `z` is the convolution's output (empty where it is
-/// computed again), `y` the block's.
-struct BlockOutputs<B: Backend> {
-    y: FloatTensor<B>,
-    mean: FloatTensor<B>,
-    variance: FloatTensor<B>,
-    z: FloatTensor<B>,
-    squeezed: Option<Arc<Squeezed>>,
-}
-
 /// Backward kernels, called by what [`Autodiff`] records. `y` is the output of the forward pass, `dy` its gradient.
 trait Backwards: Layers {
     /// Gives back the memory of a tensor that is done with.
@@ -154,18 +122,6 @@ trait Backwards: Layers {
         activation: Activation,
         wants_dx: bool,
     ) -> LayerGradients<Self>;
-
-    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> BlockOutputs<Self>;
-
-    /// Gradients of the block's inputs, where it has them. An output that is not needed may be missing from `outputs`:
-    /// any tensor stands in its place.
-    fn block_backward(
-        inputs: BlockInputs<Self>,
-        outputs: BlockOutputs<Self>,
-        dy: FloatTensor<Self>,
-        block: &Block,
-        wants_dx: bool,
-    ) -> [Option<FloatTensor<Self>>; 10];
 
     fn global_average_pool_backward(dy: FloatTensor<Self>, shape: &ChannelShape) -> FloatTensor<Self>;
 
@@ -225,14 +181,6 @@ fn flat(values: Vec<f32>) -> FlexTensor {
     tensor(values, [length])
 }
 
-/// The tensors of a block as the kernel takes them.
-fn block_inputs(inputs: &BlockInputs<Flex>) -> Inputs<'_> {
-    let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs.each_ref().map(values);
-    let [squeeze, squeeze_bias, excitation, excitation_bias] = squeeze;
-    let squeeze = Weights { squeeze, squeeze_bias, excitation, excitation_bias };
-    Inputs { x, weight, bias, gamma, beta, residual, squeeze }
-}
-
 fn dims2(tensor: &FlexTensor) -> [usize; 2] {
     tensor.layout().shape().dims::<2>()
 }
@@ -252,25 +200,6 @@ impl Layers for Flex {
         convolution::forward(&shape, values(&x), values(&weight), bias, activation, &mut y);
         let width = y.len() / shape.batch;
         tensor(y, [shape.batch, width])
-    }
-
-    fn convolution_block(
-        x: FlexTensor,
-        weight: FlexTensor,
-        bias: FlexTensor,
-        gamma: FlexTensor,
-        beta: FlexTensor,
-        residual: FlexTensor,
-        squeeze: FlexTensor,
-        squeeze_bias: FlexTensor,
-        excitation: FlexTensor,
-        excitation_bias: FlexTensor,
-        block: Block,
-    ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
-        let outputs = Self::block_recorded(inputs, &block);
-        give(outputs.z);
-        (outputs.y, outputs.mean, outputs.variance)
     }
 
     fn global_average_pool(x: FlexTensor, shape: ChannelShape) -> FlexTensor {
@@ -404,7 +333,7 @@ impl Backwards for Flex {
 
     fn sum(into: FlexTensor, other: FlexTensor) -> FlexTensor {
         let (mut into, other) = (contiguous(into), contiguous(other));
-        block::add(into.storage_mut(), values(&other));
+        vultus_kernels::block::add(into.storage_mut(), values(&other));
         give(other);
         into
     }
@@ -437,83 +366,6 @@ impl Backwards for Flex {
             dx.map(|dx| tensor(dx, [shape.batch, width])),
             Some(tensor(dweight, [kernel])),
             dbias.map(|dbias| tensor(dbias, [shape.out_channels])),
-        ]
-    }
-
-    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> BlockOutputs<Self> {
-        let inputs = inputs.map(contiguous);
-        let (batch, channels) = (block.filters.batch(), block.filters.channels());
-        let (mut z, mut y) = (take(block.kept_len()), take(block.output_len()));
-        let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
-        let outputs = Outputs { z: &mut z, y: &mut y, mean: &mut mean, variance: &mut variance };
-        let squeezed = block.forward(&block_inputs(&inputs), outputs).map(Arc::new);
-        let narrow = y.len() / batch;
-        let y = tensor(y, [batch, narrow]);
-        BlockOutputs { y, mean: flat(mean), variance: flat(variance), z: flat(z), squeezed }
-    }
-
-    fn block_backward(
-        inputs: BlockInputs<Self>,
-        outputs: BlockOutputs<Self>,
-        dy: FlexTensor,
-        block: &Block,
-        wants_dx: bool,
-    ) -> [Option<FlexTensor>; 10] {
-        let (inputs, dy) = (inputs.map(contiguous), contiguous(dy));
-        let BlockOutputs { y, mean, variance, z, squeezed } = outputs;
-        let Block { filters, biased, .. } = *block;
-        let (batch, channels) = (filters.batch(), filters.channels());
-        let (has_residual, hidden) = match block.tail {
-            Tail::Activated { residual, squeeze, .. } => (residual, squeeze),
-            Tail::Pooled { .. } => (false, None),
-        };
-        let mut dx = wants_dx.then(|| take(filters.input_len()));
-        let mut dweight = take(filters.weight_len());
-        let mut dbias = biased.then(|| vec![0.0; channels]);
-        let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0; channels]);
-        let mut dresidual = has_residual.then(|| take(filters.output_len()));
-        let mut dsqueeze = hidden
-            .map(|hidden| [take(channels * hidden), vec![0.0; hidden], take(hidden * channels), vec![0.0; channels]]);
-        let gradients =
-            BlockGradients {
-                dx: dx.as_deref_mut(),
-                dweight: &mut dweight,
-                dbias: dbias.as_deref_mut(),
-                dgamma: &mut dgamma,
-                dbeta: &mut dbeta,
-                dresidual: dresidual.as_deref_mut(),
-                squeeze: dsqueeze.as_mut().map(|[squeeze, squeeze_bias, excitation, excitation_bias]| {
-                    WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias }
-                }),
-            };
-        let kept = block::Kept {
-            z: values(&z),
-            y: values(&y),
-            mean: values(&mean),
-            variance: values(&variance),
-            squeezed: squeezed.as_deref(),
-        };
-        block.backward(&block_inputs(&inputs), &kept, values(&dy), gradients);
-        give(dy);
-        let images = |values: Vec<f32>| {
-            let width = values.len() / batch;
-            tensor(values, [batch, width])
-        };
-        let [squeeze, squeeze_bias, excitation, excitation_bias] = match dsqueeze {
-            Some(gradients) => gradients.map(|gradient| Some(flat(gradient))),
-            None => [const { None }; 4],
-        };
-        [
-            dx.map(images),
-            Some(flat(dweight)),
-            dbias.map(flat),
-            Some(flat(dgamma)),
-            Some(flat(dbeta)),
-            dresidual.map(images),
-            squeeze,
-            squeeze_bias,
-            excitation,
-            excitation_bias,
         ]
     }
 
@@ -760,49 +612,6 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
             let saved = [x.get(), weight.clone(), kept_y.get()];
             B::convolution_backward(saved, dy, biased, &shape, activation, wants_dx)
         })
-    }
-
-    fn convolution_block(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
-        squeeze: FloatTensor<Self>,
-        squeeze_bias: FloatTensor<Self>,
-        excitation: FloatTensor<Self>,
-        excitation_bias: FloatTensor<Self>,
-        block: Block,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
-        let parts = inputs.map(FloatTensor::<Self>::into_parts);
-        let inputs = parts.each_ref().map(|(tensor, _)| tensor.clone());
-        let parents = parts.map(|(_, node)| node);
-        let BlockOutputs { y, mean, variance, z, squeezed } = B::block_recorded(inputs.clone(), &block);
-        let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
-        let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs;
-        // Nobody looks at the sum's other half again.
-        B::recycle(residual);
-        let (x, z) = (Kept::<B>::new(x), Kept::<B>::new(z));
-        let kept_y = block.needs_output().then(|| Kept::<B>::new(y.clone()));
-        let y = record::<B, C, 10>(parents, y, move |dy, [wants_dx, ..]| {
-            let outputs = BlockOutputs {
-                y: kept_y.as_ref().map_or_else(|| z.get(), Kept::get),
-                mean: mean.clone(),
-                variance: variance.clone(),
-                z: z.get(),
-                squeezed: squeezed.clone(),
-            };
-            let [squeeze, squeeze_bias, excitation, excitation_bias] = squeeze.clone();
-            let (weight, bias, gamma, beta) = (weight.clone(), bias.clone(), gamma.clone(), beta.clone());
-            let x = x.get();
-            // The residual's values are not looked at again.
-            let residual = x.clone();
-            let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
-            B::block_backward(inputs, outputs, dy, &block, wants_dx)
-        });
-        (y, constants.0, constants.1)
     }
 
     fn global_average_pool(x: FloatTensor<Self>, shape: ChannelShape) -> FloatTensor<Self> {

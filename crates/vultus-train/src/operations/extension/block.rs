@@ -1,0 +1,209 @@
+//! Convolution, batch norm and what follows as one operation of Burn's `flex` backend, with its hand-written backward pass.
+
+use vultus_kernels::block::{self, BlockGradients, Inputs, Outputs};
+use vultus_kernels::norm_squeeze::Squeezed;
+
+use super::*;
+use crate::operations::{Block, Tail};
+
+/// The operation with its forward pass; the arguments are those of [`crate::operations::Operations`].
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait BlockLayers: Backend {
+    /// Without bias, residual, or squeeze and excitation any tensor stands in their place; see [`Block`].
+    #[allow(clippy::too_many_arguments, reason = "an operation names every tensor that it can be differentiated by")]
+    fn convolution_block(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        squeeze: FloatTensor<Self>,
+        squeeze_bias: FloatTensor<Self>,
+        excitation: FloatTensor<Self>,
+        excitation_bias: FloatTensor<Self>,
+        block: Block,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// What a block works on, in the order of the operation's arguments; any tensor stands in the place of what it does not
+/// have.
+type BlockInputs<B> = [FloatTensor<B>; 10];
+
+/// What a block's forward pass gives, and its backward pass needs: `z` is the convolution's output (empty where it is
+/// computed again), `y` the block's.
+struct BlockOutputs<B: Backend> {
+    y: FloatTensor<B>,
+    mean: FloatTensor<B>,
+    variance: FloatTensor<B>,
+    z: FloatTensor<B>,
+    squeezed: Option<Arc<Squeezed>>,
+}
+
+/// The kernels, called by what [`Autodiff`] records.
+trait BlockBackwards: BlockLayers + Backwards {
+    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> BlockOutputs<Self>;
+
+    /// Gradients of the block's inputs, where it has them. An output that is not needed may be missing from `outputs`:
+    /// any tensor stands in its place.
+    fn block_backward(
+        inputs: BlockInputs<Self>,
+        outputs: BlockOutputs<Self>,
+        dy: FloatTensor<Self>,
+        block: &Block,
+        wants_dx: bool,
+    ) -> [Option<FloatTensor<Self>>; 10];
+}
+
+/// The tensors of a block as the kernel takes them.
+fn block_inputs(inputs: &BlockInputs<Flex>) -> Inputs<'_> {
+    let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs.each_ref().map(values);
+    let [squeeze, squeeze_bias, excitation, excitation_bias] = squeeze;
+    let squeeze = Weights { squeeze, squeeze_bias, excitation, excitation_bias };
+    Inputs { x, weight, bias, gamma, beta, residual, squeeze }
+}
+
+impl BlockLayers for Flex {
+    fn convolution_block(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        residual: FlexTensor,
+        squeeze: FlexTensor,
+        squeeze_bias: FlexTensor,
+        excitation: FlexTensor,
+        excitation_bias: FlexTensor,
+        block: Block,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
+        let outputs = Self::block_recorded(inputs, &block);
+        give(outputs.z);
+        (outputs.y, outputs.mean, outputs.variance)
+    }
+}
+
+impl BlockBackwards for Flex {
+    fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> BlockOutputs<Self> {
+        let inputs = inputs.map(contiguous);
+        let (batch, channels) = (block.filters.batch(), block.filters.channels());
+        let (mut z, mut y) = (take(block.kept_len()), take(block.output_len()));
+        let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
+        let outputs = Outputs { z: &mut z, y: &mut y, mean: &mut mean, variance: &mut variance };
+        let squeezed = block.forward(&block_inputs(&inputs), outputs).map(Arc::new);
+        let narrow = y.len() / batch;
+        let y = tensor(y, [batch, narrow]);
+        BlockOutputs { y, mean: flat(mean), variance: flat(variance), z: flat(z), squeezed }
+    }
+
+    fn block_backward(
+        inputs: BlockInputs<Self>,
+        outputs: BlockOutputs<Self>,
+        dy: FlexTensor,
+        block: &Block,
+        wants_dx: bool,
+    ) -> [Option<FlexTensor>; 10] {
+        let (inputs, dy) = (inputs.map(contiguous), contiguous(dy));
+        let BlockOutputs { y, mean, variance, z, squeezed } = outputs;
+        let Block { filters, biased, .. } = *block;
+        let (batch, channels) = (filters.batch(), filters.channels());
+        let (has_residual, hidden) = match block.tail {
+            Tail::Activated { residual, squeeze, .. } => (residual, squeeze),
+            Tail::Pooled { .. } => (false, None),
+        };
+        let mut dx = wants_dx.then(|| take(filters.input_len()));
+        let mut dweight = take(filters.weight_len());
+        let mut dbias = biased.then(|| vec![0.0; channels]);
+        let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0; channels]);
+        let mut dresidual = has_residual.then(|| take(filters.output_len()));
+        let mut dsqueeze = hidden
+            .map(|hidden| [take(channels * hidden), vec![0.0; hidden], take(hidden * channels), vec![0.0; channels]]);
+        let gradients =
+            BlockGradients {
+                dx: dx.as_deref_mut(),
+                dweight: &mut dweight,
+                dbias: dbias.as_deref_mut(),
+                dgamma: &mut dgamma,
+                dbeta: &mut dbeta,
+                dresidual: dresidual.as_deref_mut(),
+                squeeze: dsqueeze.as_mut().map(|[squeeze, squeeze_bias, excitation, excitation_bias]| {
+                    WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias }
+                }),
+            };
+        let kept = block::Kept {
+            z: values(&z),
+            y: values(&y),
+            mean: values(&mean),
+            variance: values(&variance),
+            squeezed: squeezed.as_deref(),
+        };
+        block.backward(&block_inputs(&inputs), &kept, values(&dy), gradients);
+        give(dy);
+        let images = |values: Vec<f32>| {
+            let width = values.len() / batch;
+            tensor(values, [batch, width])
+        };
+        let [squeeze, squeeze_bias, excitation, excitation_bias] = match dsqueeze {
+            Some(gradients) => gradients.map(|gradient| Some(flat(gradient))),
+            None => [const { None }; 4],
+        };
+        [
+            dx.map(images),
+            Some(flat(dweight)),
+            dbias.map(flat),
+            Some(flat(dgamma)),
+            Some(flat(dbeta)),
+            dresidual.map(images),
+            squeeze,
+            squeeze_bias,
+            excitation,
+            excitation_bias,
+        ]
+    }
+}
+
+impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
+    fn convolution_block(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+        squeeze: FloatTensor<Self>,
+        squeeze_bias: FloatTensor<Self>,
+        excitation: FloatTensor<Self>,
+        excitation_bias: FloatTensor<Self>,
+        block: Block,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
+        let parts = inputs.map(FloatTensor::<Self>::into_parts);
+        let inputs = parts.each_ref().map(|(tensor, _)| tensor.clone());
+        let parents = parts.map(|(_, node)| node);
+        let BlockOutputs { y, mean, variance, z, squeezed } = B::block_recorded(inputs.clone(), &block);
+        let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
+        let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs;
+        // Nobody looks at the sum's other half again.
+        B::recycle(residual);
+        let (x, z) = (Kept::<B>::new(x), Kept::<B>::new(z));
+        let kept_y = block.needs_output().then(|| Kept::<B>::new(y.clone()));
+        let y = record::<B, C, 10>(parents, y, move |dy, [wants_dx, ..]| {
+            let outputs = BlockOutputs {
+                y: kept_y.as_ref().map_or_else(|| z.get(), Kept::get),
+                mean: mean.clone(),
+                variance: variance.clone(),
+                z: z.get(),
+                squeezed: squeezed.clone(),
+            };
+            let [squeeze, squeeze_bias, excitation, excitation_bias] = squeeze.clone();
+            let (weight, bias, gamma, beta) = (weight.clone(), bias.clone(), gamma.clone(), beta.clone());
+            let x = x.get();
+            // The residual's values are not looked at again.
+            let residual = x.clone();
+            let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
+            B::block_backward(inputs, outputs, dy, &block, wants_dx)
+        });
+        (y, constants.0, constants.1)
+    }
+}
