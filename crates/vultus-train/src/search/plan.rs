@@ -78,6 +78,11 @@ impl PlannedSetting {
         config.train.validation_fraction = unused.validation_fraction;
         config.train.keep = unused.keep;
         config.train.checkpoint_minutes = unused.checkpoint_minutes;
+        // Models that a trial begins with or learns from are what is in their files.
+        let start = (!config.train.start.is_empty()).then_some(&mut config.train.start);
+        for model in start.into_iter().chain(&mut config.train.targets.teachers) {
+            *model = hexadecimal(&Sha256::digest(fs_err::read(&*model)?));
+        }
         let as_json = |config: &TrainConfig| serde_json::to_value(config).map_err(std::io::Error::from);
         let mut json = as_json(&config)?;
         // A key that came to the format later changes no older trial.
@@ -92,8 +97,12 @@ impl PlannedSetting {
             "data": fingerprint,
         });
         let hash = Sha256::digest(trial.to_string().as_bytes());
-        Ok(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+        Ok(hexadecimal(&hash[..8]))
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Takes out of an object what is the same in `defaults`.

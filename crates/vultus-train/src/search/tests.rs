@@ -236,6 +236,27 @@ fn only_what_changes_a_result_makes_a_trial_run_again() {
 }
 
 #[test]
+fn a_model_that_trials_begin_with_is_what_is_in_its_file() {
+    let (directory, models) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [old, moved] = ["old", "moved"].map(|name| models.path().join(name));
+    std::fs::write(&old, "weights").unwrap();
+    std::fs::write(&moved, "weights").unwrap();
+    let missing = |model: &Path, stop_after: Option<usize>| {
+        let mut config = config();
+        config.train.start = model.display().to_string();
+        let mut runner = Arithmetic { stop_after, ..Arithmetic::default() };
+        run_search(&config, Images::new().data(), directory.path(), None, &mut runner)
+            .map(|_| runner.work.unwrap().missing)
+    };
+    assert_eq!(missing(&old, None).unwrap(), 12);
+    assert_eq!(missing(&moved, Some(0)).unwrap(), 0, "the same file in another place");
+    std::fs::write(&old, "other weights").unwrap();
+    assert_eq!(missing(&old, Some(0)).unwrap(), 12, "another file in the same place");
+    let error = missing(&models.path().join("absent"), None).unwrap_err().to_string();
+    assert!(error.contains("absent"), "{error}");
+}
+
+#[test]
 fn the_score_can_be_the_loss() {
     let directory = tempfile::tempdir().unwrap();
     let config = config().with_overrides(&["search.monitor=val_loss".to_owned()]).unwrap();
