@@ -8,14 +8,13 @@
 mod affine;
 mod buffers;
 mod compile;
+mod program;
 mod step;
-
-use std::sync::{Mutex, PoisonError};
 
 use vultus_kernels::{pool, softmax};
 
-use self::buffers::{Buffer, Buffers};
-use self::step::Step;
+pub(crate) use self::program::Program;
+pub(crate) use self::step::{Convolution, Operation, Place, Step};
 use crate::network::ResolvedNetwork;
 use crate::weights::{Weights, WeightsError};
 
@@ -29,20 +28,15 @@ const CHUNK_BYTES: usize = 8 << 20;
 /// Fewest samples of a chunk, however wide the network is: weights are read once for each chunk.
 const FEWEST_SAMPLES_PER_CHUNK: usize = 8;
 
-/// Room for one chunk of samples: the plan's buffers.
-type Workspace = Vec<Buffer>;
-
 /// A network ready to run.
 ///
 /// Buffers are made once for each caller that runs at the same time, and kept.
 #[derive(Debug)]
 pub struct Plan {
-    steps: Vec<Step>,
+    program: Program,
     inputs: usize,
     classes: usize,
     samples_per_chunk: usize,
-    buffers: Buffers,
-    workspaces: Mutex<Vec<Workspace>>,
 }
 
 impl Plan {
@@ -65,9 +59,8 @@ impl Plan {
         let widest = steps.iter().map(Step::width).max().unwrap_or(inputs);
         let samples_per_chunk = (CHUNK_BYTES / (widest * size_of::<f32>())).max(FEWEST_SAMPLES_PER_CHUNK);
         let batch = batch.clamp(1, samples_per_chunk);
-        let mut steps: Vec<Step> = steps.into_iter().map(|step| step.prepare(batch)).collect();
-        let buffers = buffers::assign(&mut steps, inputs);
-        Ok(Self { steps, inputs, classes, samples_per_chunk, buffers, workspaces: Mutex::default() })
+        let logits = steps.len();
+        Ok(Self { program: Program::new(steps, inputs, &[logits], batch), inputs, classes, samples_per_chunk })
     }
 
     /// Values of one sample: height times width.
@@ -104,14 +97,16 @@ impl Plan {
         }
         // Chunks of about equal size: a last one of few samples would waste the weights that it reads.
         let chunk = samples.div_ceil(samples.div_ceil(self.samples_per_chunk));
-        let mut workspace = self.workspace(chunk);
+        let mut workspace = self.program.workspace(chunk);
         pool::enter(|| {
             for (x, logits) in x.chunks(chunk * self.inputs).zip(logits.chunks_mut(chunk * self.classes)) {
-                self.run(x, &mut workspace);
-                logits.copy_from_slice(&workspace[self.buffers.output][..logits.len()]);
+                let samples = x.len() / self.inputs;
+                self.program.input(samples, &mut workspace).copy_from_slice(x);
+                self.program.run(samples, &mut workspace);
+                logits.copy_from_slice(&self.program.result(&workspace, 0)[..logits.len()]);
             }
         });
-        self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+        self.program.keep(workspace);
     }
 
     /// Probabilities `[n, classes]`: the softmax of [`Plan::logits`]. NaN pixels or weights give NaN.
@@ -122,36 +117,6 @@ impl Plan {
         let mut probabilities = self.logits(x);
         softmax::softmax_rows(self.classes, &mut probabilities);
         probabilities
-    }
-
-    /// A workspace for `samples` samples: one that is free, or a new one.
-    fn workspace(&self, samples: usize) -> Workspace {
-        let free = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut workspace = free.unwrap_or_default();
-        workspace.resize_with(self.buffers.lengths.len(), Buffer::default);
-        for (buffer, length) in workspace.iter_mut().zip(&self.buffers.lengths) {
-            buffer.reserve(samples * length);
-        }
-        workspace
-    }
-
-    /// Takes one chunk through all steps; the logits are then in the output buffer.
-    fn run(&self, x: &[f32], workspace: &mut Workspace) {
-        let samples = x.len() / self.inputs;
-        workspace[self.buffers.input][..x.len()].copy_from_slice(x);
-        for step in &self.steps {
-            let (inputs, outputs) = (samples * step.inputs, samples * step.outputs);
-            // Taken out, so that the step may read the other buffers while it writes this one.
-            let mut output = std::mem::take(&mut workspace[step.output]);
-            let y = &mut output[..outputs];
-            if step.operation.works_in_place() && step.input != step.output {
-                y.copy_from_slice(&workspace[step.input][..outputs]);
-            }
-            let x = workspace[step.input].get(..inputs).unwrap_or_default();
-            let addend = step.addend.map(|addend| &workspace[addend][..outputs]);
-            step.operation.run(samples, x, addend, y);
-            workspace[step.output] = output;
-        }
     }
 }
 

@@ -1,25 +1,28 @@
 //! Faces by the network YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023), from an ONNX file.
 //!
-//! In: a picture. Out: boxes with confidence and five landmarks, overlapping ones removed. The file's input is
-//! `[1, 3, height, width]`, blue, green, red, 0..255; its outputs are `cls`, `obj`, `bbox` and `kps` for grids of 8, 16
+//! In: a picture. Out: boxes with confidence and five landmarks, overlapping ones removed. `onnx` reads the file, `network`
+//! makes of it a program of our own kernels. The file's input is `[1, 3, height, width]`, blue, green, red, 0..255; its outputs are `cls`, `obj`, `bbox` and `kps` for grids of 8, 16
 //! and 32 pixels a cell.
 
+mod network;
+mod onnx;
+
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
-use image::{DynamicImage, RgbImage, imageops};
-use rten::{Dimension, Model, NodeId, Value};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::DynamicImage;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use self::network::Output;
 use super::{Area, Face, FaceError, Region};
+use crate::plan::Program;
 
 /// Pixels a cell of the three grids.
 const STRIDES: [usize; 3] = [8, 16, 32];
 
 /// Of two boxes that overlap more than this, only the surer one is kept.
 const MOST_OVERLAP: f32 = 0.3;
-
-/// How ONNX files begin: the tag of the field `ir_version`.
-const ONNX_START: u8 = 0x08;
 
 /// The side of the input where the file leaves it open.
 const USUAL_SIDE: usize = 640;
@@ -30,80 +33,63 @@ const MOST_INPUT_PIXELS: usize = 4096 * 4096;
 /// Small pictures are enlarged by up to this.
 const MOST_ENLARGEMENT: f32 = 2.0;
 
+/// What the network gives for each grid, and the values of a cell.
+const RESULTS: [(&str, usize); 4] = [("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)];
+
 /// A loaded network.
 #[derive(Debug)]
 pub(super) struct Yunet {
-    model: ModelBox,
-    input: NodeId,
-    /// `cls`, `obj`, `bbox` and `kps` of each stride.
-    outputs: Vec<NodeId>,
+    program: Program,
+    /// What is in [`RESULTS`], of each stride.
+    outputs: Vec<Output>,
     width: usize,
     height: usize,
-    /// Held while the network runs: one run uses all cores, and many at a time would pile up on the runtime's threads.
-    running: Mutex<()>,
-}
-
-/// The runtime's model, which cannot be printed.
-struct ModelBox(Model);
-
-impl std::fmt::Debug for ModelBox {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Model")
-    }
+    /// Where the network runs.
+    threads: ThreadPool,
 }
 
 impl Yunet {
     pub(super) fn load(path: &Path) -> Result<Self, FaceError> {
         let unusable = |reason: String| FaceError::Model { path: path.to_owned(), reason };
-        let bytes = fs_err::read(path)?;
-        // The runtime's reader does not come back from every file that is something else.
-        if bytes.first() != Some(&ONNX_START) {
-            return Err(unusable("it is no ONNX file".to_owned()));
-        }
-        let model = Model::load(bytes).map_err(|error| unusable(error.to_string()))?;
-        let &[input] = model.input_ids() else {
-            return Err(unusable(format!("it has {} inputs, not one", model.input_ids().len())));
+        let graph = onnx::read(&fs_err::read(path)?).map_err(unusable)?;
+        // Older files list their tensors among the inputs.
+        let is_tensor = |name: &str| graph.tensors.iter().any(|tensor| tensor.name == name);
+        let inputs: Vec<&onnx::Value> = graph.inputs.iter().filter(|input| !is_tensor(&input.name)).collect();
+        let [input] = inputs[..] else {
+            return Err(unusable(format!("it has {} inputs, not one", inputs.len())));
         };
-        let shape = model.input_shape(0).unwrap_or_default();
-        let side = |index: usize| match shape.get(index) {
-            Some(Dimension::Fixed(side)) => *side,
-            _ => USUAL_SIDE,
-        };
+        let dims = input.dims();
+        let side = |index: usize| dims.get(index).copied().filter(|&side| side > 0).unwrap_or(USUAL_SIDE);
         let (height, width) = (side(2), side(3));
-        let whole_cells = |side: usize| side > 0 && side.is_multiple_of(STRIDES[2]);
-        if shape.len() != 4 || side(1) != 3 || !whole_cells(width) || !whole_cells(height) {
+        let whole_cells = |side: usize| side.is_multiple_of(STRIDES[2]);
+        if dims.len() != 4 || dims[1] != 3 || !whole_cells(width) || !whole_cells(height) {
             return Err(unusable("its input is not [1, 3, height, width] with sides of whole cells".to_owned()));
         }
         if width.saturating_mul(height) > MOST_INPUT_PIXELS {
             return Err(unusable(format!("its input of {width} x {height} pixels is too large")));
         }
-        let mut outputs = Vec::new();
-        for stride in STRIDES {
-            for name in ["cls", "obj", "bbox", "kps"] {
-                let name = format!("{name}_{stride}");
-                outputs.push(model.find_node(&name).ok_or_else(|| unusable(format!("it has no output {name}")))?);
+        let names: Vec<String> =
+            STRIDES.iter().flat_map(|stride| RESULTS.map(|(name, _)| format!("{name}_{stride}"))).collect();
+        let (program, outputs) = network::compile(&graph, &input.name, (height, width), &names).map_err(unusable)?;
+        let sizes =
+            STRIDES.iter().flat_map(|stride| RESULTS.map(|(_, values)| values * width / stride * height / stride));
+        for ((output, name), size) in outputs.iter().zip(&names).zip(sizes) {
+            if output.len != size {
+                return Err(unusable(format!("its output {name} has {} values, not {size}", output.len)));
             }
         }
-        Ok(Self { model: ModelBox(model), input, outputs, width, height, running: Mutex::new(()) })
+        let threads = ThreadPoolBuilder::new()
+            .thread_name(|index| format!("yunet-{index}"))
+            .num_threads(rayon::current_num_threads())
+            .build()
+            .map_err(|error| FaceError::Failed(error.to_string()))?;
+        Ok(Self { program, outputs, width, height, threads })
     }
 
     /// Boxes of at least the given confidence, the surest first.
     pub(super) fn find(&self, picture: &DynamicImage, minimum: f32) -> Result<Vec<Face>, FaceError> {
-        let (pixels, scale) = self.input(picture);
-        let input = Value::from_shape(&[1, 3, self.height, self.width], pixels)
-            .map_err(|error| FaceError::Failed(error.to_string()))?;
-        let values = self.run(input)?;
-        let mut tensors = Vec::with_capacity(values.len());
-        for value in values {
-            let (_, data) = value
-                .into_shape_vec::<f32, 3>()
-                .map_err(|error| FaceError::Failed(format!("an output is no list of numbers: {error}")))?;
-            tensors.push(data);
-        }
-        let mut candidates = Vec::new();
-        for (grid, stride) in tensors.chunks_exact(4).zip(STRIDES) {
-            self.decode(grid, stride, minimum, &mut candidates)?;
-        }
+        let (pixels, width, scale) = self.scaled(picture)?;
+        let mut candidates = self.run(&pixels, width, minimum)?;
         candidates.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
         let mut kept: Vec<Candidate> = Vec::new();
         for candidate in candidates {
@@ -115,68 +101,86 @@ impl Yunet {
         Ok(kept.into_iter().filter_map(|candidate| candidate.face(size, scale)).collect())
     }
 
-    /// Runs the network, on a thread of its own: a thread of rayon's that waits for the runtime's would take up other
-    /// work in the meantime, such as another picture, until its stack is full.
-    fn run(&self, input: Value) -> Result<Vec<Value>, FaceError> {
-        let failed = |reason: String| FaceError::Failed(reason);
+    /// Runs the network on threads of its own, and waits outside of any pool: a thread of rayon's that waits for a part of
+    /// its work takes up other work in the meantime, such as another picture, until its stack is full.
+    fn run(&self, pixels: &[u8], width: usize, minimum: f32) -> Result<Vec<Candidate>, FaceError> {
         let run = || {
-            let _one = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            self.model.0.run(vec![(self.input, input.into())], &self.outputs, None)
+            let mut workspace = self.program.workspace(1);
+            self.fill(self.program.input(1, &mut workspace), pixels, width);
+            self.program.run(1, &mut workspace);
+            let mut candidates = Vec::new();
+            for (index, stride) in STRIDES.into_iter().enumerate() {
+                let grid = [0, 1, 2, 3].map(|result| {
+                    let place = RESULTS.len() * index + result;
+                    &self.program.result(&workspace, place)[..self.outputs[place].len]
+                });
+                let logistic = [0, 1].map(|result| self.outputs[RESULTS.len() * index + result].logistic);
+                self.decode(grid, logistic, stride, minimum, &mut candidates);
+            }
+            self.program.keep(workspace);
+            candidates
         };
+        let failed = |reason: String| FaceError::Failed(reason);
         std::thread::scope(|scope| {
-            let thread =
-                std::thread::Builder::new().spawn_scoped(scope, run).map_err(|error| failed(error.to_string()))?;
-            let values = thread.join().map_err(|_| failed("the model made the runtime panic".to_owned()))?;
-            values.map_err(|error| failed(error.to_string()))
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || self.threads.install(run));
+            let thread = thread.map_err(|error| failed(error.to_string()))?;
+            thread.join().map_err(|_| failed("the network panicked".to_owned()))
         })
     }
 
-    /// The picture at the upper left of the input, black beside it, and by how much it was scaled.
-    fn input(&self, picture: &DynamicImage) -> (Vec<f32>, f32) {
+    /// The picture as it fits the input: four bytes a pixel, of which the last means nothing; its width, and by how much it
+    /// was scaled.
+    fn scaled(&self, picture: &DynamicImage) -> Result<(Vec<u8>, usize, f32), FaceError> {
         let fit = (self.width as f32 / picture.width() as f32).min(self.height as f32 / picture.height() as f32);
         let scale = fit.min(MOST_ENLARGEMENT);
         let side = |length: u32, limit: usize| ((length as f32 * scale).round() as u32).clamp(1, limit as u32);
         let (width, height) = (side(picture.width(), self.width), side(picture.height(), self.height));
-        let colours = picture.to_rgb8();
-        let small: RgbImage = if (width, height) == colours.dimensions() {
-            colours
-        } else {
-            imageops::resize(&colours, width, height, imageops::FilterType::Triangle)
-        };
-        let plane = self.width * self.height;
-        let mut values = vec![0.0; 3 * plane];
-        for (x, y, pixel) in small.enumerate_pixels() {
-            let place = y as usize * self.width + x as usize;
-            let [red, green, blue] = pixel.0;
-            values[place] = f32::from(blue);
-            values[plane + place] = f32::from(green);
-            values[2 * plane + place] = f32::from(red);
+        let mut pixels = picture.to_rgba8().into_raw();
+        if (width, height) != (picture.width(), picture.height()) {
+            let failed = |error: &dyn std::fmt::Display| FaceError::Failed(format!("resizing: {error}"));
+            let from = ImageRef::new(picture.width(), picture.height(), &pixels, PixelType::U8x4);
+            let mut to = Image::new(width, height, PixelType::U8x4);
+            let options =
+                ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
+            Resizer::new()
+                .resize(&from.map_err(|error| failed(&error))?, &mut to, &options)
+                .map_err(|error| failed(&error))?;
+            pixels = to.into_vec();
         }
-        (values, scale)
+        Ok((pixels, width as usize, scale))
     }
 
-    /// Reads one grid's outputs: `[cells, 1]`, `[cells, 1]`, `[cells, 4]` and `[cells, 10]`.
+    /// Writes a picture to the upper left of the input `[height, width, 3]`, black beside it.
+    fn fill(&self, input: &mut [f32], pixels: &[u8], width: usize) {
+        let mut pictured = pixels.chunks_exact(4 * width);
+        for row in input.chunks_exact_mut(3 * self.width) {
+            let pixels = pictured.next().unwrap_or_default();
+            let (picture, beside) = row.split_at_mut(pixels.len() / 4 * 3);
+            for (value, pixel) in picture.chunks_exact_mut(3).zip(pixels.chunks_exact(4)) {
+                value.copy_from_slice(&[pixel[2], pixel[1], pixel[0]].map(f32::from));
+            }
+            beside.fill(0.0);
+        }
+    }
+
+    /// Reads one grid's outputs: `[cells, 1]`, `[cells, 1]`, `[cells, 4]` and `[cells, 10]`; of the first two the logistic
+    /// function where `logistic` says so.
     fn decode(
         &self,
-        grid: &[Vec<f32>],
+        [class, object, bounds, points]: [&[f32]; 4],
+        logistic: [bool; 2],
         stride: usize,
         minimum: f32,
         candidates: &mut Vec<Candidate>,
-    ) -> Result<(), FaceError> {
+    ) {
         let columns = self.width / stride;
-        let cells = columns * (self.height / stride);
-        let [class, object, bounds, points] = grid else { return Ok(()) };
-        if [class, object].iter().any(|scores| scores.len() != cells)
-            || bounds.len() != 4 * cells
-            || points.len() != 10 * cells
-        {
-            return Err(FaceError::Failed(format!(
-                "the model's outputs for cells of {stride} pixels have another size"
-            )));
-        }
+        let probability = |value: f32, logistic: bool| {
+            if logistic { 1.0 / (1.0 + (-value).exp()) } else { value.clamp(0.0, 1.0) }
+        };
         let stride = stride as f32;
-        for cell in 0..cells {
-            let confidence = (class[cell].clamp(0.0, 1.0) * object[cell].clamp(0.0, 1.0)).sqrt();
+        for cell in 0..class.len() {
+            let scores = [probability(class[cell], logistic[0]), probability(object[cell], logistic[1])];
+            let confidence = (scores[0] * scores[1]).sqrt();
             if confidence.is_nan() || confidence < minimum {
                 continue;
             }
@@ -192,7 +196,6 @@ impl Yunet {
                 candidates.push(Candidate { confidence, bounds, landmarks });
             }
         }
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use super::step::VALUES_PER_TASK;
 
 /// `y = scale[channel] * x + shift[channel]`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Affine {
+pub(crate) struct Affine {
     scale: Vec<f64>,
     shift: Vec<f64>,
 }

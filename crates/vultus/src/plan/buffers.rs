@@ -12,22 +12,24 @@ const LINE_BYTES: usize = 64;
 
 /// The buffers of a plan.
 #[derive(Debug)]
-pub(super) struct Buffers {
+pub(crate) struct Buffers {
     /// Values of one sample that each buffer holds at most.
     pub(super) lengths: Vec<usize>,
     /// The buffer of the network's input.
     pub(super) input: Place,
-    /// The buffer of the logits.
-    pub(super) output: Place,
+    /// The buffers of the results.
+    pub(super) outputs: Vec<Place>,
 }
 
-/// Gives every value a buffer; `inputs` is the length of the network's input.
-pub(super) fn assign(steps: &mut [Step], inputs: usize) -> Buffers {
+/// Gives every value a buffer; `inputs` is the length of the network's input, `outputs` are the values that are its
+/// results.
+pub(super) fn assign(steps: &mut [Step], inputs: usize, outputs: &[Place]) -> Buffers {
     let mut last_read = vec![0; steps.len() + 1];
     for (index, step) in steps.iter().enumerate() {
         last_read[step.input] = index;
         step.addend.into_iter().for_each(|addend| last_read[addend] = index);
     }
+    outputs.iter().for_each(|&value| last_read[value] = steps.len());
     let mut lengths = vec![inputs];
     let mut free: Vec<Place> = Vec::new();
     // The buffer of each value.
@@ -52,12 +54,13 @@ pub(super) fn assign(steps: &mut [Step], inputs: usize) -> Buffers {
         free.extend(dead.into_iter().map(|value| places[value]).filter(|&place| place != step.output));
         places.push(step.output);
     }
-    Buffers { lengths, input: places[0], output: places[steps.len()] }
+    let outputs = outputs.iter().map(|&value| places[value]).collect();
+    Buffers { lengths, input: places[0], outputs }
 }
 
 /// Room for values. It begins at a cache line, so that no vector of a pixel lies in two of them.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     values: Vec<f32>,
     start: usize,
 }

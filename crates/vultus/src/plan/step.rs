@@ -14,33 +14,33 @@ use vultus_kernels::squeeze_excitation::{self, SqueezeShape, Weights};
 use super::affine::Affine;
 
 /// Values that one task of an element-wise step works on.
-pub(super) const VALUES_PER_TASK: usize = 32 * 1024;
+pub(crate) const VALUES_PER_TASK: usize = 32 * 1024;
 
 /// One step. `Place` numbers values while the plan is made (0 is the network's input, `n` what step `n - 1` gives), and
 /// buffers once it is ready. `C` is what its convolutions are: [`Convolution`] while something may still be folded into
 /// them, [`Prepared`] to run.
 #[derive(Debug)]
-pub(super) struct Step<C = Prepared> {
+pub(crate) struct Step<C = Prepared> {
     /// What it works on.
-    pub(super) input: Place,
-    /// What is added to its result in front of the activation; only for a convolution or an activation.
-    pub(super) addend: Option<Place>,
+    pub(crate) input: Place,
+    /// What is added to its result in front of the activation; only for a convolution, an activation or an enlargement.
+    pub(crate) addend: Option<Place>,
     /// Where its result goes.
-    pub(super) output: Place,
+    pub(crate) output: Place,
     /// Values of one sample that go in.
-    pub(super) inputs: usize,
+    pub(crate) inputs: usize,
     /// Values of one sample that come out.
-    pub(super) outputs: usize,
+    pub(crate) outputs: usize,
     /// What it computes.
-    pub(super) operation: Operation<C>,
+    pub(crate) operation: Operation<C>,
 }
 
 /// Number of a value or of a buffer.
-pub(super) type Place = usize;
+pub(crate) type Place = usize;
 
 /// What a step computes. Shapes are those of one sample.
 #[derive(Debug)]
-pub(super) enum Operation<C = Prepared> {
+pub(crate) enum Operation<C = Prepared> {
     /// `activation(convolution(x, weight) + bias + addend)`, and perhaps a pooling.
     Convolution(C),
     Depthwise {
@@ -63,18 +63,24 @@ pub(super) enum Operation<C = Prepared> {
         spatial: usize,
     },
     Affine(Affine),
+    /// Each pixel four times, and the addend.
+    Enlarge {
+        height: usize,
+        width: usize,
+        channels: usize,
+    },
     /// `activation(x + addend)`, for an activation on its own and for a sum that nothing before it can take in.
     Activation(Activation),
 }
 
 /// The weights of a squeeze and excitation; see [`Weights`].
 #[derive(Debug)]
-pub(super) struct Squeeze {
-    pub(super) shape: SqueezeShape,
-    pub(super) squeeze: Vec<f32>,
-    pub(super) squeeze_bias: Vec<f32>,
-    pub(super) excitation: Vec<f32>,
-    pub(super) excitation_bias: Vec<f32>,
+pub(crate) struct Squeeze {
+    pub(crate) shape: SqueezeShape,
+    pub(crate) squeeze: Vec<f32>,
+    pub(crate) squeeze_bias: Vec<f32>,
+    pub(crate) excitation: Vec<f32>,
+    pub(crate) excitation_bias: Vec<f32>,
 }
 
 impl Squeeze {
@@ -91,18 +97,18 @@ impl Squeeze {
 
 /// A convolution that may still take something in.
 #[derive(Debug)]
-pub(super) struct Convolution {
-    pub(super) shape: ConvolutionShape,
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
-    pub(super) activation: Activation,
+pub(crate) struct Convolution {
+    pub(crate) shape: ConvolutionShape,
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
+    pub(crate) activation: Activation,
     /// Whether a 2 x 2 max pooling follows, which it does itself.
-    pub(super) pool: bool,
+    pub(crate) pool: bool,
 }
 
 impl Step<Convolution> {
     /// The step ready to run, best for `batch` samples.
-    pub(super) fn prepare(self, batch: usize) -> Step {
+    pub(crate) fn prepare(self, batch: usize) -> Step {
         let Self { input, addend, output, inputs, outputs, operation } = self;
         let operation = match operation {
             Operation::Convolution(Convolution { shape, weight, bias, activation, pool }) => {
@@ -118,20 +124,21 @@ impl Step<Convolution> {
             Operation::AveragePool(shape) => Operation::AveragePool(shape),
             Operation::GlobalAveragePool { channels, spatial } => Operation::GlobalAveragePool { channels, spatial },
             Operation::Affine(affine) => Operation::Affine(affine),
+            Operation::Enlarge { height, width, channels } => Operation::Enlarge { height, width, channels },
             Operation::Activation(function) => Operation::Activation(function),
         };
         Step { input, addend, output, inputs, outputs, operation }
     }
 
     /// Values of one sample that are read and written.
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.inputs + self.outputs * if self.addend.is_some() { 2 } else { 1 }
     }
 }
 
 impl<C> Operation<C> {
     /// Whether the step changes values where they lie.
-    pub(super) fn works_in_place(&self) -> bool {
+    pub(crate) fn works_in_place(&self) -> bool {
         matches!(self, Self::Affine(_) | Self::Activation(_))
     }
 }
@@ -139,7 +146,7 @@ impl<C> Operation<C> {
 impl Operation {
     /// Runs the step for `samples` samples: `x` to `y`, which a step that works in place changes instead (`x` is then
     /// not read).
-    pub(super) fn run(&self, samples: usize, x: &[f32], addend: Option<&[f32]>, y: &mut [f32]) {
+    pub(crate) fn run(&self, samples: usize, x: &[f32], addend: Option<&[f32]>, y: &mut [f32]) {
         match self {
             Self::Convolution(convolution) => convolution.run(samples, x, addend, y),
             Self::Depthwise { shape, weight, bias, activation } => {
@@ -161,6 +168,12 @@ impl Operation {
                 pooling::global_average_forward(samples, *spatial, *channels, x, y);
             }
             Self::Affine(affine) => affine.apply(y),
+            Self::Enlarge { height, width, channels } => {
+                enlarge(samples * height, *width, *channels, x, y);
+                if let Some(addend) = addend {
+                    add(y, addend);
+                }
+            }
             Self::Activation(function) => {
                 if let Some(addend) = addend {
                     add(y, addend);
@@ -169,6 +182,20 @@ impl Operation {
             }
         }
     }
+}
+
+/// Each of `rows` rows twice, and in them each pixel.
+fn enlarge(rows: usize, width: usize, channels: usize, x: &[f32], y: &mut [f32]) {
+    let row = width * channels;
+    y.par_chunks_mut(4 * row.max(1)).zip(x.par_chunks(row.max(1))).take(rows).for_each(|(y, x)| {
+        let (upper, lower) = y.split_at_mut(2 * row);
+        for (twice, pixel) in upper.chunks_exact_mut(2 * channels).zip(x.chunks_exact(channels)) {
+            let (left, right) = twice.split_at_mut(channels);
+            left.copy_from_slice(pixel);
+            right.copy_from_slice(pixel);
+        }
+        lower.copy_from_slice(upper);
+    });
 }
 
 fn add(y: &mut [f32], addend: &[f32]) {

@@ -277,17 +277,21 @@ fn a_network_computed_by_hand() {
 #[test]
 fn the_papers_network_folds_every_norm() {
     let plan = check(paper(Padding::Valid), 1, 0.1, 3);
-    assert!(!plan.steps.iter().any(|step| matches!(step.operation, Operation::Affine(_))), "{:?}", plan.steps.len());
+    assert!(
+        !plan.program.steps.iter().any(|step| matches!(step.operation, Operation::Affine(_))),
+        "{:?}",
+        plan.program.steps.len()
+    );
     // Two convolutions that pool, and two dense layers.
-    assert_eq!(plan.steps.len(), 4);
+    assert_eq!(plan.program.steps.len(), 4);
 }
 
 #[test]
 fn padding_and_negative_scales_keep_the_norm_a_step() {
     let plan = check(paper(Padding::Same), 2, 0.1, 2);
-    assert_eq!(plan.steps.iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 1);
+    assert_eq!(plan.program.steps.iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 1);
     let plan = check(paper(Padding::Valid), 3, -2.0, 2);
-    assert_eq!(plan.steps.iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 2);
+    assert_eq!(plan.program.steps.iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 2);
 }
 
 #[test]
@@ -296,7 +300,7 @@ fn norms_before_activations_fold_backwards() {
     let linear = Activation::Linear;
     let layers = vec![conv(4, 3, Padding::Same, linear), norm(), relu(), flatten(), dense(5, linear), norm(), relu()];
     let plan = check(layers, 4, -1.0, 2);
-    assert_eq!(plan.steps.len(), 3);
+    assert_eq!(plan.program.steps.len(), 3);
 }
 
 #[test]
@@ -366,7 +370,7 @@ fn pooling_is_done_by_a_convolution_that_nothing_else_reads() {
     let (same, pool) = (Padding::Same, |size| LayerConfig::MaxPool(PoolConfig { size }));
     let steps = |layers: Vec<LayerConfig>, seed: u64, lowest_gamma: f32, expected: usize| {
         let plan = check([layers, vec![flatten()]].concat(), seed, lowest_gamma, 3);
-        assert_eq!(plan.steps.len(), expected + 1, "{:?}", plan.steps);
+        assert_eq!(plan.program.steps.len(), expected + 1, "{:?}", plan.program.steps);
     };
     // Whatever is folded comes before the pooling, or behind it.
     steps(vec![unbiased(3, 3, 1), norm(), activation(relu), pool(2)], 30, -1.0, 1);
@@ -410,10 +414,10 @@ fn small_resnet() -> Vec<LayerConfig> {
 fn residual_networks_become_convolutions_that_add() {
     let plan = check(small_resnet(), 11, -1.0, 7);
     // Stem; two; shortcut and two; mean; head.
-    assert_eq!(plan.steps.len(), 1 + 2 + 3 + 1 + 1);
-    let sums = plan.steps.iter().filter(|step| step.addend.is_some()).count();
-    assert_eq!((sums, plan.buffers.lengths.len()), (2, 3));
-    assert!(!plan.steps.iter().any(|step| step.operation.works_in_place()));
+    assert_eq!(plan.program.steps.len(), 1 + 2 + 3 + 1 + 1);
+    let sums = plan.program.steps.iter().filter(|step| step.addend.is_some()).count();
+    assert_eq!((sums, plan.program.buffers.lengths.len()), (2, 3));
+    assert!(!plan.program.steps.iter().any(|step| step.operation.works_in_place()));
 }
 
 #[test]

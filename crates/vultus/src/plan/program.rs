@@ -1,0 +1,74 @@
+//! Steps with the room that they work in.
+//!
+//! In: steps, and which of their values are results. Out: a [`Program`] that takes samples through them, from any number
+//! of threads at once. What the samples are, and what the results mean, is the caller's business.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::buffers::{self, Buffer, Buffers};
+use super::step::{Convolution, Place, Step};
+
+/// Steps ready to run. Room is made once for each caller that runs at the same time, and kept.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(super) steps: Vec<Step>,
+    inputs: usize,
+    buffers: Buffers,
+    workspaces: Mutex<Vec<Workspace>>,
+}
+
+/// Room for some samples: the program's buffers.
+pub(crate) type Workspace = Vec<Buffer>;
+
+impl Program {
+    /// Prepares `steps`, which work on samples of `inputs` values and give those of `results`, for about `batch` samples
+    /// at a time.
+    pub(crate) fn new(steps: Vec<Step<Convolution>>, inputs: usize, results: &[Place], batch: usize) -> Self {
+        let mut steps: Vec<Step> = steps.into_iter().map(|step| step.prepare(batch)).collect();
+        let buffers = buffers::assign(&mut steps, inputs, results);
+        Self { steps, inputs, buffers, workspaces: Mutex::default() }
+    }
+
+    /// A workspace for `samples` samples: one that is free, or a new one.
+    pub(crate) fn workspace(&self, samples: usize) -> Workspace {
+        let free = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut workspace = free.unwrap_or_default();
+        workspace.resize_with(self.buffers.lengths.len(), Buffer::default);
+        for (buffer, length) in workspace.iter_mut().zip(&self.buffers.lengths) {
+            buffer.reserve(samples * length);
+        }
+        workspace
+    }
+
+    /// Keeps a workspace for the next caller.
+    pub(crate) fn keep(&self, workspace: Workspace) {
+        self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).push(workspace);
+    }
+
+    /// Where the values of `samples` samples go before [`Program::run`].
+    pub(crate) fn input<'a>(&self, samples: usize, workspace: &'a mut Workspace) -> &'a mut [f32] {
+        &mut workspace[self.buffers.input][..samples * self.inputs]
+    }
+
+    /// Takes `samples` samples through all steps.
+    pub(crate) fn run(&self, samples: usize, workspace: &mut Workspace) {
+        for step in &self.steps {
+            let (inputs, outputs) = (samples * step.inputs, samples * step.outputs);
+            // Taken out, so that the step may read the other buffers while it writes this one.
+            let mut output = std::mem::take(&mut workspace[step.output]);
+            let y = &mut output[..outputs];
+            if step.operation.works_in_place() && step.input != step.output {
+                y.copy_from_slice(&workspace[step.input][..outputs]);
+            }
+            let x = workspace[step.input].get(..inputs).unwrap_or_default();
+            let addend = step.addend.map(|addend| &workspace[addend][..outputs]);
+            step.operation.run(samples, x, addend, y);
+            workspace[step.output] = output;
+        }
+    }
+
+    /// One of the results after [`Program::run`]; its buffer may be longer than the result.
+    pub(crate) fn result<'a>(&self, workspace: &'a Workspace, index: usize) -> &'a [f32] {
+        &workspace[self.buffers.outputs[index]]
+    }
+}
