@@ -13,7 +13,7 @@ use super::step::{Convolution, Place, Step};
 pub(crate) struct Program {
     pub(super) steps: Vec<Step>,
     inputs: usize,
-    buffers: Buffers,
+    pub(super) buffers: Buffers,
     workspaces: Mutex<Vec<Workspace>>,
 }
 

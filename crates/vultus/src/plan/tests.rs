@@ -457,7 +457,7 @@ fn depthwise_convolutions_take_in_the_norms_around_them() {
     let (valid, same) = (Padding::Valid, Padding::Same);
     let steps = |layers: Vec<LayerConfig>, seed: u64, expected: usize| {
         let layers = [vec![unbiased(5, 3, 1)], layers, vec![global_average()]].concat();
-        assert_eq!(check(layers, seed, -1.0, 3).steps.len(), 1 + expected + 2);
+        assert_eq!(check(layers, seed, -1.0, 3).program.steps.len(), 1 + expected + 2);
     };
     let relu_alone = || activation(relu);
     steps(vec![depthwise(3, 1, same, false, linear), norm(), relu_alone(), unbiased(4, 1, 1)], 40, 2);
@@ -479,7 +479,7 @@ fn squeezing_is_one_step_that_takes_nothing_in() {
     let relu = Activation::Relu;
     let steps = |layers: Vec<LayerConfig>, seed: u64, expected: usize| {
         let layers = [vec![unbiased(6, 3, 1)], layers, vec![global_average()]].concat();
-        assert_eq!(check(layers, seed, -1.0, 3).steps.len(), 1 + expected + 2);
+        assert_eq!(check(layers, seed, -1.0, 3).program.steps.len(), 1 + expected + 2);
     };
     steps(vec![norm(), squeeze(4)], 50, 1);
     // What is due in front of it comes first, and what stands behind it is not folded through it.

@@ -288,3 +288,6 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

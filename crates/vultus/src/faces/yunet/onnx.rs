@@ -174,3 +174,50 @@ impl Tensor {
         self.data_type == INT64
     }
 }
+
+/// Parts of files for tests.
+#[cfg(test)]
+mod parts {
+    use super::*;
+
+    impl Node {
+        pub(in super::super) fn new(operation: &str, inputs: &[&str], output: &str) -> Self {
+            Self {
+                inputs: inputs.iter().map(|&input| input.to_owned()).collect(),
+                outputs: vec![output.to_owned()],
+                operation: operation.to_owned(),
+                attributes: Vec::new(),
+            }
+        }
+
+        fn with(mut self, attribute: Attribute) -> Self {
+            self.attributes.push(attribute);
+            self
+        }
+
+        pub(in super::super) fn with_int(self, name: &str, int: i64) -> Self {
+            self.with(Attribute { name: name.to_owned(), int, ..Attribute::default() })
+        }
+
+        pub(in super::super) fn with_ints(self, name: &str, ints: &[i64]) -> Self {
+            self.with(Attribute { name: name.to_owned(), ints: ints.to_vec(), ..Attribute::default() })
+        }
+
+        pub(in super::super) fn with_text(self, name: &str, text: &str) -> Self {
+            self.with(Attribute { name: name.to_owned(), text: text.as_bytes().to_vec(), ..Attribute::default() })
+        }
+    }
+
+    impl Tensor {
+        pub(in super::super) fn of_floats(name: &str, dims: &[usize], floats: &[f32]) -> Self {
+            let raw = floats.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let dims = dims.iter().map(|&size| size as i64).collect();
+            Self { name: name.to_owned(), dims, data_type: FLOAT, raw, ..Self::default() }
+        }
+
+        pub(in super::super) fn of_sizes(name: &str, sizes: &[i64]) -> Self {
+            let raw = sizes.iter().flat_map(|value| value.to_le_bytes()).collect();
+            Self { name: name.to_owned(), dims: vec![sizes.len() as i64], data_type: INT64, raw, ..Self::default() }
+        }
+    }
+}
