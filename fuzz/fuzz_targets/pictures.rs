@@ -28,10 +28,10 @@ static ANALYZER: LazyLock<Analyzer> = LazyLock::new(|| {
         ("layers.1.weight".to_owned(), WeightTensor { shape: vec![48 * 48, 2], data }),
         ("layers.1.bias".to_owned(), WeightTensor { shape: vec![2], data: vec![0.0, -20.0] }),
     ];
-    let (preprocessing, training, metrics) = Default::default();
+    let (preprocessing, training, metrics, inference) = Default::default();
     let labels = Labels::new(["dark", "bright"]).expect("labels");
     let weights = weights.into_iter().collect();
-    let bundle = Bundle { labels, preprocessing, network, weights, training, metrics };
+    let bundle = Bundle { labels, preprocessing, network, weights, training, metrics, inference };
     let options = FaceOptions { minimum_px: 1, minimum_confidence: 0.0 };
     let finder = FaceFinder::new(&FaceMethod::Rustface, options).expect("a finder");
     let options = AnalyzeOptions { limits: LIMITS, ..AnalyzeOptions::default() };
