@@ -1,13 +1,14 @@
 //! Faces by the network YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023), from an ONNX file.
 //!
-//! In: a picture. Out: boxes with confidence and five landmarks, overlapping ones removed. `onnx` reads the file, `network`
-//! makes of it a program of our own kernels. The file's input is `[1, 3, height, width]`, blue, green, red, 0..255; its outputs are `cls`, `obj`, `bbox` and `kps` for grids of 8, 16
-//! and 32 pixels a cell.
+//! In: a picture. Out: boxes with confidence and five landmarks, overlapping ones removed. `onnx` reads the file,
+//! `network` makes of it a program of our own kernels. The file's input is `[1, 3, height, width]`, blue, green, red,
+//! 0..255; its outputs are `cls`, `obj`, `bbox` and `kps` for grids of 8, 16 and 32 pixels a cell.
 
 mod network;
 mod onnx;
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -28,13 +29,13 @@ const MOST_OVERLAP: f32 = 0.3;
 const USUAL_SIDE: usize = 640;
 
 /// Largest input that a file may ask for, in pixels.
-const MOST_INPUT_PIXELS: usize = 4096 * 4096;
+const MOST_INPUT_PIXELS: usize = 2048 * 2048;
 
 /// Small pictures are enlarged by up to this.
 const MOST_ENLARGEMENT: f32 = 2.0;
 
-/// What the network gives for each grid, and the values of a cell.
-const RESULTS: [(&str, usize); 4] = [("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)];
+/// What the network gives for each grid: its name, the values of a cell, and whether it is a probability.
+const RESULTS: [(&str, usize, bool); 4] = [("cls", 1, true), ("obj", 1, true), ("bbox", 4, false), ("kps", 10, false)];
 
 /// A loaded network.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(super) struct Yunet {
     height: usize,
     /// Where the network runs.
     threads: ThreadPool,
+    /// Held while it runs: one run uses all threads, and one that waited in the middle of another would begin there.
+    running: Mutex<()>,
 }
 
 impl Yunet {
@@ -69,13 +72,17 @@ impl Yunet {
             return Err(unusable(format!("its input of {width} x {height} pixels is too large")));
         }
         let names: Vec<String> =
-            STRIDES.iter().flat_map(|stride| RESULTS.map(|(name, _)| format!("{name}_{stride}"))).collect();
+            STRIDES.iter().flat_map(|stride| RESULTS.map(|(name, ..)| format!("{name}_{stride}"))).collect();
         let (program, outputs) = network::compile(&graph, &input.name, (height, width), &names).map_err(unusable)?;
-        let sizes =
-            STRIDES.iter().flat_map(|stride| RESULTS.map(|(_, values)| values * width / stride * height / stride));
-        for ((output, name), size) in outputs.iter().zip(&names).zip(sizes) {
+        let expected = STRIDES.iter().flat_map(|stride| {
+            RESULTS.map(|(_, values, probability)| (values * (width / stride) * (height / stride), probability))
+        });
+        for ((output, name), (size, probability)) in outputs.iter().zip(&names).zip(expected) {
             if output.len != size {
                 return Err(unusable(format!("its output {name} has {} values, not {size}", output.len)));
+            }
+            if output.logistic && !probability {
+                return Err(unusable(format!("its output {name} has a sigmoid")));
             }
         }
         let threads = ThreadPoolBuilder::new()
@@ -83,7 +90,7 @@ impl Yunet {
             .num_threads(rayon::current_num_threads())
             .build()
             .map_err(|error| FaceError::Failed(error.to_string()))?;
-        Ok(Self { program, outputs, width, height, threads })
+        Ok(Self { program, outputs, width, height, threads, running: Mutex::new(()) })
     }
 
     /// Boxes of at least the given confidence, the surest first.
@@ -101,8 +108,8 @@ impl Yunet {
         Ok(kept.into_iter().filter_map(|candidate| candidate.face(size, scale)).collect())
     }
 
-    /// Runs the network on threads of its own, and waits outside of any pool: a thread of rayon's that waits for a part of
-    /// its work takes up other work in the meantime, such as another picture, until its stack is full.
+    /// Runs the network on threads of its own, a picture at a time, and waits outside of any pool: a thread of rayon's that
+    /// waits for a part of its work takes up other work in the meantime, such as another picture, until its stack is full.
     fn run(&self, pixels: &[u8], width: usize, minimum: f32) -> Result<Vec<Candidate>, FaceError> {
         let run = || {
             let mut workspace = self.program.workspace(1);
@@ -122,7 +129,10 @@ impl Yunet {
         };
         let failed = |reason: String| FaceError::Failed(reason);
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().spawn_scoped(scope, || self.threads.install(run));
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+                let _one = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+                self.threads.install(run)
+            });
             let thread = thread.map_err(|error| failed(error.to_string()))?;
             thread.join().map_err(|_| failed("the network panicked".to_owned()))
         })
@@ -224,3 +234,6 @@ fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let common = along(0) * along(1);
     common / (a[2] * a[3] + b[2] * b[3] - common).max(f32::MIN_POSITIVE)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,14 @@ use vultus_kernels::pooling::PoolingShape;
 use super::onnx::{Graph, Node, Tensor};
 use crate::plan::{Convolution, Operation, Place, Program, Step};
 
-/// Most values of a picture between two steps.
-const MOST_VALUES: usize = 1 << 30;
+/// Most values of a picture between two steps: four times YuNet's own on the largest picture that it takes.
+const MOST_VALUES: usize = 1 << 26;
+
+/// Most values of all results and weights together.
+const MOST_VALUES_IN_ALL: usize = 1 << 28;
+
+/// Most channels.
+const MOST_CHANNELS: usize = 4096;
 
 /// A value of the graph.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,13 +32,18 @@ struct Planes {
     channels: usize,
     /// Whether it should be the logistic function of what it is.
     logistic: bool,
-    /// Whether its channels were moved behind its pixels, where they always are here, and its pixels were put in a row.
+    /// Whether its channels were moved behind its pixels, where they always are here.
     moved: bool,
 }
 
 impl Planes {
     fn len(&self) -> usize {
         self.height * self.width * self.channels
+    }
+
+    /// Whether it is as computed, and not on its way out of the network.
+    fn is_plain(&self) -> bool {
+        !self.logistic && !self.moved
     }
 }
 
@@ -66,6 +77,7 @@ pub(super) fn compile<'a>(
         values: BTreeMap::from([(input, picture)]),
         steps: Vec::new(),
         enlarged: BTreeMap::new(),
+        values_in_all: 0,
     };
     for node in &graph.nodes {
         let refused = |reason: String| {
@@ -94,6 +106,8 @@ struct Compiler<'a> {
     steps: Vec<Step<Convolution>>,
     /// The values that are to be enlarged when they are added to another.
     enlarged: BTreeMap<&'a str, Planes>,
+    /// Values of the results and weights so far.
+    values_in_all: usize,
 }
 
 impl<'a> Compiler<'a> {
@@ -109,16 +123,21 @@ impl<'a> Compiler<'a> {
             return self.add(node, output);
         }
         let x = *self.values.get(name).ok_or_else(|| format!("nothing gives {name:?}"))?;
+        if !matches!(node.text("auto_pad"), b"" | b"NOTSET") || !node.domain.is_empty() || !node.ints("axes").is_empty()
+        {
+            return Err("it has an attribute that does not occur there".to_owned());
+        }
         let value = match node.operation.as_str() {
+            "Conv" | "MaxPool" | "Resize" if !x.is_plain() => return Err("it works on a result".to_owned()),
             "Conv" => self.convolution(node, x)?,
             "Relu" => self.relu(name, x)?,
             "MaxPool" => self.max_pool(node, x)?,
             "Resize" => {
-                self.resize(node, x)?;
+                self.resize(node)?;
                 self.enlarged.insert(output, x);
                 return Ok(());
             }
-            "Transpose" if node.ints("perm") == [0, 2, 3, 1] && !x.moved => Planes { moved: true, ..x },
+            "Transpose" if node.ints("perm") == [0, 2, 3, 1] && x.is_plain() => Planes { moved: true, ..x },
             // Pixels in a row: they are already.
             "Reshape" if x.moved && self.is_sizes(node, 1) => x,
             "Sigmoid" if !x.logistic => Planes { logistic: true, ..x },
@@ -149,7 +168,12 @@ impl<'a> Compiler<'a> {
         operation: Operation<Convolution>,
     ) -> Result<Planes, String> {
         let size = [to.height, to.width, to.channels].into_iter().try_fold(1_usize, usize::checked_mul);
-        if size.is_none_or(|size| size > MOST_VALUES) {
+        let weights = match &operation {
+            Operation::Convolution(Convolution { weight, .. }) | Operation::Depthwise { weight, .. } => weight.len(),
+            _ => 0,
+        };
+        self.values_in_all = self.values_in_all.saturating_add(size.unwrap_or(0)).saturating_add(weights);
+        if size.is_none_or(|size| size > MOST_VALUES) || self.values_in_all > MOST_VALUES_IN_ALL {
             return Err("its result is too large".to_owned());
         }
         let place = self.steps.len() + 1;
@@ -162,6 +186,9 @@ impl<'a> Compiler<'a> {
         let &[out_channels, inputs, kernel_height, kernel_width] = &dims[..] else {
             return Err("its weights have not four dimensions".to_owned());
         };
+        if out_channels == 0 || out_channels.max(inputs) > MOST_CHANNELS {
+            return Err(format!("{inputs} to {out_channels} channels are none, or too many"));
+        }
         let bias = if node.inputs.len() > 2 { self.tensor(node, 2)?.1 } else { vec![0.0; out_channels] };
         let side = |sizes: &[i64], default: usize| match sizes {
             [] => Some(default),
@@ -174,7 +201,7 @@ impl<'a> Compiler<'a> {
             return Err("its strides, pads or dilations are not alike, or not usual".to_owned());
         };
         let fits = |side: usize, kernel: usize| kernel > 0 && kernel <= 15 && side + 2 * padding >= kernel;
-        if !fits(x.height, kernel_height) || !fits(x.width, kernel_width) || out_channels == 0 || x.moved {
+        if !fits(x.height, kernel_height) || !fits(x.width, kernel_width) {
             return Err(format!("a kernel of {kernel_height} x {kernel_width} does not fit"));
         }
         if bias.len() != out_channels {
@@ -231,7 +258,7 @@ impl<'a> Compiler<'a> {
 
     /// Folded into the convolution in front of it.
     fn relu(&mut self, name: &str, x: Planes) -> Result<Planes, String> {
-        let alone = self.readers.get(name) == Some(&1) && !x.logistic && !x.moved;
+        let alone = self.readers.get(name) == Some(&1) && x.is_plain();
         match self.steps.last_mut() {
             Some(Step {
                 output,
@@ -243,12 +270,14 @@ impl<'a> Compiler<'a> {
                 *activation = Activation::Relu;
                 Ok(x)
             }
-            _ => Err("it does not follow a convolution".to_owned()),
+            _ => Err("it does not follow a convolution, or something else reads that, too".to_owned()),
         }
     }
 
     fn max_pool(&mut self, node: &Node, x: Planes) -> Result<Planes, String> {
-        let plain = node.ints("pads").iter().all(|&pad| pad == 0) && node.int("ceil_mode", 0) == 0 && !x.moved;
+        let plain = node.ints("pads").iter().all(|&pad| pad == 0)
+            && node.ints("dilations").iter().all(|&dilation| dilation == 1)
+            && node.int("ceil_mode", 0) == 0;
         if node.ints("kernel_shape") != [2, 2] || node.ints("strides") != [2, 2] || !plain || x.height.min(x.width) < 2
         {
             return Err("it is not of 2 x 2 pixels".to_owned());
@@ -260,12 +289,12 @@ impl<'a> Compiler<'a> {
     }
 
     /// Twice the height and width, each pixel four times.
-    fn resize(&self, node: &Node, x: Planes) -> Result<(), String> {
+    fn resize(&self, node: &Node) -> Result<(), String> {
         let (_, scales) = self.tensor(node, 2)?;
         let nearest =
             node.text("mode") == b"nearest" && matches!(node.text("nearest_mode"), b"floor" | b"round_prefer_floor");
         let corners = node.text("coordinate_transformation_mode") == b"asymmetric";
-        if scales != [1.0, 1.0, 2.0, 2.0] || !nearest || !corners || x.moved {
+        if scales != [1.0, 1.0, 2.0, 2.0] || !nearest || !corners {
             return Err("it does not double each pixel".to_owned());
         }
         Ok(())
@@ -278,7 +307,7 @@ impl<'a> Compiler<'a> {
         let (large, small) = pair(first, second).or_else(|| pair(second, first)).ok_or("nothing is enlarged")?;
         let doubled = Planes { height: 2 * small.height, width: 2 * small.width, ..small };
         if (doubled.height, doubled.width, doubled.channels) != (large.height, large.width, large.channels)
-            || large.moved
+            || !large.is_plain()
         {
             return Err("the two have different sizes".to_owned());
         }

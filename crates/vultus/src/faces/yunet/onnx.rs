@@ -38,6 +38,9 @@ pub(super) struct Node {
     pub(super) operation: String,
     #[prost(message, repeated, tag = "5")]
     attributes: Vec<Attribute>,
+    /// Empty for ONNX's own operations.
+    #[prost(string, tag = "7")]
+    pub(super) domain: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -180,13 +183,28 @@ impl Tensor {
 mod parts {
     use super::*;
 
+    impl Graph {
+        /// A file's bytes.
+        pub(in super::super) fn written(self) -> Vec<u8> {
+            Model { graph: Some(self) }.encode_to_vec()
+        }
+    }
+
+    impl Value {
+        pub(in super::super) fn new(name: &str, sizes: &[i64]) -> Self {
+            let dims = sizes.iter().map(|&size| Dim { size }).collect();
+            let kind = Kind { tensor: Some(TensorKind { shape: Some(Shape { dims }) }) };
+            Self { name: name.to_owned(), kind: Some(kind) }
+        }
+    }
+
     impl Node {
         pub(in super::super) fn new(operation: &str, inputs: &[&str], output: &str) -> Self {
             Self {
                 inputs: inputs.iter().map(|&input| input.to_owned()).collect(),
                 outputs: vec![output.to_owned()],
                 operation: operation.to_owned(),
-                attributes: Vec::new(),
+                ..Self::default()
             }
         }
 

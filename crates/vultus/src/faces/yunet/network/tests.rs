@@ -87,7 +87,7 @@ const CONVOLUTIONS: [(&str, [usize; 4]); 5] = [
 ];
 
 fn convolution(name: &str, input: &str, stride: i64, groups: i64) -> Node {
-    let (_, [_, _, side, _]) = CONVOLUTIONS[CONVOLUTIONS.iter().position(|(other, _)| *other == name).unwrap()];
+    let (_, [_, _, side, _]) = *CONVOLUTIONS.iter().find(|(other, _)| *other == name).unwrap();
     let side = side as i64;
     Node::new("Conv", &[input, &format!("{name}.w"), &format!("{name}.b")], name)
         .with_ints("kernel_shape", &[side, side])
@@ -126,12 +126,14 @@ fn graph() -> Graph {
         Node::new("Transpose", &["head"], "moved").with_ints("perm", &[0, 2, 3, 1]),
         Node::new("Reshape", &["moved", "sizes"], "row"),
         Node::new("Sigmoid", &["row"], "score"),
+        // A result of the middle, which must outlive what is computed after it.
+        Node::new("Transpose", &["pooled"], "middle").with_ints("perm", &[0, 2, 3, 1]),
     ];
     Graph { nodes, tensors, inputs: Vec::new() }
 }
 
 fn compiled(graph: &Graph) -> Result<(Program, Vec<Output>), String> {
-    compile(graph, "picture", (20, 28), &["score".to_owned(), "row".to_owned()])
+    compile(graph, "picture", (20, 28), &["score", "row", "middle"].map(str::to_owned))
 }
 
 #[test]
@@ -156,9 +158,9 @@ fn a_program_computes_what_the_file_says() {
     let depth = stem.convolved(of("point"), 1, 1, false, false).convolved(of("depth"), 3, 1, true, true);
     let low = depth.pooled().convolved(of("low"), 1, 1, false, false);
     let head = low.doubled_and_added(&depth).convolved(of("head"), 3, 1, false, false);
-    let expected = head.by_pixels();
-    for (index, logistic) in [(0, true), (1, false)] {
-        assert_eq!(outputs[index], Output { len: 10 * 14 * 2, logistic });
+    for (index, logistic, expected) in [(0, true, &head), (1, false, &head), (2, false, &depth.pooled())] {
+        let expected = expected.by_pixels();
+        assert_eq!(outputs[index], Output { len: expected.len(), logistic });
         let result = &program.result(&workspace, index)[..outputs[index].len];
         for (place, (value, expected)) in result.iter().zip(&expected).enumerate() {
             assert!((f64::from(*value) - expected).abs() < 1e-3, "{place}: {value} and {expected}");
@@ -186,6 +188,22 @@ fn what_yunet_has_not_is_refused_by_name() {
     refused(&|graph| graph.nodes[8].inputs[0] = "pooled".to_owned(), &["sizes"]);
     refused(&|graph| graph.nodes[1].outputs.clear(), &["one output"]);
     refused(&|graph| graph.nodes.truncate(12), &["no output score"]);
+    refused(
+        &|graph| graph.nodes[0] = convolution("stem", "picture", 2, 1).with_text("auto_pad", "SAME_UPPER"),
+        &["attribute"],
+    );
+    refused(&|graph| graph.nodes[5] = graph.nodes[5].clone().with_ints("dilations", &[2, 2]), &["MaxPool", "2 x 2"]);
+    refused(&|graph| graph.nodes[4].domain = "of others".to_owned(), &["attribute"]);
+    let empty = |graph: &mut Graph| {
+        graph.tensors[0] = Tensor::of_floats("stem.w", &[1 << 50, 0, 3, 3], &[]);
+        graph.nodes[0].inputs.pop();
+    };
+    refused(&empty, &["stem", "channels"]);
+    // What is on its way out is worked on no more.
+    let sigmoid = |graph: &mut Graph| graph.nodes.insert(6, Node::new("Sigmoid", &["pooled"], "between"));
+    refused(&|graph| (sigmoid(graph), graph.nodes[7].inputs[0] = "between".to_owned()).1, &["low", "result"]);
+    let added = |graph: &mut Graph| graph.nodes.insert(8, Node::new("Sigmoid", &["depth+"], "between"));
+    refused(&|graph| (added(graph), graph.nodes[9].inputs[0] = "between".to_owned()).1, &["sum"]);
     // A value that something else reads must stay as it is in front of the ReLU.
     refused(&|graph| graph.nodes[9].inputs[0] = "depth".to_owned(), &["Relu", "depth+"]);
 }
