@@ -103,7 +103,7 @@ impl Plan {
                 let samples = x.len() / self.inputs;
                 self.program.input(samples, &mut workspace).copy_from_slice(x);
                 self.program.run(samples, &mut workspace);
-                logits.copy_from_slice(&self.program.result(&workspace, 0)[..logits.len()]);
+                logits.copy_from_slice(self.program.result(samples, &workspace, 0));
             }
         });
         self.program.keep(workspace);

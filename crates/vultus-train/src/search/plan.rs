@@ -69,7 +69,8 @@ impl PlannedSetting {
         TrainConfig { seed: derive_seed(self.config.seed, &[TRIAL, fold as u64]) >> 1, ..self.config.clone() }
     }
 
-    fn key(&self, fold: usize, fingerprint: &str) -> Result<String, SearchError> {
+    /// What the results of the setting's trials depend on, beside fold and data.
+    fn identity(&self) -> Result<serde_json::Value, SearchError> {
         let mut config = self.config.clone();
         // What says where the images came from is replaced by what they are; what does nothing here is left out.
         let unused = FitConfig::default();
@@ -79,6 +80,9 @@ impl PlannedSetting {
         config.train.keep = unused.keep;
         config.train.checkpoint_minutes = unused.checkpoint_minutes;
         // Models that a trial begins with or learns from are what is in their files.
+        if config.train.targets.distillation == 0.0 {
+            config.train.targets.teachers.clear();
+        }
         let start = (!config.train.start.is_empty()).then_some(&mut config.train.start);
         for model in start.into_iter().chain(&mut config.train.targets.teachers) {
             *model = hexadecimal(&Sha256::digest(fs_err::read(&*model)?));
@@ -88,16 +92,20 @@ impl PlannedSetting {
         // A key that came to the format later changes no older trial.
         without_defaults(&mut json, &as_json(&TrainConfig::default())?);
         json["network"] = config.network.identity();
+        Ok(json)
+    }
+
+    fn key(&self, identity: &serde_json::Value, fold: usize, fingerprint: &str) -> String {
         let trial = json!({
             "version": KEY_VERSION,
-            "config": json,
+            "config": identity,
             "fold": fold,
             "folds": self.folds,
             "fold_seed": self.fold_seed,
             "data": fingerprint,
         });
         let hash = Sha256::digest(trial.to_string().as_bytes());
-        Ok(hexadecimal(&hash[..8]))
+        hexadecimal(&hash[..8])
     }
 }
 
@@ -137,8 +145,9 @@ impl SearchPlan {
         for (index, setting) in settings(&config.search)?.into_iter().enumerate() {
             let planned = planned(config, setting)?;
             check(&planned, data.names, &counts)?;
+            let identity = planned.identity()?;
             for fold in 0..planned.folds {
-                let key = planned.key(fold, data.fingerprint)?;
+                let key = planned.key(&identity, fold, data.fingerprint);
                 let number = plan.trials.len();
                 plan.trials.push(Trial { number, setting: index, fold, folds: planned.folds, key });
             }

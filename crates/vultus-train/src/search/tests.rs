@@ -254,6 +254,17 @@ fn a_model_that_trials_begin_with_is_what_is_in_its_file() {
     assert_eq!(missing(&old, Some(0)).unwrap(), 12, "another file in the same place");
     let error = missing(&models.path().join("absent"), None).unwrap_err().to_string();
     assert!(error.contains("absent"), "{error}");
+
+    let taught = |distillation: f64| {
+        let mut config = config();
+        config.train.targets.distillation = distillation;
+        config.train.targets.teachers = vec![models.path().join("nobody").display().to_string()];
+        let mut runner = Arithmetic { stop_after: Some(0), ..Arithmetic::default() };
+        let directory = tempfile::tempdir().unwrap();
+        run_search(&config, Images::new().data(), directory.path(), None, &mut runner).map(|_| ())
+    };
+    assert!(taught(0.5).unwrap_err().to_string().contains("nobody"));
+    taught(0.0).unwrap(); // nobody is asked
 }
 
 #[test]

@@ -117,10 +117,8 @@ impl Yunet {
             self.program.run(1, &mut workspace);
             let mut candidates = Vec::new();
             for (index, stride) in STRIDES.into_iter().enumerate() {
-                let grid = [0, 1, 2, 3].map(|result| {
-                    let place = RESULTS.len() * index + result;
-                    &self.program.result(&workspace, place)[..self.outputs[place].len]
-                });
+                let grid =
+                    [0, 1, 2, 3].map(|result| self.program.result(1, &workspace, RESULTS.len() * index + result));
                 let logistic = [0, 1].map(|result| self.outputs[RESULTS.len() * index + result].logistic);
                 self.decode(grid, logistic, stride, minimum, &mut candidates);
             }

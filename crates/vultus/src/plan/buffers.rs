@@ -1,4 +1,4 @@
-//! Where the values of a plan lie.
+//! Where the values of a program lie.
 //!
 //! In: steps whose places are numbers of values. Out: the same steps with numbers of buffers, few enough that a value's
 //! buffer is used again once nothing reads the value any more, and the length of each buffer; and the buffers.
@@ -10,7 +10,7 @@ use super::step::{Place, Step};
 /// Bytes of a cache line, and of the widest vector.
 const LINE_BYTES: usize = 64;
 
-/// The buffers of a plan.
+/// The buffers of a program.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     /// Values of one sample that each buffer holds at most.

@@ -13,6 +13,8 @@ use super::step::{Convolution, Place, Step};
 pub(crate) struct Program {
     pub(super) steps: Vec<Step>,
     inputs: usize,
+    /// Values of one sample of each result.
+    lengths: Vec<usize>,
     pub(super) buffers: Buffers,
     workspaces: Mutex<Vec<Workspace>>,
 }
@@ -25,8 +27,10 @@ impl Program {
     /// at a time.
     pub(crate) fn new(steps: Vec<Step<Convolution>>, inputs: usize, results: &[Place], batch: usize) -> Self {
         let mut steps: Vec<Step> = steps.into_iter().map(|step| step.prepare(batch)).collect();
+        // Place 0 is the input.
+        let lengths = results.iter().map(|&place| if place == 0 { inputs } else { steps[place - 1].outputs }).collect();
         let buffers = buffers::assign(&mut steps, inputs, results);
-        Self { steps, inputs, buffers, workspaces: Mutex::default() }
+        Self { steps, inputs, lengths, buffers, workspaces: Mutex::default() }
     }
 
     /// A workspace for `samples` samples: one that is free, or a new one.
@@ -67,8 +71,8 @@ impl Program {
         }
     }
 
-    /// One of the results after [`Program::run`]; its buffer may be longer than the result.
-    pub(crate) fn result<'a>(&self, workspace: &'a Workspace, index: usize) -> &'a [f32] {
-        &workspace[self.buffers.outputs[index]]
+    /// One of the results of `samples` samples after [`Program::run`].
+    pub(crate) fn result<'a>(&self, samples: usize, workspace: &'a Workspace, index: usize) -> &'a [f32] {
+        &workspace[self.buffers.outputs[index]][..samples * self.lengths[index]]
     }
 }

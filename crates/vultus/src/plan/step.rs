@@ -1,7 +1,7 @@
 //! One step of a plan, and how it runs.
 //!
 //! In: a step, and the values it reads for a number of samples. Out: the values it gives. What becomes a step, and what
-//! is folded into which, was decided by `compile`; where the values lie, by `buffers`.
+//! is folded into which, was decided by `compile`, or by the face finder's network; where the values lie, by `buffers`.
 
 use rayon::prelude::*;
 use vultus_kernels::activation::Activation;
@@ -14,7 +14,7 @@ use vultus_kernels::squeeze_excitation::{self, SqueezeShape, Weights};
 use super::affine::Affine;
 
 /// Values that one task of an element-wise step works on.
-pub(crate) const VALUES_PER_TASK: usize = 32 * 1024;
+pub(super) const VALUES_PER_TASK: usize = 32 * 1024;
 
 /// One step. `Place` numbers values while the plan is made (0 is the network's input, `n` what step `n - 1` gives), and
 /// buffers once it is ready. `C` is what its convolutions are: [`Convolution`] while something may still be folded into
@@ -65,7 +65,6 @@ pub(crate) enum Operation<C = Prepared> {
     Affine(Affine),
     /// Each pixel four times, and the addend.
     Enlarge {
-        height: usize,
         width: usize,
         channels: usize,
     },
@@ -124,7 +123,7 @@ impl Step<Convolution> {
             Operation::AveragePool(shape) => Operation::AveragePool(shape),
             Operation::GlobalAveragePool { channels, spatial } => Operation::GlobalAveragePool { channels, spatial },
             Operation::Affine(affine) => Operation::Affine(affine),
-            Operation::Enlarge { height, width, channels } => Operation::Enlarge { height, width, channels },
+            Operation::Enlarge { width, channels } => Operation::Enlarge { width, channels },
             Operation::Activation(function) => Operation::Activation(function),
         };
         Step { input, addend, output, inputs, outputs, operation }
@@ -168,8 +167,8 @@ impl Operation {
                 pooling::global_average_forward(samples, *spatial, *channels, x, y);
             }
             Self::Affine(affine) => affine.apply(y),
-            Self::Enlarge { height, width, channels } => {
-                enlarge(samples * height, *width, *channels, x, y);
+            Self::Enlarge { width, channels } => {
+                enlarge(*width, *channels, x, y);
                 if let Some(addend) = addend {
                     add(y, addend);
                 }
@@ -184,10 +183,10 @@ impl Operation {
     }
 }
 
-/// Each of `rows` rows twice, and in them each pixel.
-fn enlarge(rows: usize, width: usize, channels: usize, x: &[f32], y: &mut [f32]) {
+/// Each row twice, and in it each pixel.
+fn enlarge(width: usize, channels: usize, x: &[f32], y: &mut [f32]) {
     let row = width * channels;
-    y.par_chunks_mut(4 * row.max(1)).zip(x.par_chunks(row.max(1))).take(rows).for_each(|(y, x)| {
+    y.par_chunks_mut(4 * row.max(1)).zip(x.par_chunks(row.max(1))).for_each(|(y, x)| {
         let (upper, lower) = y.split_at_mut(2 * row);
         for (twice, pixel) in upper.chunks_exact_mut(2 * channels).zip(x.chunks_exact(channels)) {
             let (left, right) = twice.split_at_mut(channels);

@@ -311,8 +311,8 @@ impl<'a> Compiler<'a> {
         {
             return Err("the two have different sizes".to_owned());
         }
-        let Planes { height, width, channels, .. } = small;
-        let sum = self.push(small, Some(large.place), doubled, Operation::Enlarge { height, width, channels })?;
+        let Planes { width, channels, .. } = small;
+        let sum = self.push(small, Some(large.place), doubled, Operation::Enlarge { width, channels })?;
         self.values.insert(output, sum);
         Ok(())
     }
