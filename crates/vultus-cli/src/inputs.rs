@@ -39,7 +39,11 @@ fn argument(argument: String) -> Sources {
     }
     let path = PathBuf::from(&argument);
     if path.is_dir() {
-        return Box::new(Folder { waiting: vec![path] });
+        let mut pictures = Folder { waiting: vec![path] }.peekable();
+        if pictures.peek().is_none() {
+            return failed(argument, "no PNG, JPEG, BMP or WebP file is in this folder or below".to_owned());
+        }
+        return Box::new(pictures);
     }
     // A file may be called what looks like a pattern.
     if path.exists() || !argument.contains(['*', '?', '[']) {
@@ -73,6 +77,11 @@ impl Iterator for Folder {
     fn next(&mut self) -> Option<Source> {
         while let Some(path) = self.waiting.pop() {
             if !path.is_dir() {
+                // A pipe may never end, and a link may lead nowhere.
+                if path.exists() && !path.is_file() {
+                    return failed(path.display().to_string(), "it is no file, whatever it is called".to_owned())
+                        .next();
+                }
                 return Some(file(path));
             }
             let mut entries = Vec::new();
@@ -156,6 +165,32 @@ mod tests {
         assert_eq!(names(&["none*.png"]), ["none*.png"]);
         assert_eq!(names(&["absent.png"]), ["absent.png"]);
         assert_eq!(names(&[""]).len(), 7 - 1);
+    }
+
+    #[test]
+    fn a_folder_without_pictures_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("empty");
+        fs_err::create_dir_all(path.join("deeper")).unwrap();
+        fs_err::write(path.join("notes.txt"), "x").unwrap();
+        let argument = path.display().to_string();
+        let found: Vec<Source> = sources(vec![argument.clone()]).collect();
+        assert_eq!(found.len(), 1);
+        let Source { path: named, read } = found.into_iter().next().unwrap();
+        assert_eq!(named, argument);
+        assert_eq!(read().unwrap_err().code, "unreadable");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_a_folder_is_no_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe.jpg");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo");
+        let source = sources(vec![folder.path().display().to_string()]).next().unwrap();
+        assert_eq!(source.path, pipe.display().to_string());
+        assert_eq!((source.read)().unwrap_err().code, "unreadable");
     }
 
     #[test]

@@ -113,8 +113,8 @@ impl Observer for Progress {
 }
 
 /// A bar that counts, on a terminal, unless results go to it.
-fn counter(length: Option<u64>, template: &str) -> Option<ProgressBar> {
-    let visible = std::io::stderr().is_terminal() && !std::io::stdout().is_terminal();
+fn counter(length: Option<u64>, template: &str, results_on_stdout: bool) -> Option<ProgressBar> {
+    let visible = std::io::stderr().is_terminal() && !(results_on_stdout && std::io::stdout().is_terminal());
     visible.then(|| {
         let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
         match ProgressStyle::with_template(template) {
@@ -135,12 +135,12 @@ pub struct Frames {
 
 impl Frames {
     /// Starts to count up to `length` frames, where that is known.
-    pub fn new(length: Option<u64>) -> Self {
+    pub fn new(length: Option<u64>, results_on_stdout: bool) -> Self {
         let template = match length {
             Some(_) => "{wide_bar} {pos}/{len} frames {msg} {per_sec} {eta}",
             None => "{spinner} {pos} frames {msg} {per_sec} {elapsed}",
         };
-        Self { bar: counter(length, template), started: Instant::now(), frames: 0, faces: 0 }
+        Self { bar: counter(length, template, results_on_stdout), started: Instant::now(), frames: 0, faces: 0 }
     }
 
     /// Adds a frame with some faces.
@@ -177,11 +177,11 @@ pub struct Pictures {
 
 impl Pictures {
     /// Starts to count; `before` were done by an earlier call.
-    pub fn new(before: usize) -> Self {
+    pub fn new(before: usize, results_on_stdout: bool) -> Self {
         if before > 0 {
             say(format_args!("{before} pictures have rows already"));
         }
-        let bar = counter(None, "{spinner} {pos} pictures {msg} {per_sec} {elapsed}");
+        let bar = counter(None, "{spinner} {pos} pictures {msg} {per_sec} {elapsed}", results_on_stdout);
         Self { bar, started: Instant::now(), pictures: 0, faces: 0, failed: 0 }
     }
 

@@ -121,6 +121,8 @@ fn text(text: &str) -> Option<Cell> {
 pub trait CellRows {
     /// Adds a row, one cell a column.
     fn write(&mut self, cells: Vec<Option<Cell>>) -> anyhow::Result<()>;
+    /// Hands on the rows so far, as far as the form can.
+    fn flush(&mut self) -> anyhow::Result<()>;
     /// Ends the output; without it a file may be incomplete or absent.
     fn finish(self: Box<Self>) -> anyhow::Result<()>;
 }

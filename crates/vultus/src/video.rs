@@ -22,7 +22,7 @@ use self::ffmpeg::{FilmReader, VideoError};
 use self::track::{TrackOptions, Tracker};
 use crate::analyze::{AnalyzedFace, Analyzer};
 
-/// Frames that are analyzed together.
+/// Frames of a film that are analyzed together; those of a camera are analyzed as they come.
 const FRAMES_AT_ONCE: usize = 8;
 
 /// A person in a frame.
@@ -59,13 +59,14 @@ pub fn run<E: From<VideoError>>(
     mut sink: impl FnMut(Frame) -> Result<(), E>,
 ) -> Result<(), E> {
     let frames_per_second = film.frames_per_second();
+    let at_once = if film.is_live() { 1 } else { FRAMES_AT_ONCE };
     let mut tracker = Tracker::new(options, analyzer.options().abstain_below);
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Result<Vec<RgbImage>, VideoError>>(1);
         scope.spawn(move || {
             let mut film = film;
             loop {
-                let frames = film.frames(FRAMES_AT_ONCE);
+                let frames = film.frames(at_once);
                 let last = frames.as_ref().map_or(true, |frames| frames.is_empty());
                 // The receiver is gone after an error of the sink.
                 if sender.send(frames).is_err() || last {

@@ -64,7 +64,7 @@ impl Predict {
         let mut rows = PictureRows::open(format, &labels, self.output.as_deref(), append)?;
 
         interrupt::listen()?;
-        let mut progress = Pictures::new(done.len());
+        let mut progress = Pictures::new(done.len(), self.output.is_none());
         let draw = |path: &str, picture: &DynamicImage, analysis: &Analysis| {
             draw(&analyzer, self.annotate.as_deref(), self.explain.as_deref(), path, picture, analysis)
         };

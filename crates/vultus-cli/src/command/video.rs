@@ -83,8 +83,10 @@ impl Video {
             (None, None) => Format::Json,
             (asked, output) => Format::choose(asked, output.as_deref())?,
         };
-        if let Some(output) = self.output.as_deref().filter(|output| output.exists()) {
-            return Err(Failure::usage(anyhow!("{} exists: name another file", output.display())));
+        for output in [&self.output, &self.report, &self.annotate].into_iter().flatten() {
+            if output.exists() {
+                return Err(Failure::usage(anyhow!("{} exists: name another file", output.display())));
+            }
         }
         if !self.film.exists() {
             return Err(Failure::usage(anyhow!("there is no film {}", self.film.display())));
@@ -94,7 +96,7 @@ impl Video {
         let labels = analyzer.classifier().labels().names().to_vec();
         let mut rows = FilmRows::open(format, &labels, self.output.as_deref())?;
         let reader = FilmReader::open(&film, self.fps)?;
-        let rate = reader.frames_per_second();
+        let (rate, live) = (reader.frames_per_second(), reader.is_live());
         let mut writer = match &self.annotate {
             Some(path) => Some(FilmWriter::create(path, film.width, film.height, rate)?),
             None => None,
@@ -102,13 +104,17 @@ impl Video {
 
         interrupt::listen()?;
         let mut timeline = Timeline::new(rate);
-        let mut progress = Frames::new(film.seconds.map(|seconds| (seconds * rate).round() as u64));
+        let mut progress =
+            Frames::new(film.seconds.map(|seconds| (seconds * rate).round() as u64), self.output.is_none());
         let options = TrackOptions { smoothing_s: self.smoothing, ..TrackOptions::default() };
         let result = video::run(&analyzer, reader, options, |frame| {
             if interrupt::requested() || self.seconds.is_some_and(|seconds| frame.time_s >= seconds) {
                 return Err(End::Enough);
             }
             rows.write(&frame)?;
+            if live {
+                rows.flush()?;
+            }
             timeline.add(frame.time_s, &frame.persons);
             if let Some(writer) = &mut writer {
                 write_frame(writer, &frame)?;
@@ -116,10 +122,12 @@ impl Video {
             progress.frame(frame.persons.len());
             Ok(())
         });
-        match result {
-            Ok(()) | Err(End::Enough) => {}
+        let failure = match result {
+            Ok(()) | Err(End::Enough) => None,
+            // A film that breaks off leaves what it had.
+            Err(End::Failed(failure)) if timeline.frames > 0 => Some(failure),
             Err(End::Failed(failure)) => return Err(failure),
-        }
+        };
         rows.finish()?;
         if let Some(writer) = writer {
             writer.finish()?;
@@ -136,6 +144,9 @@ impl Video {
             write_atomically(report, |file| file.write_all(page.as_bytes()))?;
         }
         progress.finish();
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
         // A camera has no end but this one.
         if interrupt::requested() && film.seconds.is_some() {
             return Err(Failure::Interrupted(format!("{} frames are in the results", timeline.frames)));

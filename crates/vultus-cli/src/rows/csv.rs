@@ -28,6 +28,10 @@ impl CellRows for CsvRows {
         Ok(self.0.write_record(fields.collect::<Vec<_>>())?)
     }
 
+    fn flush(&mut self) -> anyhow::Result<()> {
+        Ok(self.0.flush()?)
+    }
+
     fn finish(mut self: Box<Self>) -> anyhow::Result<()> {
         Ok(self.0.flush()?)
     }

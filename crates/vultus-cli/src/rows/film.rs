@@ -59,6 +59,14 @@ impl FilmRows {
         }
     }
 
+    /// Hands on what has been added, as far as the form can: Parquet is written as a whole.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Json(FilmJson(lines)) => Ok(lines.0.flush()?),
+            Self::Cells(rows) => rows.flush(),
+        }
+    }
+
     /// Ends the output; without it a file may be incomplete or absent.
     pub fn finish(self) -> anyhow::Result<()> {
         match self {

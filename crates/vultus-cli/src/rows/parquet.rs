@@ -138,6 +138,11 @@ impl CellRows for ParquetRows {
         if self.rows.len() >= ROWS_AT_ONCE { self.write_group() } else { Ok(()) }
     }
 
+    /// The file is written as a whole.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     fn finish(mut self: Box<Self>) -> anyhow::Result<()> {
         self.write_group()?;
         let mut out = self.writer.into_inner()?;

@@ -82,6 +82,38 @@ fn what_is_no_film_is_said() {
 }
 
 #[test]
+fn no_file_is_replaced() {
+    let Some(place) = place_with_film() else { return };
+    let film = fs_err::read(place.path("film.mp4")).unwrap();
+    for option in ["--annotate", "--report"] {
+        place
+            .run(&["video", "film.mp4", "--model", "run", option, "film.mp4"])
+            .ends_with(2)
+            .says(&["film.mp4", "exists"]);
+        assert_eq!(fs_err::read(place.path("film.mp4")).unwrap(), film, "{option}");
+    }
+}
+
+#[test]
+fn a_film_that_breaks_off_leaves_what_it_had_and_says_so() {
+    let Some(place) = place_with_film() else { return };
+    let made = Command::new("ffmpeg")
+        .args(["-v", "error", "-stream_loop", "4", "-i", "film.mp4", "-c:v", "mjpeg", "-q:v", "5", "whole.mkv"])
+        .current_dir(place.path(""))
+        .stdin(Stdio::null())
+        .status();
+    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+    let film = fs_err::read(place.path("whole.mkv")).unwrap();
+    place.write("half.mkv", &film[..film.len() / 2]);
+    let arguments = ["video", "half.mkv", "--model", "run", "--faces", "whole"];
+    let outputs = ["--output", "rows.jsonl", "--report", "page.html", "--annotate", "boxes.mp4"];
+    place.run(&[&arguments[..], &outputs].concat()).ends_with(1).says(&["half.mkv"]);
+    let rows = lines(&fs_err::read_to_string(place.path("rows.jsonl")).unwrap());
+    assert!((10..50).contains(&rows.len()), "{}", rows.len());
+    assert!(place.path("page.html").exists() && place.path("boxes.mp4").exists());
+}
+
+#[test]
 fn without_ffmpeg_the_message_says_what_to_install() {
     let place = Place::new();
     place.write("film.mp4", "x");

@@ -60,9 +60,9 @@ pub struct Film {
     pub width: u32,
     /// Height of the upright frames in pixels.
     pub height: u32,
-    /// Mean frames a second.
-    pub frames_per_second: f64,
-    /// Its length in seconds, where it is known.
+    /// Mean frames a second, where they are known.
+    pub frames_per_second: Option<f64>,
+    /// Its length in seconds, where it is known; a camera has none.
     pub seconds: Option<f64>,
 }
 
@@ -113,7 +113,7 @@ impl Film {
             .output()
             .map_err(|reason| VideoError::NoProgram { program: "ffprobe", reason })?;
         if !output.status.success() {
-            return Err(unreadable(said(&output.stderr)));
+            return Err(unreadable(reason(said(&output.stderr))));
         }
         let probe: Probe = serde_json::from_slice(&output.stdout)
             .map_err(|error| unreadable(format!("ffprobe gives no description: {error}")))?;
@@ -129,8 +129,7 @@ impl Film {
         if width == 0 || height == 0 || u64::from(width) * u64::from(height) > MOST_PIXELS {
             return Err(unreadable(format!("its frames are {width} x {height} pixels")));
         }
-        let rate = rate(&stream.avg_frame_rate).or_else(|| rate(&stream.r_frame_rate));
-        let frames_per_second = rate.ok_or_else(|| unreadable("its frame rate is not known: name one".to_owned()))?;
+        let frames_per_second = rate(&stream.avg_frame_rate).or_else(|| rate(&stream.r_frame_rate));
         let seconds = probe.format.duration.and_then(|text| text.parse().ok());
         Ok(Self { path: path.to_owned(), width, height, frames_per_second, seconds })
     }
@@ -157,14 +156,24 @@ fn source(path: &Path) -> Vec<std::ffi::OsString> {
     arguments
 }
 
-/// What a program has said on stderr, in one line.
-fn said(stderr: &[u8]) -> String {
+/// What a program has said on stderr, in one line; `None` if nothing.
+fn said(stderr: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    match lines.as_slice() {
-        [] => "ffmpeg gives no reason".to_owned(),
-        lines => lines[lines.len().saturating_sub(3)..].join("; "),
-    }
+    (!lines.is_empty()).then(|| lines[lines.len().saturating_sub(3)..].join("; "))
+}
+
+/// The same as the reason of a failure.
+fn reason(said: Option<String>) -> String {
+    said.unwrap_or_else(|| "ffmpeg gives no reason".to_owned())
+}
+
+/// A program that Ctrl-C on a terminal does not reach: when it ends is decided here.
+fn apart(program: &str) -> Command {
+    let mut command = Command::new(program);
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command
 }
 
 /// A file without a name for a program's messages, which no pipe can block.
@@ -174,7 +183,8 @@ fn messages() -> Result<(File, File), io::Error> {
 }
 
 /// What a program has written to its messages.
-fn read_messages(mut file: File) -> String {
+fn read_messages(messages: &File) -> Option<String> {
+    let mut file = messages.try_clone().ok()?;
     let mut bytes = Vec::new();
     let _ = io::Seek::rewind(&mut file);
     let _ = file.read_to_end(&mut bytes);
@@ -196,14 +206,18 @@ impl FilmReader {
     /// Begins to read `film` with `frames_per_second` evenly spaced frames, or at its own rate.
     ///
     /// # Errors
-    /// No `ffmpeg`.
+    /// No `ffmpeg`, or no rate.
     pub fn open(film: &Film, frames_per_second: Option<f64>) -> Result<Self, VideoError> {
-        let frames_per_second = frames_per_second.unwrap_or(film.frames_per_second).min(MOST_FRAMES_PER_SECOND);
+        let rate = frames_per_second.or(film.frames_per_second).ok_or_else(|| VideoError::Unreadable {
+            path: film.path.clone(),
+            reason: "its frame rate is not known: name how many frames a second to look at".to_owned(),
+        })?;
+        let frames_per_second = rate.min(MOST_FRAMES_PER_SECOND);
         let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
         let (stderr, messages) = messages().map_err(no_program)?;
         // The size is said once more, so that frames never change it within a film.
         let filter = format!("fps={frames_per_second},scale={}:{}", film.width, film.height);
-        let mut program = Command::new("ffmpeg")
+        let mut program = apart("ffmpeg")
             .args(["-v", "error", "-nostdin"])
             .args(source(&film.path))
             .args(["-map", "0:v:0", "-vf", &filter, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
@@ -216,6 +230,11 @@ impl FilmReader {
         Ok(Self { film: film.clone(), program, pixels, messages, frames_per_second, frames: 0 })
     }
 
+    /// Whether frames come as they happen, as from a camera.
+    pub fn is_live(&self) -> bool {
+        self.film.seconds.is_none()
+    }
+
     /// Frames a second that are given.
     pub fn frames_per_second(&self) -> f64 {
         self.frames_per_second
@@ -224,13 +243,16 @@ impl FilmReader {
     /// Up to `count` frames; none at the end.
     ///
     /// # Errors
-    /// A film that breaks off or cannot be decoded at all.
+    /// A film that breaks off, once all its frames have been given, or cannot be decoded at all.
     pub fn frames(&mut self, count: usize) -> Result<Vec<RgbImage>, VideoError> {
         let mut frames = Vec::with_capacity(count);
         while frames.len() < count {
-            match self.frame()? {
-                Some(frame) => frames.push(frame),
-                None => break,
+            match self.frame() {
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break,
+                // What came before it comes first; the pipe is at its end, so that the failure comes again.
+                Err(_) if !frames.is_empty() => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(frames)
@@ -248,9 +270,10 @@ impl FilmReader {
             return Ok(RgbImage::from_raw(width, height, pixels));
         }
         let status = self.program.wait().map_err(|error| unreadable(error.to_string()))?;
-        let messages = self.messages.try_clone().map(read_messages).unwrap_or_default();
-        if !status.success() || self.frames == 0 {
-            return Err(unreadable(messages));
+        let messages = read_messages(&self.messages);
+        // The program ends well where a file is cut off, but does not do so in silence.
+        if !status.success() || self.frames == 0 || messages.is_some() {
+            return Err(unreadable(reason(messages)));
         }
         Ok(None)
     }
@@ -277,7 +300,7 @@ pub struct FilmWriter {
 }
 
 impl FilmWriter {
-    /// Begins the film `path`, whose ending chooses its kind; an existing file is replaced.
+    /// Begins the film `path`, whose ending chooses its kind; an existing file is replaced when the film is complete.
     ///
     /// # Errors
     /// No `ffmpeg`.
@@ -289,7 +312,7 @@ impl FilmWriter {
         let unfinished = path.with_file_name(unfinished);
         let mut name = std::ffi::OsString::from("file:");
         name.push(&unfinished);
-        let mut program = Command::new("ffmpeg")
+        let mut program = apart("ffmpeg")
             .args(["-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"])
             .args(["-s", &format!("{width}x{height}"), "-r", &frames_per_second.to_string(), "-i", "-"])
             // Most kinds of film need even sides.
@@ -317,10 +340,7 @@ impl FilmWriter {
         written.map_err(|error| {
             // A closed pipe is no reason; the program has one.
             let _ = self.program.wait();
-            let reason = match self.messages.try_clone() {
-                Ok(file) => read_messages(file),
-                Err(_) => error.to_string(),
-            };
+            let reason = read_messages(&self.messages).unwrap_or_else(|| error.to_string());
             VideoError::Unwritable { path: self.path.clone(), reason }
         })
     }
@@ -336,7 +356,7 @@ impl FilmWriter {
         if status.success() {
             return fs_err::rename(&self.unfinished, &self.path).map_err(|error| unwritable(error.to_string()));
         }
-        Err(unwritable(self.messages.try_clone().map(read_messages).unwrap_or_default()))
+        Err(unwritable(reason(read_messages(&self.messages))))
     }
 }
 
