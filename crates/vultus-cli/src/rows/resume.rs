@@ -1,11 +1,12 @@
 //! Which pictures have rows already, in a file that an earlier call has left, complete or not.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::Format;
 use super::pictures::columns;
@@ -17,7 +18,7 @@ use super::pictures::columns;
 /// A file that is not of this form or about other classes, and what cannot be read or written.
 pub fn take_up(path: &Path, format: Format, labels: &[String]) -> anyhow::Result<HashSet<String>> {
     let (done, length) = match format {
-        Format::Json => json(path)?,
+        Format::Json => json(path, labels)?,
         Format::Csv => csv(path, labels)?,
         Format::Table | Format::Parquet => bail!("--resume is for JSON lines and CSV"),
     };
@@ -29,10 +30,16 @@ pub fn take_up(path: &Path, format: Format, labels: &[String]) -> anyhow::Result
 }
 
 /// Paths, and the length of the complete lines.
-fn json(path: &Path) -> anyhow::Result<(HashSet<String>, u64)> {
+fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)> {
     #[derive(Deserialize)]
     struct Line {
         path: String,
+        #[serde(default)]
+        faces: Vec<Face>,
+    }
+    #[derive(Deserialize)]
+    struct Face {
+        probabilities: BTreeMap<String, IgnoredAny>,
     }
     let mut reader = BufReader::new(fs_err::File::open(path)?);
     let (mut done, mut length, mut line) = (HashSet::new(), 0, Vec::new());
@@ -42,8 +49,18 @@ fn json(path: &Path) -> anyhow::Result<(HashSet<String>, u64)> {
         if line.last() != Some(&b'\n') {
             break;
         }
-        let Line { path: name } = serde_json::from_slice(&line)
+        let Line { path: name, faces } = serde_json::from_slice(&line)
             .with_context(|| format!("line {number} of {} is no row of vultus predict", path.display()))?;
+        let same = |face: &Face| {
+            face.probabilities.len() == labels.len()
+                && labels.iter().all(|label| face.probabilities.contains_key(label))
+        };
+        if !faces.iter().all(same) {
+            bail!(
+                "line {number} of {} has other classes than this model: name another file with --output",
+                path.display()
+            );
+        }
         done.insert(name);
         length += line.len() as u64;
     }
@@ -95,6 +112,11 @@ mod tests {
         let done = take_up(&path, Format::Json, &labels()).unwrap();
         assert_eq!(done, ["a", "b\n"].map(str::to_owned).into());
         assert!(fs_err::read_to_string(&path).unwrap().ends_with("{}}\n"));
+        let other = "{\"path\":\"a\",\"faces\":[]}\n{\"path\":\"b\",\"faces\":[{\"probabilities\":{\"happy\":1.0}}]}\n";
+        fs_err::write(&path, other).unwrap();
+        let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
+        assert!(message.contains("line 2") && message.contains("classes"), "{message}");
+        assert!(take_up(&path, Format::Json, &["happy".to_owned()]).is_ok());
         fs_err::write(&path, "dear diary\n").unwrap();
         let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
         assert!(message.contains("line 1") && message.contains("rows.jsonl"), "{message}");
