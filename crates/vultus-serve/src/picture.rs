@@ -104,13 +104,18 @@ pub(crate) enum OneOrMore {
 }
 
 impl OneOrMore {
-    /// The pictures in the texts.
-    pub fn pictures(self, most: usize) -> Result<Vec<Bytes>, ApiError> {
+    /// The pictures in the texts, or why a text holds none.
+    pub fn pictures(self, most: usize) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
         match self {
-            Self::One(text) => Ok(vec![from_text(&text)?]),
+            Self::One(text) => Ok(vec![from_text(&text)]),
             Self::More(texts) if texts.len() > most => Err(ApiError::TooManyPictures { limit: most }),
-            Self::More(texts) => texts.iter().map(|text| from_text(text)).collect(),
+            Self::More(texts) => Ok(texts.iter().map(|text| from_text(text)).collect()),
         }
+    }
+
+    /// The pictures, where each text must hold one.
+    pub fn all_pictures(self, most: usize) -> Result<Vec<Bytes>, ApiError> {
+        self.pictures(most)?.into_iter().collect()
     }
 }
 

@@ -100,7 +100,12 @@ pub(crate) async fn analyze(
     let kind = Kind::of(&head.headers)?;
     let body = app.bodies.collect(&head.headers, body).await?;
     let pictures = pictures(kind, body.bytes.clone(), app.config.limits.pictures).await?;
-    let mut results = app.pipeline.analyze(pictures, parameters.faces()).await?;
+    let usable: Vec<Bytes> = pictures.iter().flatten().cloned().collect();
+    let mut analyzed = app.pipeline.analyze(usable, parameters.faces()).await?.into_iter();
+    let mut results: Vec<_> = pictures
+        .into_iter()
+        .map(|picture| picture.and_then(|_| analyzed.next().unwrap_or(Err(ApiError::Internal))))
+        .collect();
     if let [Err(_)] = results.as_slice() {
         return Err(results.remove(0).err().unwrap_or(ApiError::Internal));
     }
@@ -108,13 +113,13 @@ pub(crate) async fn analyze(
     Ok(Json(AnalyzeAnswer { model: app.card.name.clone(), images }))
 }
 
-/// The pictures in a body.
-async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Bytes>> {
+/// The pictures in a body, or why a part of it is none.
+async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Answer<Bytes>>> {
     let pictures = match kind {
-        Kind::Form(boundary) => Form::read(boundary, body, "image", most).await?.pictures,
+        Kind::Form(boundary) => Form::read(boundary, body, "image", most).await?.pictures.into_iter().map(Ok).collect(),
         Kind::Json => json::<AnalyzeJson>(&body)?.image.pictures(most)?,
         Kind::Raw if body.is_empty() => Vec::new(),
-        Kind::Raw => vec![body],
+        Kind::Raw => vec![Ok(body)],
     };
     if pictures.is_empty() { Err(ApiError::NoPicture { expected: EXPECTED }) } else { Ok(pictures) }
 }

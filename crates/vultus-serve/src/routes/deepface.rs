@@ -148,12 +148,12 @@ impl Question {
                 let (actions, detector) = (text("actions"), text("detector_backend"));
                 let texts = form.texts.iter().filter(|(field, _)| field == "img_path").map(|(_, text)| text.clone());
                 let mut pictures = form.pictures.into_iter().map(text_or_bytes).collect::<Answer<Vec<Bytes>>>()?;
-                pictures.append(&mut OneOrMore::More(texts.collect()).pictures(most)?);
+                pictures.append(&mut OneOrMore::More(texts.collect()).all_pictures(most)?);
                 (pictures, actions.map(OneOrMore::One), enforce, detector)
             }
             Kind::Json => {
                 let asked: DeepfaceJson = json(&body)?;
-                let pictures = asked.img.pictures(most)?;
+                let pictures = asked.img.all_pictures(most)?;
                 (pictures, asked.actions, asked.enforce_detection.unwrap_or(true), asked.detector_backend)
             }
             Kind::Raw => return Err(ApiError::ContentType { expected: "application/json or multipart/form-data" }),

@@ -51,6 +51,14 @@ async fn base64_is_analyzed() {
     let answer = server.post_json("/v1/analyze", images).await.succeeds();
     assert_eq!(label(&answer["images"][0]), "bright");
     assert_eq!(label(&answer["images"][1]), "dark");
+    // Of several each has its own result.
+    let mixed = json!({ "images": ["not base64!", dark, "http://localhost/a.png"] });
+    let answer = server.post_json("/v1/analyze", mixed).await.succeeds();
+    let codes = ["not_base64", "", "url_refused"].map(|code| if code.is_empty() { Value::Null } else { json!(code) });
+    for (image, code) in answer["images"].as_array().unwrap().iter().zip(codes) {
+        assert_eq!(image["error"]["code"], code, "{answer}");
+        assert_eq!(image["faces"].is_array(), code.is_null(), "{answer}");
+    }
 }
 
 #[tokio::test]
