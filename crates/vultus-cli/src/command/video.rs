@@ -42,10 +42,10 @@ pub struct Video {
     /// Write the timeline to this new file instead of stdout.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write a page with stacked curves of everyone and each person (HTML).
+    /// Write a page with stacked curves of everyone and each person to this new file (HTML).
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Write the film with boxes, numbers and bars; the ending chooses its kind.
+    /// Write the film with boxes, numbers and bars to this new file, whose ending chooses its kind.
     #[arg(long, value_name = "FILM")]
     annotate: Option<PathBuf>,
 }
