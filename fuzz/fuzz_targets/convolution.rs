@@ -15,15 +15,6 @@ fuzz_target!(|data: &[u8]| {
     let _ = check(&mut Unstructured::new(data));
 });
 
-/// The bounds that the crate's own tests hold the algorithms to.
-fn tolerance(algorithm: Algorithm) -> f64 {
-    match algorithm {
-        Algorithm::Direct | Algorithm::Winograd2 => 5e-6,
-        Algorithm::Winograd3 | Algorithm::Winograd4 => 5e-5,
-        Algorithm::Winograd6 => 1e-4,
-    }
-}
-
 fn check(u: &mut Unstructured) -> Result<()> {
     let shape = convolution_shape(u)?;
     let possible: Vec<Algorithm> = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.can(&shape)).collect();
@@ -47,14 +38,14 @@ fn check(u: &mut Unstructured) -> Result<()> {
     }
     let mut y = destination(dy.len());
     forward_by(algorithm, set, &shape, &x, &weight, bias, activation, &mut y);
-    assert_close(&y, &expected, tolerance(algorithm), || case("forward"));
+    assert_close(&y, &expected, algorithm.tolerance(), || case("forward"));
 
     let (expected_dx, expected_dweight) = gradients(&shape, &x, &weight, &dy);
     let (mut dx, mut dweight) = (destination(x.len()), destination(weight.len()));
     input_gradient_by(algorithm, set, &shape, &dy, &weight, &mut dx);
-    assert_close(&dx, &expected_dx, tolerance(algorithm), || case("input gradient"));
+    assert_close(&dx, &expected_dx, algorithm.tolerance(), || case("input gradient"));
     weight_gradient_by(algorithm, set, &shape, &x, &dy, &mut dweight);
-    assert_close(&dweight, &expected_dweight, tolerance(algorithm), || case("weight gradient"));
+    assert_close(&dweight, &expected_dweight, algorithm.tolerance(), || case("weight gradient"));
 
     // All together, by whatever algorithm is chosen for the shape; linear, so that the gradients stay those above.
     let (mut dx, mut dweight) = (destination(x.len()), destination(weight.len()));

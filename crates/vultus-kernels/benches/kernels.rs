@@ -42,6 +42,8 @@ fn layers() -> Vec<(&'static str, ConvolutionShape)> {
         ("32-64 @48 1x1 stride 2", square(48, 32, 64, 1, 2, 0)),
         ("128-256 @12 1x1 stride 2", square(12, 128, 256, 1, 2, 0)),
         ("32-64 @22 5x5", square(22, 32, 64, 5, 1, 0)),
+        ("64-128 @22 5x5", square(22, 64, 128, 5, 1, 0)),
+        ("64-64 @12 5x5", square(12, 64, 64, 5, 1, 2)),
         ("batch 1: 32-32 @48", ConvolutionShape { batch: 1, ..square(48, 32, 32, 3, 1, 1) }),
         ("batch 1: 256-256 @6", ConvolutionShape { batch: 1, ..square(6, 256, 256, 3, 1, 1) }),
     ]

@@ -5,10 +5,10 @@
 //! to 4 of the report's section 2: convolution, its padding, the forward and the backward pass; as usual in networks the
 //! kernel is not flipped. Dilation and channel groups are not offered.
 //!
-//! There are two ways to compute each of the three: `direct`, for any kernel and stride, and `winograd`, for 3 x 3
-//! kernels with stride 1, in four sizes. [`Algorithm::choose`] picks by what each would cost. Results differ by rounding:
-//! relative to the largest output the error of the direct way and of F(2) stays below 5e-6, of F(3) and F(4) below 5e-5, of
-//! F(6) below 1e-4, for sums of up to some thousand products of numbers of one size; the tests hold them to that.
+//! There are two ways to compute each of the three: `direct`, for any kernel and stride, and `winograd`, for
+//! kernels of 3 x 3 in four sizes and of 5 x 5 in two, with stride 1. [`Algorithm::choose`] picks by what each would cost.
+//! Results differ by rounding: relative to the largest output the error stays below [`Algorithm::tolerance`], for sums of
+//! up to some thousand products of numbers of one size; the tests hold them to that.
 
 use rayon::prelude::*;
 
@@ -106,7 +106,7 @@ impl ConvolutionShape {
             out_height: self.in_height,
             out_width: self.in_width,
             out_channels: self.in_channels,
-            offset: self.padding as isize - 2,
+            offset: self.padding as isize - (self.kernel_height as isize - 1),
         }
     }
 
@@ -143,6 +143,10 @@ pub enum Algorithm {
     Winograd4,
     /// Winograd's F(6 x 6, 3 x 3).
     Winograd6,
+    /// Winograd's F(2 x 2, 5 x 5).
+    Winograd2Of5,
+    /// Winograd's F(4 x 4, 5 x 5).
+    Winograd4Of5,
 }
 
 /// Calls `$call` with the transform `T` of a Winograd algorithm, or gives `$direct`.
@@ -166,13 +170,29 @@ macro_rules! by_algorithm {
                 type $transform = transform::F6;
                 $call
             }
+            Algorithm::Winograd2Of5 => {
+                type $transform = transform::F2Of5;
+                $call
+            }
+            Algorithm::Winograd4Of5 => {
+                type $transform = transform::F4Of5;
+                $call
+            }
         }
     };
 }
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Direct, Self::Winograd2, Self::Winograd3, Self::Winograd4, Self::Winograd6];
+    pub const ALL: [Self; 7] = [
+        Self::Direct,
+        Self::Winograd2,
+        Self::Winograd3,
+        Self::Winograd4,
+        Self::Winograd6,
+        Self::Winograd2Of5,
+        Self::Winograd4Of5,
+    ];
 
     /// The name in tables.
     pub fn name(self) -> &'static str {
@@ -182,12 +202,24 @@ impl Algorithm {
             Self::Winograd3 => "F(3)",
             Self::Winograd4 => "F(4)",
             Self::Winograd6 => "F(6)",
+            Self::Winograd2Of5 => "F(2, 5)",
+            Self::Winograd4Of5 => "F(4, 5)",
+        }
+    }
+
+    /// Bound of the error, relative to the largest output, for sums of up to some thousand products.
+    pub fn tolerance(self) -> f64 {
+        match self {
+            Self::Direct | Self::Winograd2 => 5e-6,
+            Self::Winograd3 | Self::Winograd4 | Self::Winograd2Of5 => 5e-5,
+            Self::Winograd6 | Self::Winograd4Of5 => 1e-4,
         }
     }
 
     /// Whether it can compute this convolution.
     pub fn can(self, shape: &ConvolutionShape) -> bool {
-        self == Self::Direct || (shape.kernel_height, shape.kernel_width, shape.stride) == (3, 3, 1)
+        let taps = by_algorithm!(self, return true, T => <T as transform::Transform>::TAPS);
+        (shape.kernel_height, shape.kernel_width, shape.stride) == (taps, taps, 1)
     }
 
     /// The one that should be fastest, by a cost model whose constants were measured: a multiply-add of the product at
@@ -202,9 +234,11 @@ impl Algorithm {
                 Self::Winograd3 => (3, 12.0),
                 Self::Winograd4 => (4, 12.0),
                 Self::Winograd6 => (6, 17.0),
+                Self::Winograd2Of5 => (2, 12.0),
+                Self::Winograd4Of5 => (4, 17.0),
             };
             let tiles = shape.batch * shape.out_height().div_ceil(size) * shape.out_width().div_ceil(size);
-            let points = ((size + 2) * (size + 2)) as f64;
+            let points = ((size + shape.kernel_height - 1) * (size + shape.kernel_height - 1)) as f64;
             // Vectors are whole: few channels cost as much as sixteen.
             let (wide_in, wide_out) = (inputs.max(16.0), outputs.max(16.0));
             points * (tiles as f64 * (inputs * wide_out + transform * (wide_in + wide_out)) + 45.0 * inputs * wide_out)
@@ -215,7 +249,7 @@ impl Algorithm {
 
     /// The one for the gradient of the input, which is a convolution with inputs and outputs exchanged.
     pub(crate) fn of_input_gradient(shape: &ConvolutionShape) -> Self {
-        if !Self::Winograd2.can(shape) {
+        if shape.stride != 1 || shape.kernel_height != shape.kernel_width {
             return Self::Direct;
         }
         Self::choose(&ConvolutionShape {
@@ -224,7 +258,7 @@ impl Algorithm {
             in_height: shape.out_height(),
             in_width: shape.out_width(),
             // As the choice sees it: an output for each of our inputs.
-            padding: 2_usize.saturating_sub(shape.padding),
+            padding: (shape.kernel_height - 1).saturating_sub(shape.padding),
             ..*shape
         })
     }
@@ -387,7 +421,7 @@ impl<'a> InputGradient<'a> {
         assert_eq!(weight.len(), shape.weight_len(), "length of weight");
         let block = shape.in_channels * shape.out_channels;
         let packed = by_algorithm!(algorithm, Scratch::take(0), T => {
-            let mut turned = Scratch::take(weight.len()); // [3, 3, out, in], turned by half a circle
+            let mut turned = Scratch::take(weight.len()); // [r, r, out, in], turned by half a circle
             turned.par_chunks_mut(block).zip(weight.par_chunks(block).rev()).for_each(|(turned, weight)| {
                 direct::transpose(weight, shape.in_channels, shape.out_channels, turned);
             });
@@ -457,6 +491,8 @@ enum WeightSums {
     Winograd3(winograd::WeightSums<transform::F3>),
     Winograd4(winograd::WeightSums<transform::F4>),
     Winograd6(winograd::WeightSums<transform::F6>),
+    Winograd2Of5(winograd::WeightSums<transform::F2Of5>),
+    Winograd4Of5(winograd::WeightSums<transform::F4Of5>),
 }
 
 impl WeightGradient {
@@ -468,6 +504,8 @@ impl WeightGradient {
             Algorithm::Winograd3 => WeightSums::Winograd3(winograd::WeightSums::new(set, tiling)),
             Algorithm::Winograd4 => WeightSums::Winograd4(winograd::WeightSums::new(set, tiling)),
             Algorithm::Winograd6 => WeightSums::Winograd6(winograd::WeightSums::new(set, tiling)),
+            Algorithm::Winograd2Of5 => WeightSums::Winograd2Of5(winograd::WeightSums::new(set, tiling)),
+            Algorithm::Winograd4Of5 => WeightSums::Winograd4Of5(winograd::WeightSums::new(set, tiling)),
         };
         Self { set, shape: *shape, sums }
     }
@@ -483,6 +521,8 @@ impl WeightGradient {
             WeightSums::Winograd3(sums) => sums.add(images, x, dy),
             WeightSums::Winograd4(sums) => sums.add(images, x, dy),
             WeightSums::Winograd6(sums) => sums.add(images, x, dy),
+            WeightSums::Winograd2Of5(sums) => sums.add(images, x, dy),
+            WeightSums::Winograd4Of5(sums) => sums.add(images, x, dy),
         }
     }
 
@@ -495,6 +535,8 @@ impl WeightGradient {
             WeightSums::Winograd3(sums) => sums.finish(dweight),
             WeightSums::Winograd4(sums) => sums.finish(dweight),
             WeightSums::Winograd6(sums) => sums.finish(dweight),
+            WeightSums::Winograd2Of5(sums) => sums.finish(dweight),
+            WeightSums::Winograd4Of5(sums) => sums.finish(dweight),
         }
     }
 }

@@ -1,33 +1,52 @@
-//! The transforms of Winograd's minimal filtering, F(m x m, 3 x 3).
+//! The transforms of Winograd's minimal filtering, F(m x m, r x r) for kernels of r = 3 and 5.
 //!
 //! In: tiles of vectors, one vector holding a run of channels. Out: the same tiles transformed along one axis; callers
 //! apply each transform along both. With `Y = A^T [(G g G^T) . (B^T d B)] A` (Lavin & Gray 2016, "Fast algorithms for
-//! convolutional neural networks", equation 8) a tile of m x m outputs costs (m + 2)^2 multiplications a channel pair
-//! instead of 9 m^2. Interpolation points: 0, 1, -1 and infinity for m = 2; also 2 for m = 3, +-2 for m = 4, +-2 and
-//! +-1/2 for m = 6.
+//! convolutional neural networks", equation 8) a tile of m x m outputs costs (m + r - 1)^2 multiplications a channel pair
+//! instead of r^2 m^2. Interpolation points of m + r - 1 = 4: 0, 1, -1 and infinity; of 5: also 2; of 6: +-2; of 8: +-2 and
+//! +-1/2. `B` depends on the points alone: kernels of 3 and of 5 share it.
 
 use crate::simd::Lanes;
 
 /// Vectors along one side of a tile; those beyond a transform's size are not used.
 pub(super) type Side<L> = [L; 8];
 
-/// F(m x m, 3 x 3) for one m.
+/// Most weights along a side of a kernel.
+pub(super) const MOST_TAPS: usize = 5;
+
+/// F(m x m, r x r) for one m and one r.
 pub(super) trait Transform: Send + Sync + 'static {
     /// m: outputs along a side.
     const OUTPUTS: usize;
-    /// m + 2: points along a side.
-    const POINTS: usize = Self::OUTPUTS + 2;
-    /// G, `[points, 3]`.
-    const WEIGHTS: [[f32; 3]; 8];
-    /// B^T: from m + 2 inputs to m + 2 points.
+    /// r: weights along a side.
+    const TAPS: usize;
+    /// m + r - 1: points along a side.
+    const POINTS: usize = Self::OUTPUTS + Self::TAPS - 1;
+    /// G, `[points, r]`.
+    const WEIGHTS: [[f32; MOST_TAPS]; 8];
+    /// B^T: from m + r - 1 inputs to as many points.
     fn input<L: Lanes>(d: &Side<L>) -> Side<L>;
-    /// A^T: from m + 2 points to m outputs.
+    /// A^T: from m + r - 1 points to m outputs.
     fn output<L: Lanes>(p: &Side<L>) -> Side<L>;
-    /// A: from m gradients of outputs to m + 2 points.
+    /// A: from m gradients of outputs to m + r - 1 points.
     fn gradient<L: Lanes>(y: &Side<L>) -> Side<L>;
 }
 
-const UNUSED: [f32; 3] = [0.0; 3];
+const UNUSED: [f32; MOST_TAPS] = [0.0; MOST_TAPS];
+
+/// A line of `G` for a kernel of three.
+const fn three(a: f32, b: f32, c: f32) -> [f32; MOST_TAPS] {
+    [a, b, c, 0.0, 0.0]
+}
+
+/// A line of `G` for a kernel of five: `factor` times the powers of a point.
+const fn powers(factor: f32, point: f32) -> [f32; MOST_TAPS] {
+    let square = point * point;
+    [factor, factor * point, factor * square, factor * square * point, factor * square * square]
+}
+
+/// The line of `G` for the point at infinity, of a kernel of five.
+const INFINITY: [f32; MOST_TAPS] = [0.0, 0.0, 0.0, 0.0, 1.0];
 
 #[inline(always)]
 fn side<L: Lanes>() -> Side<L> {
@@ -42,11 +61,24 @@ pub(super) struct F3;
 pub(super) struct F4;
 /// F(6 x 6, 3 x 3).
 pub(super) struct F6;
+/// F(2 x 2, 5 x 5).
+pub(super) struct F2Of5;
+/// F(4 x 4, 5 x 5).
+pub(super) struct F4Of5;
 
 impl Transform for F2 {
     const OUTPUTS: usize = 2;
-    const WEIGHTS: [[f32; 3]; 8] =
-        [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0], UNUSED, UNUSED, UNUSED, UNUSED];
+    const TAPS: usize = 3;
+    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+        three(1.0, 0.0, 0.0),
+        three(0.5, 0.5, 0.5),
+        three(0.5, -0.5, 0.5),
+        three(0.0, 0.0, 1.0),
+        UNUSED,
+        UNUSED,
+        UNUSED,
+        UNUSED,
+    ];
 
     #[inline(always)]
     fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
@@ -79,12 +111,13 @@ impl Transform for F2 {
 
 impl Transform for F3 {
     const OUTPUTS: usize = 3;
-    const WEIGHTS: [[f32; 3]; 8] = [
-        [0.5, 0.0, 0.0],
-        [-0.5, -0.5, -0.5],
-        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-        [1.0 / 6.0, 1.0 / 3.0, 2.0 / 3.0],
-        [0.0, 0.0, 1.0],
+    const TAPS: usize = 3;
+    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+        three(0.5, 0.0, 0.0),
+        three(-0.5, -0.5, -0.5),
+        three(-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0),
+        three(1.0 / 6.0, 1.0 / 3.0, 2.0 / 3.0),
+        three(0.0, 0.0, 1.0),
         UNUSED,
         UNUSED,
         UNUSED,
@@ -127,13 +160,14 @@ impl Transform for F3 {
 
 impl Transform for F4 {
     const OUTPUTS: usize = 4;
-    const WEIGHTS: [[f32; 3]; 8] = [
-        [0.25, 0.0, 0.0],
-        [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-        [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-        [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-        [0.0, 0.0, 1.0],
+    const TAPS: usize = 3;
+    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+        three(0.25, 0.0, 0.0),
+        three(-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0),
+        three(-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0),
+        three(1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0),
+        three(1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0),
+        three(0.0, 0.0, 1.0),
         UNUSED,
         UNUSED,
     ];
@@ -181,15 +215,16 @@ impl Transform for F4 {
 
 impl Transform for F6 {
     const OUTPUTS: usize = 6;
-    const WEIGHTS: [[f32; 3]; 8] = [
-        [1.0, 0.0, 0.0],
-        [-2.0 / 9.0, -2.0 / 9.0, -2.0 / 9.0],
-        [-2.0 / 9.0, 2.0 / 9.0, -2.0 / 9.0],
-        [1.0 / 90.0, 1.0 / 45.0, 2.0 / 45.0],
-        [1.0 / 90.0, -1.0 / 45.0, 2.0 / 45.0],
-        [1.0 / 45.0, 1.0 / 90.0, 1.0 / 180.0],
-        [1.0 / 45.0, -1.0 / 90.0, 1.0 / 180.0],
-        [0.0, 0.0, 1.0],
+    const TAPS: usize = 3;
+    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+        three(1.0, 0.0, 0.0),
+        three(-2.0 / 9.0, -2.0 / 9.0, -2.0 / 9.0),
+        three(-2.0 / 9.0, 2.0 / 9.0, -2.0 / 9.0),
+        three(1.0 / 90.0, 1.0 / 45.0, 2.0 / 45.0),
+        three(1.0 / 90.0, -1.0 / 45.0, 2.0 / 45.0),
+        three(1.0 / 45.0, 1.0 / 90.0, 1.0 / 180.0),
+        three(1.0 / 45.0, -1.0 / 90.0, 1.0 / 180.0),
+        three(0.0, 0.0, 1.0),
     ];
 
     #[inline(always)]
@@ -242,6 +277,96 @@ impl Transform for F6 {
         r[4] = even.sub(odd);
         let even = y[0].scaled(16.0, y[2].scaled(4.0, y[4])).times(2.0);
         let odd = y[1].scaled(16.0, y[3].scaled(4.0, y[5]));
+        r[5] = even.add(odd);
+        r[6] = even.sub(odd);
+        r
+    }
+}
+
+impl Transform for F2Of5 {
+    const OUTPUTS: usize = 2;
+    const TAPS: usize = 5;
+    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+        powers(0.25, 0.0),
+        powers(-1.0 / 6.0, 1.0),
+        powers(-1.0 / 6.0, -1.0),
+        powers(1.0 / 24.0, 2.0),
+        powers(1.0 / 24.0, -2.0),
+        INFINITY,
+        UNUSED,
+        UNUSED,
+    ];
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
+        F4::input(d)
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = p[0].add(p[1].add(p[2])).add(p[3].add(p[4]));
+        r[1] = p[3].sub(p[4]).scaled(2.0, p[1].sub(p[2]).add(p[5]));
+        r
+    }
+
+    #[inline(always)]
+    fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = y[0];
+        r[1] = y[0].add(y[1]);
+        r[2] = y[0].sub(y[1]);
+        r[3] = y[1].scaled(2.0, y[0]);
+        r[4] = y[1].scaled(-2.0, y[0]);
+        r[5] = y[1];
+        r
+    }
+}
+
+impl Transform for F4Of5 {
+    const OUTPUTS: usize = 4;
+    const TAPS: usize = 5;
+    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+        powers(1.0, 0.0),
+        powers(-2.0 / 9.0, 1.0),
+        powers(-2.0 / 9.0, -1.0),
+        powers(1.0 / 90.0, 2.0),
+        powers(1.0 / 90.0, -2.0),
+        powers(4.0 / 45.0, 0.5),
+        powers(4.0 / 45.0, -0.5),
+        INFINITY,
+    ];
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
+        F6::input(d)
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let (s1, d1) = (p[1].add(p[2]), p[1].sub(p[2]));
+        let (s2, d2) = (p[3].add(p[4]), p[3].sub(p[4]));
+        let (s3, d3) = (p[5].add(p[6]), p[5].sub(p[6]));
+        r[0] = s3.scaled(8.0, p[0].add(s1).add(s2));
+        r[1] = d3.scaled(4.0, d2.scaled(2.0, d1));
+        r[2] = s3.scaled(2.0, s2.scaled(4.0, s1));
+        r[3] = d2.scaled(8.0, p[7].add(d1).add(d3));
+        r
+    }
+
+    #[inline(always)]
+    fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = y[0];
+        r[7] = y[3];
+        let (even, odd) = (y[0].add(y[2]), y[1].add(y[3]));
+        r[1] = even.add(odd);
+        r[2] = even.sub(odd);
+        let (even, odd) = (y[2].scaled(4.0, y[0]), y[3].scaled(4.0, y[1]).times(2.0));
+        r[3] = even.add(odd);
+        r[4] = even.sub(odd);
+        let (even, odd) = (y[0].scaled(4.0, y[2]).times(2.0), y[1].scaled(4.0, y[3]));
         r[5] = even.add(odd);
         r[6] = even.sub(odd);
         r

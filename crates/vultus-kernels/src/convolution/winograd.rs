@@ -1,6 +1,6 @@
-//! Convolutions 3 x 3 with stride 1 by Winograd's minimal filtering.
+//! Convolutions 3 x 3 and 5 x 5 with stride 1 by Winograd's minimal filtering.
 //!
-//! In: images `[batch, height, width, channels]` and weights `[3, 3, in, out]`. Out: images, or the gradient of the
+//! In: images `[batch, height, width, channels]` and weights `[r, r, in, out]`. Out: images, or the gradient of the
 //! weights. The gradient of the input is the same convolution with weights turned round. Three stages: transform the
 //! tiles of the input into `[point][tile][in]`, multiply at each point by the transformed weights, transform back.
 //! With many tiles a task takes a few of them through all three, so that they stay in its cache; with few, each stage
@@ -11,7 +11,7 @@
 
 use rayon::prelude::*;
 
-use super::transform::Transform;
+use super::transform::{MOST_TAPS, Transform};
 use crate::panel::{PanelsProduct, RowsProduct};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -32,7 +32,7 @@ const ROUND_NUMBERS: usize = 3 * 512 * 1024;
 /// Tiles that one task of a shared stage transforms.
 const STAGE_TILES: usize = 8;
 
-/// Sizes of a 3 x 3 convolution with stride 1. Unlike a layer's padding `offset` may be of either sign.
+/// Sizes of a convolution with stride 1. Unlike a layer's padding `offset` may be of either sign.
 #[derive(Clone, Copy)]
 pub(super) struct Tiling {
     pub(super) batch: usize,
@@ -98,7 +98,7 @@ fn weight_stride(in_channels: usize, out_channels: usize) -> usize {
     out_channels.next_multiple_of(PANEL) * in_channels + POINT_GAP
 }
 
-/// `G g G^T` of all weights `[3, 3, in, out]`, packed: `[point][out / PANEL][in][PANEL]`.
+/// `G g G^T` of all weights `[r, r, in, out]`, packed: `[point][out / PANEL][in][PANEL]`.
 pub(super) fn transform_weights<T: Transform>(
     set: InstructionSet,
     in_channels: usize,
@@ -106,7 +106,7 @@ pub(super) fn transform_weights<T: Transform>(
     weight: &[f32],
     transformed: &mut [f32],
 ) {
-    assert_eq!(weight.len(), 9 * in_channels * out_channels);
+    assert_eq!(weight.len(), T::TAPS * T::TAPS * in_channels * out_channels);
     assert!(transformed.len() >= weight_len::<T>(in_channels, out_channels));
     let to = Shared::new(transformed);
     let per_task = 8;
@@ -142,13 +142,13 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
         let stride = weight_stride(inputs, outputs);
         for input in self.inputs {
             for first in (0..outputs.next_multiple_of(PANEL)).step_by(L::WIDTH) {
-                let mut rows = [[L::splat(0.0); 8]; 3]; // G g: [column of g][point]
-                for (j, row) in rows.iter_mut().enumerate() {
-                    let mut taps = [L::splat(0.0); 3];
-                    for (i, tap) in taps.iter_mut().enumerate() {
+                let mut rows = [[L::splat(0.0); 8]; MOST_TAPS]; // G g: [column of g][point]
+                for (j, row) in rows.iter_mut().enumerate().take(T::TAPS) {
+                    let mut taps = [L::splat(0.0); MOST_TAPS];
+                    for (i, tap) in taps.iter_mut().enumerate().take(T::TAPS) {
                         // SAFETY: a row of `outputs` numbers begins at this place of the weights (length asserted).
                         *tap = unsafe {
-                            let row = self.weight.as_ptr().add(((i * 3 + j) * inputs + input) * outputs);
+                            let row = self.weight.as_ptr().add(((i * T::TAPS + j) * inputs + input) * outputs);
                             L::load_padded(row, first, outputs)
                         };
                     }
@@ -157,7 +157,7 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
                     }
                 }
                 for i in 0..T::POINTS {
-                    let taps = [rows[0][i], rows[1][i], rows[2][i]];
+                    let taps = rows.map(|row| row[i]);
                     for j in 0..T::POINTS {
                         let value = combine::<L>(&T::WEIGHTS[j], &taps);
                         let place =
@@ -172,9 +172,9 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
     }
 }
 
-/// The inner product of three factors, some of them zero, with three vectors.
+/// The inner product of factors, some of them zero, with vectors.
 #[inline(always)]
-fn combine<L: Lanes>(factors: &[f32; 3], values: &[L; 3]) -> L {
+fn combine<L: Lanes>(factors: &[f32; MOST_TAPS], values: &[L; MOST_TAPS]) -> L {
     let mut sum = L::splat(0.0);
     for (&factor, &value) in factors.iter().zip(values) {
         if factor != 0.0 {
@@ -583,10 +583,10 @@ impl<T: Transform> WeightSums<T> {
         }
     }
 
-    /// The gradient `[3, 3, in, out]`, overwritten.
+    /// The gradient `[r, r, in, out]`, overwritten.
     pub(super) fn finish(&self, dweight: &mut [f32]) {
         let tiling = &self.tiling;
-        assert_eq!(dweight.len(), 9 * tiling.in_channels * tiling.out_channels);
+        assert_eq!(dweight.len(), T::TAPS * T::TAPS * tiling.in_channels * tiling.out_channels);
         if !self.started {
             dweight.fill(0.0);
             return;
@@ -689,7 +689,7 @@ impl<T: Transform> Kernel for WeightStage<'_, T> {
         let padded_out = self.tiling.padded_out();
         for input in self.inputs {
             for first in (0..outputs).step_by(L::WIDTH) {
-                let mut lines = [[L::splat(0.0); 8]; 3]; // G^T s: [row of the kernel][point]
+                let mut lines = [[L::splat(0.0); 8]; MOST_TAPS]; // G^T s: [row of the kernel][point]
                 for j in 0..T::POINTS {
                     for i in 0..T::POINTS {
                         let place = (i * T::POINTS + j) * self.sum_stride + input * padded_out + first;
@@ -702,8 +702,8 @@ impl<T: Transform> Kernel for WeightStage<'_, T> {
                         }
                     }
                 }
-                for (row, line) in lines.iter().enumerate() {
-                    for column in 0..3 {
+                for (row, line) in lines.iter().enumerate().take(T::TAPS) {
+                    for column in 0..T::TAPS {
                         let mut value = L::splat(0.0);
                         for j in 0..T::POINTS {
                             if T::WEIGHTS[j][column] != 0.0 {
@@ -713,7 +713,7 @@ impl<T: Transform> Kernel for WeightStage<'_, T> {
                         // SAFETY: a row of `outputs` numbers of the gradient (length checked in `finish`);
                         // each input channel belongs to one task.
                         unsafe {
-                            let to = self.dweight.at(((row * 3 + column) * inputs + input) * outputs);
+                            let to = self.dweight.at(((row * T::TAPS + column) * inputs + input) * outputs);
                             value.store_within(to, first, outputs);
                         }
                     }
