@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod card;
+pub mod compare;
 pub mod data;
 pub mod evaluate;
 pub mod models;
@@ -37,6 +38,8 @@ pub enum Command {
     Search(search::Search),
     /// Evaluate a run's model or a bundle.
     Evaluate(evaluate::Evaluate),
+    /// Put finished runs beside each other, those that differ by their seed alone as one.
+    Compare(compare::Compare),
     /// Copy a run's model to a file that can be given away.
     Pack(pack::Pack),
     /// Write a model card: results with intervals, recipe, origin and limits of a model, as Markdown.
@@ -66,6 +69,7 @@ impl Command {
             Self::Train(train) => train.run(),
             Self::Search(search) => search.run(),
             Self::Evaluate(evaluate) => evaluate.run(),
+            Self::Compare(compare) => compare.run(),
             Self::Pack(pack) => pack.run(),
             Self::Card(card) => card.run(),
             Self::Report(report) => report.run(),

@@ -8,6 +8,8 @@
 
 #[path = "command/bench.rs"]
 mod bench;
+#[path = "command/compare.rs"]
+mod compare;
 #[path = "command/configs.rs"]
 mod configs;
 #[path = "command/data.rs"]

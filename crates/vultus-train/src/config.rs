@@ -496,7 +496,7 @@ impl TrainConfig {
         toml::to_string(&self.to_table()).unwrap_or_default()
     }
 
-    fn to_table(&self) -> Table {
+    pub(crate) fn to_table(&self) -> Table {
         Table::try_from(self).unwrap_or_default()
     }
 

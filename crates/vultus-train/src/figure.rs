@@ -7,6 +7,7 @@
 
 pub mod architecture;
 mod chart;
+pub mod comparison;
 pub mod confusion;
 pub mod curves;
 pub mod reliability;

@@ -8,7 +8,8 @@
 //! 5. [`model`]: the trainable network, and [`start`], the weights it begins with; [`operations`]: the one place where it reaches arithmetic, on a [`device`];
 //! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`average`], [`checkpoint`], [`history`], [`tensorboard`];
 //! 7. [`search`]: many trainings, by k-fold cross-validation;
-//! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`temperature`]: probabilities that fit;
+//! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`temperature`]: probabilities that fit; [`compare`]: runs beside each
+//!    other, with the [`spread`] over their seeds;
 //! 9. [`figure`], [`report`], [`card`]: what people look at;
 //! 10. [`train`]: the whole job in one [`run`] directory; [`mod@bench`]: how fast it goes.
 //!
@@ -25,6 +26,7 @@ pub mod bench;
 pub mod card;
 pub mod checkpoint;
 pub mod clean;
+pub mod compare;
 pub mod config;
 pub mod convert;
 pub mod dataset;
@@ -45,6 +47,7 @@ pub mod search;
 pub mod seed;
 pub mod source;
 pub mod split;
+pub mod spread;
 pub mod start;
 pub mod statistics;
 pub mod targets;

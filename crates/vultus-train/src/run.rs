@@ -194,6 +194,30 @@ pub fn evaluation_path(path: &Path, split: &str) -> PathBuf {
     path.join("evaluation").join(split)
 }
 
+/// Directories of the evaluations of the run at `path` that are there: `test` or `public_test` first, that of `train_split`
+/// last.
+///
+/// # Errors
+/// The system's refusal, naming the path.
+pub(crate) fn evaluation_directories(path: &Path, train_split: &str) -> io::Result<Vec<PathBuf>> {
+    let parent = path.join("evaluation");
+    if !parent.exists() {
+        return Ok(Vec::new());
+    }
+    let mut directories = Vec::new();
+    for entry in fs_err::read_dir(parent)? {
+        let path = entry?.path();
+        if path.join("evaluation.json").exists() {
+            directories.push(path);
+        }
+    }
+    directories.sort_by_key(|path| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        (name == train_split, !["test", "public_test"].contains(&name.as_str()), name)
+    });
+    Ok(directories)
+}
+
 fn write_config(path: &Path, config: &TrainConfig) -> io::Result<()> {
     vultus::persist::write_atomically(path, |file| file.write_all(config.to_toml().as_bytes()))
 }

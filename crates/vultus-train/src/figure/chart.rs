@@ -98,6 +98,16 @@ pub(super) struct Interval {
     pub half_width: f64,
 }
 
+impl Interval {
+    /// The ends of all `rows` together, with a margin.
+    pub(super) fn range(rows: &[Self]) -> (f64, f64) {
+        let low = rows.iter().map(|row| row.centre - row.half_width).fold(f64::INFINITY, f64::min);
+        let high = rows.iter().map(|row| row.centre + row.half_width).fold(f64::NEG_INFINITY, f64::max);
+        let margin = ((high - low) * 0.08).max(0.005);
+        (low - margin, high + margin)
+    }
+}
+
 /// Draws panels side by side, each `width` x `height`, with one legend below. `title` is for screen readers.
 pub(super) fn panels(title: &str, panels: Vec<Panel>, width: f64, height: f64) -> String {
     let mut entries: Vec<(&str, &str, Swatch)> = Vec::new();

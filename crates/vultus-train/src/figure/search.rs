@@ -65,18 +65,10 @@ pub fn draw(trials: &[TrialSummary]) -> Result<String, FigureError> {
     let title = format!("Validation accuracy of {} of {} settings; best: {best}", rows.len(), trials.len());
     let axis = Axis {
         label: "validation accuracy: mean and standard deviation over folds",
-        range: Some(range(&rows)),
+        range: Some(Interval::range(&rows)),
         ticks: Ticks::Percent,
     };
     Ok(intervals(&title, axis, &rows, 1000.0))
-}
-
-/// The ends of all intervals, with a margin.
-fn range(rows: &[Interval]) -> (f64, f64) {
-    let low = rows.iter().map(|row| row.centre - row.half_width).fold(f64::INFINITY, f64::min);
-    let high = rows.iter().map(|row| row.centre + row.half_width).fold(f64::NEG_INFINITY, f64::max);
-    let margin = ((high - low) * 0.08).max(0.005);
-    (low - margin, high + margin)
 }
 
 fn interval(trial: &TrialSummary) -> Interval {

@@ -11,7 +11,7 @@ use crate::environment::Environment;
 use crate::evaluate::Evaluation;
 use crate::evaluate::pictures::Pictures;
 use crate::history;
-use crate::run::{RunDirectory, metrics_path, read_json};
+use crate::run::{RunDirectory, evaluation_directories, metrics_path, read_json};
 use crate::search::TABLE;
 use crate::statistics::Statistics;
 use crate::train::{chosen_epoch, selection, source_name};
@@ -97,25 +97,6 @@ fn date(seconds: u64) -> String {
 }
 
 /// Directories below `evaluation/` that hold one, `test` and `public_test` first, the split that was trained on last.
-fn evaluation_directories(run: &Path, train_split: &str) -> std::io::Result<Vec<PathBuf>> {
-    let parent = run.join("evaluation");
-    if !parent.exists() {
-        return Ok(Vec::new());
-    }
-    let mut directories = Vec::new();
-    for entry in fs_err::read_dir(parent)? {
-        let path = entry?.path();
-        if path.join("evaluation.json").exists() {
-            directories.push(path);
-        }
-    }
-    directories.sort_by_key(|path| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        (name == train_split, !["test", "public_test"].contains(&name.as_str()), name)
-    });
-    Ok(directories)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

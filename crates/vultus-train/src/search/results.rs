@@ -17,6 +17,7 @@ use super::plan::SearchPlan;
 use super::space::texts;
 use crate::config::Monitor;
 use crate::figure::{self, search::TrialSummary};
+use crate::spread::{mean, standard_deviation};
 
 /// In the directory of the winner's run: the search's complete settings as a JSON list of [`TrialSummary`], best first.
 pub const TABLE: &str = "search-table.json";
@@ -237,28 +238,9 @@ fn setting_result(
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// With n - 1 in the denominator. There are never fewer than two folds.
-fn standard_deviation(values: &[f64]) -> f64 {
-    let centre = mean(values);
-    let squares: f64 = values.iter().map(|value| (value - centre).powi(2)).sum();
-    (squares / (values.len() - 1).max(1) as f64).sqrt()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mean_and_sample_standard_deviation() {
-        // python3 -c "import statistics as s; print(s.mean([.5, .75, .25, .5]), s.stdev([.5, .75, .25, .5]))"
-        let values = [0.5, 0.75, 0.25, 0.5];
-        assert_eq!(mean(&values), 0.5);
-        assert!((standard_deviation(&values) - 0.204_124_145_231_931_5).abs() < 1e-15);
-    }
 
     fn row(filters: usize, status: SettingStatus, scores: Vec<Option<f64>>) -> SettingResult {
         let mut setting = Map::new();

@@ -1,0 +1,80 @@
+//! `vultus compare`.
+
+use std::path::PathBuf;
+
+use comfy_table::CellAlignment;
+use vultus_train::compare::{CompareError, Comparison, Spread, compare};
+use vultus_train::run::RunError;
+
+use super::run_directory;
+use crate::failure::Failure;
+use crate::message::say;
+use crate::table::{self, percent};
+
+/// Put finished runs beside each other: a row for each configuration, in the order given, with mean and standard deviation
+/// where several runs differ by their seed alone, and with what differs from the first row.
+#[derive(clap::Args)]
+pub struct Compare {
+    /// Directories of runs, or of searches whose winner is trained.
+    #[arg(value_name = "RUN", required = true)]
+    runs: Vec<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Directory for comparison.csv, comparison.json and a figure of each split; files of an earlier comparison are replaced.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Compare {
+    pub fn run(self) -> Result<(), Failure> {
+        let runs = self.runs.iter().map(|run| run_directory(run)).collect::<Result<Vec<_>, _>>()?;
+        let comparison = compare(&runs).map_err(|error| match error {
+            CompareError::Run(RunError::Io(_)) => Failure::Run(error.into()),
+            CompareError::Run(_) => Failure::usage(error),
+            _ => Failure::Run(error.into()),
+        })?;
+        for row in &comparison.rows {
+            let unfinished = row.runs.iter().filter(|run| !run.join("model.safetensors").exists());
+            unfinished.for_each(|run| say(format_args!("{} is not finished: it has no model yet", run.display())));
+        }
+        for split in &comparison.unequal {
+            say(format_args!(
+                "warning: {split} is not the same for all runs: they have other classes or other numbers of images"
+            ));
+        }
+        if self.json {
+            table::print(serde_json::to_string(&comparison)?)?;
+        } else {
+            print(&comparison)?;
+        }
+        if let Some(out) = &self.out {
+            comparison.write(out)?;
+        }
+        Ok(())
+    }
+}
+
+fn print(comparison: &Comparison) -> std::io::Result<()> {
+    let splits = comparison.splits();
+    let header = ["", "runs", "validation"].into_iter().chain(splits.iter().copied()).chain(["minutes", "changes"]);
+    let mut rows = table::table(header);
+    let last = 4 + splits.len();
+    rows.column_mut(last).into_iter().for_each(|column| column.set_cell_alignment(CellAlignment::Left));
+    for row in &comparison.rows {
+        let mut cells = vec![row.name.clone(), row.runs.len().to_string(), accuracy(row.validation.as_ref())];
+        cells.extend(splits.iter().map(|split| accuracy(row.splits.get(*split))));
+        cells.push(row.minutes.as_ref().map_or_else(String::new, |minutes| format!("{:.1}", minutes.mean)));
+        cells.push(row.changes_in_words());
+        rows.add_row(cells);
+    }
+    table::print(rows)
+}
+
+fn accuracy(spread: Option<&Spread>) -> String {
+    match spread {
+        None => "-".to_owned(),
+        Some(spread) if spread.values.len() == 1 => percent(spread.mean),
+        Some(spread) => format!("{:.2} ± {}", spread.mean * 100.0, percent(spread.standard_deviation)),
+    }
+}

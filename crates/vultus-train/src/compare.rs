@@ -1,0 +1,344 @@
+//! Finished runs beside each other.
+//!
+//! In: directories of runs. Out: a [`Comparison`], whose rows are runs that differ in nothing but their seed, with the mean
+//! and the deviation of their results; and its files. It trains and evaluates nothing, and ranks nothing: rows stay in the
+//! order in which they were named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use toml::{Table, Value};
+use vultus::persist::write_atomically;
+
+use crate::config::TrainConfig;
+use crate::evaluate::Evaluation;
+use crate::figure::{self, FigureError};
+use crate::history::{self, HistoryError};
+use crate::run::{RunDirectory, RunError, evaluation_directories, metrics_path, read_json, write_json};
+use crate::spread::{mean, standard_deviation};
+use crate::train::chosen_epoch;
+
+/// One result of the runs of a row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Of each run, in order.
+    pub values: Vec<f64>,
+    /// Their mean.
+    pub mean: f64,
+    /// Their sample standard deviation; 0 for a single run.
+    pub standard_deviation: f64,
+}
+
+impl Spread {
+    /// Nothing if there is no value, or one is missing.
+    fn of(values: impl Iterator<Item = Option<f64>>) -> Option<Self> {
+        let values = values.collect::<Option<Vec<f64>>>().filter(|values| !values.is_empty())?;
+        Some(Self { mean: mean(&values), standard_deviation: standard_deviation(&values), values })
+    }
+}
+
+/// Runs that differ by their seed alone.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// What the names of the directories have in common.
+    pub name: String,
+    /// The directories.
+    pub runs: Vec<PathBuf>,
+    /// The seed of each.
+    pub seeds: Vec<u64>,
+    /// Keys of the configuration that are not those of the first row, and their values; none in the first row.
+    pub changes: Vec<(String, String)>,
+    /// Accuracy on the validation part at the epoch whose weights the model has, where there is such a part.
+    pub validation: Option<Spread>,
+    /// Accuracy on each split, where all the runs were evaluated on it.
+    pub splits: BTreeMap<String, Spread>,
+    /// Wall-clock minutes of all epochs.
+    pub minutes: Option<Spread>,
+}
+
+/// Runs beside each other, in the order in which they were given.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// A row for each configuration.
+    pub rows: Vec<Row>,
+    /// Splits on which not all runs saw the same number of images of the same classes: their figures do not compare.
+    pub unequal: Vec<String>,
+}
+
+/// Why runs cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// It is no run.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Its history is damaged.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// There is nothing to draw, or it cannot be written.
+    #[error(transparent)]
+    Figure(#[from] FigureError),
+    /// The table cannot be written.
+    #[error("{path}: {detail}")]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// What is read of a run.
+struct Run {
+    path: PathBuf,
+    seed: u64,
+    /// The configuration without its seed.
+    config: Table,
+    validation: Option<f64>,
+    evaluations: BTreeMap<String, Evaluation>,
+    minutes: f64,
+}
+
+impl Run {
+    fn read(path: &Path) -> Result<Self, CompareError> {
+        let config = RunDirectory::config_of(path)?;
+        let history = if metrics_path(path).exists() { history::read(&metrics_path(path))? } else { Vec::new() };
+        let chosen = chosen_epoch(&config, &history);
+        let validation =
+            history.iter().find(|record| Some(record.epoch) == chosen).and_then(|record| record.val_accuracy);
+        let mut evaluations = BTreeMap::new();
+        for directory in evaluation_directories(path, &config.data.train_split)? {
+            let evaluation: Evaluation = read_json(&directory.join("evaluation.json"))?;
+            evaluations.insert(evaluation.split.clone(), evaluation);
+        }
+        let minutes = history.iter().map(|record| record.seconds).sum::<f64>() / 60.0;
+        let seed = config.seed;
+        Ok(Self { path: path.to_owned(), seed, config: without_seed(&config), validation, evaluations, minutes })
+    }
+}
+
+fn without_seed(config: &TrainConfig) -> Table {
+    let mut table = config.to_table();
+    table.remove("seed");
+    table
+}
+
+/// Puts the runs in `directories` beside each other.
+///
+/// # Errors
+/// A directory that holds no run, or a file of one that cannot be read; the message names it.
+pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
+    let mut groups: Vec<Vec<Run>> = Vec::new();
+    let mut known = BTreeSet::new();
+    for directory in directories {
+        // Named twice, as patterns of a shell may do, it is one run all the same.
+        if !known.insert(fs_err::canonicalize(directory).unwrap_or_else(|_| directory.clone())) {
+            continue;
+        }
+        let run = Run::read(directory)?;
+        match groups.iter_mut().find(|group| group[0].config == run.config) {
+            Some(group) => group.push(run),
+            None => groups.push(vec![run]),
+        }
+    }
+    let rows = groups.iter().map(|group| row(group, &groups[0][0].config)).collect();
+    let mut seen: BTreeMap<&str, BTreeSet<(usize, &[String])>> = BTreeMap::new();
+    for evaluation in groups.iter().flatten().flat_map(|run| run.evaluations.values()) {
+        seen.entry(&evaluation.split).or_default().insert((evaluation.n, &evaluation.labels));
+    }
+    let unequal = seen.iter().filter(|(_, seen)| seen.len() > 1).map(|(split, _)| (*split).to_owned()).collect();
+    Ok(Comparison { rows, unequal })
+}
+
+fn row(group: &[Run], first: &Table) -> Row {
+    let splits: BTreeSet<&String> = group.iter().flat_map(|run| run.evaluations.keys()).collect();
+    let accuracy = |split: &str| Spread::of(group.iter().map(|run| Some(run.evaluations.get(split)?.accuracy)));
+    let mut changes = Vec::new();
+    differences("", &Value::Table(first.clone()), &Value::Table(group[0].config.clone()), &mut changes);
+    changes.dedup();
+    Row {
+        name: common_name(group),
+        runs: group.iter().map(|run| run.path.clone()).collect(),
+        seeds: group.iter().map(|run| run.seed).collect(),
+        changes,
+        validation: Spread::of(group.iter().map(|run| run.validation)),
+        splits: splits.into_iter().filter_map(|split| Some((split.clone(), accuracy(split)?))).collect(),
+        minutes: Spread::of(group.iter().map(|run| Some(run.minutes))),
+    }
+}
+
+/// The beginning that the names of the directories have in common, without what separates it from the rest.
+fn common_name(group: &[Run]) -> String {
+    let name = |run: &Run| {
+        let path = std::path::absolute(&run.path).unwrap_or_else(|_| run.path.clone());
+        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    };
+    let first = name(&group[0]);
+    let common = group[1..].iter().fold(first.as_str(), |common, run| {
+        let other = name(run);
+        let length = common.chars().zip(other.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+        &common[..length]
+    });
+    let trimmed = if group.len() > 1 { common.trim_end_matches(|c: char| !c.is_alphanumeric()) } else { common };
+    if trimmed.is_empty() { first } else { trimmed.to_owned() }
+}
+
+/// Keys below `key` whose values in `b` are not those in `a`, with the value in `b`. Layers of one list that change alike
+/// are one change, of `*`; of lists with different numbers of layers, only the number is told.
+fn differences(key: &str, a: &Value, b: &Value, changes: &mut Vec<(String, String)>) {
+    let below = |step: &str| if key.is_empty() { step.to_owned() } else { format!("{key}.{step}") };
+    match (a, b) {
+        (Value::Table(a), Value::Table(b)) => {
+            for (step, value) in b {
+                match a.get(step) {
+                    Some(other) => differences(&below(step), other, value, changes),
+                    None => changes.push((below(step), value.to_string())),
+                }
+            }
+            changes.extend(a.keys().filter(|step| !b.contains_key(*step)).map(|step| (below(step), "not set".into())));
+        }
+        (Value::Array(a), Value::Array(b)) if b.iter().any(Value::is_table) => {
+            if a.len() != b.len() {
+                changes.push((key.to_owned(), format!("{} of them", b.len())));
+                return;
+            }
+            let mut inside = Vec::new();
+            a.iter().zip(b).for_each(|(a, b)| differences(&below("*"), a, b, &mut inside));
+            for change in inside {
+                if !changes.contains(&change) {
+                    changes.push(change);
+                }
+            }
+        }
+        (a, b) if a != b => changes.push((key.to_owned(), short(b).to_string())),
+        _ => {}
+    }
+}
+
+/// The value with numbers in single precision in as few digits as they need.
+fn short(value: &Value) -> Value {
+    match value {
+        Value::Float(number) if f64::from(*number as f32) == *number => {
+            Value::Float((*number as f32).to_string().parse().unwrap_or(*number))
+        }
+        Value::Array(values) => Value::Array(values.iter().map(short).collect()),
+        Value::Table(table) => Value::Table(table.iter().map(|(key, value)| (key.clone(), short(value))).collect()),
+        _ => value.clone(),
+    }
+}
+
+impl Comparison {
+    /// Every split on which a run was evaluated.
+    pub fn splits(&self) -> Vec<&str> {
+        let splits: BTreeSet<&str> = self.rows.iter().flat_map(|row| row.splits.keys().map(String::as_str)).collect();
+        splits.into_iter().collect()
+    }
+
+    /// Writes `comparison.csv`, `comparison.json` and a figure of each split, as SVG and PNG, into `directory`.
+    ///
+    /// # Errors
+    /// A failed write, which names the file.
+    pub fn write(&self, directory: &Path) -> Result<(), CompareError> {
+        fs_err::create_dir_all(directory)?;
+        self.write_csv(&directory.join("comparison.csv"))?;
+        write_json(&directory.join("comparison.json"), self)?;
+        for split in self.splits() {
+            let svg = figure::comparison::draw(split, &self.rows)?;
+            figure::save(&svg, directory, &format!("comparison-{split}"))?;
+        }
+        Ok(())
+    }
+
+    fn write_csv(&self, path: &Path) -> Result<(), CompareError> {
+        let failed = |detail: String| CompareError::Table { path: path.to_owned(), detail };
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let splits = self.splits();
+        let mut heading: Vec<String> = ["name", "runs", "seeds"].map(str::to_owned).into();
+        for column in ["validation"].iter().chain(&splits).chain(&["minutes"]) {
+            heading.extend([(*column).to_owned(), format!("{column}_standard_deviation")]);
+        }
+        heading.push("changes".to_owned());
+        writer.write_record(&heading).map_err(|error| failed(error.to_string()))?;
+        for row in &self.rows {
+            let seeds: Vec<String> = row.seeds.iter().map(u64::to_string).collect();
+            let mut cells = vec![row.name.clone(), row.runs.len().to_string(), seeds.join(" ")];
+            let splits = splits.iter().map(|split| row.splits.get(*split));
+            for spread in [row.validation.as_ref()].into_iter().chain(splits).chain([row.minutes.as_ref()]) {
+                cells.extend(spread.map_or_else(Default::default, |spread| {
+                    [spread.mean.to_string(), spread.standard_deviation.to_string()]
+                }));
+            }
+            cells.push(row.changes_in_words());
+            writer.write_record(&cells).map_err(|error| failed(error.to_string()))?;
+        }
+        let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
+        Ok(write_atomically(path, |file| file.write_all(&bytes))?)
+    }
+}
+
+impl Row {
+    /// The changes as `--set` would have them.
+    pub fn changes_in_words(&self) -> String {
+        let changes: Vec<String> = self.changes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        changes.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(overrides: &[&str]) -> Vec<(String, String)> {
+        let first = TrainConfig::default();
+        let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+        let other = first.with_overrides(&overrides).unwrap();
+        let mut changes = Vec::new();
+        let tables = [&first, &other].map(|config| Value::Table(without_seed(config)));
+        differences("", &tables[0], &tables[1], &mut changes);
+        changes
+    }
+
+    #[test]
+    fn changes_are_those_that_were_set() {
+        assert_eq!(changed(&["seed=7"]), []);
+        let one = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(changed(&["train.epochs=3"]), [one("train.epochs", "3")]);
+        let standard = "{ standard = { mean = 0.508, std_dev = 0.255 } }";
+        assert_eq!(changed(&[&format!("preprocessing.pixels={standard}")]), [one("preprocessing.pixels", standard)]);
+        assert_eq!(changed(&["network.layers.*.rate=0.5"]), [one("network.layers.*.rate", "0.5")]);
+        assert_eq!(changed(&["data.sources=[\"a\"]"]), [one("data.sources", "[\"a\"]")]);
+        let optimizer = changed(&["train.optimizer.type=sgd"]);
+        assert!(optimizer.contains(&one("train.optimizer.type", "\"sgd\"")), "{optimizer:?}");
+        assert!(optimizer.contains(&one("train.optimizer.beta1", "not set")), "{optimizer:?}");
+    }
+
+    #[test]
+    fn names_are_what_directories_have_in_common() {
+        let named = |names: &[&str]| {
+            let run = |name: &&str| Run {
+                path: PathBuf::from("runs").join(name),
+                seed: 1,
+                config: Table::new(),
+                validation: None,
+                evaluations: BTreeMap::new(),
+                minutes: 0.0,
+            };
+            common_name(&names.iter().map(run).collect::<Vec<_>>())
+        };
+        assert_eq!(named(&["flip-1", "flip-2", "flip-10"]), "flip");
+        assert_eq!(named(&["flip-1"]), "flip-1");
+        assert_eq!(named(&["a", "b"]), "a");
+        assert_eq!(named(&["größe-1", "größe-2"]), "größe");
+    }
+
+    #[test]
+    fn a_missing_value_leaves_no_mean() {
+        assert_eq!(Spread::of([Some(0.5), None].into_iter()), None);
+        assert_eq!(Spread::of(std::iter::empty()), None);
+        assert_eq!(Spread::of([Some(0.5), Some(0.7)].into_iter()).unwrap().mean, 0.6);
+    }
+}
