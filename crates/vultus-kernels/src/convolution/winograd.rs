@@ -9,9 +9,11 @@
 //! The gradient of the weights is summed in the transformed domain: `dG = B^T d B . A dY A^T` at each point, over all
 //! tiles, and `G^T dG G` once at the end.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
-use super::transform::{MOST_TAPS, Transform};
+use super::transform::{MOST_TAPS, Side, Transform};
 use crate::panel::{PanelsProduct, RowsProduct};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -345,6 +347,39 @@ impl Layout {
     }
 }
 
+/// A tile's vectors, transformed along its columns. Only what is written is memory that is touched: setting a whole tile to
+/// zero first would cost as much as a transform.
+struct Columns<L>([[MaybeUninit<L>; 8]; 8]);
+
+impl<L: Lanes> Columns<L> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self([const { [const { MaybeUninit::uninit() }; 8] }; 8])
+    }
+
+    /// Column `j`, of which the first `count` vectors are kept.
+    #[inline(always)]
+    fn set(&mut self, j: usize, column: &Side<L>, count: usize) {
+        for i in 0..count {
+            self.0[j][i].write(column[i]);
+        }
+    }
+
+    /// The first `count` vectors of row `i`; the others are zero.
+    ///
+    /// # Safety
+    /// The first `count` columns were set, with more than `i` vectors each.
+    #[inline(always)]
+    unsafe fn row(&self, i: usize, count: usize) -> Side<L> {
+        let mut row = [L::splat(0.0); 8];
+        for j in 0..count {
+            // SAFETY: by contract it was written.
+            row[j] = unsafe { self.0[j][i].assume_init() };
+        }
+        row
+    }
+}
+
 /// Transforms a square of pixels, vector by vector, along both axes: with `B^T` (an input), or with `A` (a gradient).
 /// `layout` says where the vectors go; channels beyond the last are zero.
 ///
@@ -361,7 +396,7 @@ unsafe fn transform_pixels<T: Transform, L: Lanes, const GRADIENT: bool>(
     let mut first = 0;
     while first < channels {
         let whole = first + L::WIDTH <= channels;
-        let mut rows = [[L::splat(0.0); 8]; 8];
+        let mut columns = Columns::new();
         for j in 0..side {
             let mut column = [L::splat(0.0); 8];
             for i in 0..side {
@@ -371,13 +406,12 @@ unsafe fn transform_pixels<T: Transform, L: Lanes, const GRADIENT: bool>(
                     if whole { L::load(from) } else { L::load_some(from, channels - first) }
                 };
             }
-            let column = if GRADIENT { T::gradient(&column) } else { T::input(&column) };
-            for i in 0..T::POINTS {
-                rows[i][j] = column[i];
-            }
+            columns.set(j, &if GRADIENT { T::gradient(&column) } else { T::input(&column) }, T::POINTS);
         }
-        for (i, row) in rows.iter().enumerate().take(T::POINTS) {
-            let row = if GRADIENT { T::gradient(row) } else { T::input(row) };
+        for i in 0..T::POINTS {
+            // SAFETY: `side` columns of `POINTS` vectors were set.
+            let row = unsafe { columns.row(i, side) };
+            let row = if GRADIENT { T::gradient(&row) } else { T::input(&row) };
             for (j, &value) in row.iter().enumerate().take(T::POINTS) {
                 // SAFETY: by this function's contract.
                 unsafe { value.store(layout.at(i * T::POINTS + j, first)) }
@@ -438,17 +472,14 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
             let from = self.points_out.at((self.range.position + index) * padded);
             let (rows, columns) = (T::OUTPUTS.min(height - row), T::OUTPUTS.min(width - column));
             for first in (0..channels).step_by(L::WIDTH) {
-                let mut lines = [[L::splat(0.0); 8]; 8];
+                let mut tile = Columns::new();
                 for j in 0..T::POINTS {
                     let mut points = [L::splat(0.0); 8];
                     for i in 0..T::POINTS {
                         // SAFETY: each point has `padded` numbers for this tile, whole vectors.
                         points[i] = unsafe { L::load(from.add((i * T::POINTS + j) * out_stride + first)) };
                     }
-                    let outputs = T::output(&points);
-                    for i in 0..T::OUTPUTS {
-                        lines[i][j] = outputs[i];
-                    }
+                    tile.set(j, &T::output(&points), T::OUTPUTS);
                 }
                 let bias = match finish.bias {
                     // SAFETY: the bias holds `channels` numbers (checked in `forward`).
@@ -458,7 +489,9 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                 if finish.pool {
                     let (pooled_height, pooled_width) = (height / 2, width / 2);
                     for i in (0..T::OUTPUTS).step_by(2) {
-                        let (upper, lower) = (T::output(&lines[i]), T::output(&lines[(i + 1) % 8]));
+                        // SAFETY: `POINTS` columns of `OUTPUTS` vectors were set, an even number (checked in `forward`).
+                        let (upper, lower) = unsafe { (tile.row(i, T::POINTS), tile.row(i + 1, T::POINTS)) };
+                        let (upper, lower) = (T::output(&upper), T::output(&lower));
                         for j in (0..T::OUTPUTS).step_by(2) {
                             if i + 2 <= rows && j + 2 <= columns {
                                 let largest =
@@ -475,8 +508,9 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                     continue;
                 }
                 let whole = first + L::WIDTH <= channels;
-                for (i, line) in lines.iter().enumerate().take(rows.min(T::OUTPUTS)) {
-                    let outputs = T::output(line);
+                for i in 0..rows.min(T::OUTPUTS) {
+                    // SAFETY: `POINTS` columns of `OUTPUTS` vectors were set.
+                    let outputs = T::output(&unsafe { tile.row(i, T::POINTS) });
                     let start = (((image * height + row + i) * width) + column) * channels;
                     for (j, &output) in outputs.iter().enumerate().take(T::OUTPUTS) {
                         if j >= columns {
