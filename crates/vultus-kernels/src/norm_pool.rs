@@ -374,13 +374,15 @@ impl Kernel for GradientSums<'_> {
         let NormPoolShape { channels, size, .. } = *self.band.shape;
         self.band.check();
         assert_eq!(self.sums.len(), 2 * channels);
-        for first in (0..channels).step_by(L::WIDTH) {
-            let (mut sum, mut product) = (L::splat(0.0), L::splat(0.0));
-            // SAFETY: windows, pixels and channels are those of the band; the sums are two rows of `channels`.
-            unsafe {
-                let (scale, shift) = self.band.map::<L>(first);
-                let mean = L::load_within(self.band.mean.as_ptr(), first, channels);
-                for window in 0..self.band.shape.pooled_width() {
+        self.sums.fill(0.0);
+        let sums = self.sums.as_mut_ptr();
+        // Pixel after pixel, as they lie in memory: what each channel needs again and again is in the first-level cache.
+        for window in 0..self.band.shape.pooled_width() {
+            for first in (0..channels).step_by(L::WIDTH) {
+                // SAFETY: windows, pixels and channels are those of the band; the sums are two rows of `channels`.
+                unsafe {
+                    let (scale, shift) = self.band.map::<L>(first);
+                    let mean = L::load_within(self.band.mean.as_ptr(), first, channels);
                     let mut winner = self.band.input::<L>(0, window * size, first);
                     let mut largest = winner.mul_add(scale, shift);
                     for i in 0..size {
@@ -392,14 +394,23 @@ impl Kernel for GradientSums<'_> {
                         }
                     }
                     let gradient = self.band.gradient::<L>(window, first);
-                    sum = sum.add(gradient);
-                    product = gradient.mul_add(winner.sub(mean), product);
+                    add_within(gradient, sums, first, channels);
+                    let product = L::load_within(sums.add(channels), first, channels);
+                    gradient.mul_add(winner.sub(mean), product).store_within(sums.add(channels), first, channels);
                 }
-                sum.store_within(self.sums.as_mut_ptr(), first, channels);
-                product.store_within(self.sums.as_mut_ptr().add(channels), first, channels);
             }
         }
     }
+}
+
+/// Adds a vector to some of `length` sums.
+///
+/// # Safety
+/// `sums` is valid for reads and writes of `length` numbers, and `first` is below it.
+#[inline(always)]
+unsafe fn add_within<L: Lanes>(value: L, sums: *mut f32, first: usize, length: usize) {
+    // SAFETY: by this function's contract.
+    unsafe { L::load_within(sums, first, length).add(value).store_within(sums, first, length) }
 }
 
 /// Gradients of the band's pixels. The caller vouches for the room at `dx`.
@@ -423,14 +434,17 @@ impl Kernel for GradientApply<'_> {
         let windows = band.shape.pooled_width();
         band.check();
         assert_eq!(self.sums.len(), channels);
-        for first in (0..channels).step_by(L::WIDTH) {
-            let mut sum = L::splat(0.0);
-            // SAFETY: windows, pixels and channels are those of the band, and the band's pixels of `dx` its own.
-            unsafe {
-                let (scale, shift) = band.map::<L>(first);
-                let mean = L::load_within(band.mean.as_ptr(), first, channels);
-                let [slope, curve, level] = self.terms.at::<L>(first, channels);
-                for window in 0..windows {
+        self.sums.fill(0.0);
+        let sums = self.sums.as_mut_ptr();
+        // Pixel after pixel, as in [`GradientSums`].
+        for window in 0..windows {
+            for first in (0..channels).step_by(L::WIDTH) {
+                let mut sum = L::splat(0.0);
+                // SAFETY: windows, pixels and channels are those of the band, and the band's pixels of `dx` its own.
+                unsafe {
+                    let (scale, shift) = band.map::<L>(first);
+                    let mean = L::load_within(band.mean.as_ptr(), first, channels);
+                    let [slope, curve, level] = self.terms.at::<L>(first, channels);
                     let mut largest = band.input::<L>(0, window * size, first).mul_add(scale, shift);
                     for i in 0..size {
                         for j in 0..size {
@@ -455,20 +469,28 @@ impl Kernel for GradientApply<'_> {
                             dx.store_within(self.dx.add(band.pixel(i, column)), first, channels);
                         }
                     }
+                    add_within(sum, sums, first, channels);
                 }
-                for row in 0..band.rows {
-                    let start = if row < size { windows * size } else { 0 };
-                    for column in start..width {
+            }
+        }
+        // What no window covers.
+        for row in 0..band.rows {
+            let start = if row < size { windows * size } else { 0 };
+            for column in start..width {
+                for first in (0..channels).step_by(L::WIDTH) {
+                    // SAFETY: as above.
+                    unsafe {
+                        let mean = L::load_within(band.mean.as_ptr(), first, channels);
+                        let [_, curve, level] = self.terms.at::<L>(first, channels);
                         let x = band.input::<L>(row, column, first);
                         let mut dx = x.sub(mean).mul_add(curve, level);
                         if self.gate_input {
                             dx = dx.where_positive(x);
                         }
-                        sum = sum.add(dx);
+                        add_within(dx, sums, first, channels);
                         dx.store_within(self.dx.add(band.pixel(row, column)), first, channels);
                     }
                 }
-                sum.store_within(self.sums.as_mut_ptr(), first, channels);
             }
         }
     }

@@ -159,7 +159,10 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
                     }
                 }
                 for i in 0..T::POINTS {
-                    let taps = rows.map(|row| row[i]);
+                    let mut taps = [L::splat(0.0); MOST_TAPS];
+                    for j in 0..T::TAPS {
+                        taps[j] = rows[j][i];
+                    }
                     for j in 0..T::POINTS {
                         let value = combine::<L>(&T::WEIGHTS[j], &taps);
                         let place =
