@@ -18,6 +18,7 @@ use crate::simd::InstructionSet;
 use winograd::{Finish, Tiling};
 
 mod direct;
+mod grey;
 mod transform;
 mod winograd;
 

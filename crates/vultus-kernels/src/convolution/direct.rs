@@ -3,12 +3,13 @@
 //! In: images `[batch, height, width, channels]` and packed weights. Out: images, or the gradient of the weights. The
 //! channels of a row of the kernel lie side by side in memory, so that a kernel of h rows is h runs of numbers; where
 //! it reaches over the edge, a band of the picture is first copied into a frame of zeros. The gradient of the input
-//! with stride s is s^2 such convolutions, one for each row and column modulo s, with the weights that meet there. The
-//! first layer, with its one channel, needs no path of its own: its runs are as long as the kernel is wide.
+//! with stride s is s^2 such convolutions, one for each row and column modulo s, with the weights that meet there.
+//! Pictures of one channel, which the first layer sees, have loops of their own in `grey`.
 
 use rayon::prelude::*;
 
 use super::ConvolutionShape;
+use super::grey::GreyBand;
 use super::winograd::Finish;
 use crate::panel::{pack, with_rows};
 use crate::scratch::Scratch;
@@ -275,7 +276,14 @@ impl Correlation<'_> {
             copy_frame(picture, size, top, self.first_column, height, width, &mut copy);
             (copy.as_ptr(), width * self.source_channels)
         };
-        set.run(Band { correlation: self, image, first, rows, start, row_stride, target });
+        let band = Band { correlation: self, image, first, rows, start, row_stride, target };
+        if self.finish.residual.is_none()
+            && GreyBand::can(self.kernel_height, self.kernel_width, self.source_channels, self.stride)
+        {
+            set.run(GreyBand(band));
+        } else {
+            set.run(band);
+        }
     }
 }
 
@@ -307,15 +315,15 @@ fn copy_frame(
 }
 
 /// Some rows of outputs of one image.
-struct Band<'a> {
-    correlation: &'a Correlation<'a>,
-    image: usize,
-    first: usize,
-    rows: usize,
+pub(super) struct Band<'a> {
+    pub(super) correlation: &'a Correlation<'a>,
+    pub(super) image: usize,
+    pub(super) first: usize,
+    pub(super) rows: usize,
     /// The source under the first weight of the first output of the band, all of it readable without a look at edges.
-    start: *const f32,
-    row_stride: usize,
-    target: Shared<'a>,
+    pub(super) start: *const f32,
+    pub(super) row_stride: usize,
+    pub(super) target: Shared<'a>,
 }
 
 impl Kernel for Band<'_> {
