@@ -40,7 +40,7 @@ const OFFERS: [Offer; 1] = [Offer {
             "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
         ),
     ],
-    licence: "its authors publish it under a free licence; see the repository it comes from",
+    licence: "Apache-2.0 from its authors (github.com/ShiqiYu/libfacedetection.train), MIT from OpenCV (github.com/opencv/opencv_zoo)",
 }];
 
 /// Download models of others.

@@ -1,0 +1,169 @@
+//! The ways to compute a convolution, and which of them should be fastest.
+//!
+//! In: a shape. Out: an [`Algorithm`], which packs weights and runs. What it computes with lies in `direct` and `winograd`.
+
+use super::transform::Transform;
+use super::winograd::Finish;
+use super::{ConvolutionShape, direct, winograd};
+use crate::simd::InstructionSet;
+
+/// A way to compute a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// From the definition.
+    Direct,
+    /// Winograd's F(2 x 2, 3 x 3).
+    Winograd2,
+    /// Winograd's F(3 x 3, 3 x 3).
+    Winograd3,
+    /// Winograd's F(4 x 4, 3 x 3).
+    Winograd4,
+    /// Winograd's F(6 x 6, 3 x 3).
+    Winograd6,
+    /// Winograd's F(2 x 2, 5 x 5).
+    Winograd2Of5,
+    /// Winograd's F(4 x 4, 5 x 5).
+    Winograd4Of5,
+}
+
+/// Calls `$call` with the transform `T` of a Winograd algorithm, or gives `$direct`.
+macro_rules! by_algorithm {
+    ($algorithm:expr, $direct:expr, $transform:ident => $call:expr) => {
+        match $algorithm {
+            Algorithm::Direct => $direct,
+            Algorithm::Winograd2 => {
+                type $transform = $crate::convolution::transform::F2;
+                $call
+            }
+            Algorithm::Winograd3 => {
+                type $transform = $crate::convolution::transform::F3;
+                $call
+            }
+            Algorithm::Winograd4 => {
+                type $transform = $crate::convolution::transform::F4;
+                $call
+            }
+            Algorithm::Winograd6 => {
+                type $transform = $crate::convolution::transform::F6;
+                $call
+            }
+            Algorithm::Winograd2Of5 => {
+                type $transform = $crate::convolution::transform::F2Of5;
+                $call
+            }
+            Algorithm::Winograd4Of5 => {
+                type $transform = $crate::convolution::transform::F4Of5;
+                $call
+            }
+        }
+    };
+}
+
+pub(super) use by_algorithm;
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Direct,
+        Self::Winograd2,
+        Self::Winograd3,
+        Self::Winograd4,
+        Self::Winograd6,
+        Self::Winograd2Of5,
+        Self::Winograd4Of5,
+    ];
+
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Winograd2 => "F(2)",
+            Self::Winograd3 => "F(3)",
+            Self::Winograd4 => "F(4)",
+            Self::Winograd6 => "F(6)",
+            Self::Winograd2Of5 => "F(2, 5)",
+            Self::Winograd4Of5 => "F(4, 5)",
+        }
+    }
+
+    /// Bound of the error, relative to the largest output, for sums of up to some thousand products.
+    pub fn tolerance(self) -> f64 {
+        match self {
+            Self::Direct | Self::Winograd2 => 5e-6,
+            Self::Winograd3 | Self::Winograd4 | Self::Winograd2Of5 => 5e-5,
+            Self::Winograd6 | Self::Winograd4Of5 => 1e-4,
+        }
+    }
+
+    /// Whether it can compute this convolution.
+    pub fn can(self, shape: &ConvolutionShape) -> bool {
+        let taps = by_algorithm!(self, return true, T => <T as Transform>::TAPS);
+        (shape.kernel_height, shape.kernel_width, shape.stride) == (taps, taps, 1)
+    }
+
+    /// The one that should be fastest, by a cost model whose constants were measured: a multiply-add of the product at
+    /// a point costs 1; transforming one number at one point, of an input or an output, costs what `transform` says;
+    /// making one transformed weight and bringing it back from memory costs 45; a multiply-add of the direct way 1.1.
+    pub fn choose(shape: &ConvolutionShape) -> Self {
+        let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
+        let cost = |algorithm: Self| {
+            let (size, transform) = match algorithm {
+                Self::Direct => return 1.1 * shape.multiply_adds() as f64,
+                Self::Winograd2 => (2, 8.0),
+                Self::Winograd3 => (3, 12.0),
+                Self::Winograd4 => (4, 12.0),
+                Self::Winograd6 => (6, 17.0),
+                Self::Winograd2Of5 => (2, 12.0),
+                Self::Winograd4Of5 => (4, 17.0),
+            };
+            let tiles = shape.batch * shape.out_height().div_ceil(size) * shape.out_width().div_ceil(size);
+            let points = ((size + shape.kernel_height - 1) * (size + shape.kernel_height - 1)) as f64;
+            // Vectors are whole: few channels cost as much as sixteen.
+            let (wide_in, wide_out) = (inputs.max(16.0), outputs.max(16.0));
+            points * (tiles as f64 * (inputs * wide_out + transform * (wide_in + wide_out)) + 45.0 * inputs * wide_out)
+        };
+        let possible = Self::ALL.into_iter().filter(|algorithm| algorithm.can(shape));
+        possible.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(Self::Direct)
+    }
+
+    /// The one for the gradient of the input, which is a convolution with inputs and outputs exchanged.
+    pub(crate) fn of_input_gradient(shape: &ConvolutionShape) -> Self {
+        if shape.stride != 1 || shape.kernel_height != shape.kernel_width {
+            return Self::Direct;
+        }
+        Self::choose(&ConvolutionShape {
+            in_channels: shape.out_channels,
+            out_channels: shape.in_channels,
+            in_height: shape.out_height(),
+            in_width: shape.out_width(),
+            // As the choice sees it: an output for each of our inputs.
+            padding: (shape.kernel_height - 1).saturating_sub(shape.padding),
+            ..*shape
+        })
+    }
+
+    pub(super) fn packed_len(self, shape: &ConvolutionShape) -> usize {
+        let (inputs, outputs) = (shape.in_channels, shape.out_channels);
+        let taps = shape.kernel_height * shape.kernel_width;
+        by_algorithm!(self, direct::weight_len(taps, inputs, outputs), T => winograd::weight_len::<T>(inputs, outputs))
+    }
+
+    pub(super) fn pack(self, set: InstructionSet, shape: &ConvolutionShape, weight: &[f32], packed: &mut [f32]) {
+        let (inputs, outputs) = (shape.in_channels, shape.out_channels);
+        by_algorithm!(self, direct::pack_weights(shape, weight, packed),
+            T => winograd::transform_weights::<T>(set, inputs, outputs, weight, packed));
+    }
+
+    pub(super) fn run(
+        self,
+        set: InstructionSet,
+        shape: &ConvolutionShape,
+        x: &[f32],
+        packed: &[f32],
+        finish: Finish,
+        y: &mut [f32],
+    ) {
+        by_algorithm!(self, direct::forward(set, shape, x, packed, finish, y),
+            T => winograd::forward::<T>(set, &shape.tiling(), x, packed, finish, y));
+    }
+}

@@ -1,0 +1,233 @@
+//! The gradient of the weights straight from the definition.
+//!
+//! In: inputs and gradients of outputs, part after part of the batch. Out: sums of a few fixed groups of images, added up
+//! once at the end.
+
+use rayon::prelude::*;
+
+use super::copy_frame;
+use crate::convolution::ConvolutionShape;
+use crate::panel::with_rows;
+use crate::scratch::Scratch;
+use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
+
+/// Groups of images that sum their own weight gradient. Fixed, so that the order of summation is.
+const GRADIENT_GROUPS: usize = 8;
+/// Pixels of a band of the weight gradient, so that a panel of it stays in the first-level cache.
+const GRADIENT_PIXELS: usize = 256;
+
+/// The gradient of the weights, summed up part by part of the batch.
+pub(in crate::convolution) struct WeightSums {
+    /// Of a few groups of images, `[kernel and in, out rounded up]` each.
+    partial: Scratch,
+    groups: usize,
+}
+
+impl WeightSums {
+    pub(in crate::convolution) fn new(shape: &ConvolutionShape) -> Self {
+        let groups = GRADIENT_GROUPS.min(shape.batch);
+        Self { partial: Scratch::zeros(groups * sum_len(shape)), groups }
+    }
+
+    /// Adds what `add` adds for each group of some images.
+    pub(in crate::convolution) fn add_by(
+        &mut self,
+        shape: &ConvolutionShape,
+        images: usize,
+        add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+    ) {
+        let groups = self.groups;
+        self.partial.par_chunks_mut(sum_len(shape).max(1)).enumerate().for_each(|(group, sums)| {
+            add(images * group / groups..images * (group + 1) / groups, sums);
+        });
+    }
+
+    /// Adds what comes from `images` images: `x` is their input and `dy` the gradient of their outputs.
+    pub(in crate::convolution) fn add(
+        &mut self,
+        set: InstructionSet,
+        shape: &ConvolutionShape,
+        images: usize,
+        x: &[f32],
+        dy: &[f32],
+    ) {
+        let (height, width) = (shape.out_height(), shape.out_width());
+        let (picture, line) = (shape.image_length(), width * shape.out_channels);
+        let band = (GRADIENT_PIXELS / width).clamp(1, height);
+        self.add_by(shape, images, |images, sums| {
+            for image in images {
+                for first in (0..height).step_by(band) {
+                    let rows = band.min(height - first);
+                    let dy = &dy[(image * height + first) * line..][..rows * line];
+                    add_weight_gradient(set, shape, &x[image * picture..][..picture], first, rows, dy, sums);
+                }
+            }
+        });
+    }
+
+    /// The gradient `[kernel_height, kernel_width, in, out]`, overwritten.
+    pub(in crate::convolution) fn finish(&self, shape: &ConvolutionShape, dweight: &mut [f32]) {
+        let (partial, sum_len) = (&self.partial[..], sum_len(shape));
+        if shape.out_channels == 0 {
+            return;
+        }
+        let padded = shape.out_channels.next_multiple_of(PANEL);
+        dweight.par_chunks_mut(64 * shape.out_channels).enumerate().for_each(|(task, dweight)| {
+            for (index, line) in dweight.chunks_exact_mut(shape.out_channels).enumerate() {
+                let place = (task * 64 + index) * padded;
+                line.fill(0.0);
+                for group in 0..self.groups {
+                    let sums = &partial[group * sum_len + place..][..shape.out_channels];
+                    line.iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
+                }
+            }
+        });
+    }
+}
+
+/// Numbers of one group's sums.
+fn sum_len(shape: &ConvolutionShape) -> usize {
+    shape.patch_length() * shape.out_channels.next_multiple_of(PANEL)
+}
+
+/// Adds the weight gradient of `rows` rows of outputs of one image, from `first` on, to `sums`; `dy` is their gradient.
+pub(in crate::convolution) fn add_weight_gradient(
+    set: InstructionSet,
+    shape: &ConvolutionShape,
+    picture: &[f32],
+    first: usize,
+    rows: usize,
+    dy: &[f32],
+    sums: &mut [f32],
+) {
+    let frame_width = (shape.out_width() - 1) * shape.stride + shape.kernel_width;
+    let frame_height = (rows - 1) * shape.stride + shape.kernel_height;
+    let inside = shape.padding == 0;
+    let mut copy = Scratch::take(if inside { 0 } else { frame_height * frame_width * shape.in_channels });
+    let top = (first * shape.stride) as isize - shape.padding as isize;
+    let (source, row_stride) = if inside {
+        let row = shape.in_width * shape.in_channels;
+        (&picture[top as usize * row..], row)
+    } else {
+        let size = [shape.in_height, shape.in_width, shape.in_channels];
+        copy_frame(picture, size, top, -(shape.padding as isize), frame_height, frame_width, &mut copy);
+        (&copy[..], frame_width * shape.in_channels)
+    };
+    set.run(GradientBand { shape, rows, source, row_stride, dy, sums });
+}
+
+/// Adds the weight gradient of some rows of outputs of one image to `sums` `[kernel and in, out rounded up]`.
+struct GradientBand<'a> {
+    shape: &'a ConvolutionShape,
+    rows: usize,
+    source: &'a [f32],
+    row_stride: usize,
+    dy: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for GradientBand<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ConvolutionShape { kernel_height, kernel_width, in_channels, out_channels, stride, .. } = *self.shape;
+        let width = self.shape.out_width();
+        let inner = kernel_width * in_channels;
+        let lines = kernel_height * inner;
+        let padded = out_channels.next_multiple_of(PANEL);
+        let last = ((self.rows - 1) * stride + kernel_height - 1) * self.row_stride
+            + (width - 1) * stride * in_channels
+            + inner;
+        assert!(self.source.len() >= last && self.sums.len() == lines * padded);
+        assert!(self.dy.len() >= self.rows * width * out_channels);
+        for panel in 0..padded / PANEL {
+            let mut line = 0;
+            while line < lines {
+                let rows = L::TILE_ROWS.min(lines - line);
+                let mut offsets = [0; 12];
+                for (index, offset) in offsets.iter_mut().enumerate().take(rows) {
+                    *offset = (line + index) / inner * self.row_stride + (line + index) % inner;
+                }
+                let band = GradientTile {
+                    rows: self.rows,
+                    width,
+                    source: self.source.as_ptr(),
+                    row_stride: stride * self.row_stride,
+                    column_stride: stride * in_channels,
+                    dy: self.dy.as_ptr(),
+                    channels: out_channels,
+                    channel: panel * PANEL,
+                };
+                // SAFETY: the source holds all that the offsets reach from each pixel, `dy` all pixels (both asserted
+                // above), and the sums whole panels of each line.
+                unsafe {
+                    let sums = self.sums.as_mut_ptr().add(line * padded + panel * PANEL);
+                    if rows == L::TILE_ROWS {
+                        with_rows!(L::TILE_ROWS, gradient_tile::<L>(&band, &offsets, sums, padded));
+                    } else {
+                        with_rows!(rows, gradient_tile::<L>(&band, &offsets, sums, padded));
+                    }
+                }
+                line += rows;
+            }
+        }
+    }
+}
+
+struct GradientTile {
+    rows: usize,
+    width: usize,
+    source: *const f32,
+    row_stride: usize,
+    column_stride: usize,
+    dy: *const f32,
+    channels: usize,
+    channel: usize,
+}
+
+/// # Safety
+/// From each pixel of the source the first `ROWS` offsets can be read, `dy` holds all pixels, and `sums` `ROWS` lines of
+/// a panel, `stride` apart.
+#[inline(always)]
+unsafe fn gradient_tile<L: Lanes, const ROWS: usize>(
+    band: &GradientTile,
+    offsets: &[usize; 12],
+    sums: *mut f32,
+    stride: usize,
+) {
+    let mut tile = [[L::splat(0.0); 2]; ROWS];
+    let whole = band.channel + PANEL <= band.channels;
+    // SAFETY: every address is one that the contract allows.
+    unsafe {
+        for row in 0..band.rows {
+            let source = band.source.add(row * band.row_stride);
+            let dy = band.dy.add(row * band.width * band.channels);
+            for column in 0..band.width {
+                let pixel = source.add(column * band.column_stride);
+                let gradient = dy.add(column * band.channels);
+                let mut columns = [L::splat(0.0); 2];
+                for (v, columns) in columns.iter_mut().enumerate().take(L::VECTORS) {
+                    let channel = band.channel + v * L::WIDTH;
+                    *columns = if whole {
+                        L::load(gradient.add(channel))
+                    } else {
+                        L::load_padded(gradient, channel, band.channels)
+                    };
+                }
+                for (index, tile) in tile.iter_mut().enumerate() {
+                    let value = L::splat(*pixel.add(offsets[index]));
+                    for v in 0..L::VECTORS {
+                        tile[v] = value.mul_add(columns[v], tile[v]);
+                    }
+                }
+            }
+        }
+        for (index, tile) in tile.iter().enumerate() {
+            for (v, &value) in tile.iter().enumerate().take(L::VECTORS) {
+                let to = sums.add(index * stride + v * L::WIDTH);
+                value.add(L::load(to)).store(to);
+            }
+        }
+    }
+}
