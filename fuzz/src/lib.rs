@@ -11,16 +11,18 @@ const MOST_MULTIPLY_ADDS: usize = 4 * 1024 * 1024;
 
 /// A convolution whose kernel fits its input.
 pub fn convolution_shape(u: &mut Unstructured) -> Result<ConvolutionShape> {
-    // Winograd's algorithms need 3 x 3 with stride 1: every second shape.
-    let (kernel_height, kernel_width, stride) = if u.arbitrary()? {
-        (3, 3, 1)
-    } else {
-        (u.int_in_range(1..=7)?, u.int_in_range(1..=7)?, u.int_in_range(1..=3)?)
+    // Winograd's algorithms need 3 x 3 or 5 x 5 with stride 1: every second shape.
+    let (kernel_height, kernel_width, stride) = match u.int_in_range(0..=3)? {
+        0 => (3, 3, 1),
+        1 => (5, 5, 1),
+        _ => (u.int_in_range(1..=7)?, u.int_in_range(1..=7)?, u.int_in_range(1..=3)?),
     };
     let padding: usize = u.int_in_range(0..=4)?;
     let mut size = |kernel: usize| u.int_in_range(kernel.saturating_sub(2 * padding).max(1)..=20);
     let (in_height, in_width) = (size(kernel_height)?, size(kernel_width)?);
-    let (batch, in_channels) = (u.int_in_range(1..=4)?, u.int_in_range(1..=70)?);
+    // Grey pictures have loops of their own.
+    let (batch, grey) = (u.int_in_range(1..=4)?, u.ratio(1, 4)?);
+    let in_channels = if grey { 1 } else { u.int_in_range(1..=70)? };
     let out_channels = u.int_in_range(1..=70)?;
     let mut shape = ConvolutionShape {
         batch,

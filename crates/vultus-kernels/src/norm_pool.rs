@@ -376,7 +376,7 @@ impl Kernel for GradientSums<'_> {
         assert_eq!(self.sums.len(), 2 * channels);
         self.sums.fill(0.0);
         let sums = self.sums.as_mut_ptr();
-        // Pixel after pixel, as they lie in memory: what each channel needs again and again is in the first-level cache.
+        // Window after window, as they lie in memory: what each channel needs again and again is in the first-level cache.
         for window in 0..self.band.shape.pooled_width() {
             for first in (0..channels).step_by(L::WIDTH) {
                 // SAFETY: windows, pixels and channels are those of the band; the sums are two rows of `channels`.
@@ -436,7 +436,7 @@ impl Kernel for GradientApply<'_> {
         assert_eq!(self.sums.len(), channels);
         self.sums.fill(0.0);
         let sums = self.sums.as_mut_ptr();
-        // Pixel after pixel, as in [`GradientSums`].
+        // Window after window, as in [`GradientSums`].
         for window in 0..windows {
             for first in (0..channels).step_by(L::WIDTH) {
                 let mut sum = L::splat(0.0);

@@ -16,7 +16,7 @@ use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
 use crate::figure::{self, FigureError};
 use crate::history::{self, HistoryError};
-use crate::run::{RunDirectory, RunError, evaluation_directories, metrics_path, read_json, write_json};
+use crate::run::{RunDirectory, RunError, evaluation_directories, is_search, metrics_path, read_json, write_json};
 use crate::spread::{mean, standard_deviation};
 use crate::train::chosen_epoch;
 
@@ -52,9 +52,9 @@ pub struct Row {
     pub changes: Vec<(String, String)>,
     /// Accuracy on the validation part at the epoch whose weights the model has, where there is such a part.
     pub validation: Option<Spread>,
-    /// Accuracy on each split, where all the runs were evaluated on it.
+    /// Accuracy on each split that all the runs were evaluated on.
     pub splits: BTreeMap<String, Spread>,
-    /// Wall-clock minutes of all epochs.
+    /// Wall-clock minutes of all epochs, where the runs have a history.
     pub minutes: Option<Spread>,
 }
 
@@ -65,6 +65,10 @@ pub struct Comparison {
     pub rows: Vec<Row>,
     /// Splits on which not all runs saw the same number of images of the same classes: their figures do not compare.
     pub unequal: Vec<String>,
+    /// Runs without an evaluation on a split that others have one on: the rows of these runs have no figure for it.
+    pub missing: Vec<(PathBuf, String)>,
+    /// Runs whose configuration and seed are those of an earlier one: no second sample.
+    pub repeated: Vec<PathBuf>,
 }
 
 /// Why runs cannot be compared.
@@ -100,7 +104,7 @@ struct Run {
     config: Table,
     validation: Option<f64>,
     evaluations: BTreeMap<String, Evaluation>,
-    minutes: f64,
+    minutes: Option<f64>,
 }
 
 impl Run {
@@ -115,7 +119,7 @@ impl Run {
             let evaluation: Evaluation = read_json(&directory.join("evaluation.json"))?;
             evaluations.insert(evaluation.split.clone(), evaluation);
         }
-        let minutes = history.iter().map(|record| record.seconds).sum::<f64>() / 60.0;
+        let minutes = (!history.is_empty()).then(|| history.iter().map(|record| record.seconds).sum::<f64>() / 60.0);
         let seed = config.seed;
         Ok(Self { path: path.to_owned(), seed, config: without_seed(&config), validation, evaluations, minutes })
     }
@@ -145,13 +149,24 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
             None => groups.push(vec![run]),
         }
     }
-    let rows = groups.iter().map(|group| row(group, &groups[0][0].config)).collect();
+    let mut rows: Vec<Row> = groups.iter().map(|group| row(group, &groups[0][0].config)).collect();
+    name_apart(&mut rows);
+    let runs: Vec<&Run> = groups.iter().flatten().collect();
     let mut seen: BTreeMap<&str, BTreeSet<(usize, &[String])>> = BTreeMap::new();
-    for evaluation in groups.iter().flatten().flat_map(|run| run.evaluations.values()) {
+    for evaluation in runs.iter().flat_map(|run| run.evaluations.values()) {
         seen.entry(&evaluation.split).or_default().insert((evaluation.n, &evaluation.labels));
     }
     let unequal = seen.iter().filter(|(_, seen)| seen.len() > 1).map(|(split, _)| (*split).to_owned()).collect();
-    Ok(Comparison { rows, unequal })
+    let missing = runs.iter().flat_map(|run| {
+        let absent = seen.keys().filter(|split| !run.evaluations.contains_key(**split));
+        absent.map(|split| (run.path.clone(), (*split).to_owned()))
+    });
+    let repeated = groups.iter().flat_map(|group| {
+        let earlier = |index: usize| group[..index].iter().any(|run| run.seed == group[index].seed);
+        (0..group.len()).filter(move |&index| earlier(index)).map(|index| group[index].path.clone())
+    });
+    let (missing, repeated) = (missing.collect(), repeated.collect());
+    Ok(Comparison { rows, unequal, missing, repeated })
 }
 
 fn row(group: &[Run], first: &Table) -> Row {
@@ -159,7 +174,6 @@ fn row(group: &[Run], first: &Table) -> Row {
     let accuracy = |split: &str| Spread::of(group.iter().map(|run| Some(run.evaluations.get(split)?.accuracy)));
     let mut changes = Vec::new();
     differences("", &Value::Table(first.clone()), &Value::Table(group[0].config.clone()), &mut changes);
-    changes.dedup();
     Row {
         name: common_name(group),
         runs: group.iter().map(|run| run.path.clone()).collect(),
@@ -167,55 +181,113 @@ fn row(group: &[Run], first: &Table) -> Row {
         changes,
         validation: Spread::of(group.iter().map(|run| run.validation)),
         splits: splits.into_iter().filter_map(|split| Some((split.clone(), accuracy(split)?))).collect(),
-        minutes: Spread::of(group.iter().map(|run| Some(run.minutes))),
+        minutes: Spread::of(group.iter().map(|run| run.minutes)),
     }
 }
 
-/// The beginning that the names of the directories have in common, without what separates it from the rest.
-fn common_name(group: &[Run]) -> String {
-    let name = |run: &Run| {
-        let path = std::path::absolute(&run.path).unwrap_or_else(|_| run.path.clone());
-        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-    };
-    let first = name(&group[0]);
-    let common = group[1..].iter().fold(first.as_str(), |common, run| {
-        let other = name(run);
-        let length = common.chars().zip(other.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
-        &common[..length]
-    });
-    let trimmed = if group.len() > 1 { common.trim_end_matches(|c: char| !c.is_alphanumeric()) } else { common };
-    if trimmed.is_empty() { first } else { trimmed.to_owned() }
+/// Name of the run's directory; the winner of a search has the search's.
+fn name_of(path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let search = path.parent().filter(|parent| path.ends_with("winner") && is_search(parent));
+    let path = search.unwrap_or(&path);
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Keys below `key` whose values in `b` are not those in `a`, with the value in `b`. Layers of one list that change alike
-/// are one change, of `*`; of lists with different numbers of layers, only the number is told.
+/// The beginning that the names of the directories have in common, without what separates it from the rest and never cut
+/// within a number; all names, where they have none.
+fn common_name(group: &[Run]) -> String {
+    let names: Vec<String> = group.iter().map(|run| name_of(&run.path)).collect();
+    let [first, others @ ..] = &names[..] else { return String::new() };
+    if others.is_empty() {
+        return first.clone();
+    }
+    let common = others.iter().fold(first.as_str(), |common, other| {
+        let same = common.chars().zip(other.chars()).take_while(|(a, b)| a == b);
+        &common[..same.map(|(a, _)| a.len_utf8()).sum()]
+    });
+    let goes_on = |name: &String| name[common.len()..].starts_with(|c: char| c.is_ascii_digit());
+    let whole = if names.iter().any(goes_on) { common.trim_end_matches(|c: char| c.is_ascii_digit()) } else { common };
+    match whole.trim_end_matches(|c: char| !c.is_alphanumeric()) {
+        "" => names.join(", "),
+        name => name.to_owned(),
+    }
+}
+
+/// Puts the folder above in front of names that several rows have.
+fn name_apart(rows: &mut [Row]) {
+    let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
+    for row in rows {
+        if names.iter().filter(|name| **name == row.name).count() > 1 {
+            let path = std::path::absolute(&row.runs[0]).unwrap_or_else(|_| row.runs[0].clone());
+            if let Some(folder) = path.parent().and_then(Path::file_name) {
+                row.name = format!("{}/{}", folder.to_string_lossy(), row.name);
+            }
+        }
+    }
+}
+
+/// Keys below `key` whose values in `b` are not those in `a`, with the value in `b`. Where all layers of a list that have a
+/// key change alike, it is one change, of `*`; of lists with different numbers of layers, only the number is told.
 fn differences(key: &str, a: &Value, b: &Value, changes: &mut Vec<(String, String)>) {
-    let below = |step: &str| if key.is_empty() { step.to_owned() } else { format!("{key}.{step}") };
     match (a, b) {
         (Value::Table(a), Value::Table(b)) => {
             for (step, value) in b {
                 match a.get(step) {
-                    Some(other) => differences(&below(step), other, value, changes),
-                    None => changes.push((below(step), value.to_string())),
+                    Some(other) => differences(&below(key, step), other, value, changes),
+                    None => changes.push((below(key, step), short(value).to_string())),
                 }
             }
-            changes.extend(a.keys().filter(|step| !b.contains_key(*step)).map(|step| (below(step), "not set".into())));
+            let gone = a.keys().filter(|step| !b.contains_key(*step));
+            changes.extend(gone.map(|step| (below(key, step), "not set".into())));
         }
         (Value::Array(a), Value::Array(b)) if b.iter().any(Value::is_table) => {
-            if a.len() != b.len() {
+            if a.len() == b.len() {
+                differences_of_lists(key, a, b, changes);
+            } else {
                 changes.push((key.to_owned(), format!("{} of them", b.len())));
-                return;
-            }
-            let mut inside = Vec::new();
-            a.iter().zip(b).for_each(|(a, b)| differences(&below("*"), a, b, &mut inside));
-            for change in inside {
-                if !changes.contains(&change) {
-                    changes.push(change);
-                }
             }
         }
         (a, b) if a != b => changes.push((key.to_owned(), short(b).to_string())),
         _ => {}
+    }
+}
+
+fn differences_of_lists(key: &str, a: &[Value], b: &[Value], changes: &mut Vec<(String, String)>) {
+    let inside: Vec<Vec<(String, String)>> = a
+        .iter()
+        .zip(b)
+        .map(|(a, b)| {
+            let mut changes = Vec::new();
+            differences("", a, b, &mut changes);
+            changes
+        })
+        .collect();
+    for (index, list) in inside.iter().enumerate() {
+        for change @ (step, value) in list {
+            let alike = inside.iter().filter(|list| list.contains(change)).count();
+            let every = alike > 1 && alike == b.iter().filter(|element| has(element, step)).count();
+            let place = if every { "*".to_owned() } else { index.to_string() };
+            let change = (below(&below(key, &place), step), value.clone());
+            if !changes.contains(&change) {
+                changes.push(change);
+            }
+        }
+    }
+}
+
+fn below(key: &str, step: &str) -> String {
+    if key.is_empty() { step.to_owned() } else { format!("{key}.{step}") }
+}
+
+/// Whether there is something at `key`.
+fn has(value: &Value, key: &str) -> bool {
+    let (step, rest) = key.split_once('.').unwrap_or((key, ""));
+    let next = |value: &Value| rest.is_empty() || has(value, rest);
+    match value {
+        Value::Table(table) => table.get(step).is_some_and(next),
+        Value::Array(list) if step == "*" => list.iter().any(next),
+        Value::Array(list) => step.parse::<usize>().ok().and_then(|index| list.get(index)).is_some_and(next),
+        _ => false,
     }
 }
 
@@ -232,7 +304,7 @@ fn short(value: &Value) -> Value {
 }
 
 impl Comparison {
-    /// Every split on which a run was evaluated.
+    /// Every split on which a row has a figure.
     pub fn splits(&self) -> Vec<&str> {
         let splits: BTreeSet<&str> = self.rows.iter().flat_map(|row| row.splits.keys().map(String::as_str)).collect();
         splits.into_iter().collect()
@@ -258,7 +330,7 @@ impl Comparison {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let splits = self.splits();
         let mut heading: Vec<String> = ["name", "runs", "seeds"].map(str::to_owned).into();
-        for column in ["validation"].iter().chain(&splits).chain(&["minutes"]) {
+        for column in ["val_accuracy"].iter().chain(&splits).chain(&["minutes"]) {
             heading.extend([(*column).to_owned(), format!("{column}_standard_deviation")]);
         }
         heading.push("changes".to_owned());
@@ -281,7 +353,7 @@ impl Comparison {
 }
 
 impl Row {
-    /// The changes as `--set` would have them.
+    /// The changes in one line, `key=value, ...`.
     pub fn changes_in_words(&self) -> String {
         let changes: Vec<String> = self.changes.iter().map(|(key, value)| format!("{key}={value}")).collect();
         changes.join(", ")
@@ -310,6 +382,10 @@ mod tests {
         let standard = "{ standard = { mean = 0.508, std_dev = 0.255 } }";
         assert_eq!(changed(&[&format!("preprocessing.pixels={standard}")]), [one("preprocessing.pixels", standard)]);
         assert_eq!(changed(&["network.layers.*.rate=0.5"]), [one("network.layers.*.rate", "0.5")]);
+        // The others of its kind stay.
+        assert_eq!(changed(&["network.layers.3.rate=0.5"]), [one("network.layers.3.rate", "0.5")]);
+        let both = ["network.layers.0.filters=8", "network.layers.4.filters=16"];
+        assert_eq!(changed(&both), [one("network.layers.0.filters", "8"), one("network.layers.4.filters", "16")]);
         assert_eq!(changed(&["data.sources=[\"a\"]"]), [one("data.sources", "[\"a\"]")]);
         let optimizer = changed(&["train.optimizer.type=sgd"]);
         assert!(optimizer.contains(&one("train.optimizer.type", "\"sgd\"")), "{optimizer:?}");
@@ -325,13 +401,16 @@ mod tests {
                 config: Table::new(),
                 validation: None,
                 evaluations: BTreeMap::new(),
-                minutes: 0.0,
+                minutes: None,
             };
             common_name(&names.iter().map(run).collect::<Vec<_>>())
         };
         assert_eq!(named(&["flip-1", "flip-2", "flip-10"]), "flip");
         assert_eq!(named(&["flip-1"]), "flip-1");
-        assert_eq!(named(&["a", "b"]), "a");
+        assert_eq!(named(&["x-10", "x-11"]), "x");
+        assert_eq!(named(&["x-1", "x-10"]), "x");
+        assert_eq!(named(&["resnet18-1", "resnet18-2"]), "resnet18");
+        assert_eq!(named(&["a", "b"]), "a, b");
         assert_eq!(named(&["größe-1", "größe-2"]), "größe");
     }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use comfy_table::CellAlignment;
 use vultus_train::compare::{CompareError, Comparison, Spread, compare};
-use vultus_train::run::RunError;
 
 use super::run_directory;
+use super::train::usage_or_run;
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table::{self, percent};
@@ -21,7 +21,7 @@ pub struct Compare {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Directory for comparison.csv, comparison.json and a figure of each split; files of an earlier comparison are replaced.
+    /// Directory for comparison.csv, comparison.json and a figure of each split; files of these names are replaced.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -30,19 +30,10 @@ impl Compare {
     pub fn run(self) -> Result<(), Failure> {
         let runs = self.runs.iter().map(|run| run_directory(run)).collect::<Result<Vec<_>, _>>()?;
         let comparison = compare(&runs).map_err(|error| match error {
-            CompareError::Run(RunError::Io(_)) => Failure::Run(error.into()),
-            CompareError::Run(_) => Failure::usage(error),
+            CompareError::Run(error) => usage_or_run(error),
             _ => Failure::Run(error.into()),
         })?;
-        for row in &comparison.rows {
-            let unfinished = row.runs.iter().filter(|run| !run.join("model.safetensors").exists());
-            unfinished.for_each(|run| say(format_args!("{} is not finished: it has no model yet", run.display())));
-        }
-        for split in &comparison.unequal {
-            say(format_args!(
-                "warning: {split} is not the same for all runs: they have other classes or other numbers of images"
-            ));
-        }
+        warn(&comparison);
         if self.json {
             table::print(serde_json::to_string(&comparison)?)?;
         } else {
@@ -55,9 +46,27 @@ impl Compare {
     }
 }
 
+/// Says what makes figures doubtful.
+fn warn(comparison: &Comparison) {
+    for (run, split) in &comparison.missing {
+        say(format_args!("{} was not evaluated on {split}: its row has no figure for it", run.display()));
+    }
+    if comparison.splits().is_empty() {
+        say("no run has been evaluated: finish them with vultus train --resume --out RUN");
+    }
+    for run in &comparison.repeated {
+        say(format_args!("warning: {} has the seed of another run of its row: it is no second sample", run.display()));
+    }
+    for split in &comparison.unequal {
+        say(format_args!(
+            "warning: {split} is not the same for all runs: they have other classes or other numbers of images"
+        ));
+    }
+}
+
 fn print(comparison: &Comparison) -> std::io::Result<()> {
     let splits = comparison.splits();
-    let header = ["", "runs", "validation"].into_iter().chain(splits.iter().copied()).chain(["minutes", "changes"]);
+    let header = ["", "runs", "val_accuracy"].into_iter().chain(splits.iter().copied()).chain(["minutes", "changes"]);
     let mut rows = table::table(header);
     let last = 4 + splits.len();
     rows.column_mut(last).into_iter().for_each(|column| column.set_cell_alignment(CellAlignment::Left));

@@ -7,16 +7,16 @@ fn runs_that_differ_by_their_seed_are_one_row() {
     let place = Place::with_config();
     place.train("plain-1", &["--set", "train.epochs=1"]);
     place.train("plain-2", &["--set", "train.epochs=1", "--set", "seed=2"]);
-    place.train("dropout", &["--set", "train.epochs=1", "--set", "train.class_weights=none"]);
-    let runs = ["plain-1", "plain-2", "dropout"];
+    place.train("unweighted", &["--set", "train.epochs=1", "--set", "train.class_weights=none"]);
+    let runs = ["plain-1", "plain-2", "unweighted"];
     let table = place.run(&[&["compare"], &runs[..], &["--out", "out"]].concat()).ends_with(0);
-    table.prints(&["plain", " ± ", "validation", "test", "train.class_weights=\"none\""]);
+    table.prints(&["plain", " ± ", "val_accuracy", "test", "train.class_weights=\"none\""]);
 
     // Named twice, a run counts once.
     let json = place.run(&[&["compare", "--json", "plain-1"], &runs[..]].concat()).ends_with(0).json();
     let rows = json["rows"].as_array().unwrap();
     let facts: Vec<_> = rows.iter().map(|row| (row["name"].as_str().unwrap(), row["seeds"].to_string())).collect();
-    assert_eq!(facts, [("plain", "[1,2]".to_owned()), ("dropout", "[1]".to_owned())]);
+    assert_eq!(facts, [("plain", "[1,2]".to_owned()), ("unweighted", "[1]".to_owned())]);
     let accuracy = |run: &str| {
         let evaluation = read_json(&place.path(&format!("{run}/evaluation/test/evaluation.json")));
         evaluation["accuracy"].as_f64().unwrap()
@@ -29,7 +29,7 @@ fn runs_that_differ_by_their_seed_are_one_row() {
 
     let csv = fs_err::read_to_string(place.path("out/comparison.csv")).unwrap();
     assert_eq!(csv.lines().count(), 3, "{csv}");
-    assert!(csv.starts_with("name,runs,seeds,validation,validation_standard_deviation,test,"), "{csv}");
+    assert!(csv.starts_with("name,runs,seeds,val_accuracy,val_accuracy_standard_deviation,test,"), "{csv}");
     let figure = fs_err::read_to_string(place.path("out/comparison-test.svg")).unwrap();
     assert!(place.path("out/comparison-test.png").exists() && figure.contains("plain · "), "{figure}");
 }
@@ -40,6 +40,12 @@ fn other_images_and_other_directories_are_told() {
     place.train("few", &["--set", "train.epochs=1"]);
     place.train("more", &["--set", "train.epochs=1", "--data", "synthetic:31"]);
     place.run(&["compare", "few", "more"]).ends_with(0).says(&["test is not the same for all runs"]);
+    // A copy is no second sample, and a run without an evaluation no figure.
+    place.train("few-again", &["--set", "train.epochs=1"]);
+    place.run(&["compare", "few", "few-again"]).ends_with(0).says(&["few-again has the seed of another run"]);
+    fs_err::remove_dir_all(place.path("few-again/evaluation")).unwrap();
+    place.run(&["compare", "few", "few-again"]).ends_with(0).says(&["few-again was not evaluated on test"]);
+    place.run(&["compare", "few-again"]).ends_with(0).says(&["no run has been evaluated"]);
     place.run(&["compare", "few", "absent"]).ends_with(2).says(&["absent holds no run"]);
     place.run(&["compare"]).ends_with(2).says(&["<RUN>"]);
 }

@@ -86,7 +86,7 @@ impl Algorithm {
         }
     }
 
-    /// Bound of the error, relative to the largest output, for sums of up to some thousand products.
+    /// Bound of the error, relative to the largest output (at least 1), for sums of up to some thousand products.
     pub fn tolerance(self) -> f64 {
         match self {
             Self::Direct | Self::Winograd2 => 5e-6,

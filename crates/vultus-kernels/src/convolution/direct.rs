@@ -364,7 +364,7 @@ impl Kernel for Band<'_> {
                 let mut bias = [L::splat(0.0); 2];
                 if let Some(values) = finish.bias {
                     for (v, bias) in bias.iter_mut().enumerate().take(L::VECTORS) {
-                        // SAFETY: the bias holds `channels` numbers (checked in `Correlation::run`).
+                        // SAFETY: the bias holds `channels` numbers (checked in `Correlation::check`).
                         *bias = unsafe { L::load_padded(values.as_ptr(), channel + v * L::WIDTH, channels) };
                     }
                 }
@@ -387,7 +387,7 @@ impl Kernel for Band<'_> {
                     let (from, to) = (&sources[index..][..rows], &targets[index..][..rows]);
                     // SAFETY: under each pixel lie `kernel_height` runs of `inner` numbers, a row stride apart; the
                     // panel holds as many lines; targets are pixels of this task (all checked or made in
-                    // `Correlation::run`).
+                    // `Correlation::check` and `Correlation::band`).
                     unsafe {
                         if finish.pool {
                             pooled_tile::<L>(&tile, from, to[0]);

@@ -92,21 +92,25 @@ proptest! {
         shape in shapes(), seed in 0_u64..1000, relu in any::<bool>(), pool in any::<bool>(),
     ) {
         let pool = pool && shape.out_height() > 1 && shape.out_width() > 1;
-        let activation = if relu { Activation::Relu } else { Activation::Tanh };
-        let (x, weight) = (numbers(seed, shape.input_len()), numbers(seed + 1, shape.weight_len()));
-        let bias = numbers(seed + 2, shape.out_channels);
-        let residual = numbers(seed + 3, if pool { 0 } else { shape.output_len() });
-        let mut sums = reference(&shape, &widen(&x), &widen(&weight));
-        for (index, sum) in sums.iter_mut().enumerate() {
-            *sum += f64::from(bias[index % shape.out_channels]) + residual.get(index).map_or(0.0, |&v| f64::from(v));
-            *sum = if relu { sum.max(0.0) } else { sum.tanh() };
-        }
-        let prepared = Prepared::new(&shape, &weight, &bias, activation, pool);
-        let mut y = vec![f32::NAN; shape.batch * prepared.output_len()];
-        prepared.run(shape.batch, &x, (!pool).then_some(&residual), &mut y);
-        let expected = if pool { pooled(&shape, &sums) } else { sums };
-        assert_close(&y, &expected, 1e-4);
+        check_prepared(&shape, seed, relu, pool);
     }
+}
+
+fn check_prepared(shape: &ConvolutionShape, seed: u64, relu: bool, pool: bool) {
+    let activation = if relu { Activation::Relu } else { Activation::Tanh };
+    let (x, weight) = (numbers(seed, shape.input_len()), numbers(seed + 1, shape.weight_len()));
+    let bias = numbers(seed + 2, shape.out_channels);
+    let residual = numbers(seed + 3, if pool { 0 } else { shape.output_len() });
+    let mut sums = reference(shape, &widen(&x), &widen(&weight));
+    for (index, sum) in sums.iter_mut().enumerate() {
+        *sum += f64::from(bias[index % shape.out_channels]) + residual.get(index).map_or(0.0, |&v| f64::from(v));
+        *sum = if relu { sum.max(0.0) } else { sum.tanh() };
+    }
+    let prepared = Prepared::new(shape, &weight, &bias, activation, pool);
+    let mut y = vec![f32::NAN; shape.batch * prepared.output_len()];
+    prepared.run(shape.batch, &x, (!pool).then_some(&residual), &mut y);
+    let expected = if pool { pooled(shape, &sums) } else { sums };
+    assert_close(&y, &expected, 1e-4);
 }
 
 fn pooled(shape: &ConvolutionShape, y: &[f64]) -> Vec<f64> {
@@ -185,8 +189,42 @@ fn the_layers_of_known_networks_equal_the_definition() {
             kernel_width: 1,
         },
         ConvolutionShape { batch: 1, in_channels: 512, in_height: 7, in_width: 5, out_channels: 512, ..FACE },
+        // Grey pictures of odd sizes, wider than a tile.
+        ConvolutionShape { batch: 2, in_channels: 1, in_height: 21, in_width: 31, out_channels: 37, ..FACE },
+        ConvolutionShape {
+            batch: 2,
+            in_channels: 1,
+            in_height: 21,
+            in_width: 31,
+            out_channels: 37,
+            kernel_height: 5,
+            kernel_width: 5,
+            padding: 0,
+            ..FACE
+        },
     ] {
         check(&shape, 3);
+    }
+}
+
+#[test]
+fn grey_pictures_are_pooled_on_the_way() {
+    for (kernel, padding) in [(3, 1), (3, 0), (5, 2)] {
+        for in_width in [29, 30, 31] {
+            let shape = ConvolutionShape {
+                batch: 2,
+                in_channels: 1,
+                in_height: 11,
+                in_width,
+                out_channels: 21,
+                kernel_height: kernel,
+                kernel_width: kernel,
+                padding,
+                ..FACE
+            };
+            check_prepared(&shape, 4, true, true);
+            check_prepared(&shape, 5, false, false);
+        }
     }
 }
 
@@ -248,7 +286,8 @@ fn what_is_no_number_shows_wherever_the_definition_has_it() {
             let (weight, set) = (numbers(2, shape.weight_len()), InstructionSet::best());
             let mut y = vec![0.0; shape.output_len()];
             forward_by(algorithm, set, &shape, &x, &weight, None, Activation::Linear, &mut y);
-            for (row, column) in (2..5).flat_map(|row| (7..10).map(move |column| (row, column))) {
+            let reach = |place: usize| place - shape.padding..=place + shape.padding;
+            for (row, column) in reach(3).flat_map(|row| reach(8).map(move |column| (row, column))) {
                 let pixel = &y[(20 * 17 + row * 17 + column) * 5..][..5];
                 assert!(pixel.iter().all(|value| !value.is_finite()), "{algorithm:?}: {pixel:?} at {row}, {column}");
             }

@@ -349,8 +349,8 @@ impl Layout {
     }
 }
 
-/// A tile's vectors, transformed along its columns. Only what is written is memory that is touched: setting a whole tile to
-/// zero first would cost as much as a transform.
+/// A tile's vectors, transformed along its columns. It begins unset: setting all of it to zero would cost as much as a
+/// transform.
 struct Columns<L>([[MaybeUninit<L>; 8]; 8]);
 
 impl<L: Lanes> Columns<L> {

@@ -96,7 +96,6 @@ fn date(seconds: u64) -> String {
     date.map_or_else(|| seconds.to_string(), |date| date.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// Directories below `evaluation/` that hold one, `test` and `public_test` first, the split that was trained on last.
 #[cfg(test)]
 mod tests {
     use super::*;
