@@ -40,7 +40,8 @@ pub struct Predict {
     /// Write the results to this new file instead of stdout.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Go on with the file of --output: leave out the pictures that have rows in it.
+    /// Go on with the file of --output: leave out the pictures that have rows in it, but for those that could not be reached,
+    /// read or written.
     #[arg(long, requires = "output")]
     resume: bool,
     /// Write each picture with boxes and bars to this folder.

@@ -11,7 +11,10 @@ use serde::de::IgnoredAny;
 use super::Format;
 use super::pictures::columns;
 
-/// Reads the paths that have rows in `path`, and cuts off what a killed process left unfinished, so that rows can be
+/// Errors that may have passed: pictures with such a row are tried again, and get another one.
+const PASSING: [&str; 3] = ["unreachable", "unreadable", "unwritable"];
+
+/// Reads the paths that need no more rows in `path`, and cuts off what a killed process left unfinished, so that rows can be
 /// added. Of a CSV file the last picture is cut off, too: faces of it may be missing.
 ///
 /// # Errors
@@ -36,6 +39,11 @@ fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)
         path: String,
         #[serde(default)]
         faces: Vec<Face>,
+        error: Option<ErrorOfLine>,
+    }
+    #[derive(Deserialize)]
+    struct ErrorOfLine {
+        code: String,
     }
     #[derive(Deserialize)]
     struct Face {
@@ -49,7 +57,7 @@ fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)
         if line.last() != Some(&b'\n') {
             break;
         }
-        let Line { path: name, faces } = serde_json::from_slice(&line)
+        let Line { path: name, faces, error } = serde_json::from_slice(&line)
             .with_context(|| format!("line {number} of {} is no row of vultus predict", path.display()))?;
         let same = |face: &Face| {
             face.probabilities.len() == labels.len()
@@ -61,7 +69,9 @@ fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)
                 path.display()
             );
         }
-        done.insert(name);
+        if !error.is_some_and(|error| PASSING.contains(&error.code.as_str())) {
+            done.insert(name);
+        }
         length += line.len() as u64;
     }
     Ok((done, length))
@@ -78,19 +88,21 @@ fn csv(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)>
             path.display()
         ));
     }
+    let code = columns(labels).iter().position(|column| column.name == "error_code").unwrap_or_default();
     let mut done = HashSet::new();
     let mut last = (String::new(), reader.position().byte());
-    let mut any = false;
+    let (mut any, mut passing) = (false, false);
     // What a killed process left may be no whole row, and even no text.
     while let Ok(true) = reader.read_record(&mut record) {
         let name = record.get(0).unwrap_or_default();
         if !any || name != last.0 {
             let start = record.position().map_or(last.1, csv::Position::byte);
             let before = std::mem::replace(&mut last, (name.to_owned(), start));
-            if any {
+            if any && !passing {
                 done.insert(before.0);
             }
             any = true;
+            passing = record.get(code).is_some_and(|code| PASSING.contains(&code));
         }
     }
     Ok((done, last.1))
@@ -99,6 +111,7 @@ fn csv(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rows::Column;
 
     fn labels() -> Vec<String> {
         vec!["sad".to_owned()]
@@ -108,10 +121,14 @@ mod tests {
     fn complete_lines_count_and_the_rest_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
-        fs_err::write(&path, "{\"path\":\"a\",\"faces\":[]}\n{\"path\":\"b\\n\",\"error\":{}}\n{\"path\":\"c").unwrap();
+        fs_err::write(
+            &path,
+            "{\"path\":\"a\",\"faces\":[]}\n{\"path\":\"b\\n\",\"error\":{\"code\":\"damaged\"}}\n{\"path\":\"c",
+        )
+        .unwrap();
         let done = take_up(&path, Format::Json, &labels()).unwrap();
         assert_eq!(done, ["a", "b\n"].map(str::to_owned).into());
-        assert!(fs_err::read_to_string(&path).unwrap().ends_with("{}}\n"));
+        assert!(fs_err::read_to_string(&path).unwrap().ends_with("d\"}}\n"));
         let other = "{\"path\":\"a\",\"faces\":[]}\n{\"path\":\"b\",\"faces\":[{\"probabilities\":{\"happy\":1.0}}]}\n";
         fs_err::write(&path, other).unwrap();
         let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
@@ -120,6 +137,33 @@ mod tests {
         fs_err::write(&path, "dear diary\n").unwrap();
         let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
         assert!(message.contains("line 1") && message.contains("rows.jsonl"), "{message}");
+    }
+
+    #[test]
+    fn what_may_have_passed_is_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows");
+        let line = |name: &str, code: &str| format!("{{\"path\":\"{name}\",\"error\":{{\"code\":\"{code}\"}}}}\n");
+        // The third row is that of a second try.
+        let lines = [line("a", "unreachable"), line("b", "unreadable"), line("b", "no_face"), line("c", "damaged")];
+        fs_err::write(&path, lines.concat()).unwrap();
+        let expected: HashSet<String> = ["b", "c"].map(str::to_owned).into();
+        assert_eq!(take_up(&path, Format::Json, &labels()).unwrap(), expected);
+
+        let mut writer = csv::Writer::from_path(&path).unwrap();
+        let columns = columns(&labels());
+        writer.write_record(columns.iter().map(|column| &column.name)).unwrap();
+        for (name, code) in [("a", "unreachable"), ("b", ""), ("b", ""), ("c", "damaged"), ("d", "")] {
+            let cell = |column: &Column| match column.name.as_str() {
+                "path" => name.to_owned(),
+                "error_code" => code.to_owned(),
+                _ => String::new(),
+            };
+            writer.write_record(columns.iter().map(cell)).unwrap();
+        }
+        writer.flush().unwrap();
+        // The last one may be incomplete.
+        assert_eq!(take_up(&path, Format::Csv, &labels()).unwrap(), expected);
     }
 
     #[test]
