@@ -201,6 +201,9 @@ pub(super) fn forward<T: Transform>(
     assert!(weights.len() >= weight_len::<T>(tiling.in_channels, tiling.out_channels));
     assert!(finish.bias.is_none_or(|bias| bias.len() == tiling.out_channels));
     let pooled = if finish.pool { 2 } else { 1 };
+    // Pooling drops a last odd row and column: no tile is made for them alone.
+    let whole = |outputs: usize| outputs / pooled * pooled;
+    let tiling = &Tiling { out_height: whole(tiling.out_height), out_width: whole(tiling.out_width), ..*tiling };
     let pixels = (tiling.out_height / pooled) * (tiling.out_width / pooled);
     assert_eq!(y.len(), tiling.batch * pixels * tiling.out_channels);
     assert!(finish.residual.is_none_or(|residual| residual.len() == y.len() && !finish.pool));
