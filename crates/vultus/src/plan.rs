@@ -21,9 +21,9 @@ use crate::weights::{Weights, WeightsError};
 /// Samples for which [`Plan::new`] prepares a network.
 const USUAL_BATCH: usize = 32;
 
-/// Bytes that the widest step should read and write for one chunk of samples: they then stay in the last-level cache of
-/// an ordinary processor, beside the weights.
-const CHUNK_BYTES: usize = 8 << 20;
+/// Bytes that the widest step should read and write for one chunk of samples: so few that the values of a chunk stay in
+/// the last-level cache of an ordinary processor, so many that the weights, read once for each chunk, do not matter.
+const CHUNK_BYTES: usize = 16 << 20;
 
 /// Fewest samples of a chunk, however wide the network is: weights are read once for each chunk.
 const FEWEST_SAMPLES_PER_CHUNK: usize = 8;

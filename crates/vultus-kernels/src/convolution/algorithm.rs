@@ -101,10 +101,21 @@ impl Algorithm {
         (shape.kernel_height, shape.kernel_width, shape.stride) == (taps, taps, 1)
     }
 
+    /// The one that should be fastest where weights change from call to call, as in training.
+    pub fn choose(shape: &ConvolutionShape) -> Self {
+        Self::cheapest(shape, 45.0)
+    }
+
+    /// The one that should be fastest with weights that were made ready before: they are only read.
+    pub(super) fn choose_prepared(shape: &ConvolutionShape) -> Self {
+        Self::cheapest(shape, 4.0)
+    }
+
     /// The one that should be fastest, by a cost model whose constants were measured: a multiply-add of the product at
     /// a point costs 1; transforming one number at one point, of an input or an output, costs what `transform` says;
-    /// making one transformed weight and bringing it back from memory costs 45; a multiply-add of the direct way 1.1.
-    pub fn choose(shape: &ConvolutionShape) -> Self {
+    /// one transformed weight costs `weight`, to make it and bring it back from memory, or only that; a multiply-add of
+    /// the direct way costs 1.1.
+    fn cheapest(shape: &ConvolutionShape, weight: f64) -> Self {
         let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
         let cost = |algorithm: Self| {
             let (size, transform) = match algorithm {
@@ -120,7 +131,8 @@ impl Algorithm {
             let points = ((size + shape.kernel_height - 1) * (size + shape.kernel_height - 1)) as f64;
             // Vectors are whole: few channels cost as much as sixteen.
             let (wide_in, wide_out) = (inputs.max(16.0), outputs.max(16.0));
-            points * (tiles as f64 * (inputs * wide_out + transform * (wide_in + wide_out)) + 45.0 * inputs * wide_out)
+            points
+                * (tiles as f64 * (inputs * wide_out + transform * (wide_in + wide_out)) + weight * inputs * wide_out)
         };
         let possible = Self::ALL.into_iter().filter(|algorithm| algorithm.can(shape));
         possible.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(Self::Direct)

@@ -50,7 +50,7 @@ impl Prepared {
         };
         let fits = used.in_height + 2 * used.padding >= used.kernel_height
             && used.in_width + 2 * used.padding >= used.kernel_width;
-        let mut algorithm = Algorithm::choose(if fits { &used } else { shape });
+        let mut algorithm = Algorithm::choose_prepared(if fits { &used } else { shape });
         if pool && algorithm == Algorithm::Winograd3 {
             algorithm = Algorithm::Winograd4; // its tiles hold whole windows
         }
