@@ -241,6 +241,19 @@ impl Correlation<'_> {
         assert!(self.finish.residual.is_none_or(|residual| residual.len() == length && pooled == 1));
     }
 
+    /// Where sums of a panel of channels begin.
+    #[inline(always)]
+    pub(super) fn bias<L: Lanes>(&self, channel: usize) -> [L; 2] {
+        let mut bias = [L::splat(0.0); 2];
+        if let Some(values) = self.finish.bias {
+            for (v, bias) in bias.iter_mut().enumerate().take(L::VECTORS) {
+                // SAFETY: the bias holds `channels` numbers (checked in `check`).
+                *bias = unsafe { L::load_padded(values.as_ptr(), channel + v * L::WIDTH, self.channels) };
+            }
+        }
+        bias
+    }
+
     fn run(&self, set: InstructionSet, target: &mut [f32]) {
         if self.batch * self.rows * self.columns * self.channels == 0 {
             return;
@@ -361,13 +374,7 @@ impl Kernel for Band<'_> {
             }
             for panel in 0..channels.div_ceil(PANEL) {
                 let channel = panel * PANEL;
-                let mut bias = [L::splat(0.0); 2];
-                if let Some(values) = finish.bias {
-                    for (v, bias) in bias.iter_mut().enumerate().take(L::VECTORS) {
-                        // SAFETY: the bias holds `channels` numbers (checked in `Correlation::check`).
-                        *bias = unsafe { L::load_padded(values.as_ptr(), channel + v * L::WIDTH, channels) };
-                    }
-                }
+                let bias = self.correlation.bias::<L>(channel);
                 let weights = self.correlation.weights[panel * kernel_height * inner * PANEL..].as_ptr();
                 let tile = Tile {
                     kernel_height,

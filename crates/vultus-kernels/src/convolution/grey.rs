@@ -35,17 +35,10 @@ impl Kernel for GreyBand<'_> {
             let target = target + (band.first + row) / side * correlation.target_row;
             for panel in 0..channels.div_ceil(PANEL) {
                 let channel = panel * PANEL;
-                let mut bias = [L::splat(0.0); 2];
-                if let Some(values) = finish.bias {
-                    for (v, bias) in bias.iter_mut().enumerate().take(L::VECTORS) {
-                        // SAFETY: the bias holds `channels` numbers (checked in `Correlation::check`).
-                        *bias = unsafe { L::load_padded(values.as_ptr(), channel + v * L::WIDTH, channels) };
-                    }
-                }
                 let tile = Tile {
                     row_stride: band.row_stride,
                     weights: correlation.weights[panel * kernel * kernel * PANEL..].as_ptr(),
-                    bias,
+                    bias: correlation.bias(channel),
                     floor: L::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY }),
                     pool: finish.pool,
                     channel,

@@ -1,0 +1,177 @@
+//! The three in one against each by itself, and against finite differences.
+
+use super::*;
+use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
+use crate::{batch_norm, dropout, pooling};
+use pooling::PoolingShape;
+use proptest::prelude::*;
+
+const EPSILON: f32 = 1e-3;
+
+/// Output, mean, variance, and gradients of input, gamma, beta and bias.
+type Results = [Vec<f32>; 7];
+
+struct Case {
+    shape: NormPoolShape,
+    x: Vec<f32>,
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    dy: Vec<f32>,
+    dropout: Dropout,
+    before: Activation,
+}
+
+impl Case {
+    fn new(shape: NormPoolShape, seed: u64, rate: f32, before: Activation) -> Self {
+        let mut x = numbers(seed, shape.input_len());
+        if before == Activation::Relu {
+            x.iter_mut().for_each(|x| *x = x.max(0.0));
+        }
+        let (gamma, beta) = (numbers(seed + 1, shape.channels), numbers(seed + 2, shape.channels));
+        Self {
+            x,
+            gamma,
+            beta,
+            dy: numbers(seed + 3, shape.output_len()),
+            dropout: Dropout { rate, key: seed },
+            shape,
+            before,
+        }
+    }
+
+    fn empty(&self) -> Results {
+        let channels = self.shape.channels;
+        let lengths = [self.dy.len(), channels, channels, self.x.len(), channels, channels, channels];
+        lengths.map(|length| vec![f32::NAN; length])
+    }
+
+    fn fused(&self) -> Results {
+        let Self { shape, x, gamma, beta, dy, dropout, before } = self;
+        let [mut y, mut mean, mut variance, mut dx, mut dgamma, mut dbeta, mut dbias] = self.empty();
+        forward_training(shape, x, gamma, beta, EPSILON, *dropout, &mut y, &mut mean, &mut variance);
+        let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
+        let gradients = NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: Some(&mut dbias) };
+        backward(shape, x, &norm, *dropout, dy, *before, gradients);
+        [y, mean, variance, dx, dgamma, dbeta, dbias]
+    }
+
+    fn one_after_the_other(&self) -> Results {
+        let Self { shape, x, gamma, beta, dy, dropout, before } = self;
+        let NormPoolShape { batch, height, width, channels, size } = *shape;
+        let pool = PoolingShape { batch, channels, in_height: height, in_width: width, size, stride: size };
+        let rows = NormShape { rows: batch * height * width, channels };
+        let [mut y, mut mean, mut variance, mut dx, mut dgamma, mut dbeta, mut dbias] = self.empty();
+        let (mut normal, linear) = (vec![0.0; x.len()], Activation::Linear);
+        batch_norm::forward_training(
+            &rows,
+            x,
+            gamma,
+            beta,
+            EPSILON,
+            None,
+            linear,
+            &mut normal,
+            &mut mean,
+            &mut variance,
+        );
+        let mut winners = vec![0; y.len()];
+        pooling::max_forward(&pool, &normal, &mut y, Some(&mut winners));
+        dropout::apply(*dropout, &mut y);
+        let (mut dpooled, mut dnormal) = (dy.clone(), vec![0.0; x.len()]);
+        dropout::apply(*dropout, &mut dpooled);
+        pooling::max_backward(&pool, &dpooled, &winners, &mut dnormal);
+        let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
+        let gradients = NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: Some(&mut dbias) };
+        batch_norm::backward(&rows, x, &norm, linear, &normal, &dnormal, *before, None, gradients);
+        [y, mean, variance, dx, dgamma, dbeta, dbias]
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_same_as_one_after_the_other(
+        batch in 1_usize..4, channels in 1_usize..40, size in 1_usize..4, more in 0_usize..6, wide in 0_usize..6,
+        seed in 0_u64..1000, rate in prop_oneof![Just(0.0_f32), Just(0.4)], relu in any::<bool>(),
+    ) {
+        let shape = NormPoolShape { batch, height: size + more, width: size + wide, channels, size };
+        let before = if relu { Activation::Relu } else { Activation::Linear };
+        let case = Case::new(shape, seed, rate, before);
+        for (fused, expected) in case.fused().iter().zip(case.one_after_the_other()) {
+            assert_close(fused, &widen(&expected), 2e-5);
+        }
+    }
+}
+
+#[test]
+fn gradients_equal_finite_differences() {
+    let shape = NormPoolShape { batch: 2, height: 5, width: 4, channels: 3, size: 2 };
+    let case = Case::new(shape, 9, 0.3, Activation::Linear);
+    let factors = {
+        let mut factors = vec![1.0; case.dy.len()];
+        dropout::apply(case.dropout, &mut factors);
+        factors
+    };
+    let output = |x: &[f64]| -> Vec<f64> {
+        let (mut y, rows) = (vec![0.0; case.dy.len()], 2 * 5 * 4);
+        for channel in 0..3 {
+            let values: Vec<f64> = (0..rows).map(|row| x[row * 3 + channel]).collect();
+            let mean = values.iter().sum::<f64>() / rows as f64;
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / rows as f64;
+            let scale = f64::from(case.gamma[channel]) / (variance + f64::from(EPSILON)).sqrt();
+            for index in 0..2 * 2 * 2 {
+                let (image, i, j) = (index / 4, index / 2 % 2, index % 2);
+                let window = (0..4).map(|k| (image * 5 + 2 * i + k / 2) * 4 + 2 * j + k % 2);
+                let largest = window.map(|row| (values[row] - mean) * scale).fold(f64::MIN, f64::max);
+                let place = index * 3 + channel;
+                y[place] = (largest + f64::from(case.beta[channel])) * f64::from(factors[place]);
+            }
+        }
+        y
+    };
+    let [y, _, _, dx, ..] = case.fused();
+    assert_close(&y, &output(&widen(&case.x)), 1e-5);
+    assert_close(&dx, &finite_differences(&widen(&case.x), |x| dot(&output(x), &case.dy)), 5e-5);
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let shape = NormPoolShape { batch: 9, height: 23, width: 22, channels: 20, size: 2 };
+    let case = Case::new(shape, 3, 0.25, Activation::Relu);
+    same_for_any_thread_count(|| case.fused().concat());
+}
+
+#[test]
+fn nan_reaches_every_result_of_its_channel() {
+    let shape = NormPoolShape { batch: 2, height: 4, width: 4, channels: 3, size: 2 };
+    let mut case = Case::new(shape, 3, 0.25, Activation::Linear);
+    case.x[4] = f32::NAN;
+    let [y, mean, variance, dx, dgamma, ..] = case.fused();
+    for results in [&y, &mean, &variance, &dx, &dgamma] {
+        for (index, value) in results.iter().enumerate() {
+            assert_eq!(value.is_nan(), index % 3 == 1, "element {index}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "length of gamma")]
+fn a_scale_for_fewer_channels_is_refused() {
+    let shape = NormPoolShape { batch: 2, height: 4, width: 4, channels: 19, size: 2 };
+    let case = Case::new(shape, 3, 0.0, Activation::Linear);
+    let [mut y, mut mean, mut variance, ..] = case.empty();
+    let Case { shape, x, gamma, beta, dropout, .. } = &case;
+    forward_training(shape, x, &gamma[..3], beta, EPSILON, *dropout, &mut y, &mut mean, &mut variance);
+}
+
+#[test]
+#[should_panic(expected = "length of dbias")]
+fn sums_for_fewer_channels_are_refused() {
+    let shape = NormPoolShape { batch: 2, height: 4, width: 4, channels: 4, size: 2 };
+    let case = Case::new(shape, 3, 0.0, Activation::Linear);
+    let [_, mean, variance, mut dx, mut dgamma, mut dbeta, mut dbias] = case.empty();
+    let Case { shape, x, gamma, beta, dy, dropout, before } = &case;
+    let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
+    let gradients = NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: Some(&mut dbias[..2]) };
+    backward(shape, x, &norm, *dropout, dy, *before, gradients);
+}
