@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use vultus::annotate::{annotate, name_of};
 use vultus::persist::write_atomically;
 use vultus::video::ffmpeg::{Film, FilmReader, FilmWriter, MOST_FRAMES_PER_SECOND, VideoError};
@@ -37,7 +39,7 @@ pub struct Video {
     #[arg(long, value_name = "S", default_value_t = TrackOptions::default().smoothing_s, value_parser = seconds)]
     smoothing: f64,
     /// Form of the timeline [default: by the ending of --output, else JSON lines].
-    #[arg(long, value_name = "FORM", value_enum, hide_default_value = true)]
+    #[arg(long, value_name = "FORM", value_parser = film_formats(), hide_default_value = true)]
     format: Option<Format>,
     /// Write the timeline to this new file instead of stdout.
     #[arg(long, value_name = "FILE")]
@@ -48,6 +50,13 @@ pub struct Video {
     /// Write the film with boxes, numbers and bars to this new file, whose ending chooses its kind.
     #[arg(long, value_name = "FILM")]
     annotate: Option<PathBuf>,
+}
+
+/// All forms but the table: a film is too long for one.
+fn film_formats() -> impl TypedValueParser<Value = Format> {
+    let forms = Format::value_variants().iter().filter(|form| **form != Format::Table);
+    let names: Vec<PossibleValue> = forms.filter_map(ValueEnum::to_possible_value).collect();
+    PossibleValuesParser::new(names).try_map(|name| Format::from_str(&name, false))
 }
 
 fn frames_per_second(text: &str) -> Result<f64, String> {
