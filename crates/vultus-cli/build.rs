@@ -1,5 +1,5 @@
-//! Passes the git revision to the program (a source tree without git gives `unknown`), and the path of the model that it
-//! uses where none is named, if the source tree has one.
+//! Passes the git revision to the program (a source tree without git gives `unknown`), and whether the source tree has the
+//! model that is used where none is named.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,10 +21,7 @@ fn main() {
 
     println!("cargo::rustc-check-cfg=cfg(has_default_model)");
     println!("cargo::rerun-if-changed={DEFAULT_MODEL}");
-    if Path::new(DEFAULT_MODEL).is_file()
-        && let Ok(path) = std::path::absolute(DEFAULT_MODEL)
-    {
+    if Path::new(DEFAULT_MODEL).is_file() {
         println!("cargo::rustc-cfg=has_default_model");
-        println!("cargo::rustc-env=VULTUS_DEFAULT_MODEL={}", path.display());
     }
 }

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 
 /// The model that is part of the program, with its name.
 #[cfg(has_default_model)]
-const DEFAULT_MODEL: Option<(&[u8], &str)> = Some((include_bytes!(env!("VULTUS_DEFAULT_MODEL")), "fer-base"));
+const DEFAULT_MODEL: Option<(&[u8], &str)> = Some((include_bytes!("../../../models/fer-base.safetensors"), "fer-base"));
 #[cfg(not(has_default_model))]
 const DEFAULT_MODEL: Option<(&[u8], &str)> = None;
 

@@ -22,6 +22,20 @@ pub struct Prepared {
     pub validation: Vec<usize>,
 }
 
+impl Prepared {
+    /// The data set, with the images that validate in a split of their own, and its name: `train-validation` where `train`
+    /// is trained on. Nothing where no image validates.
+    #[must_use]
+    pub fn with_validation_split(self) -> Option<(Dataset, String)> {
+        let Self { mut dataset, validation, .. } = self;
+        let split = format!("{}-validation", dataset.samples[*validation.first()?].split);
+        for index in validation {
+            dataset.samples[index].split.clone_from(&split);
+        }
+        Some((dataset, split))
+    }
+}
+
 /// Data that cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {

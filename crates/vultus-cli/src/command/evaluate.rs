@@ -7,7 +7,7 @@ use vultus::bundle::Bundle;
 use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
-use vultus_train::prepare::{read, with_labels};
+use vultus_train::prepare::{prepare, read, with_labels};
 use vultus_train::run::RunDirectory;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
@@ -31,6 +31,10 @@ pub struct Evaluate {
     /// Split to evaluate on. Without it, the only split that is not train, or test, or public_test.
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
+    /// Evaluate a run on the images that it held out for validation, as split train-validation, to look at what a model
+    /// gets wrong without a look at the test images.
+    #[arg(long, conflicts_with_all = ["split", "data"])]
+    validation: bool,
     /// A class of the data that the model does not know and that is left out; may be given several times. Classes that
     /// were dropped in training are left out anyway.
     #[arg(long, value_name = "NAME")]
@@ -64,17 +68,30 @@ impl Evaluate {
         } else {
             None
         };
-        let dataset = match &run {
-            Some((_, config)) => read(config)?,
-            None => read_sources(&self.data, bundle)?,
-        };
-        let split = match &self.split {
-            Some(name) => split_name::meant_by(name).to_owned(),
-            None => default_split(&dataset)?,
+        let (dataset, split) = if self.validation {
+            let Some((_, config)) = &run else {
+                return Err(Failure::usage(anyhow!("--validation: a model's file does not know these images: name a run")));
+            };
+            prepare(config).map_err(|error| Failure::Run(error.into()))?.with_validation_split().ok_or_else(|| {
+                Failure::usage(anyhow!("--validation: the run held no images out: train.validation_fraction is 0"))
+            })?
+        } else {
+            let dataset = match &run {
+                Some((_, config)) => read(config)?,
+                None => read_sources(&self.data, bundle)?,
+            };
+            let split = match &self.split {
+                Some(name) => split_name::meant_by(name).to_owned(),
+                None => default_split(&dataset)?,
+            };
+            (dataset, split)
         };
         self.check_dropped(bundle, &dataset)?;
         if bundle.training.get("train_split").and_then(|name| name.as_str()) == Some(&split) {
             say(format_args!("note: split {split} is what the model was trained on"));
+        }
+        if self.validation {
+            say(format_args!("note: these images chose the temperature, and the epoch where one was chosen"));
         }
         let mut dropped = self.drop_class.clone();
         dropped.extend(dropped_in_training(bundle));

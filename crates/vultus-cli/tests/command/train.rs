@@ -50,6 +50,29 @@ fn a_run_directory_describes_itself() {
 }
 
 #[test]
+fn a_run_is_evaluated_on_the_images_it_held_out() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let outcome = place.run(&["evaluate", "run", "--validation", "--json"]).ends_with(0);
+    let outcome = outcome.says(&["chose the temperature", "kept in run"]);
+    let evaluation: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!((&evaluation["split"], &evaluation["n"]), (&json!("train-validation"), &json!(17)));
+    // The accuracy of the weights that were kept, by one view, as training measured it.
+    let records = fs_err::read_to_string(place.path("run/metrics.jsonl")).unwrap();
+    let accuracies: Vec<f64> = (records.lines())
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["val_accuracy"].as_f64().unwrap())
+        .collect();
+    let accuracy = evaluation["accuracy"].as_f64().unwrap();
+    assert!(accuracies.iter().any(|other| (other - accuracy).abs() < 1e-6), "{accuracy} {accuracies:?}");
+    assert!(place.path("run/evaluation/train-validation/predictions.csv").is_file());
+
+    place.run(&["evaluate", "run/model.safetensors", "--validation"]).ends_with(2).says(&["name a run"]);
+    place.run(&["evaluate", "run", "--validation", "--split", "test"]).ends_with(2);
+    place.train("all", &["--set", "train.validation_fraction=0"]);
+    place.run(&["evaluate", "all", "--validation"]).ends_with(2).says(&["train.validation_fraction is 0"]);
+}
+
+#[test]
 fn without_a_config_the_reports_network_is_trained() {
     let place = Place::new();
     let outcome = place.run(&["train", "--data", "synthetic:5", "--set", "train.epochs=1"]).ends_with(0);
