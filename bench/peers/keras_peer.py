@@ -16,6 +16,11 @@ def apply(layers: tuple[n.Layer, ...], x: keras.KerasTensor) -> keras.KerasTenso
         match layer:
             case n.Residual(body, shortcut):
                 x = k.ReLU()(k.Add()([apply(body, x), apply(shortcut, x)]))
+            case n.SqueezeExcitation():
+                channels = x.shape[-1]
+                factors = k.Dense(layer.hidden(channels), activation="relu")(k.GlobalAveragePooling2D()(x))
+                factors = k.Dense(channels, activation="sigmoid")(factors)
+                x = k.Multiply()([x, k.Reshape((1, 1, channels))(factors)])
             case _:
                 x = simple(layer)(x)
     return x
@@ -25,6 +30,8 @@ def simple(layer: n.Layer) -> k.Layer:
     match layer:
         case n.Conv(filters, kernel, stride, padding, bias):
             return k.Conv2D(filters, kernel, stride, "same" if padding else "valid", use_bias=bias)
+        case n.DepthwiseConv(kernel, stride, padding, bias):
+            return k.DepthwiseConv2D(kernel, stride, "same" if padding else "valid", use_bias=bias)
         case n.BatchNorm(epsilon, momentum):
             return k.BatchNormalization(epsilon=epsilon, momentum=momentum)
         case n.Relu():

@@ -19,10 +19,25 @@ class Residual(nn.Module):
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
+class SqueezeExcitation(nn.Module):
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, hidden)
+        self.excite = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        factors = torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3))))))
+        return x * factors[:, :, None, None]
+
+
 def module(layer: n.Layer, shape: n.Shape) -> nn.Module:
     match layer:
         case n.Conv(filters, kernel, stride, padding, bias):
             return nn.Conv2d(shape[0], filters, kernel, stride, padding, bias=bias)
+        case n.DepthwiseConv(kernel, stride, padding, bias):
+            return nn.Conv2d(shape[0], shape[0], kernel, stride, padding, groups=shape[0], bias=bias)
+        case n.SqueezeExcitation():
+            return SqueezeExcitation(shape[0], layer.hidden(shape[0]))
         case n.BatchNorm(epsilon, momentum):
             kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
             return kind(shape[0], epsilon, 1 - momentum)

@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from networks import NETWORKS, count
+from networks import NETWORKS, OWN, count
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -52,15 +52,13 @@ class Case(NamedTuple):
     threads: int
 
 
-# The headline targets; all with two threads.
+# The headline cases; all with two threads.
 QUICK = [
     Case("S", "train", 128, 2),
     Case("S", "train", 32, 2),
     Case("R", "train", 64, 2),
-    Case("R", "infer", 32, 2),
-    Case("S", "infer", 32, 2),
-    Case("R", "infer", 1, 2),
-    Case("S", "infer", 1, 2),
+    *(Case(name, "train", 128, 2) for name in OWN),
+    *(Case(name, "infer", batch, 2) for batch in (32, 1) for name in ("R", "S", *OWN)),
 ]
 # Batch norm over a dense layer has nothing to average in a batch of one, so that is for inference only.
 BATCHES = {"train": [32, 64, 128], "infer": [1, 32, 64, 128]}
@@ -117,13 +115,14 @@ def last_json(command: list[str], env: dict[str, str]) -> Result:
 
 
 def measure(name: str, case: Case, seconds: float, cache: Path) -> Result:
-    what = ["--network", case.network, "--mode", case.mode, "--batch", str(case.batch)]
+    what = ["--mode", case.mode, "--batch", str(case.batch)]
     what += ["--threads", str(case.threads), "--seconds", str(seconds)]
     if name == OURS:
-        command = [str(ROOT / "target/release/vultus"), "bench", *what, "--json"]
+        network = NETWORKS[case.network].ours
+        command = [str(ROOT / "target/release/vultus"), "bench", "--network", *network, *what, "--json"]
         return last_json(command, environment(case.threads, cache))
     peer = PEERS[name]
-    command = [sys.executable, str(HERE / peer.script), *what, "--variant", peer.variant]
+    command = [sys.executable, str(HERE / peer.script), "--network", case.network, *what, "--variant", peer.variant]
     command += ["--model-file", str(cache / f"{case.network}.onnx")]
     result = last_json(command, environment(case.threads, cache))
     parameters = result.get("parameters")

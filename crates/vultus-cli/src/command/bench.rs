@@ -15,6 +15,9 @@ pub struct Bench {
     /// S (the course report's network), R (a residual network of 18 layers), or a configuration file.
     #[arg(long, value_name = "FILE|S|R", default_value = "S")]
     network: String,
+    /// Overrides a key of the configuration, such as train.optimizer.type=sgd; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// What to measure.
     #[arg(long, value_enum, default_value = "train")]
     mode: ModeArgument,
@@ -45,7 +48,7 @@ impl Bench {
         if !(0.0..=86_400.0).contains(&self.seconds) {
             return Err(Failure::usage(anyhow!("--seconds is {}: use 0 to 86400", self.seconds)));
         }
-        let config = named_config(&self.network, &[])?;
+        let config = named_config(&self.network, &self.set)?;
         if let Some(threads) = self.threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
             pool.build_global().context("cannot start the threads")?;

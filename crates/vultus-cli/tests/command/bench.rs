@@ -50,6 +50,19 @@ fn without_json_a_person_can_read_it() {
 }
 
 #[test]
+fn a_change_to_the_network_is_measured() {
+    let multiply_adds = |set: &[&str]| {
+        let arguments = ["bench", "--network", "tiny.toml", "--mode", "infer", "--seconds", "0", "--json"];
+        let outcome = place().run(&[&arguments[..], set].concat()).ends_with(0);
+        let object: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        object["multiply_adds"].as_u64().unwrap()
+    };
+    assert_eq!(multiply_adds(&["--set", "network.layers.0.filters=8"]), 2 * multiply_adds(&[]));
+    let arguments = ["bench", "--network", "tiny.toml", "--set", "network.layers.0.filter=8"];
+    place().run(&arguments).ends_with(2).says(&["filter"]);
+}
+
+#[test]
 fn the_instructions_can_be_limited_and_a_misspelt_limit_is_refused() {
     let place = place();
     let arguments = ["bench", "--network", "tiny.toml", "--mode", "infer", "--seconds", "0", "--json"];
