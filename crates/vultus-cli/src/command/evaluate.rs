@@ -70,7 +70,9 @@ impl Evaluate {
         };
         let (dataset, split) = if self.validation {
             let Some((_, config)) = &run else {
-                return Err(Failure::usage(anyhow!("--validation: a model's file does not know these images: name a run")));
+                return Err(Failure::usage(anyhow!(
+                    "--validation: a model's file does not know these images: name a run"
+                )));
             };
             prepare(config).map_err(|error| Failure::Run(error.into()))?.with_validation_split().ok_or_else(|| {
                 Failure::usage(anyhow!("--validation: the run held no images out: train.validation_fraction is 0"))

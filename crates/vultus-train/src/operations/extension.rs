@@ -2,21 +2,19 @@
 //!
 //! [`Layers`] holds what can be differentiated: its implementation for [`Flex`] calls the forward kernel, the one for
 //! [`Autodiff`] also records which backward kernel to call. [`Backwards`] holds those; Burn never dispatches it.
-//! [`Updates`] holds the optimisers, which run outside the graph. Blocks, depthwise convolution, and squeeze and
-//! excitation have modules of their own, built the same way.
+//! Blocks, depthwise convolution, and squeeze and excitation have modules of their own, built the same way; [`updates`] has
+//! the optimisers.
 
 mod block;
 mod depthwise;
+mod record;
 mod squeeze_excitation;
+mod updates;
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use burn::backend::autodiff::Autodiff;
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
@@ -25,13 +23,15 @@ use rayon::prelude::*;
 use vultus_kernels::batch_norm::{self, Norm, NormGradients};
 use vultus_kernels::dropout::{self, Dropout};
 use vultus_kernels::squeeze_excitation::{WeightGradients, Weights};
-use vultus_kernels::{convolution, dense, optimizer, orthogonal, pooling, softmax};
+use vultus_kernels::{convolution, dense, optimizer, pooling, softmax};
 
 pub(super) use self::block::BlockLayers;
 pub(super) use self::depthwise::DepthwiseLayers;
+use self::record::{Kept, record};
 pub(super) use self::squeeze_excitation::SqueezeLayers;
+pub(super) use self::updates::Updates;
 use super::buffers::{give, take};
-use super::{Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape, SgdUpdate};
+use super::{Activation, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape};
 
 /// Operations with a forward pass; the arguments are those of [`super::Operations`].
 #[backend_extension(Flex, Autodiff)]
@@ -77,27 +77,6 @@ pub(crate) trait Layers: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     fn squared_sum(x: FloatTensor<Self>) -> FloatTensor<Self>;
-}
-
-/// Optimiser updates, in place where the tensors are not shared.
-#[backend_extension(Flex)]
-pub(crate) trait Updates: Backend {
-    fn adam(
-        parameter: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        first_moment: FloatTensor<Self>,
-        second_moment: FloatTensor<Self>,
-        update: AdamUpdate,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
-
-    fn sgd(
-        parameter: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        velocity: FloatTensor<Self>,
-        update: SgdUpdate,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
-
-    fn orthogonalize(matrix: FloatTensor<Self>, rows: usize, columns: usize) -> FloatTensor<Self>;
 }
 
 /// Position of the winner inside each window of a max pooling; empty for average pooling.
@@ -290,42 +269,6 @@ impl Layers for Flex {
     }
 }
 
-impl Updates for Flex {
-    fn adam(
-        parameter: FlexTensor,
-        gradient: FlexTensor,
-        first_moment: FlexTensor,
-        second_moment: FlexTensor,
-        update: AdamUpdate,
-    ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let gradient = contiguous(gradient);
-        let (mut parameter, mut first, mut second) =
-            (contiguous(parameter), contiguous(first_moment), contiguous(second_moment));
-        optimizer::adam(&update, parameter.storage_mut(), values(&gradient), first.storage_mut(), second.storage_mut());
-        give(gradient);
-        (parameter, first, second)
-    }
-
-    fn sgd(
-        parameter: FlexTensor,
-        gradient: FlexTensor,
-        velocity: FlexTensor,
-        update: SgdUpdate,
-    ) -> (FlexTensor, FlexTensor) {
-        let (gradient, mut parameter, mut velocity) =
-            (contiguous(gradient), contiguous(parameter), contiguous(velocity));
-        optimizer::sgd(&update, parameter.storage_mut(), values(&gradient), velocity.storage_mut());
-        give(gradient);
-        (parameter, velocity)
-    }
-
-    fn orthogonalize(matrix: FlexTensor, rows: usize, columns: usize) -> FlexTensor {
-        let mut matrix = contiguous(matrix);
-        orthogonal::orthogonalize(rows, columns, matrix.storage_mut());
-        matrix
-    }
-}
-
 impl Backwards for Flex {
     fn recycle(tensor: FlexTensor) {
         give(tensor);
@@ -506,94 +449,6 @@ impl Backwards for Flex {
 }
 
 // ---- autodiff --------------------------------------------------------------------------------------------------
-
-type BackwardPass<B, const N: usize> = dyn Fn(FloatTensor<B>, [bool; N]) -> [Option<FloatTensor<B>>; N] + Send + Sync;
-
-/// What a recorded operation keeps until its backward pass: a closure over the saved tensors.
-struct Saved<B: Backend, const N: usize>(Arc<BackwardPass<B, N>>);
-
-impl<B: Backend, const N: usize> Clone for Saved<B, N> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<B: Backend, const N: usize> fmt::Debug for Saved<B, N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Saved")
-    }
-}
-
-/// An operation whose backward pass is the closure it saved.
-#[derive(Debug)]
-struct HandWritten;
-
-/// Nodes inside the graph that have a gradient from us, and whose own backward pass, if it is ours, is still to come. Of a
-/// node that is missing Burn sums the gradients, and numbers are never used again, so that all may be forgotten at any time.
-static REGISTERED: Mutex<BTreeSet<u64>> = Mutex::new(BTreeSet::new());
-/// Nodes after which all are forgotten: those of Burn's own operations are never taken out.
-const MOST_REGISTERED: usize = 4096;
-
-fn registered() -> MutexGuard<'static, BTreeSet<u64>> {
-    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl<B: Backwards, const N: usize> Backward<B, N> for HandWritten {
-    type State = Saved<B, N>;
-
-    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let dy = grads.consume::<B>(&ops.node);
-        {
-            let mut registered = registered();
-            registered.remove(&ops.node.id.value);
-            if registered.len() > MOST_REGISTERED {
-                registered.clear();
-            }
-        }
-        let wanted = ops.parents.each_ref().map(Option::is_some);
-        let gradients = (ops.state.0)(dy, wanted);
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
-            let (Some(parent), Some(mut gradient)) = (parent, gradient) else { continue };
-            // Two ways into one node, as around a residual branch: summed in place, where Burn would make a third tensor.
-            let is_leaf = parent.parents.is_empty();
-            if !is_leaf && !registered().insert(parent.id.value) {
-                gradient = B::sum(grads.consume::<B>(&parent), gradient);
-            }
-            grads.register::<B>(parent.id, gradient);
-        }
-    }
-}
-
-/// Puts `y` into the graph as a function of `parents`.
-fn record<B: Backwards, C: CheckpointStrategy, const N: usize>(
-    parents: [NodeGuard; N],
-    y: FloatTensor<B>,
-    backward: impl Fn(FloatTensor<B>, [bool; N]) -> [Option<FloatTensor<B>>; N] + Send + Sync + 'static,
-) -> FloatTensor<Autodiff<B, C>> {
-    match Backward::<B, N>::prepare::<C>(HandWritten, parents).compute_bound().stateful() {
-        OpsKind::Tracked(preparation) => preparation.finish(Saved(Arc::new(backward)), y),
-        OpsKind::UnTracked(preparation) => preparation.finish(y),
-    }
-}
-
-/// A tensor that an operation keeps for its backward pass; its memory is given back with it.
-struct Kept<B: Backwards>(Option<FloatTensor<B>>);
-
-impl<B: Backwards> Kept<B> {
-    fn new(tensor: FloatTensor<B>) -> Self {
-        Self(Some(tensor))
-    }
-
-    fn get(&self) -> FloatTensor<B> {
-        self.0.clone().expect("a tensor is only taken out when it is dropped")
-    }
-}
-
-impl<B: Backwards> Drop for Kept<B> {
-    fn drop(&mut self) {
-        self.0.take().into_iter().for_each(B::recycle);
-    }
-}
 
 impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
     fn convolution(

@@ -1,0 +1,63 @@
+//! The optimisers' kernels as operations of Burn's `flex` backend. They run outside the graph.
+
+use vultus_kernels::{optimizer, orthogonal};
+
+use super::*;
+use crate::operations::{AdamUpdate, SgdUpdate};
+
+/// Optimiser updates, in place where the tensors are not shared.
+#[backend_extension(Flex)]
+pub(crate) trait Updates: Backend {
+    fn adam(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first_moment: FloatTensor<Self>,
+        second_moment: FloatTensor<Self>,
+        update: AdamUpdate,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    fn sgd(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        velocity: FloatTensor<Self>,
+        update: SgdUpdate,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    fn orthogonalize(matrix: FloatTensor<Self>, rows: usize, columns: usize) -> FloatTensor<Self>;
+}
+
+impl Updates for Flex {
+    fn adam(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        first_moment: FlexTensor,
+        second_moment: FlexTensor,
+        update: AdamUpdate,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let gradient = contiguous(gradient);
+        let (mut parameter, mut first, mut second) =
+            (contiguous(parameter), contiguous(first_moment), contiguous(second_moment));
+        optimizer::adam(&update, parameter.storage_mut(), values(&gradient), first.storage_mut(), second.storage_mut());
+        give(gradient);
+        (parameter, first, second)
+    }
+
+    fn sgd(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        velocity: FlexTensor,
+        update: SgdUpdate,
+    ) -> (FlexTensor, FlexTensor) {
+        let (gradient, mut parameter, mut velocity) =
+            (contiguous(gradient), contiguous(parameter), contiguous(velocity));
+        optimizer::sgd(&update, parameter.storage_mut(), values(&gradient), velocity.storage_mut());
+        give(gradient);
+        (parameter, velocity)
+    }
+
+    fn orthogonalize(matrix: FlexTensor, rows: usize, columns: usize) -> FlexTensor {
+        let mut matrix = contiguous(matrix);
+        orthogonal::orthogonalize(rows, columns, matrix.storage_mut());
+        matrix
+    }
+}
