@@ -18,51 +18,67 @@ const STDIN: &str = "-";
 const LARGEST_FILE: u64 = 512 << 20;
 
 /// Endings of the files that are taken from folders; what is named is read whatever it is called.
-const ENDINGS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
+const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "jfif", "bmp", "webp"];
 
 /// The sources that `arguments` mean, in their order; folders and patterns in the order of the names.
-pub fn sources(arguments: Vec<String>) -> impl Iterator<Item = Source> + Send {
+pub fn sources(arguments: Vec<PathBuf>) -> impl Iterator<Item = Source> + Send {
     arguments.into_iter().flat_map(argument)
 }
 
 type Sources = Box<dyn Iterator<Item = Source> + Send>;
 
-fn argument(argument: String) -> Sources {
-    if argument == STDIN {
-        return one(argument, || read_all(std::io::stdin().lock()));
+fn argument(path: PathBuf) -> Sources {
+    // What is no text is a file's name and nothing else.
+    let text = path.to_str().unwrap_or_default().to_owned();
+    if text == STDIN {
+        return only(source(text, || read_all(std::io::stdin().lock())));
     }
-    if http::is_url(&argument) {
-        let url = argument.clone();
-        return one(argument, move || {
+    if http::is_url(&text) {
+        let url = text.clone();
+        return only(source(text, move || {
             http::get(&url, LARGEST_FILE).map_err(|message| RecordError { code: "unreachable", message })
-        });
+        }));
     }
-    let path = PathBuf::from(&argument);
     if path.is_dir() {
+        let name = name(&path);
         let mut pictures = Folder { waiting: vec![path] }.peekable();
         if pictures.peek().is_none() {
-            return failed(argument, "no PNG, JPEG, BMP or WebP file is in this folder or below".to_owned());
+            return only(failed(name, "no PNG, JPEG, BMP or WebP file is in this folder or below".to_owned()));
         }
         return Box::new(pictures);
     }
     // A file may be called what looks like a pattern.
-    if path.exists() || !argument.contains(['*', '?', '[']) {
-        return Box::new(std::iter::once(file(path)));
+    if path.exists() || !text.contains(['*', '?', '[']) {
+        return only(file(path));
     }
-    match glob::glob(&argument) {
+    match glob::glob(&text) {
         Ok(paths) => {
             let mut paths = paths.peekable();
             if paths.peek().is_none() {
-                return failed(argument, "no file has a name of this pattern".to_owned());
+                return only(failed(text, "no file has a name of this pattern".to_owned()));
             }
             Box::new(paths.flat_map(|path| match path {
                 Ok(path) if path.is_dir() => Box::new(Folder { waiting: vec![path] }) as Sources,
-                Ok(path) => Box::new(std::iter::once(file(path))),
-                Err(error) => failed(error.path().display().to_string(), error.error().to_string()),
+                Ok(path) => only(found(path)),
+                Err(error) => only(failed(name(error.path()), error.error().to_string())),
             }))
         }
-        Err(error) => failed(argument, format!("it is no file, and no pattern either: {error}")),
+        Err(error) => only(failed(text, format!("it is no file, and no pattern either: {error}"))),
     }
+}
+
+fn only(source: Source) -> Sources {
+    Box::new(std::iter::once(source))
+}
+
+/// A path as text. What is no text in it becomes `\xFF` and the like, so that two names stay two.
+fn name(path: &Path) -> String {
+    let mut name = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        name.push_str(chunk.valid());
+        name.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02X}")));
+    }
+    name
 }
 
 /// Everything below a folder, depth first. Links to folders are not followed, so that none is met twice.
@@ -77,12 +93,7 @@ impl Iterator for Folder {
     fn next(&mut self) -> Option<Source> {
         while let Some(path) = self.waiting.pop() {
             if !path.is_dir() {
-                // A pipe may never end, and a link may lead nowhere.
-                if path.exists() && !path.is_file() {
-                    return failed(path.display().to_string(), "it is no file, whatever it is called".to_owned())
-                        .next();
-                }
-                return Some(file(path));
+                return Some(found(path));
             }
             let mut entries = Vec::new();
             let listed = std::fs::read_dir(&path).and_then(|listing| {
@@ -98,7 +109,7 @@ impl Iterator for Folder {
             entries.sort_unstable_by(|a, b| b.cmp(a));
             self.waiting.append(&mut entries);
             if let Err(error) = listed {
-                return failed(path.display().to_string(), error.to_string()).next();
+                return Some(failed(name(&path), error.to_string()));
             }
         }
         None
@@ -111,17 +122,23 @@ fn is_picture(path: &Path) -> bool {
 }
 
 fn file(path: PathBuf) -> Source {
-    let name = path.display().to_string();
-    let read = move || read_all(std::fs::File::open(&path).map_err(unreadable)?);
-    Source { path: name, read: Box::new(read) }
+    source(name(&path), move || read_all(std::fs::File::open(&path).map_err(unreadable)?))
 }
 
-fn one(path: String, read: impl FnOnce() -> Result<Vec<u8>, RecordError> + Send + 'static) -> Sources {
-    Box::new(std::iter::once(Source { path, read: Box::new(read) }))
+/// What nobody has named: a pipe there may never end. A link may lead nowhere, which reading it will say.
+fn found(path: PathBuf) -> Source {
+    if path.exists() && !path.is_file() {
+        return failed(name(&path), "it is no file, whatever it is called".to_owned());
+    }
+    file(path)
 }
 
-fn failed(path: String, message: String) -> Sources {
-    one(path, || Err(RecordError { code: "unreadable", message }))
+fn source(path: String, read: impl FnOnce() -> Result<Vec<u8>, RecordError> + Send + 'static) -> Source {
+    Source { path, read: Box::new(read) }
+}
+
+fn failed(path: String, message: String) -> Source {
+    source(path, || Err(RecordError { code: "unreadable", message }))
 }
 
 /// All bytes, but never more than a picture can have.
@@ -144,7 +161,7 @@ mod tests {
     use super::*;
 
     fn names(folder: &Path, arguments: &[&str]) -> Vec<String> {
-        let arguments = arguments.iter().map(|name| folder.join(name).display().to_string()).collect();
+        let arguments = arguments.iter().map(|name| folder.join(name)).collect();
         let prefix = format!("{}/", folder.display());
         sources(arguments).map(|source| source.path.trim_start_matches(&prefix).to_owned()).collect()
     }
@@ -173,11 +190,10 @@ mod tests {
         let path = folder.path().join("empty");
         fs_err::create_dir_all(path.join("deeper")).unwrap();
         fs_err::write(path.join("notes.txt"), "x").unwrap();
-        let argument = path.display().to_string();
-        let found: Vec<Source> = sources(vec![argument.clone()]).collect();
+        let found: Vec<Source> = sources(vec![path.clone()]).collect();
         assert_eq!(found.len(), 1);
         let Source { path: named, read } = found.into_iter().next().unwrap();
-        assert_eq!(named, argument);
+        assert_eq!(named, path.display().to_string());
         assert_eq!(read().unwrap_err().code, "unreadable");
     }
 
@@ -188,9 +204,25 @@ mod tests {
         let pipe = folder.path().join("pipe.jpg");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.is_ok_and(|status| status.success()), "mkfifo");
-        let source = sources(vec![folder.path().display().to_string()]).next().unwrap();
-        assert_eq!(source.path, pipe.display().to_string());
-        assert_eq!((source.read)().unwrap_err().code, "unreadable");
+        for argument in [folder.path().to_owned(), folder.path().join("*")] {
+            let source = sources(vec![argument]).next().unwrap();
+            assert_eq!(source.path, pipe.display().to_string());
+            assert_eq!((source.read)().unwrap_err().code, "unreadable");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_that_are_no_text_stay_apart_and_are_read() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        for byte in [0xfe, 0xff] {
+            let path = folder.path().join(std::ffi::OsStr::from_bytes(&[byte, b'.', b'p', b'n', b'g']));
+            fs_err::write(&path, [byte]).unwrap();
+            assert_eq!((sources(vec![path]).next().unwrap().read)().unwrap(), [byte]);
+        }
+        assert_eq!(names(folder.path(), &["."]), ["./\\xFE.png", "./\\xFF.png"]);
     }
 
     #[test]
@@ -198,7 +230,7 @@ mod tests {
         for (argument, code) in
             [("absent.png", "unreadable"), ("none-*.png", "unreadable"), ("http://127.0.0.1:1/", "unreachable")]
         {
-            let source = sources(vec![argument.to_owned()]).next().unwrap();
+            let source = sources(vec![PathBuf::from(argument)]).next().unwrap();
             assert_eq!((source.read)().unwrap_err().code, code, "{argument}");
         }
     }

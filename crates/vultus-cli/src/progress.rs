@@ -112,23 +112,59 @@ impl Observer for Progress {
     }
 }
 
-/// A bar that counts, on a terminal, unless results go to it.
-fn counter(length: Option<u64>, template: &str, results_on_stdout: bool) -> Option<ProgressBar> {
-    let visible = std::io::stderr().is_terminal() && !(results_on_stdout && std::io::stdout().is_terminal());
-    visible.then(|| {
-        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
-        match ProgressStyle::with_template(template) {
-            Ok(style) => bar.with_style(style.progress_chars("━╸ ")),
-            Err(_) => bar,
+/// Seconds between two lines where there is no bar.
+const SECONDS_A_LINE: u64 = 60;
+
+/// What is shown of a count: a bar on a terminal, unless results go to it; elsewhere a line a minute.
+#[derive(Debug)]
+struct Shown {
+    bar: Option<ProgressBar>,
+    lines: bool,
+    started: Instant,
+    said: Instant,
+}
+
+impl Shown {
+    fn new(length: Option<u64>, template: &str, results_on_stdout: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let visible = terminal && !(results_on_stdout && std::io::stdout().is_terminal());
+        let bar = visible.then(|| {
+            let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+            match ProgressStyle::with_template(template) {
+                Ok(style) => bar.with_style(style.progress_chars("━╸ ")),
+                Err(_) => bar,
+            }
+        });
+        let started = Instant::now();
+        Self { bar, lines: !terminal, started, said: started }
+    }
+
+    /// One more. The bar has room for `short`; `line` is what a line says.
+    fn advance(&mut self, short: impl FnOnce() -> String, line: impl FnOnce(f64) -> String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(short());
+            bar.inc(1);
+        } else if self.lines && self.said.elapsed().as_secs() >= SECONDS_A_LINE {
+            say(line(self.seconds()));
+            self.said = Instant::now();
         }
-    })
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
 }
 
 /// Counts a film's frames, and shows the count.
 #[derive(Debug)]
 pub struct Frames {
-    bar: Option<ProgressBar>,
-    started: Instant,
+    shown: Shown,
     frames: u64,
     faces: usize,
 }
@@ -140,38 +176,36 @@ impl Frames {
             Some(_) => "{wide_bar} {pos}/{len} frames {msg} {per_sec} {eta}",
             None => "{spinner} {pos} frames {msg} {per_sec} {elapsed}",
         };
-        Self { bar: counter(length, template, results_on_stdout), started: Instant::now(), frames: 0, faces: 0 }
+        Self { shown: Shown::new(length, template, results_on_stdout), frames: 0, faces: 0 }
     }
 
     /// Adds a frame with some faces.
     pub fn frame(&mut self, faces: usize) {
         self.frames += 1;
         self.faces += faces;
-        if let Some(bar) = &self.bar {
-            bar.set_message(format!("{} faces", self.faces));
-            bar.inc(1);
-        }
+        let (frames, faces) = (self.frames, self.faces);
+        self.shown.advance(|| format!("{faces} faces"), |seconds| frames_line(frames, faces, seconds));
     }
 
     /// Ends the bar and says how it went.
     pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        let seconds = self.started.elapsed().as_secs_f64();
-        let rate = self.frames as f64 / seconds.max(1e-9);
-        say(format_args!("{} frames, {} faces, {seconds:.1} s, {rate:.1} frames/s", self.frames, self.faces));
+        self.shown.clear();
+        say(frames_line(self.frames, self.faces, self.shown.seconds()));
     }
+}
+
+fn frames_line(frames: u64, faces: usize, seconds: f64) -> String {
+    let rate = frames as f64 / seconds.max(1e-9);
+    format!("{frames} frames, {faces} faces, {seconds:.1} s, {rate:.1} frames/s")
 }
 
 /// Counts pictures, and shows the count.
 #[derive(Debug)]
 pub struct Pictures {
-    bar: Option<ProgressBar>,
-    started: Instant,
+    shown: Shown,
     pictures: usize,
     faces: usize,
-    /// Pictures that could not be used.
+    /// Pictures that could not be used, or not be drawn.
     pub failed: usize,
 }
 
@@ -181,35 +215,32 @@ impl Pictures {
         if before > 0 {
             say(format_args!("{before} pictures have rows already"));
         }
-        let bar = counter(None, "{spinner} {pos} pictures {msg} {per_sec} {elapsed}", results_on_stdout);
-        Self { bar, started: Instant::now(), pictures: 0, faces: 0, failed: 0 }
+        let shown = Shown::new(None, "{spinner} {pos} pictures {msg} {per_sec} {elapsed}", results_on_stdout);
+        Self { shown, pictures: 0, faces: 0, failed: 0 }
     }
 
     /// Adds a picture.
     pub fn record(&mut self, record: &Record) {
         self.pictures += 1;
-        match &record.outcome {
-            Ok(analysis) => self.faces += analysis.faces.len(),
-            Err(_) => self.failed += 1,
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_message(format!("{} faces, {} errors", self.faces, self.failed));
-            bar.inc(1);
-        }
+        self.faces += record.outcome.as_ref().map_or(0, |analysis| analysis.faces.len());
+        self.failed += usize::from(record.error().is_some());
+        let (pictures, faces, failed) = (self.pictures, self.faces, self.failed);
+        self.shown.advance(
+            || format!("{faces} faces, {failed} errors"),
+            |seconds| pictures_line(pictures, faces, failed, seconds),
+        );
     }
 
     /// Ends the bar and, after more than a few pictures, says how it went.
     pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.shown.clear();
         if self.pictures > 9 {
-            let seconds = self.started.elapsed().as_secs_f64();
-            let rate = self.pictures as f64 / seconds.max(1e-9);
-            say(format_args!(
-                "{} pictures, {} faces, {} errors, {seconds:.1} s, {rate:.1} pictures/s",
-                self.pictures, self.faces, self.failed
-            ));
+            say(pictures_line(self.pictures, self.faces, self.failed, self.shown.seconds()));
         }
     }
+}
+
+fn pictures_line(pictures: usize, faces: usize, failed: usize, seconds: f64) -> String {
+    let rate = pictures as f64 / seconds.max(1e-9);
+    format!("{pictures} pictures, {faces} faces, {failed} errors, {seconds:.1} s, {rate:.1} pictures/s")
 }

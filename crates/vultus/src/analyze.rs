@@ -209,13 +209,23 @@ impl Analyzer {
 
 /// A picture's result with its name: one line of the product's JSON.
 ///
-/// Serialises as `{path, width, height, faces}` or `{path, error: {code, message}}`.
+/// Serialises as `{path, width, height, faces}` or `{path, error: {code, message}}`, and with both where only the drawing
+/// failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// The picture's path, or another name for it.
     pub path: String,
     /// What was found, or why nothing was.
     pub outcome: Result<Analysis, RecordError>,
+    /// Why there is no drawing of it, where one was wanted.
+    pub undrawn: Option<RecordError>,
+}
+
+impl Record {
+    /// What went wrong, if anything.
+    pub fn error(&self) -> Option<&RecordError> {
+        self.outcome.as_ref().err().or(self.undrawn.as_ref())
+    }
 }
 
 /// An error in a [`Record`].
@@ -244,13 +254,13 @@ impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("path", &self.path)?;
-        match &self.outcome {
-            Ok(analysis) => {
-                map.serialize_entry("width", &analysis.width)?;
-                map.serialize_entry("height", &analysis.height)?;
-                map.serialize_entry("faces", &analysis.faces)?;
-            }
-            Err(error) => map.serialize_entry("error", error)?,
+        if let Ok(analysis) = &self.outcome {
+            map.serialize_entry("width", &analysis.width)?;
+            map.serialize_entry("height", &analysis.height)?;
+            map.serialize_entry("faces", &analysis.faces)?;
+        }
+        if let Some(error) = self.error() {
+            map.serialize_entry("error", error)?;
         }
         map.end()
     }

@@ -28,7 +28,7 @@ const VEIL: f32 = 0.65;
 
 /// `picture` with `faces` drawn on it; `names` are the texts in the boxes' upper corners, such as labels, one a face.
 pub fn annotate(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]) -> RgbImage {
-    let mut canvas = picture.to_rgb8();
+    let mut canvas = canvas(picture);
     let Ok(font) = FontRef::try_from_slice(dejavu::sans::regular()) else { return canvas };
     for (face, name) in faces.iter().zip(names) {
         let classes = face.probabilities.len().max(1) as u32;
@@ -47,6 +47,18 @@ pub fn annotate(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]
         }
     }
     canvas
+}
+
+/// The colours of `picture`, transparent ones over black, as the classifier sees them.
+pub(crate) fn canvas(picture: &DynamicImage) -> RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.to_rgb8();
+    }
+    let picture = picture.to_rgba8();
+    RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
+        let [colours @ .., alpha] = picture.get_pixel(x, y).0;
+        Rgb(colours.map(|colour| ((u32::from(colour) * u32::from(alpha) + 127) / 255) as u8))
+    })
 }
 
 /// A face's text: label and score, or that there is none.
@@ -176,6 +188,14 @@ mod tests {
         // The longer bar reaches where the shorter one does not.
         let (shorter, longer) = (drawn.get_pixel(100, 97), drawn.get_pixel(130, 112));
         assert_ne!(shorter, longer);
+    }
+
+    #[test]
+    fn hidden_colours_stay_hidden() {
+        let mut picture = image::RgbaImage::from_pixel(2, 1, image::Rgba([255, 0, 0, 0]));
+        picture.put_pixel(1, 0, image::Rgba([200, 100, 0, 128]));
+        let drawn = annotate(&DynamicImage::from(picture), &[], &[]);
+        assert_eq!(drawn.into_raw(), [0, 0, 0, 100, 50, 0]);
     }
 
     #[test]

@@ -12,8 +12,14 @@ use crate::analyze::{Analysis, AnalyzeError, Analyzer, Prepared, Record, RecordE
 use crate::decode::decode;
 use crate::parallel;
 
-/// Files of one chunk.
+/// Files of the first chunk: the first results come soon.
+const FIRST_CHUNK: usize = 4;
+
+/// Files of a later chunk, at most.
 const CHUNK: usize = 64;
+
+/// The same where each picture is drawn, which takes long and gains nothing from a large batch.
+const DRAWN_CHUNK: usize = 8;
 
 /// A picture file to come.
 pub struct Source {
@@ -29,13 +35,15 @@ pub type Draw<'a> = dyn Fn(&str, &DynamicImage, &Analysis) -> Result<(), RecordE
 /// A file after the parallel half.
 enum Half {
     Prepared(Prepared),
-    Analyzed(Analysis),
+    /// With the reason why its drawing is missing.
+    Drawn(Analysis, Option<RecordError>),
 }
 
 /// Analyzes all `sources` and gives the records to `sink`, in order. With `draw`, each picture's faces are classified by
-/// themselves, and `draw` is called on the worker's thread; its error becomes the picture's record.
+/// themselves, and `draw` is called on the worker's thread; its error stands beside the result.
 ///
-/// At most some three chunks of 64 results are in memory, and one decoded picture a thread.
+/// As soon as `stop` says so, no further source is begun; what was begun still becomes records. At most some three chunks
+/// of 64 results are in memory, and one decoded picture a thread.
 ///
 /// # Errors
 /// The first error of `sink`; nothing is read after it but what was begun.
@@ -43,23 +51,25 @@ pub fn run<E>(
     analyzer: &Analyzer,
     sources: impl Iterator<Item = Source> + Send,
     draw: Option<&Draw>,
+    stop: impl Fn() -> bool + Sync + Send,
     mut sink: impl FnMut(Record) -> Result<(), E>,
 ) -> Result<(), E> {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Vec<(String, Result<Half, RecordError>)>>(1);
         scope.spawn(move || {
             let mut sources = sources;
+            let mut size = FIRST_CHUNK;
             loop {
-                let chunk: Vec<Source> = sources.by_ref().take(CHUNK).collect();
-                if chunk.is_empty() {
-                    return;
-                }
+                let chunk: Vec<Source> = sources.by_ref().take(size).collect();
+                size = (2 * size).min(if draw.is_some() { DRAWN_CHUNK } else { CHUNK });
+                let last = chunk.is_empty();
                 let halves = parallel::map(chunk, |source| {
-                    let half = first_half(analyzer, &source.path, source.read, draw);
-                    (source.path, half)
+                    let begun = !stop();
+                    begun.then(|| (first_half(analyzer, &source.path, source.read, draw), source.path))
                 });
+                let halves = halves.into_iter().flatten().map(|(half, path)| (path, half)).collect();
                 // The receiver is gone after an error of the sink.
-                if sender.send(halves).is_err() {
+                if sender.send(halves).is_err() || last || stop() {
                     return;
                 }
             }
@@ -84,10 +94,8 @@ fn first_half(
     let picture = decode(&bytes, &analyzer.options().limits).map_err(AnalyzeError::from)?;
     drop(bytes);
     let analysis = analyzer.analyze(&picture)?;
-    if !analysis.faces.is_empty() {
-        draw(path, &picture, &analysis)?;
-    }
-    Ok(Half::Analyzed(analysis))
+    let undrawn = if analysis.faces.is_empty() { None } else { draw(path, &picture, &analysis).err() };
+    Ok(Half::Drawn(analysis, undrawn))
 }
 
 /// Classifies what is not classified yet, in one batch, and makes records.
@@ -96,7 +104,7 @@ fn second_half(analyzer: &Analyzer, halves: Vec<(String, Result<Half, RecordErro
     let mut waiting = Vec::with_capacity(halves.len());
     for (path, half) in halves {
         let outcome = half.map(|half| match half {
-            Half::Analyzed(analysis) => Some(analysis),
+            Half::Drawn(analysis, undrawn) => Some((analysis, undrawn)),
             Half::Prepared(picture) => {
                 prepared.push(picture);
                 None
@@ -104,15 +112,19 @@ fn second_half(analyzer: &Analyzer, halves: Vec<(String, Result<Half, RecordErro
         });
         waiting.push((path, outcome));
     }
-    let mut classified = analyzer.classify(prepared).into_iter();
-    let mut record = |(path, outcome): (String, Result<Option<Analysis>, RecordError>)| {
-        // There is one for each that waits.
+    // There is one for each that waits.
+    let mut classified = analyzer.classify(prepared).into_iter().map(|analysis| (analysis, None));
+    let mut records = Vec::with_capacity(waiting.len());
+    for (path, outcome) in waiting {
         let outcome = outcome.and_then(|done| done.or_else(|| classified.next()).ok_or_else(RecordError::no_face));
-        let outcome = outcome
-            .and_then(|analysis| if analysis.faces.is_empty() { Err(RecordError::no_face()) } else { Ok(analysis) });
-        Record { path, outcome }
-    };
-    waiting.into_iter().map(&mut record).collect()
+        let (outcome, undrawn) = match outcome {
+            Ok((analysis, _)) if analysis.faces.is_empty() => (Err(RecordError::no_face()), None),
+            Ok((analysis, undrawn)) => (Ok(analysis), undrawn),
+            Err(error) => (Err(error), None),
+        };
+        records.push(Record { path, outcome, undrawn });
+    }
+    records
 }
 
 #[cfg(test)]
@@ -124,7 +136,8 @@ mod tests {
     use crate::faces::{FaceFinder, FaceMethod, FaceOptions};
     use image::{GrayImage, ImageFormat, Luma};
     use std::io::Cursor;
-    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
 
     fn analyzer() -> Analyzer {
         let finder = FaceFinder::new(&FaceMethod::Whole, FaceOptions::default()).unwrap();
@@ -150,10 +163,16 @@ mod tests {
 
     fn records(draw: Option<&Draw>) -> Vec<Record> {
         let mut records = Vec::new();
-        run(&analyzer(), (0..200).map(source), draw, |record| {
-            records.push(record);
-            Ok::<(), ()>(())
-        })
+        run(
+            &analyzer(),
+            (0..200).map(source),
+            draw,
+            || false,
+            |record| {
+                records.push(record);
+                Ok::<(), ()>(())
+            },
+        )
         .unwrap();
         records
     }
@@ -183,32 +202,63 @@ mod tests {
             seen.lock().unwrap().push(path.to_owned());
             if path == "13" { Err(RecordError { code: "unwritable", message: "full".to_owned() }) } else { Ok(()) }
         };
-        let mut drawn = records(Some(&draw));
-        let mut plain = records(None);
-        assert_eq!(drawn[13].outcome.as_ref().unwrap_err().code, "unwritable");
-        drawn.remove(13);
-        plain.remove(13);
+        let (drawn, plain) = (records(Some(&draw)), records(None));
+        // What cannot be drawn keeps its result.
+        for record in &drawn {
+            let reason = record.undrawn.as_ref().map(|error| error.code);
+            assert_eq!(reason, (record.path == "13").then_some("unwritable"), "{}", record.path);
+        }
         for (drawn, plain) in drawn.iter().zip(&plain) {
             // Batches of another size may be rounded otherwise.
             let label = |record: &Record| record.outcome.clone().map(|analysis| analysis.faces[0].label.clone());
             assert_eq!(label(drawn), label(plain));
         }
         let good = plain.iter().filter(|record| record.outcome.is_ok()).count();
-        assert_eq!(seen.into_inner().unwrap().len(), good + 1);
+        assert_eq!(seen.into_inner().unwrap().len(), good);
+    }
+
+    #[test]
+    fn after_a_stop_what_was_begun_still_becomes_records() {
+        let begun = Arc::new(AtomicUsize::new(0));
+        let sources = (1..).map(|number| {
+            let (begun, Source { path, read }) = (begun.clone(), source(number));
+            let read = move || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                read()
+            };
+            Source { path, read: Box::new(read) }
+        });
+        let stop = || begun.load(Ordering::SeqCst) >= 30;
+        let mut numbers: Vec<usize> = Vec::new();
+        run(&analyzer(), sources, None, stop, |record| {
+            numbers.push(record.path.parse().unwrap());
+            Ok::<(), ()>(())
+        })
+        .unwrap();
+        assert_eq!(numbers.len(), begun.load(Ordering::SeqCst));
+        assert!(numbers.is_sorted() && numbers.starts_with(&[1, 2, 3, 4]), "{numbers:?}");
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        assert!((30..30 + threads).contains(&numbers.len()), "{}", numbers.len());
     }
 
     #[test]
     fn an_error_of_the_sink_ends_the_work() {
-        let read = std::sync::atomic::AtomicUsize::new(0);
+        let read = AtomicUsize::new(0);
         let sources = (0..).map(|number| {
-            read.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            read.fetch_add(1, Ordering::Relaxed);
             source(number)
         });
         let mut left = 70;
-        let result = run(&analyzer(), sources, None, |_| {
-            left -= 1;
-            if left == 0 { Err("full") } else { Ok(()) }
-        });
+        let result = run(
+            &analyzer(),
+            sources,
+            None,
+            || false,
+            |_| {
+                left -= 1;
+                if left == 0 { Err("full") } else { Ok(()) }
+            },
+        );
         assert_eq!(result, Err("full"));
         let read = read.into_inner();
         assert!(read <= 5 * CHUNK, "{read} of endless sources were read");

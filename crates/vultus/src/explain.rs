@@ -6,6 +6,7 @@
 
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
+use crate::annotate::canvas;
 use crate::classifier::{Classifier, highest};
 use crate::faces::Region;
 
@@ -86,7 +87,7 @@ impl Saliency {
 
 /// `picture` with each face's saliency over it, from nothing through yellow to red.
 pub fn overlay(picture: &DynamicImage, faces: &[(Region, Saliency)]) -> RgbImage {
-    let mut canvas = picture.to_rgb8();
+    let mut canvas = canvas(picture);
     let (width, height) = canvas.dimensions();
     for (region, saliency) in faces {
         let (left, top, right, bottom) = reach(region, width, height);

@@ -58,11 +58,12 @@ pub fn run<E: From<VideoError>>(
     options: TrackOptions,
     mut sink: impl FnMut(Frame) -> Result<(), E>,
 ) -> Result<(), E> {
-    let frames_per_second = film.frames_per_second();
-    let at_once = if film.is_live() { 1 } else { FRAMES_AT_ONCE };
-    let mut tracker = Tracker::new(options, analyzer.options().abstain_below);
+    let at_once = if film.film().is_camera { 1 } else { FRAMES_AT_ONCE };
+    // Nobody is gone who is seen again two frames later.
+    let patience_s = options.patience_s.max(2.5 / film.frames_per_second());
+    let mut tracker = Tracker::new(TrackOptions { patience_s, ..options }, analyzer.options().abstain_below);
     std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel::<Result<Vec<RgbImage>, VideoError>>(1);
+        let (sender, receiver) = sync_channel::<Result<Vec<(f64, RgbImage)>, VideoError>>(1);
         scope.spawn(move || {
             let mut film = film;
             loop {
@@ -76,10 +77,10 @@ pub fn run<E: From<VideoError>>(
         });
         let mut index = 0;
         for frames in receiver {
-            let pictures: Vec<DynamicImage> = frames?.into_iter().map(DynamicImage::from).collect();
+            let (times, pictures): (Vec<f64>, Vec<DynamicImage>) =
+                frames?.into_iter().map(|(time_s, frame)| (time_s, DynamicImage::from(frame))).unzip();
             let analyses = analyzer.analyze_batch(&pictures);
-            for (picture, analysis) in pictures.into_iter().zip(analyses) {
-                let time_s = index as f64 / frames_per_second;
+            for ((time_s, picture), analysis) in times.into_iter().zip(pictures).zip(analyses) {
                 let faces = analysis.map_err(VideoError::from)?.faces;
                 sink(Frame { index, time_s, picture, persons: tracker.next(time_s, faces) })?;
                 index += 1;

@@ -1,10 +1,12 @@
 //! `vultus predict`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::anyhow;
 use image::{DynamicImage, ImageFormat, RgbImage};
+use sha2::{Digest, Sha256};
 use vultus::analyze::{Analysis, Analyzer, RecordError};
 use vultus::annotate::{annotate, name_of};
 use vultus::batch;
@@ -25,7 +27,7 @@ pub struct Predict {
     /// Pictures (png, jpeg, bmp, webp), folders with all below them, patterns such as 'photos/*.jpg', addresses
     /// (http, https), or - for a picture on stdin.
     #[arg(value_name = "INPUT", required = true)]
-    inputs: Vec<String>,
+    inputs: Vec<PathBuf>,
     #[command(flatten)]
     analyzer: AnalyzerArguments,
     /// Form of the results [default: by the ending of --output; else a table on a terminal, JSON lines elsewhere].
@@ -44,10 +46,10 @@ pub struct Predict {
     /// read or written.
     #[arg(long, requires = "output")]
     resume: bool,
-    /// Write each picture with boxes and bars to this folder.
+    /// Write each picture with boxes and bars to this new folder.
     #[arg(long, value_name = "DIR")]
     annotate: Option<PathBuf>,
-    /// Write each picture to this folder, coloured where hiding a part of a face changes its result.
+    /// Write each picture to this new folder, coloured where hiding a part of a face changes its result.
     #[arg(long, value_name = "DIR")]
     explain: Option<PathBuf>,
 }
@@ -55,6 +57,7 @@ pub struct Predict {
 impl Predict {
     pub fn run(self) -> Result<(), Failure> {
         let format = self.output_format()?;
+        let drawings = self.drawings()?;
         let (analyzer, _) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
         let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
@@ -65,28 +68,29 @@ impl Predict {
         let mut rows = PictureRows::open(format, &labels, self.output.as_deref(), append)?;
 
         interrupt::listen()?;
-        let mut progress = Pictures::new(done.len(), self.output.is_none());
+        // A table comes as a whole, at the end.
+        let mut progress = Pictures::new(done.len(), self.output.is_none() && format != Format::Table);
         let draw = |path: &str, picture: &DynamicImage, analysis: &Analysis| {
             draw(&analyzer, self.annotate.as_deref(), self.explain.as_deref(), path, picture, analysis)
         };
-        let draws = self.annotate.is_some() || self.explain.is_some();
-        let sources = sources(self.inputs).filter(|source| !done.contains(&source.path));
-        let result = batch::run(&analyzer, sources, draws.then_some(&draw), |record| {
+        let draw: Option<&batch::Draw> = if drawings.is_empty() { None } else { Some(&draw) };
+        // Drawings may lie among the pictures, and are none of them.
+        let is_drawing = |path: &str| drawings.iter().any(|folder| absolute(Path::new(path)).starts_with(folder));
+        let sources = sources(self.inputs).filter(|source| !done.contains(&source.path) && !is_drawing(&source.path));
+        batch::run(&analyzer, sources, draw, interrupt::requested, |record| {
             rows.write(&record)?;
+            rows.flush()?;
             progress.record(&record);
-            if interrupt::requested() {
-                return Err(Failure::Interrupted(match &self.output {
-                    Some(output) => format!("go on with --output {} --resume", output.display()),
-                    None => "the results so far are written".to_owned(),
-                }));
-            }
-            Ok(())
-        });
-        if matches!(result, Ok(()) | Err(Failure::Interrupted(_))) {
-            rows.finish()?;
-        }
-        result?;
+            Ok::<(), Failure>(())
+        })?;
+        rows.finish()?;
         progress.finish();
+        if interrupt::requested() {
+            return Err(Failure::Interrupted(match &self.output {
+                Some(output) => format!("go on with --output {} --resume", output.display()),
+                None => "the results so far are written".to_owned(),
+            }));
+        }
         if progress.failed > 0 { Err(Failure::Inputs(progress.failed)) } else { Ok(()) }
     }
 
@@ -109,6 +113,39 @@ impl Predict {
         }
         Ok(format)
     }
+
+    /// The folders for drawings. They are new or empty, unless an earlier call is gone on with, and hold no input.
+    fn drawings(&self) -> Result<Vec<PathBuf>, Failure> {
+        let folders: Vec<&PathBuf> = [&self.annotate, &self.explain].into_iter().flatten().collect();
+        let whole: Vec<PathBuf> = folders.iter().map(|folder| absolute(folder)).collect();
+        if let [annotated, explained] = &whole[..]
+            && annotated == explained
+        {
+            return Err(Failure::usage(anyhow!("--annotate and --explain need a folder each")));
+        }
+        for (folder, whole) in folders.iter().zip(&whole) {
+            let taken = std::fs::read_dir(folder).map_or(folder.exists(), |mut entries| entries.next().is_some());
+            if taken && !self.resume {
+                return Err(Failure::usage(anyhow!(
+                    "{} is not empty: name another folder, or go on by --resume",
+                    folder.display()
+                )));
+            }
+            if let Some(input) = self.inputs.iter().find(|input| absolute(input).starts_with(whole)) {
+                return Err(Failure::usage(anyhow!(
+                    "{} is in {}, which is for drawings",
+                    input.display(),
+                    folder.display()
+                )));
+            }
+        }
+        Ok(whole)
+    }
+}
+
+/// The same path from the root on.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Writes the drawings that are wanted of one picture.
@@ -145,12 +182,18 @@ fn write_picture(path: &Path, picture: RgbImage) -> Result<(), RecordError> {
     write_atomically(path, |file| std::io::Write::write_all(file, bytes.get_ref())).map_err(unwritable)
 }
 
-/// Where the drawing of the picture `path` goes: the same path below `folder`, never outside it, with `.png` behind it.
+/// The longest name of a file that every system takes, in bytes, less `.png` and what is put in front while it is written.
+const LONGEST_NAME: usize = 200;
+
+/// Where the drawing of the picture `path` goes: the same path below `folder`, never outside it, with `_` for `..` and
+/// `.png` behind it. Names that are too long, as addresses have them, end in a hash instead.
 fn drawing_path(folder: &Path, path: &str) -> PathBuf {
     let mut drawing = folder.to_owned();
     for component in Path::new(path).components() {
-        if let Component::Normal(name) = component {
-            drawing.push(name);
+        match component {
+            Component::Normal(name) => drawing.push(short(&name.to_string_lossy()).as_ref()),
+            Component::ParentDir => drawing.push("_"),
+            _ => {}
         }
     }
     if drawing == folder {
@@ -158,6 +201,15 @@ fn drawing_path(folder: &Path, path: &str) -> PathBuf {
     }
     drawing.as_mut_os_string().push(".png");
     drawing
+}
+
+/// `name`, or its beginning and a hash of it.
+fn short(name: &str) -> Cow<'_, str> {
+    if name.len() <= LONGEST_NAME {
+        return Cow::Borrowed(name);
+    }
+    let hash: String = Sha256::digest(name).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    Cow::Owned(format!("{}-{hash}", &name[..name.floor_char_boundary(LONGEST_NAME - 17)]))
 }
 
 #[cfg(test)]
@@ -168,13 +220,16 @@ mod tests {
     fn drawings_stay_below_their_folder() {
         for (path, expected) in [
             ("a/b.jpg", "out/a/b.jpg.png"),
-            ("/etc/../b.jpg", "out/etc/b.jpg.png"),
-            ("../../b", "out/b.png"),
+            ("/etc/../b.jpg", "out/etc/_/b.jpg.png"),
+            ("../../b", "out/_/_/b.png"),
             ("-", "out/-.png"),
-            ("..", "out/picture.png"),
+            ("/", "out/picture.png"),
             ("https://example.org/a/b.png?x=1", "out/https:/example.org/a/b.png?x=1.png"),
         ] {
             assert_eq!(drawing_path(Path::new("out"), path), Path::new(expected), "{path}");
         }
+        let [one, other] = ["ö?1", "ö?2"].map(|end| drawing_path(Path::new("out"), &("ö".repeat(200) + end)));
+        assert_ne!(one, other);
+        assert!(one.file_name().unwrap().len() <= LONGEST_NAME + 4, "{one:?}");
     }
 }

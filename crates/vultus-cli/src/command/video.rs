@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use image::RgbImage;
 use vultus::annotate::{annotate, name_of};
 use vultus::persist::write_atomically;
-use vultus::video::ffmpeg::{Film, FilmReader, FilmWriter, MOST_FRAMES_PER_SECOND, VideoError};
+use vultus::video::ffmpeg::{Film, FilmReader, FilmWriter, MOST_FRAMES_PER_SECOND};
 use vultus::video::report::{ReportFacts, page};
 use vultus::video::timeline::Timeline;
 use vultus::video::track::TrackOptions;
@@ -92,11 +93,7 @@ impl Video {
             (None, None) => Format::Json,
             (asked, output) => Format::choose(asked, output.as_deref())?,
         };
-        for output in [&self.output, &self.report, &self.annotate].into_iter().flatten() {
-            if output.exists() {
-                return Err(Failure::usage(anyhow!("{} exists: name another file", output.display())));
-            }
-        }
+        self.check_outputs()?;
         if !self.film.exists() {
             return Err(Failure::usage(anyhow!("there is no film {}", self.film.display())));
         }
@@ -105,7 +102,7 @@ impl Video {
         let labels = analyzer.classifier().labels().names().to_vec();
         let mut rows = FilmRows::open(format, &labels, self.output.as_deref())?;
         let reader = FilmReader::open(&film, self.fps)?;
-        let (rate, live) = (reader.frames_per_second(), reader.is_live());
+        let rate = reader.frames_per_second();
         let mut writer = match &self.annotate {
             Some(path) => Some(FilmWriter::create(path, film.width, film.height, rate)?),
             None => None,
@@ -113,6 +110,7 @@ impl Video {
 
         interrupt::listen()?;
         let mut timeline = Timeline::new(rate);
+        let mut written = 0;
         let mut progress =
             Frames::new(film.seconds.map(|seconds| (seconds * rate).round() as u64), self.output.is_none());
         let options = TrackOptions { smoothing_s: self.smoothing, ..TrackOptions::default() };
@@ -121,12 +119,18 @@ impl Video {
                 return Err(End::Enough);
             }
             rows.write(&frame)?;
-            if live {
+            if film.is_camera {
                 rows.flush()?;
             }
             timeline.add(frame.time_s, &frame.persons);
             if let Some(writer) = &mut writer {
-                write_frame(writer, &frame)?;
+                // A film has frames at equal times; a camera's frame stays until the next one.
+                let until = (frame.time_s * rate).round() as u64 + 1;
+                let picture = drawn(&frame);
+                while written < until {
+                    writer.write(&picture)?;
+                    written += 1;
+                }
             }
             progress.frame(frame.persons.len());
             Ok(())
@@ -138,9 +142,7 @@ impl Video {
             Err(End::Failed(failure)) => return Err(failure),
         };
         rows.finish()?;
-        if let Some(writer) = writer {
-            writer.finish()?;
-        }
+        let unwritten = writer.and_then(|writer| writer.finish().err()).map(Failure::from);
         if let Some(report) = &self.report {
             let facts = ReportFacts {
                 film: name(&self.film),
@@ -153,22 +155,45 @@ impl Video {
             write_atomically(report, |file| file.write_all(page.as_bytes()))?;
         }
         progress.finish();
-        if let Some(failure) = failure {
+        if let Some(failure) = failure.or(unwritten) {
             return Err(failure);
         }
         // A camera has no end but this one.
-        if interrupt::requested() && film.seconds.is_some() {
+        if interrupt::requested() && !film.is_camera {
             return Err(Failure::Interrupted(format!("{} frames are in the results", timeline.frames)));
+        }
+        Ok(())
+    }
+
+    /// Files to write are new, not the same, and in folders that there are: after an hour of film it is too late.
+    fn check_outputs(&self) -> Result<(), Failure> {
+        let outputs: Vec<&PathBuf> = [&self.output, &self.report, &self.annotate].into_iter().flatten().collect();
+        for (place, output) in outputs.iter().enumerate() {
+            if output.exists() {
+                return Err(Failure::usage(anyhow!("{} exists: name another file", output.display())));
+            }
+            if outputs[..place].contains(output) {
+                return Err(Failure::usage(anyhow!("{} is named twice: name a file for each", output.display())));
+            }
+            let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                return Err(Failure::usage(anyhow!(
+                    "there is no folder {} for {}",
+                    folder.display(),
+                    output.display()
+                )));
+            }
         }
         Ok(())
     }
 }
 
-fn write_frame(writer: &mut FilmWriter, frame: &Frame) -> Result<(), VideoError> {
+/// A frame with the persons drawn on it.
+fn drawn(frame: &Frame) -> RgbImage {
     let names: Vec<String> =
         frame.persons.iter().map(|person| format!("{} {}", person.person, name_of(&person.face))).collect();
     let faces: Vec<_> = frame.persons.iter().map(|person| person.face.clone()).collect();
-    writer.write(&annotate(&frame.picture, &faces, &names))
+    annotate(&frame.picture, &faces, &names)
 }
 
 /// The last part of a path.

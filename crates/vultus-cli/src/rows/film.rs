@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::anyhow;
 use serde::Serialize;
 use vultus::video::{Frame, Person};
 
@@ -30,14 +29,11 @@ struct Line<'a> {
 }
 
 impl FilmRows {
-    /// Starts rows in `format` about classes `labels`, in `output` or on stdout.
+    /// Starts rows about classes `labels`, in `output` or on stdout: typed cells for CSV and Parquet, else JSON lines.
     pub fn open(format: Format, labels: &[String], output: Option<&Path>) -> Result<Self, Failure> {
         Ok(match format {
-            Format::Table => {
-                return Err(Failure::usage(anyhow!("a film is too long for a table: use json, csv or parquet")));
-            }
-            Format::Json => Self::Json(FilmJson(JsonLines(Sink::open(output, false)?))),
             Format::Csv | Format::Parquet => Self::Cells(cell_rows(format, &columns(labels), output, false)?),
+            Format::Json | Format::Table => Self::Json(FilmJson(JsonLines(Sink::open(output, false)?))),
         })
     }
 

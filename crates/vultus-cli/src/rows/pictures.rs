@@ -56,6 +56,15 @@ impl PictureRows {
         Ok(())
     }
 
+    /// Hands on what has been added, as far as the form can: a table and Parquet are written as a whole.
+    pub fn flush(&mut self) -> anyhow::Result<()> {
+        match self {
+            Self::Table(_) => Ok(()),
+            Self::Json(PictureJson(lines)) => Ok(lines.0.flush()?),
+            Self::Cells(cells) => cells.rows.flush(),
+        }
+    }
+
     /// Ends the output; without it a file may be incomplete or absent.
     pub fn finish(self) -> anyhow::Result<()> {
         match self {
@@ -95,7 +104,7 @@ pub(super) fn columns(labels: &[String]) -> Vec<Column> {
     columns
 }
 
-/// One face of a picture, or the picture's error, or a picture without faces.
+/// One face of a picture, with the reason if its drawing failed, or the picture's error, or a picture without faces.
 #[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     pub path: &'a str,
@@ -113,7 +122,7 @@ pub(super) fn rows(record: &Record) -> Vec<Row<'_>> {
         Err(error) => vec![Row { path, size: None, face: None, error: Some(error) }],
         Ok(analysis) => {
             let size = Some((analysis.width, analysis.height));
-            let row = |face| Row { path, size, face, error: None };
+            let row = |face| Row { path, size, face, error: record.undrawn.as_ref() };
             if analysis.faces.is_empty() {
                 return vec![row(None)];
             }

@@ -92,8 +92,16 @@ fn csv(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)>
     let mut done = HashSet::new();
     let mut last = (String::new(), reader.position().byte());
     let (mut any, mut passing) = (false, false);
-    // What a killed process left may be no whole row, and even no text.
-    while let Ok(true) = reader.read_record(&mut record) {
+    let (mut bytes, mut broken) = (csv::ByteRecord::new(), None);
+    while reader.read_byte_record(&mut bytes)? {
+        if let Some(line) = broken {
+            bail!("line {line} of {} is no text in UTF-8: name another file with --output", path.display());
+        }
+        // What a killed process left at the end may be no whole row, and even no text.
+        let Ok(record) = csv::StringRecord::from_byte_record(bytes.clone()) else {
+            broken = Some(bytes.position().map_or(0, csv::Position::line));
+            continue;
+        };
         let name = record.get(0).unwrap_or_default();
         if !any || name != last.0 {
             let start = record.position().map_or(last.1, csv::Position::byte);
@@ -178,5 +186,16 @@ mod tests {
         fs_err::write(&path, format!("{header}\n")).unwrap();
         assert!(take_up(&path, Format::Csv, &labels()).unwrap().is_empty());
         assert!(take_up(&path, Format::Csv, &[]).unwrap_err().to_string().contains("other columns"));
+
+        // A row that was cut off inside a letter is done again; one that has others behind it is somebody's work.
+        let mut damaged = format!("{header}\na,1\nb").into_bytes();
+        damaged.push(0xc3);
+        fs_err::write(&path, &damaged).unwrap();
+        assert_eq!(take_up(&path, Format::Csv, &labels()).unwrap(), HashSet::new());
+        damaged.extend(b",1\nc,1\nd,1\n");
+        fs_err::write(&path, &damaged).unwrap();
+        let message = take_up(&path, Format::Csv, &labels()).unwrap_err().to_string();
+        assert!(message.contains("line 3") && message.contains("rows.csv"), "{message}");
+        assert_eq!(fs_err::read(&path).unwrap(), damaged);
     }
 }

@@ -30,7 +30,12 @@ impl TableRows {
     /// Adds a record.
     pub fn write(&mut self, record: &Record) {
         for row in rows(record) {
-            let mut cells = vec![row.path.to_owned()];
+            let path = printable(row.path);
+            let mut cells = vec![path.clone()];
+            // A message in the table would push all numbers aside. Each picture has one.
+            if let Some(error) = row.error.filter(|_| row.face.is_none_or(|(number, _)| number == 1)) {
+                self.failures.push(format!("{path}: {}", printable(&error.message)));
+            }
             match (row.face, row.error) {
                 (Some((_, face)), _) => {
                     let area = face.area;
@@ -39,18 +44,14 @@ impl TableRows {
                     cells.push(format!("{:.3}", face.score));
                     cells.extend(face.probabilities.iter().map(|(_, probability)| format!("{probability:.3}")));
                 }
-                (None, Some(error)) => {
-                    cells.extend([String::new(), "(error)".to_owned()]);
-                    // A message in the table would push all numbers aside.
-                    self.failures.push(format!("{}: {}", row.path, error.message));
-                }
+                (None, Some(_)) => cells.extend([String::new(), "(error)".to_owned()]),
                 (None, None) => cells.extend([String::new(), "(no face)".to_owned()]),
             }
             self.table.add_row(cells);
         }
     }
 
-    /// Prints it.
+    /// Prints it, with what went wrong below.
     pub fn finish(self) -> io::Result<()> {
         print(&self.table)?;
         if !self.failures.is_empty() {
@@ -60,5 +61,27 @@ impl TableRows {
             print(format_args!("error: {failure}"))?;
         }
         io::stdout().flush()
+    }
+}
+
+/// A name of a file may hold what moves a terminal's cursor.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            printable.extend(character.escape_default());
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_cannot_speak_to_the_terminal() {
+        assert_eq!(super::printable("a\u{1b}[31m\nb.png"), "a\\u{1b}[31m\\nb.png");
+        assert_eq!(super::printable("Gesichter/fröhlich 😀.png"), "Gesichter/fröhlich 😀.png");
     }
 }

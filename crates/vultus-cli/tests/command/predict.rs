@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::picture::{bad_pictures, png};
-use crate::program::{Outcome, Place, VULTUS};
+use crate::program::{Outcome, Place, VULTUS, lines_of};
 
 /// A place with a trained run, two good pictures and all bad ones between them.
 fn place_with_pictures() -> (Place, Vec<&'static str>) {
@@ -202,6 +202,62 @@ fn drawings_are_pictures_of_the_same_size() {
         // A network that has hardly learnt may rest on nothing; boxes are always there.
         assert!(folder == "why" || drawing != original, "nothing is drawn");
         assert_eq!(fs_err::read_dir(place.path(folder)).unwrap().count(), 1);
+    }
+    // What is there is not replaced, and drawings are no pictures to predict.
+    place.run(&arguments).ends_with(2).says(&["boxes", "not empty"]);
+    let predict =
+        |more: &[&str]| place.run(&[&["predict", "album", "--model", "run", "--faces", "whole"], more].concat());
+    predict(&["--annotate", "new", "--explain", "./new"]).ends_with(2).says(&["a folder each"]);
+    predict(&["--annotate", "."]).ends_with(2).says(&["not empty"]);
+    let inside = ["--annotate", "album/boxes", "--output", "rows.jsonl", "--resume"];
+    for _ in 0..2 {
+        predict(&inside).ends_with(0);
+    }
+    assert_eq!(fs_err::read_to_string(place.path("rows.jsonl")).unwrap().lines().count(), 1);
+    predict(&["--annotate", "album", "--output", "rows.jsonl", "--resume"]).ends_with(2).says(&["is for drawings"]);
+}
+
+#[test]
+fn a_drawing_that_fails_costs_no_result() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("a.png", png(1, 48));
+    // Where a folder should be there is a file.
+    place.write("boxes/album", "no folder");
+    place.write("album/b.png", png(2, 48));
+    let predict = |output: &str| {
+        let arguments = ["predict", "a.png", "album", "--model", "run", "--faces", "whole", "--annotate", "boxes"];
+        place.run(&[&arguments[..], &["--output", output, "--resume"]].concat())
+    };
+    predict("rows.jsonl").ends_with(1);
+    predict("rows.csv").ends_with(1);
+    let rows = json_lines(&fs_err::read_to_string(place.path("rows.jsonl")).unwrap());
+    assert!(rows[0]["error"].is_null() && place.path("boxes/a.png.png").exists());
+    assert_eq!((&rows[1]["error"]["code"], rows[1]["faces"].as_array().unwrap().len()), (&"unwritable".into(), 1));
+    let text = fs_err::read_to_string(place.path("rows.csv")).unwrap();
+    assert!(text.lines().nth(2).unwrap().contains(",unwritable,"), "{text}");
+    // It is tried again.
+    fs_err::remove_file(place.path("boxes/album")).unwrap();
+    predict("rows.jsonl").ends_with(0).says(&["1 pictures have rows already"]);
+    assert!(place.path("boxes/album/b.png.png").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_call_keeps_what_is_done() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    for number in 0..400 {
+        place.write(&format!("album/{number:03}.png"), png(number, 480));
+    }
+    let mut call = place.start("call", &["predict", "album", "--model", "run", "--output", "rows.jsonl"]);
+    let output = place.path("rows.jsonl");
+    call.wait_until("there is a row", || output.exists() && lines_of(&output) > 0);
+    assert_eq!(call.interrupt(), Some(130));
+    let rows = json_lines(&fs_err::read_to_string(place.path("rows.jsonl")).unwrap());
+    assert!(!rows.is_empty() && rows.len() < 400, "{}", rows.len());
+    for (number, row) in rows.iter().enumerate() {
+        assert_eq!(row["path"], format!("album/{number:03}.png"));
     }
 }
 

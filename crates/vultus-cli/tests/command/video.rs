@@ -77,8 +77,93 @@ fn what_is_no_film_is_said() {
     place.run(&["video", "film.mp4", "--model", "run", "--format", "table"]).ends_with(2).says(&["table"]);
     place
         .run(&["video", "film.mp4", "--model", "run", "--faces", "whole", "--annotate", "no/such/folder.mp4"])
+        .ends_with(2)
+        .says(&["folder.mp4", "no/such"]);
+    place
+        .run(&["video", "film.mp4", "--model", "run", "--output", "same.csv", "--report", "same.csv"])
+        .ends_with(2)
+        .says(&["same.csv", "twice"]);
+    // A kind of film that there is none of: the rest is kept.
+    place
+        .run(&["video", "film.mp4", "--model", "run", "--faces", "whole", "--annotate", "x.kind", "--report", "r.html"])
         .ends_with(1)
-        .says(&["folder.mp4"]);
+        .says(&["x.kind"]);
+}
+
+#[test]
+fn pixels_become_square_and_long_gaps_lose_nobody() {
+    let Some(place) = place_with_film() else { return };
+    let made = Command::new("ffmpeg")
+        .args(["-v", "error", "-i", "film.mp4", "-vf", "scale=32:64,setsar=2", "squeezed.mkv"])
+        .current_dir(place.path(""))
+        .stdin(Stdio::null())
+        .status();
+    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+    let arguments = ["video", "squeezed.mkv", "--model", "run", "--faces", "whole", "--fps", "2"];
+    let frames = lines(&place.run(&arguments).ends_with(0).stdout);
+    assert_eq!(frames[0]["persons"][0]["box"], serde_json::json!([0, 0, 64, 64]));
+
+    let made = Command::new("ffmpeg")
+        .args(["-v", "error", "-stream_loop", "5", "-i", "film.mp4", "-c", "copy", "long.mp4"])
+        .current_dir(place.path(""))
+        .stdin(Stdio::null())
+        .status();
+    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+    let arguments = ["video", "long.mp4", "--model", "run", "--faces", "whole", "--fps", "0.5"];
+    let frames = lines(&place.run(&arguments).ends_with(0).stdout);
+    assert!(frames.len() > 2 && frames.iter().all(|frame| frame["persons"][0]["person"] == 1), "{frames:?}");
+}
+
+/// Programs that read the film where the camera `/dev/null` is named: twice, as it happens, and at half the pace that is
+/// announced.
+#[cfg(unix)]
+fn fake_camera(place: &Place) -> String {
+    use std::os::unix::fs::PermissionsExt;
+
+    let path = std::env::var_os("PATH").unwrap();
+    for program in ["ffmpeg", "ffprobe"] {
+        let installed = std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file());
+        let pace = if program == "ffmpeg" { "-re -itsscale 2 -stream_loop 1" } else { "" };
+        let script = format!(
+            r#"#!/bin/sh
+set -- "$@" end
+while [ "$1" != end ]; do
+    case "$1 $2" in
+    '-f v4l2') shift 2 ;;
+    '-i /dev/null') set -- "$@" {pace} -i '{film}'; shift 2 ;;
+    *) set -- "$@" "$1"; shift ;;
+    esac
+done
+shift
+exec '{installed}' "$@"
+"#,
+            film = place.path("film.mp4").display(),
+            installed = installed.unwrap().display(),
+        );
+        place.write(&format!("bin/{program}"), script);
+        let mode = std::fs::Permissions::from_mode(0o755);
+        fs_err::set_permissions(place.path(&format!("bin/{program}")), mode).unwrap();
+    }
+    place.path("bin").display().to_string()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_cameras_frames_come_once_with_the_clocks_time() {
+    let Some(place) = place_with_film() else { return };
+    let path = fake_camera(&place);
+    let arguments = ["video", "/dev/null", "--model", "run", "--faces", "whole", "--annotate", "boxes.mp4"];
+    let outcome = place.run_with(&arguments, &[("PATH", &path)]).ends_with(0);
+    let times: Vec<f64> = lines(&outcome.stdout).iter().map(|frame| frame["time_s"].as_f64().unwrap()).collect();
+    // 24 frames, 5 a second, which are not repeated to be 10.
+    assert!((12..=24).contains(&times.len()), "{times:?}");
+    assert!(times.is_sorted_by(|a, b| a < b) && times[0] == 0.0, "{times:?}");
+    assert!(times[times.len() - 1] > 2.0, "{times:?}");
+    let again = place.run(&["video", "boxes.mp4", "--model", "run", "--faces", "whole"]).ends_with(0);
+    let written = lines(&again.stdout).len() as f64;
+    assert!((written - 10.0 * times[times.len() - 1] - 1.0).abs() <= 1.0, "{written} {times:?}");
+    let slower = place.run_with(&[&arguments[..6], &["--fps", "2"]].concat(), &[("PATH", &path)]).ends_with(0);
+    assert!((4..=12).contains(&lines(&slower.stdout).len()), "{}", slower.stdout);
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn grey(width: u32, height: u32, value: u8) -> DynamicImage {
 #[test]
 fn a_record_is_the_json_line_that_is_documented() {
     let analysis = analyzer(&FaceMethod::Whole, 0.0).analyze(&grey(30, 20, 200)).unwrap();
-    let record = Record { path: "a.png".to_owned(), outcome: Ok(analysis.clone()) };
+    let record = Record { path: "a.png".to_owned(), outcome: Ok(analysis.clone()), undrawn: None };
     let face = &analysis.faces[0];
     let (happy, sad) = (face.probabilities[0].1, face.probabilities[1].1);
     assert_eq!(
@@ -26,7 +26,7 @@ fn a_record_is_the_json_line_that_is_documented() {
              \"label\":\"happy\",\"score\":{happy:?},\"probabilities\":{{\"happy\":{happy:?},\"sad\":{sad:?}}}}}]}}"
         )
     );
-    let record = Record { path: "b".to_owned(), outcome: Err(RecordError::no_face()) };
+    let record = Record { path: "b".to_owned(), outcome: Err(RecordError::no_face()), undrawn: None };
     assert_eq!(
         serde_json::to_string(&record).unwrap(),
         r#"{"path":"b","error":{"code":"no_face","message":"no face was found in the picture"}}"#

@@ -1,12 +1,14 @@
 //! Films and cameras through the programs `ffmpeg` and `ffprobe`.
 //!
-//! In: a file's name or a camera's, and a rate. Out: frames of one size, evenly spaced in time, as raw pixels through a
-//! pipe; and a film from frames. The programs are looked for in the path; nothing of them is part of this one.
+//! In: a file's name or a camera's, and a rate. Out: frames of one size with their times, as raw pixels through a pipe: a
+//! film's evenly spaced, a camera's as they come; and a film from frames. The programs are looked for in the path; nothing
+//! of them is part of this one.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Instant;
 
 use image::RgbImage;
 use serde::Deserialize;
@@ -56,13 +58,15 @@ pub enum VideoError {
 pub struct Film {
     /// Its file or device.
     pub path: PathBuf,
-    /// Width of the upright frames in pixels.
+    /// Whether it is a camera, whose frames come as they happen, without end.
+    pub is_camera: bool,
+    /// Width of the upright frames in square pixels.
     pub width: u32,
     /// Height of the upright frames in pixels.
     pub height: u32,
     /// Mean frames a second, where they are known.
     pub frames_per_second: Option<f64>,
-    /// Its length in seconds, where it is known; a camera has none.
+    /// Its length in seconds, where it is known.
     pub seconds: Option<f64>,
 }
 
@@ -79,6 +83,8 @@ struct Probe {
 struct Stream {
     width: u32,
     height: u32,
+    #[serde(default)]
+    sample_aspect_ratio: String,
     #[serde(default)]
     avg_frame_rate: String,
     #[serde(default)]
@@ -105,10 +111,14 @@ impl Film {
     /// No `ffprobe`, or what it says of the file.
     pub fn probe(path: &Path) -> Result<Self, VideoError> {
         let unreadable = |reason: String| VideoError::Unreadable { path: path.to_owned(), reason };
+        let is_camera = is_camera(path);
         let output = Command::new("ffprobe")
             .args(["-v", "error", "-select_streams", "v:0", "-of", "json", "-show_entries"])
-            .arg("stream=width,height,avg_frame_rate,r_frame_rate:stream_side_data=rotation:format=duration")
-            .args(source(path))
+            .arg(
+                "stream=width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate:stream_side_data=rotation:\
+                 format=duration",
+            )
+            .args(source(path, is_camera))
             .stdin(Stdio::null())
             .output()
             .map_err(|reason| VideoError::NoProgram { program: "ffprobe", reason })?;
@@ -120,40 +130,54 @@ impl Film {
         let Some(stream) = probe.streams.into_iter().next() else {
             return Err(unreadable("it has no pictures".to_owned()));
         };
+        // Pixels that are not square are made so.
+        let aspect = ratio(&stream.sample_aspect_ratio, ':').unwrap_or(1.0);
+        let across = (f64::from(stream.width) * aspect).round().clamp(0.0, f64::from(u32::MAX)) as u32;
         // ffmpeg turns the frames upright by itself.
         let quarter_turns = stream.side_data_list.iter().map(|data| (data.rotation / 90.0).round() as i64).sum::<i64>();
         let (width, height) = match quarter_turns.rem_euclid(2) {
-            0 => (stream.width, stream.height),
-            _ => (stream.height, stream.width),
+            0 => (across, stream.height),
+            _ => (stream.height, across),
         };
         if width == 0 || height == 0 || u64::from(width) * u64::from(height) > MOST_PIXELS {
             return Err(unreadable(format!("its frames are {width} x {height} pixels")));
         }
         let frames_per_second = rate(&stream.avg_frame_rate).or_else(|| rate(&stream.r_frame_rate));
         let seconds = probe.format.duration.and_then(|text| text.parse().ok());
-        Ok(Self { path: path.to_owned(), width, height, frames_per_second, seconds })
+        Ok(Self { path: path.to_owned(), is_camera, width, height, frames_per_second, seconds })
     }
 }
 
-/// A rate such as `30000/1001`; `None` for `0/0` and what makes no sense.
+/// Cameras are devices of characters, wherever they have their names.
+fn is_camera(path: &Path) -> bool {
+    #[cfg(unix)]
+    return std::fs::metadata(path)
+        .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_char_device(&metadata.file_type()));
+    #[cfg(not(unix))]
+    return false;
+}
+
+/// A ratio such as `30000/1001` or `64:45`; `None` for `0/0` and what makes no sense.
+fn ratio(text: &str, sign: char) -> Option<f64> {
+    let (over, under) = text.split_once(sign)?;
+    let ratio = over.parse::<f64>().ok()? / under.parse::<f64>().ok()?;
+    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
+}
+
+/// Frames a second.
 fn rate(text: &str) -> Option<f64> {
-    let (over, under) = text.split_once('/')?;
-    let rate = over.parse::<f64>().ok()? / under.parse::<f64>().ok()?;
-    (rate.is_finite() && rate > 0.0).then_some(rate.min(MOST_FRAMES_PER_SECOND))
+    ratio(text, '/').map(|rate| rate.min(MOST_FRAMES_PER_SECOND))
 }
 
 /// The arguments that name a film or a camera.
-fn source(path: &Path) -> Vec<std::ffi::OsString> {
-    let mut arguments = Vec::new();
-    if path.starts_with("/dev") {
-        arguments.extend(["-f".into(), "v4l2".into()]);
+fn source(path: &Path, is_camera: bool) -> Vec<std::ffi::OsString> {
+    if is_camera {
+        return vec!["-f".into(), "v4l2".into(), "-i".into(), path.into()];
     }
-    arguments.push("-i".into());
     // A name is a file, never one of the program's protocols or options.
     let mut name = std::ffi::OsString::from("file:");
     name.push(path);
-    arguments.push(if path.starts_with("/dev") { path.into() } else { name });
-    arguments
+    vec!["-i".into(), name]
 }
 
 /// What a program has said on stderr, in one line; `None` if nothing.
@@ -200,10 +224,13 @@ pub struct FilmReader {
     messages: File,
     frames_per_second: f64,
     frames: u64,
+    /// When the first frame came.
+    first: Option<Instant>,
 }
 
 impl FilmReader {
-    /// Begins to read `film` with `frames_per_second` evenly spaced frames, or at its own rate.
+    /// Begins to read `film` with `frames_per_second` evenly spaced frames, or at its own rate. Of a camera, frames are
+    /// left out where there are more, and none is repeated.
     ///
     /// # Errors
     /// No `ffmpeg`, or no rate.
@@ -216,35 +243,45 @@ impl FilmReader {
         let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
         let (stderr, messages) = messages().map_err(no_program)?;
         // The size is said once more, so that frames never change it within a film.
-        let filter = format!("fps={frames_per_second},scale={}:{}", film.width, film.height);
+        let size = format!("scale={}:{},setsar=1", film.width, film.height);
+        // Evenly spaced frames of a camera would be copies wherever it, or who looks at it, is slower.
+        let (filter, pace): (String, &[&str]) = match (film.is_camera, frames_per_second) {
+            (false, rate) => (format!("fps={rate},{size}"), &[]),
+            (true, rate) => (
+                format!("select='isnan(prev_selected_t)+gte(t-prev_selected_t,{})',{size}", 0.9 / rate),
+                &["-fps_mode", "passthrough"],
+            ),
+        };
         let mut program = apart("ffmpeg")
             .args(["-v", "error", "-nostdin"])
-            .args(source(&film.path))
-            .args(["-map", "0:v:0", "-vf", &filter, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
+            .args(source(&film.path, film.is_camera))
+            .args(["-map", "0:v:0", "-vf", &filter])
+            .args(pace)
+            .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
             .map_err(no_program)?;
         let pixels = program.stdout.take().ok_or_else(|| no_program(io::Error::other("no pipe")))?;
-        Ok(Self { film: film.clone(), program, pixels, messages, frames_per_second, frames: 0 })
+        Ok(Self { film: film.clone(), program, pixels, messages, frames_per_second, frames: 0, first: None })
     }
 
-    /// Whether frames come as they happen, as from a camera.
-    pub fn is_live(&self) -> bool {
-        self.film.seconds.is_none()
+    /// What is read.
+    pub fn film(&self) -> &Film {
+        &self.film
     }
 
-    /// Frames a second that are given.
+    /// Frames a second that are given; of a camera, at most.
     pub fn frames_per_second(&self) -> f64 {
         self.frames_per_second
     }
 
-    /// Up to `count` frames; none at the end.
+    /// Up to `count` frames with the seconds from the first frame to them; none at the end. A camera's time is the clock's.
     ///
     /// # Errors
     /// A film that breaks off, once all its frames have been given, or cannot be decoded at all.
-    pub fn frames(&mut self, count: usize) -> Result<Vec<RgbImage>, VideoError> {
+    pub fn frames(&mut self, count: usize) -> Result<Vec<(f64, RgbImage)>, VideoError> {
         let mut frames = Vec::with_capacity(count);
         while frames.len() < count {
             match self.frame() {
@@ -258,7 +295,7 @@ impl FilmReader {
         Ok(frames)
     }
 
-    fn frame(&mut self) -> Result<Option<RgbImage>, VideoError> {
+    fn frame(&mut self) -> Result<Option<(f64, RgbImage)>, VideoError> {
         let unreadable = |reason: String| VideoError::Unreadable { path: self.film.path.clone(), reason };
         let (width, height) = (self.film.width, self.film.height);
         let bytes = 3 * u64::from(width) * u64::from(height);
@@ -266,8 +303,13 @@ impl FilmReader {
         let read = self.pixels.by_ref().take(bytes).read_to_end(&mut pixels);
         read.map_err(|error| unreadable(error.to_string()))?;
         if pixels.len() as u64 == bytes {
+            let now = Instant::now();
+            let time_s = match self.film.is_camera {
+                true => now.duration_since(*self.first.get_or_insert(now)).as_secs_f64(),
+                false => self.frames as f64 / self.frames_per_second,
+            };
             self.frames += 1;
-            return Ok(RgbImage::from_raw(width, height, pixels));
+            return Ok(RgbImage::from_raw(width, height, pixels).map(|frame| (time_s, frame)));
         }
         let status = self.program.wait().map_err(|error| unreadable(error.to_string()))?;
         let messages = read_messages(&self.messages);
