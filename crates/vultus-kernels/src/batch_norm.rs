@@ -14,6 +14,7 @@ use crate::activation::Activation;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::sizes::elements;
 
 pub(crate) use gradient::{Gate, Gradient, GradientApply, GradientSums, Terms, TermsOfOne};
 
@@ -33,11 +34,17 @@ pub struct NormShape {
 
 impl NormShape {
     /// Number of values.
+    ///
+    /// # Panics
+    /// If there are more than a `usize` counts.
     pub fn len(&self) -> usize {
-        self.rows * self.channels
+        elements([self.rows, self.channels])
     }
 
     /// True without values.
+    ///
+    /// # Panics
+    /// As [`NormShape::len`].
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

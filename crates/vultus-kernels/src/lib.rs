@@ -41,6 +41,7 @@ mod panel;
 mod scratch;
 mod shared;
 pub mod simd;
+mod sizes;
 
 #[cfg(test)]
 mod testing;

@@ -13,6 +13,7 @@ use crate::dropout::{Dropout, Mask};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::sizes::elements;
 
 /// Sizes of what is normalised and pooled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +32,24 @@ pub struct NormPoolShape {
 
 impl NormPoolShape {
     /// Values that go in.
+    ///
+    /// # Panics
+    /// If there are more than a `usize` counts.
     pub fn input_len(&self) -> usize {
-        self.batch * self.image()
+        elements([self.batch, self.image()])
     }
 
     /// Values of one image.
     fn image(&self) -> usize {
-        self.height * self.width * self.channels
+        elements([self.channels, self.height, self.width])
     }
 
     /// Values that come out.
+    ///
+    /// # Panics
+    /// As [`NormPoolShape::input_len`], and if a window has no size.
     pub fn output_len(&self) -> usize {
-        self.batch * self.pooled_height() * self.pooled_width() * self.channels
+        elements([self.batch, self.channels, self.pooled_height(), self.pooled_width()])
     }
 
     pub(crate) fn pooled_height(&self) -> usize {
@@ -64,7 +71,7 @@ impl NormPoolShape {
     }
 
     pub(crate) fn norm(&self) -> NormShape {
-        NormShape { rows: self.batch * self.height * self.width, channels: self.channels }
+        NormShape { rows: elements([self.batch, self.height, self.width]), channels: self.channels }
     }
 
     pub(crate) fn check(&self) {
@@ -237,7 +244,7 @@ impl<'a> Backward<'a> {
         let bias = biased.then(|| BiasSums::new(channels));
         let terms = Terms::new(inputs.norm, shape.norm().rows, &[], dgamma, dbeta);
         let mut backward = Self { set, shape: *shape, inputs, mask, affine, terms, bias };
-        let mut partial = Scratch::take(shape.batch * shape.pooled_height() * 2 * channels);
+        let mut partial = Scratch::take(elements([shape.batch, shape.pooled_height(), 2 * channels]));
         partial.par_chunks_mut((2 * channels).max(1)).enumerate().for_each(|(task, sums)| {
             set.run(GradientSums { band: backward.band(task), sums });
         });

@@ -8,6 +8,7 @@ use crate::activation::Activation;
 use crate::dense;
 use crate::optimizer::squared_sum;
 use crate::simd::InstructionSet;
+use crate::sizes::elements;
 
 /// Steps of the iteration.
 const STEPS: usize = 5;
@@ -23,7 +24,7 @@ const TINY: f64 = 1e-7;
 /// # Panics
 /// If the length of `matrix` is not `rows * columns`.
 pub fn orthogonalize(rows: usize, columns: usize, matrix: &mut [f32]) {
-    assert_eq!(matrix.len(), rows * columns, "length of the matrix");
+    assert_eq!(matrix.len(), elements([rows, columns]), "length of the matrix");
     if matrix.is_empty() {
         return;
     }

@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::sizes::elements;
 
 /// Sizes of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +44,19 @@ impl PoolingShape {
     }
 
     /// Elements of the whole input.
+    ///
+    /// # Panics
+    /// If there are more than a `usize` counts.
     pub fn input_len(&self) -> usize {
-        self.batch * self.image_len()
+        elements([self.batch, self.image_len()])
     }
 
     /// Elements of the whole output.
+    ///
+    /// # Panics
+    /// As [`PoolingShape::out_height`] and [`PoolingShape::input_len`].
     pub fn output_len(&self) -> usize {
-        self.batch * self.pooled_len()
+        elements([self.batch, self.pooled_len()])
     }
 
     fn extent(&self, input: usize) -> usize {
@@ -61,12 +68,12 @@ impl PoolingShape {
 
     /// Elements of one image.
     fn image_len(&self) -> usize {
-        self.in_height * self.in_width * self.channels
+        elements([self.channels, self.in_height, self.in_width])
     }
 
     /// Elements of one image's output.
     fn pooled_len(&self) -> usize {
-        self.out_height() * self.out_width() * self.channels
+        elements([self.channels, self.out_height(), self.out_width()])
     }
 
     /// For each output pixel, the place of its window's first pixel in the image.
@@ -220,8 +227,8 @@ pub fn average_backward(shape: &PoolingShape, dy: &[f32], dx: &mut [f32]) {
 /// # Panics
 /// If a slice has another length than its shape.
 pub fn global_average_forward(batch: usize, spatial: usize, channels: usize, x: &[f32], y: &mut [f32]) {
-    assert_eq!(x.len(), batch * spatial * channels, "length of x");
-    assert_eq!(y.len(), batch * channels, "length of y");
+    assert_eq!(x.len(), elements([batch, channels, spatial]), "length of x");
+    assert_eq!(y.len(), elements([batch, channels]), "length of y");
     if x.is_empty() {
         y.fill(0.0);
         return;
@@ -241,8 +248,8 @@ pub fn global_average_forward(batch: usize, spatial: usize, channels: usize, x: 
 /// # Panics
 /// If a slice has another length than its shape.
 pub fn global_average_backward(batch: usize, spatial: usize, channels: usize, dy: &[f32], dx: &mut [f32]) {
-    assert_eq!(dx.len(), batch * spatial * channels, "length of dx");
-    assert_eq!(dy.len(), batch * channels, "length of dy");
+    assert_eq!(dx.len(), elements([batch, channels, spatial]), "length of dx");
+    assert_eq!(dy.len(), elements([batch, channels]), "length of dy");
     if dx.is_empty() {
         return;
     }

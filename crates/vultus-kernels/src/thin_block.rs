@@ -74,7 +74,7 @@ struct Rows {
 impl ThinBlock<'_> {
     /// Whether it pays to compute a convolution again.
     pub fn suits(shape: &ConvolutionShape) -> bool {
-        shape.kernel_height * shape.kernel_width * shape.in_channels <= MOST_PRODUCTS
+        shape.patch_length() <= MOST_PRODUCTS
     }
 
     /// Values of the output.
