@@ -402,11 +402,18 @@ pub struct NormGradients<'a> {
     pub dbias: Option<&'a mut [f32]>,
 }
 
+/// A residual that the forward pass added in front of the activation.
+#[derive(Debug)]
+pub struct Residual<'a> {
+    /// Where its gradient goes, if it is wanted: as long as `x`, overwritten.
+    pub gradient: Option<&'a mut [f32]>,
+}
+
 /// Gradients of [`forward_training`].
 ///
 /// `dy` is the gradient that arrives at `y`, which is read where it decides what passed the activation: with a residual
-/// or an activation other than ReLU. `dresidual` receives the residual's gradient. With `before` ReLU, `x` is taken for
-/// the output of a ReLU and `dx` is the gradient before that.
+/// or an activation other than ReLU. There is a `residual` if the forward pass had one, whether or not its gradient is
+/// wanted. With `before` ReLU, `x` is taken for the output of a ReLU and `dx` is the gradient before that.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
@@ -419,13 +426,13 @@ pub fn backward(
     y: &[f32],
     dy: &[f32],
     before: Activation,
-    dresidual: Option<&mut [f32]>,
+    residual: Option<Residual>,
     gradients: NormGradients,
 ) {
     let NormGradients { dx, dgamma, dbeta, dbias } = gradients;
-    let inputs = Inputs { x, norm, activation, y, dy, before, has_residual: dresidual.is_some() };
+    let inputs = Inputs { x, norm, activation, y, dy, before, has_residual: residual.is_some() };
     let mut backward = Backward::new(shape, inputs, dgamma, dbeta, dbias.is_some());
-    backward.apply(0..shape.rows, dx, dresidual);
+    backward.apply(0..shape.rows, dx, residual.and_then(|residual| residual.gradient));
     if let Some(dbias) = dbias {
         backward.bias(dbias);
     }

@@ -49,8 +49,8 @@ fn run(
     forward_training(shape, x, gamma, beta, EPSILON, residual, activation, &mut y, &mut mean, &mut variance);
     let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
     let gradients = NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: Some(&mut dbias) };
-    let wanted = residual.is_some().then_some(&mut dresidual[..]);
-    backward(shape, x, &norm, activation, &y, dy, before, wanted, gradients);
+    let added = residual.map(|_| Residual { gradient: Some(&mut dresidual) });
+    backward(shape, x, &norm, activation, &y, dy, before, added, gradients);
     [y, mean, variance, dx, dgamma, dbeta, dbias, dresidual]
 }
 
