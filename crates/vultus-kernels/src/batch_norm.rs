@@ -565,14 +565,13 @@ impl<'a> Backward<'a> {
         (0..tasks).into_par_iter().for_each(|task| {
             let first = rows.start + task * task_rows;
             let place = task * task_rows * channels;
-            self.set.run(GradientApply {
-                input: self.rows(first..rows.end.min(first + task_rows)),
-                terms: self.terms.of(first / task_rows % maps, channels),
-                gate_input,
-                dx: dx.at(place),
-                dresidual: dresidual.map(|dresidual| dresidual.at(place)),
-                sums: column_sums.map(|sums| sums.at(task * channels)),
-            });
+            let input = self.rows(first..rows.end.min(first + task_rows));
+            let terms = self.terms.of(first / task_rows % maps, channels);
+            let (dx, dresidual) = (dx.at(place), dresidual.map(|dresidual| dresidual.at(place)));
+            let sums = column_sums.map(|sums| sums.at(task * channels));
+            // SAFETY: `dx` and `dresidual` have room for all rows (checked above), of which each task has its own, and the
+            // sums for a row of each task.
+            self.set.run(unsafe { GradientApply::new(input, terms, gate_input, dx, dresidual, sums) });
         });
         if let Some(bias) = &mut self.bias {
             bias.add(&sums);

@@ -279,10 +279,12 @@ impl<'a> Backward<'a> {
         let first = images.start * bands;
         let mut sums = Scratch::take(images.len() * bands * channels);
         sums.par_chunks_mut(channels).enumerate().for_each(|(task, sums)| {
-            // The band's part of `dx` is as long as its part of `x`.
             let dx = dx.at(self.start(first + task) - self.start(first));
             let (band, terms) = (self.band(first + task), self.terms.of(0, channels));
-            self.set.run(GradientApply { band, terms, gate_input: self.inputs.before == Activation::Relu, dx, sums });
+            let gate_input = self.inputs.before == Activation::Relu;
+            // SAFETY: the band's part of `dx`, which is as long as the images (checked above), is as long as its part of
+            // `x`, and this task's own.
+            self.set.run(unsafe { GradientApply::new(band, terms, gate_input, dx, sums) });
         });
         if let Some(bias) = &mut self.bias {
             bias.add(&sums);
@@ -420,15 +422,34 @@ unsafe fn add_within<L: Lanes>(value: L, sums: *mut f32, first: usize, length: u
     unsafe { L::load_within(sums, first, length).add(value).store_within(sums, first, length) }
 }
 
-/// Gradients of the band's pixels. The caller vouches for the room at `dx`.
+/// Gradients of the band's pixels.
+///
+/// The address must be valid for all that is written; whoever makes one vouches for it by calling
+/// [`GradientApply::new`].
 pub(crate) struct GradientApply<'a> {
-    pub(crate) band: Band<'a>,
-    pub(crate) terms: TermsOfOne<'a>,
-    pub(crate) gate_input: bool,
+    band: Band<'a>,
+    terms: TermsOfOne<'a>,
+    gate_input: bool,
     /// As many numbers as the band has.
-    pub(crate) dx: *mut f32,
+    dx: *mut f32,
     /// Sums of the gradients over the pixels, `[channels]`, overwritten.
-    pub(crate) sums: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl<'a> GradientApply<'a> {
+    /// With `gate_input` the input is the output of a ReLU, and `dx` the gradient before that.
+    ///
+    /// # Safety
+    /// Until it has run, `dx` is valid for writes of as many numbers as the band has, and nobody else touches them.
+    pub(crate) unsafe fn new(
+        band: Band<'a>,
+        terms: TermsOfOne<'a>,
+        gate_input: bool,
+        dx: *mut f32,
+        sums: &'a mut [f32],
+    ) -> Self {
+        Self { band, terms, gate_input, dx, sums }
+    }
 }
 
 impl Kernel for GradientApply<'_> {
@@ -440,6 +461,7 @@ impl Kernel for GradientApply<'_> {
         let NormPoolShape { width, channels, size, .. } = *band.shape;
         let windows = band.shape.pooled_width();
         band.check();
+        self.terms.check(channels);
         assert_eq!(self.sums.len(), channels);
         self.sums.fill(0.0);
         let sums = self.sums.as_mut_ptr();
@@ -447,7 +469,7 @@ impl Kernel for GradientApply<'_> {
         for window in 0..windows {
             for first in (0..channels).step_by(L::WIDTH) {
                 let mut sum = L::splat(0.0);
-                // SAFETY: windows, pixels and channels are those of the band, and the band's pixels of `dx` its own.
+                // SAFETY: windows, pixels and channels are those of the band, for whose pixels `dx` has room (see `new`).
                 unsafe {
                     let (scale, shift) = band.map::<L>(first);
                     let mean = L::load_within(band.mean.as_ptr(), first, channels);
@@ -470,7 +492,7 @@ impl Kernel for GradientApply<'_> {
                             let centred = x.sub(mean).mul_add(curve, level);
                             let mut dx = gradient.mul_add(slope, centred);
                             if self.gate_input {
-                                dx = dx.where_positive(x);
+                                dx = dx.gated(x);
                             }
                             sum = sum.add(dx);
                             dx.store_within(self.dx.add(band.pixel(i, column)), first, channels);
@@ -492,7 +514,7 @@ impl Kernel for GradientApply<'_> {
                         let x = band.input::<L>(row, column, first);
                         let mut dx = x.sub(mean).mul_add(curve, level);
                         if self.gate_input {
-                            dx = dx.where_positive(x);
+                            dx = dx.gated(x);
                         }
                         add_within(dx, sums, first, channels);
                         dx.store_within(self.dx.add(band.pixel(row, column)), first, channels);

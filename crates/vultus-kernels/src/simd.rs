@@ -67,8 +67,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn at_least(self, floor: Self) -> Self;
     /// The larger of two; NaN if either is.
     fn larger(self, other: Self) -> Self;
-    /// `self` where `gate > 0`, zero elsewhere.
-    fn where_positive(self, gate: Self) -> Self;
+    /// Zero where `gate <= 0`, `self` elsewhere: also where the gate is NaN.
+    fn gated(self, gate: Self) -> Self;
     /// `self` where `left > right`, `otherwise` elsewhere.
     fn where_greater(self, left: Self, right: Self, otherwise: Self) -> Self;
     /// `self` where `left == right`, zero elsewhere.
@@ -176,6 +176,12 @@ enum Instructions {
     Avx512,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// What this thread takes for the best.
+    static INSTEAD: std::cell::Cell<Option<InstructionSet>> = const { std::cell::Cell::new(None) };
+}
+
 /// Names of all instructions on any machine, the simplest first.
 const NAMES: [&str; 3] = ["portable", "avx2", "avx512"];
 
@@ -183,6 +189,10 @@ impl InstructionSet {
     /// The best one of this machine, or what the environment variable `VULTUS_SIMD` allows; a value that names none of
     /// them allows all.
     pub fn best() -> Self {
+        #[cfg(test)]
+        if let Some(set) = INSTEAD.get() {
+            return set;
+        }
         static BEST: OnceLock<InstructionSet> = OnceLock::new();
         *BEST.get_or_init(|| {
             let most = Self::requested().ok().flatten().unwrap_or(NAMES[NAMES.len() - 1]);
@@ -190,6 +200,15 @@ impl InstructionSet {
             let allowed = Self::available().into_iter().filter(|set| rank(set.name()) <= rank(most));
             allowed.max().expect("every machine has the portable ones")
         })
+    }
+
+    /// Does `work` with these as the best ones that there are, wherever this thread asks for those.
+    #[cfg(test)]
+    pub(crate) fn as_best<R>(self, work: impl FnOnce() -> R) -> R {
+        let before = INSTEAD.replace(Some(self));
+        let result = work();
+        INSTEAD.set(before);
+        result
     }
 
     /// What the environment variable `VULTUS_SIMD` names, if it is set; the machine need not have it.
@@ -281,7 +300,8 @@ mod tests {
             check(a.at_least(b), &|a, b| if a < b { b } else { a });
             check(a.larger(b), &|a, b| if a.is_nan() || a > b { a } else { b });
             check(b.larger(a), &|a, b| if a.is_nan() || a > b { a } else { b });
-            check(a.where_positive(b), &|a, b| if b > 0.0 { a } else { 0.0 });
+            check(a.gated(b), &|a, b| if b <= 0.0 { 0.0 } else { a });
+            check(b.gated(a), &|a, b| if a <= 0.0 { 0.0 } else { b });
             check(a.where_greater(a, b, b), &|a, b| if a > b { a } else { b });
             check(b.where_equal(a, a), &|a, b| if a.is_nan() { 0.0 } else { b });
             let whole: f32 = others[..L::WIDTH].iter().sum(); // whole numbers: exact in any order

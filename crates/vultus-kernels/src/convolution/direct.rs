@@ -293,7 +293,9 @@ impl Correlation<'_> {
             copy_frame(picture, size, top, self.first_column, height, width, &mut copy);
             (copy.as_ptr(), width * self.source_channels)
         };
-        let band = Band { correlation: self, image, first, rows, start, row_stride, target };
+        // SAFETY: `check` has passed, and nobody else writes to these rows; without a frame no kernel reaches over the
+        // edge, and a frame has all rows and columns that lie under the band's.
+        let band = unsafe { Band::new(self, image, first, rows, start, row_stride, target) };
         if self.finish.residual.is_none()
             && GreyBand::can(self.kernel_height, self.kernel_width, self.source_channels, self.stride)
         {
@@ -332,15 +334,40 @@ fn copy_frame(
 }
 
 /// Some rows of outputs of one image.
+///
+/// The addresses must be valid for all that is read; whoever makes one vouches for it by calling [`Band::new`].
 pub(super) struct Band<'a> {
     pub(super) correlation: &'a Correlation<'a>,
     pub(super) image: usize,
     pub(super) first: usize,
     pub(super) rows: usize,
-    /// The source under the first weight of the first output of the band, all of it readable without a look at edges.
-    pub(super) start: *const f32,
+    /// The source under the first weight of the first output of the band.
+    start: *const f32,
     pub(super) row_stride: usize,
     pub(super) target: Shared<'a>,
+}
+
+impl<'a> Band<'a> {
+    /// # Safety
+    /// [`Correlation::check`] has passed for the target. Until it has run, from `start` on all that lies under the band's
+    /// outputs can be read without a look at edges, rows a `row_stride` apart; nobody else touches the outputs.
+    unsafe fn new(
+        correlation: &'a Correlation<'a>,
+        image: usize,
+        first: usize,
+        rows: usize,
+        start: *const f32,
+        row_stride: usize,
+        target: Shared<'a>,
+    ) -> Self {
+        Self { correlation, image, first, rows, start, row_stride, target }
+    }
+
+    /// The source under the first weight of the first output of a row, counted from the band's first.
+    #[inline(always)]
+    pub(super) fn source(&self, row: usize) -> *const f32 {
+        self.start.wrapping_add(row * self.correlation.stride * self.row_stride)
+    }
 }
 
 impl Kernel for Band<'_> {
@@ -367,7 +394,7 @@ impl Kernel for Band<'_> {
             for index in 0..count {
                 let corner = if finish.pool { (first + index) % 4 } else { 0 };
                 let (y, x) = (row * side + corner / 2, column * side + corner % 2);
-                sources[index] = self.start.wrapping_add(y * stride * self.row_stride + x * stride * source_channels);
+                sources[index] = self.source(y).wrapping_add(x * stride * source_channels);
                 targets[index] = target + (self.first / side + row) * target_row + column * target_column;
                 if corner + 1 == side * side {
                     column += 1;
@@ -396,9 +423,8 @@ impl Kernel for Band<'_> {
                 while index < count {
                     let rows = rows_of_tile.min(count - index);
                     let (from, to) = (&sources[index..][..rows], &targets[index..][..rows]);
-                    // SAFETY: under each pixel lie `kernel_height` runs of `inner` numbers, a row stride apart; the
-                    // panel holds as many lines; targets are pixels of this task (all checked or made in
-                    // `Correlation::check` and `Correlation::band`).
+                    // SAFETY: under each pixel lie `kernel_height` runs of `inner` numbers, a row stride apart; the panel
+                    // holds as many lines; targets are pixels of the band (all by the contract of `new`).
                     unsafe {
                         if finish.pool {
                             pooled_tile::<L>(&tile, from, to[0]);
