@@ -7,8 +7,8 @@
 //!
 //! There are two ways to compute each of the three: `direct`, for any kernel and stride, and `winograd`, for
 //! kernels of 3 x 3 in four sizes and of 5 x 5 in two, with stride 1. [`Algorithm::choose`] picks by what each would cost.
-//! Results differ by rounding: relative to the largest output the error stays below [`Algorithm::tolerance`], for sums of
-//! up to some thousand products of numbers of one size; the tests hold them to that.
+//! Results differ by rounding: relative to the largest output the error stays below [`Algorithm::tolerance`], which says
+//! for which sums; the tests hold them to that.
 
 use rayon::prelude::*;
 

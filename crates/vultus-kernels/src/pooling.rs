@@ -384,6 +384,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_shows_in_the_means_that_see_it() {
+        for value in [f32::NAN, f32::INFINITY] {
+            // Windows overlap, and leave a column out.
+            let shape = PoolingShape { batch: 2, channels: 3, in_height: 5, in_width: 6, size: 3, stride: 2 };
+            let (mut x, mut dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
+            // Row 2, column 3, channel 1 of the second image: under the columns 1 of both rows of windows.
+            x[((5 + 2) * 6 + 3) * 3 + 1] = value;
+            // The first window of the second image, channel 2.
+            dy[2 * 2 * 3 + 2] = value;
+            let (y, dx) = run(&shape, &x, &dy, Kind::Average);
+            for (index, mean) in y.iter().enumerate() {
+                let (pixel, channel) = (index / 3, index % 3);
+                let sees = channel == 1 && (pixel == 4 + 1 || pixel == 4 + 3);
+                assert_eq!(!mean.is_finite(), sees, "mean {index}");
+            }
+            for (index, gradient) in dx.iter().enumerate() {
+                let (row, column, channel) = (index / 18, index / 3 % 6, index % 3);
+                let under = channel == 2 && (5..8).contains(&row) && column < 3;
+                assert_eq!(!gradient.is_finite(), under, "gradient {index}");
+            }
+            let (mut y, mut dx, mut dy) = ([0.0; 6], vec![0.0; x.len()], [1.0; 6]);
+            global_average_forward(2, 30, 3, &x, &mut y);
+            dy[4] = value;
+            global_average_backward(2, 30, 3, &dy, &mut dx);
+            for (index, mean) in y.iter().enumerate() {
+                assert_eq!(!mean.is_finite(), index == 4, "mean {index}");
+            }
+            for (index, gradient) in dx.iter().enumerate() {
+                assert_eq!(!gradient.is_finite(), index >= 90 && index % 3 == 1, "gradient {index}");
+            }
+        }
+    }
+
+    #[test]
     fn global_means_and_their_gradients() {
         let (x, dy) = (numbers(1, 3 * 7 * 5), numbers(2, 3 * 5));
         let (mut y, mut dx) = (vec![f32::NAN; 15], vec![f32::NAN; x.len()]);
