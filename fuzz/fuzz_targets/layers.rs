@@ -7,7 +7,7 @@ use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use vultus_fuzz::{assert_close, assert_within, destination, numbers, widen};
 use vultus_kernels::activation::Activation;
-use vultus_kernels::batch_norm::{self, Norm, NormGradients, NormShape};
+use vultus_kernels::batch_norm::{self, Norm, NormGradients, NormShape, Residual};
 use vultus_kernels::depthwise::{self, DepthwiseShape};
 use vultus_kernels::dropout::{self, Dropout};
 use vultus_kernels::norm_pool::{self, NormPoolShape};
@@ -90,10 +90,10 @@ fn check_norm(u: &mut Unstructured) -> Result<()> {
         dbeta: &mut dbeta,
         dbias: if with_dbias { Some(&mut dbias) } else { None },
     };
-    // A residual always wants its gradient: without, the gate behind a ReLU would be computed again from the input alone.
-    let wants_dresidual = with_residual || with_dresidual;
-    let wanted: Option<&mut [f32]> = if wants_dresidual { Some(&mut dresidual) } else { None };
-    batch_norm::backward(&shape, &x, &norm, activation, &y, &dy, before, wanted, gradients);
+    let wants_dresidual = with_residual && with_dresidual;
+    let gradient: Option<&mut [f32]> = if wants_dresidual { Some(&mut dresidual) } else { None };
+    let added = with_residual.then_some(Residual { gradient });
+    batch_norm::backward(&shape, &x, &norm, activation, &y, &dy, before, added, gradients);
 
     let [mut expected_y, mut expected_dx, mut gradient] = [(); 3].map(|()| vec![0.0; x.len()]);
     let [mut means, mut variances, mut dgammas, mut dbetas, mut dbiases] = [(); 5].map(|()| vec![0.0; channels]);

@@ -14,6 +14,7 @@ use crate::activation::Activation;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::sizes::elements;
 
 pub(crate) use gradient::{Gate, Gradient, GradientApply, GradientSums, Terms, TermsOfOne};
 
@@ -33,11 +34,17 @@ pub struct NormShape {
 
 impl NormShape {
     /// Number of values.
+    ///
+    /// # Panics
+    /// If there are more than a `usize` counts.
     pub fn len(&self) -> usize {
-        self.rows * self.channels
+        elements([self.rows, self.channels])
     }
 
     /// True without values.
+    ///
+    /// # Panics
+    /// As [`NormShape::len`].
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -395,11 +402,18 @@ pub struct NormGradients<'a> {
     pub dbias: Option<&'a mut [f32]>,
 }
 
+/// A residual that the forward pass added in front of the activation.
+#[derive(Debug)]
+pub struct Residual<'a> {
+    /// Where its gradient goes, if it is wanted: as long as `x`, overwritten.
+    pub gradient: Option<&'a mut [f32]>,
+}
+
 /// Gradients of [`forward_training`].
 ///
 /// `dy` is the gradient that arrives at `y`, which is read where it decides what passed the activation: with a residual
-/// or an activation other than ReLU. `dresidual` receives the residual's gradient. With `before` ReLU, `x` is taken for
-/// the output of a ReLU and `dx` is the gradient before that.
+/// or an activation other than ReLU. There is a `residual` if the forward pass had one, whether or not its gradient is
+/// wanted. With `before` ReLU, `x` is taken for the output of a ReLU and `dx` is the gradient before that.
 ///
 /// # Panics
 /// If a slice has another length than its shape.
@@ -412,13 +426,13 @@ pub fn backward(
     y: &[f32],
     dy: &[f32],
     before: Activation,
-    dresidual: Option<&mut [f32]>,
+    residual: Option<Residual>,
     gradients: NormGradients,
 ) {
     let NormGradients { dx, dgamma, dbeta, dbias } = gradients;
-    let inputs = Inputs { x, norm, activation, y, dy, before, has_residual: dresidual.is_some() };
+    let inputs = Inputs { x, norm, activation, y, dy, before, has_residual: residual.is_some() };
     let mut backward = Backward::new(shape, inputs, dgamma, dbeta, dbias.is_some());
-    backward.apply(0..shape.rows, dx, dresidual);
+    backward.apply(0..shape.rows, dx, residual.and_then(|residual| residual.gradient));
     if let Some(dbias) = dbias {
         backward.bias(dbias);
     }
@@ -551,14 +565,13 @@ impl<'a> Backward<'a> {
         (0..tasks).into_par_iter().for_each(|task| {
             let first = rows.start + task * task_rows;
             let place = task * task_rows * channels;
-            self.set.run(GradientApply {
-                input: self.rows(first..rows.end.min(first + task_rows)),
-                terms: self.terms.of(first / task_rows % maps, channels),
-                gate_input,
-                dx: dx.at(place),
-                dresidual: dresidual.map(|dresidual| dresidual.at(place)),
-                sums: column_sums.map(|sums| sums.at(task * channels)),
-            });
+            let input = self.rows(first..rows.end.min(first + task_rows));
+            let terms = self.terms.of(first / task_rows % maps, channels);
+            let (dx, dresidual) = (dx.at(place), dresidual.map(|dresidual| dresidual.at(place)));
+            let sums = column_sums.map(|sums| sums.at(task * channels));
+            // SAFETY: `dx` and `dresidual` have room for all rows (checked above), of which each task has its own, and the
+            // sums for a row of each task.
+            self.set.run(unsafe { GradientApply::new(input, terms, gate_input, dx, dresidual, sums) });
         });
         if let Some(bias) = &mut self.bias {
             bias.add(&sums);

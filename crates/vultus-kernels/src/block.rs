@@ -283,6 +283,7 @@ impl Block {
         let x = inputs.x;
         assert_eq!(x.len(), self.filters.input_len(), "length of x");
         assert!(dx.as_ref().is_none_or(|dx| dx.len() == x.len()), "length of dx");
+        assert_eq!(dweight.len(), self.filters.weight_len(), "length of dweight");
         assert_eq!(dy.len(), self.output_len(), "length of dy");
         let Kept { z, y, mean, variance, squeezed } = *kept;
         let norm = &Norm { gamma: inputs.gamma, beta: inputs.beta, mean, variance, epsilon: self.epsilon };

@@ -7,14 +7,15 @@
 //!
 //! There are two ways to compute each of the three: `direct`, for any kernel and stride, and `winograd`, for
 //! kernels of 3 x 3 in four sizes and of 5 x 5 in two, with stride 1. [`Algorithm::choose`] picks by what each would cost.
-//! Results differ by rounding: relative to the largest output the error stays below [`Algorithm::tolerance`], for sums of
-//! up to some thousand products of numbers of one size; the tests hold them to that.
+//! Results differ by rounding: relative to the largest output the error stays below [`Algorithm::tolerance`], which says
+//! for which sums; the tests hold them to that.
 
 use rayon::prelude::*;
 
 use crate::activation::Activation;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
+use crate::sizes::elements;
 use winograd::{Finish, Tiling};
 
 mod algorithm;
@@ -72,38 +73,45 @@ impl ConvolutionShape {
     }
 
     /// Elements of the whole input.
+    ///
+    /// # Panics
+    /// If there are more than a `usize` counts.
     pub fn input_len(&self) -> usize {
-        self.batch * self.image_length()
+        elements([self.batch, self.image_length()])
     }
 
     /// Elements of the weights.
+    ///
+    /// # Panics
+    /// As [`ConvolutionShape::input_len`].
     pub fn weight_len(&self) -> usize {
-        self.out_channels * self.patch_length()
+        elements([self.out_channels, self.patch_length()])
     }
 
     /// Elements of the whole output.
+    ///
+    /// # Panics
+    /// As [`ConvolutionShape::out_height`] and [`ConvolutionShape::input_len`].
     pub fn output_len(&self) -> usize {
-        self.batch * self.out_channels * self.pixels()
+        elements([self.batch, self.out_channels, self.out_height(), self.out_width()])
     }
 
     /// Elements of one input image.
     fn image_length(&self) -> usize {
-        self.in_channels * self.in_height * self.in_width
+        elements([self.in_channels, self.in_height, self.in_width])
     }
 
     /// Input values that one output pixel sees.
-    fn patch_length(&self) -> usize {
-        self.in_channels * self.kernel_height * self.kernel_width
-    }
-
-    /// Pixels of one output channel.
-    fn pixels(&self) -> usize {
-        self.out_height() * self.out_width()
+    pub(crate) fn patch_length(&self) -> usize {
+        elements([self.in_channels, self.kernel_height, self.kernel_width])
     }
 
     /// Multiplications of the definition, for the whole batch.
+    ///
+    /// # Panics
+    /// As [`ConvolutionShape::output_len`].
     pub fn multiply_adds(&self) -> usize {
-        self.output_len() * self.patch_length()
+        elements([self.output_len(), self.patch_length()])
     }
 
     /// The convolution whose forward pass is this one's input gradient: stride 1 only.
@@ -134,10 +142,14 @@ impl ConvolutionShape {
     }
 }
 
+/// Places of a kernel on a padded row or column, of which every place, also one in the padding, fits an `isize`.
 pub(crate) fn extent(input: usize, kernel: usize, stride: usize, padding: usize) -> usize {
     assert!(stride > 0, "a convolution needs a stride of at least 1");
-    assert!(kernel > 0 && input + 2 * padding >= kernel, "a kernel of {kernel} does not fit {input} + 2 * {padding}");
-    (input + 2 * padding - kernel) / stride + 1
+    let padded = padding.checked_mul(2).and_then(|both| both.checked_add(input));
+    let padded = padded.filter(|&padded| padded <= isize::MAX as usize);
+    let padded = padded.unwrap_or_else(|| panic!("{input} + 2 * {padding} are more places than can be counted"));
+    assert!(kernel > 0 && padded >= kernel, "a kernel of {kernel} does not fit {input} + 2 * {padding}");
+    (padded - kernel) / stride + 1
 }
 
 /// `y = activation(convolution(x, weight) + bias)`.

@@ -18,6 +18,7 @@ use crate::activation::Activation;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::InstructionSet;
+use crate::sizes::elements;
 
 /// Most products that one running sum takes in: so many rounding errors add up, and not thousands more.
 const DEPTH: usize = 512;
@@ -87,10 +88,10 @@ pub fn forward_by(
     activation: Activation,
     y: &mut [f32],
 ) {
-    assert_eq!(x.len(), rows * inputs, "length of x");
-    assert_eq!(weight.len(), inputs * outputs, "length of weight");
+    assert_eq!(x.len(), elements([rows, inputs]), "length of x");
+    assert_eq!(weight.len(), elements([inputs, outputs]), "length of weight");
     assert_eq!(bias.len(), outputs, "length of bias");
-    assert_eq!(y.len(), rows * outputs, "length of y");
+    assert_eq!(y.len(), elements([rows, outputs]), "length of y");
     if y.is_empty() {
         return;
     }
@@ -173,8 +174,8 @@ pub fn backward(
     dweight: &mut [f32],
     dbias: &mut [f32],
 ) {
-    assert_eq!(y.len(), rows * outputs, "length of y");
-    assert_eq!(dy.len(), rows * outputs, "length of dy");
+    assert_eq!(y.len(), elements([rows, outputs]), "length of y");
+    assert_eq!(dy.len(), elements([rows, outputs]), "length of dy");
     assert_eq!(dbias.len(), outputs, "length of dbias");
     let linear = activation == Activation::Linear;
     let mut before = Scratch::take(if linear { 0 } else { dy.len() });
@@ -191,7 +192,7 @@ pub fn backward(
     if let Some(dx) = dx {
         input_gradient_by(set, rows, inputs, outputs, gradient, weight, dx);
     } else {
-        assert_eq!(weight.len(), inputs * outputs, "length of weight");
+        assert_eq!(weight.len(), elements([inputs, outputs]), "length of weight");
     }
 }
 
@@ -225,9 +226,9 @@ pub fn weight_gradient_by(
     dy: &[f32],
     dweight: &mut [f32],
 ) {
-    assert_eq!(x.len(), rows * inputs, "length of x");
-    assert_eq!(dy.len(), rows * outputs, "length of dy");
-    assert_eq!(dweight.len(), inputs * outputs, "length of dweight");
+    assert_eq!(x.len(), elements([rows, inputs]), "length of x");
+    assert_eq!(dy.len(), elements([rows, outputs]), "length of dy");
+    assert_eq!(dweight.len(), elements([inputs, outputs]), "length of dweight");
     if dweight.is_empty() {
         return;
     }
@@ -278,9 +279,9 @@ pub fn input_gradient_by(
     weight: &[f32],
     dx: &mut [f32],
 ) {
-    assert_eq!(dy.len(), rows * outputs, "length of dy");
-    assert_eq!(weight.len(), inputs * outputs, "length of weight");
-    assert_eq!(dx.len(), rows * inputs, "length of dx");
+    assert_eq!(dy.len(), elements([rows, outputs]), "length of dy");
+    assert_eq!(weight.len(), elements([inputs, outputs]), "length of weight");
+    assert_eq!(dx.len(), elements([rows, inputs]), "length of dx");
     if dx.is_empty() {
         return;
     }

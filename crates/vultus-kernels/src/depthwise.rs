@@ -22,6 +22,7 @@ use crate::activation::Activation;
 use crate::convolution::{column_sums, extent};
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
+use crate::sizes::elements;
 
 /// Least number of outputs whose products one running sum of a weight's gradient takes in, where there are as many: so
 /// many rounding errors add up, and not thousands more.
@@ -64,23 +65,35 @@ impl DepthwiseShape {
     }
 
     /// Elements of the whole input.
+    ///
+    /// # Panics
+    /// If there are more than a `usize` counts.
     pub fn input_len(&self) -> usize {
-        self.batch * self.in_height * self.in_width * self.channels
+        elements([self.batch, self.channels, self.in_height, self.in_width])
     }
 
     /// Elements of the weights.
+    ///
+    /// # Panics
+    /// As [`DepthwiseShape::input_len`].
     pub fn weight_len(&self) -> usize {
-        self.kernel * self.kernel * self.channels
+        elements([self.channels, self.kernel, self.kernel])
     }
 
     /// Elements of the whole output.
+    ///
+    /// # Panics
+    /// As [`DepthwiseShape::out_height`] and [`DepthwiseShape::input_len`].
     pub fn output_len(&self) -> usize {
-        self.batch * self.out_height() * self.out_width() * self.channels
+        elements([self.batch, self.channels, self.out_height(), self.out_width()])
     }
 
     /// Multiplications of the definition, for the whole batch.
+    ///
+    /// # Panics
+    /// As [`DepthwiseShape::output_len`].
     pub fn multiply_adds(&self) -> usize {
-        self.output_len() * self.kernel * self.kernel
+        elements([self.output_len(), self.kernel, self.kernel])
     }
 
     /// From inputs to outputs.
@@ -132,6 +145,7 @@ pub fn forward_by(
     y: &mut [f32],
 ) {
     assert_eq!(x.len(), shape.input_len(), "length of x");
+    assert_eq!(weight.len(), shape.weight_len(), "length of weight");
     assert_eq!(y.len(), shape.output_len(), "length of y");
     assert!(bias.is_none_or(|bias| bias.len() == shape.channels), "length of bias");
     gather(set, &shape.forward(), x, weight, bias, activation, y);
@@ -152,11 +166,12 @@ pub fn input_gradient(shape: &DepthwiseShape, dy: &[f32], weight: &[f32], dx: &m
 /// As [`input_gradient`].
 pub fn input_gradient_by(set: InstructionSet, shape: &DepthwiseShape, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
     assert_eq!(dy.len(), shape.output_len(), "length of dy");
+    assert_eq!(weight.len(), shape.weight_len(), "length of weight");
     assert_eq!(dx.len(), shape.input_len(), "length of dx");
     gather(set, &shape.back(), dy, weight, None, Activation::Linear, dx);
 }
 
-/// Every row of `to` as the sum of what its taps find in `from`.
+/// Every row of `to` as the sum of what its taps find in `from`. All lengths are those of the shape.
 fn gather(
     set: InstructionSet,
     geometry: &Geometry,
@@ -166,7 +181,6 @@ fn gather(
     activation: Activation,
     to: &mut [f32],
 ) {
-    assert_eq!(weight.len(), geometry.weight_len(), "length of weight");
     if to.is_empty() {
         return;
     }

@@ -8,6 +8,7 @@ use crate::convolution::{self, Algorithm, ConvolutionShape};
 use crate::depthwise::{self, DepthwiseShape};
 use crate::norm_pool::NormPoolShape;
 use crate::simd::InstructionSet;
+use crate::sizes::elements;
 
 /// A convolution over all channels, or of each channel by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Filters {
     /// The output as rows to normalise.
     pub fn norm(&self) -> NormShape {
         let (height, width) = self.out_size();
-        NormShape { rows: self.batch() * height * width, channels: self.channels() }
+        NormShape { rows: elements([self.batch(), height, width]), channels: self.channels() }
     }
 
     /// The output as planes to normalise and pool.

@@ -16,6 +16,7 @@
 //! The crate knows no tensor library, no image and no file. Slices of a wrong length are a fault of the caller and
 //! panic at the public edge.
 
+#![warn(clippy::undocumented_unsafe_blocks)]
 #![allow(clippy::needless_range_loop, reason = "loops over rows, points and vectors index several arrays at once")]
 
 pub mod activation;
@@ -41,6 +42,7 @@ mod panel;
 mod scratch;
 mod shared;
 pub mod simd;
+mod sizes;
 
 #[cfg(test)]
 mod testing;

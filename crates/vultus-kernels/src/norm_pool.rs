@@ -13,6 +13,7 @@ use crate::dropout::{Dropout, Mask};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::sizes::elements;
 
 /// Sizes of what is normalised and pooled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,18 +32,24 @@ pub struct NormPoolShape {
 
 impl NormPoolShape {
     /// Values that go in.
+    ///
+    /// # Panics
+    /// If there are more than a `usize` counts.
     pub fn input_len(&self) -> usize {
-        self.batch * self.image()
+        elements([self.batch, self.image()])
     }
 
     /// Values of one image.
     fn image(&self) -> usize {
-        self.height * self.width * self.channels
+        elements([self.channels, self.height, self.width])
     }
 
     /// Values that come out.
+    ///
+    /// # Panics
+    /// As [`NormPoolShape::input_len`], and if a window has no size.
     pub fn output_len(&self) -> usize {
-        self.batch * self.pooled_height() * self.pooled_width() * self.channels
+        elements([self.batch, self.channels, self.pooled_height(), self.pooled_width()])
     }
 
     pub(crate) fn pooled_height(&self) -> usize {
@@ -64,7 +71,7 @@ impl NormPoolShape {
     }
 
     pub(crate) fn norm(&self) -> NormShape {
-        NormShape { rows: self.batch * self.height * self.width, channels: self.channels }
+        NormShape { rows: elements([self.batch, self.height, self.width]), channels: self.channels }
     }
 
     pub(crate) fn check(&self) {
@@ -237,7 +244,7 @@ impl<'a> Backward<'a> {
         let bias = biased.then(|| BiasSums::new(channels));
         let terms = Terms::new(inputs.norm, shape.norm().rows, &[], dgamma, dbeta);
         let mut backward = Self { set, shape: *shape, inputs, mask, affine, terms, bias };
-        let mut partial = Scratch::take(shape.batch * shape.pooled_height() * 2 * channels);
+        let mut partial = Scratch::take(elements([shape.batch, shape.pooled_height(), 2 * channels]));
         partial.par_chunks_mut((2 * channels).max(1)).enumerate().for_each(|(task, sums)| {
             set.run(GradientSums { band: backward.band(task), sums });
         });
@@ -272,10 +279,12 @@ impl<'a> Backward<'a> {
         let first = images.start * bands;
         let mut sums = Scratch::take(images.len() * bands * channels);
         sums.par_chunks_mut(channels).enumerate().for_each(|(task, sums)| {
-            // The band's part of `dx` is as long as its part of `x`.
             let dx = dx.at(self.start(first + task) - self.start(first));
             let (band, terms) = (self.band(first + task), self.terms.of(0, channels));
-            self.set.run(GradientApply { band, terms, gate_input: self.inputs.before == Activation::Relu, dx, sums });
+            let gate_input = self.inputs.before == Activation::Relu;
+            // SAFETY: the band's part of `dx`, which is as long as the images (checked above), is as long as its part of
+            // `x`, and this task's own.
+            self.set.run(unsafe { GradientApply::new(band, terms, gate_input, dx, sums) });
         });
         if let Some(bias) = &mut self.bias {
             bias.add(&sums);
@@ -413,15 +422,34 @@ unsafe fn add_within<L: Lanes>(value: L, sums: *mut f32, first: usize, length: u
     unsafe { L::load_within(sums, first, length).add(value).store_within(sums, first, length) }
 }
 
-/// Gradients of the band's pixels. The caller vouches for the room at `dx`.
+/// Gradients of the band's pixels.
+///
+/// The address must be valid for all that is written; whoever makes one vouches for it by calling
+/// [`GradientApply::new`].
 pub(crate) struct GradientApply<'a> {
-    pub(crate) band: Band<'a>,
-    pub(crate) terms: TermsOfOne<'a>,
-    pub(crate) gate_input: bool,
+    band: Band<'a>,
+    terms: TermsOfOne<'a>,
+    gate_input: bool,
     /// As many numbers as the band has.
-    pub(crate) dx: *mut f32,
+    dx: *mut f32,
     /// Sums of the gradients over the pixels, `[channels]`, overwritten.
-    pub(crate) sums: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl<'a> GradientApply<'a> {
+    /// With `gate_input` the input is the output of a ReLU, and `dx` the gradient before that.
+    ///
+    /// # Safety
+    /// Until it has run, `dx` is valid for writes of as many numbers as the band has, and nobody else touches them.
+    pub(crate) unsafe fn new(
+        band: Band<'a>,
+        terms: TermsOfOne<'a>,
+        gate_input: bool,
+        dx: *mut f32,
+        sums: &'a mut [f32],
+    ) -> Self {
+        Self { band, terms, gate_input, dx, sums }
+    }
 }
 
 impl Kernel for GradientApply<'_> {
@@ -433,6 +461,7 @@ impl Kernel for GradientApply<'_> {
         let NormPoolShape { width, channels, size, .. } = *band.shape;
         let windows = band.shape.pooled_width();
         band.check();
+        self.terms.check(channels);
         assert_eq!(self.sums.len(), channels);
         self.sums.fill(0.0);
         let sums = self.sums.as_mut_ptr();
@@ -440,7 +469,7 @@ impl Kernel for GradientApply<'_> {
         for window in 0..windows {
             for first in (0..channels).step_by(L::WIDTH) {
                 let mut sum = L::splat(0.0);
-                // SAFETY: windows, pixels and channels are those of the band, and the band's pixels of `dx` its own.
+                // SAFETY: windows, pixels and channels are those of the band, for whose pixels `dx` has room (see `new`).
                 unsafe {
                     let (scale, shift) = band.map::<L>(first);
                     let mean = L::load_within(band.mean.as_ptr(), first, channels);
@@ -463,7 +492,7 @@ impl Kernel for GradientApply<'_> {
                             let centred = x.sub(mean).mul_add(curve, level);
                             let mut dx = gradient.mul_add(slope, centred);
                             if self.gate_input {
-                                dx = dx.where_positive(x);
+                                dx = dx.gated(x);
                             }
                             sum = sum.add(dx);
                             dx.store_within(self.dx.add(band.pixel(i, column)), first, channels);
@@ -485,7 +514,7 @@ impl Kernel for GradientApply<'_> {
                         let x = band.input::<L>(row, column, first);
                         let mut dx = x.sub(mean).mul_add(curve, level);
                         if self.gate_input {
-                            dx = dx.where_positive(x);
+                            dx = dx.gated(x);
                         }
                         add_within(dx, sums, first, channels);
                         dx.store_within(self.dx.add(band.pixel(row, column)), first, channels);

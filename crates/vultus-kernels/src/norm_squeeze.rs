@@ -10,6 +10,7 @@ use crate::activation::Activation;
 use crate::batch_norm::{Backward, Inputs, Norm, NormShape, Statistics, Terms, apply};
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
+use crate::sizes::elements;
 use crate::squeeze_excitation::{Middle, SqueezeShape, WeightGradients, Weights};
 
 /// What the backward pass needs of the forward pass.
@@ -21,7 +22,7 @@ pub struct Squeezed {
 }
 
 fn rows(shape: &SqueezeShape) -> NormShape {
-    NormShape { rows: shape.batch * shape.spatial, channels: shape.channels }
+    NormShape { rows: elements([shape.batch, shape.spatial]), channels: shape.channels }
 }
 
 /// Statistics that also tell the mean of each image: its rows are one task's.

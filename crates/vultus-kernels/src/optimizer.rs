@@ -186,15 +186,15 @@ mod tests {
         let mut parameter = numbers(1, 100);
         let (mut first, mut second) = (vec![0.0; 100], vec![0.0; 100]);
         let (mut p, mut m, mut v) = (widen(&parameter), vec![0.0_f64; 100], vec![0.0_f64; 100]);
+        let (beta1, beta2) = (f64::from(ADAM.beta1), f64::from(ADAM.beta2));
         for step in 1..=5 {
             let gradient = numbers(10 + step, 100);
             adam(&AdamUpdate { step, ..ADAM }, &mut parameter, &gradient, &mut first, &mut second);
             for (index, g) in widen(&gradient).into_iter().enumerate() {
                 // Kingma and Ba's form with corrected moments; equal to Keras' up to the epsilon.
-                m[index] = 0.9 * m[index] + 0.1 * g;
-                v[index] = 0.999 * v[index] + 0.001 * g * g;
-                let (corrected, root) =
-                    (m[index] / (1.0 - 0.9_f64.powi(step as i32)), 1.0 - 0.999_f64.powi(step as i32));
+                m[index] = beta1 * m[index] + (1.0 - beta1) * g;
+                v[index] = beta2 * v[index] + (1.0 - beta2) * g * g;
+                let (corrected, root) = (m[index] / (1.0 - beta1.powi(step as i32)), 1.0 - beta2.powi(step as i32));
                 p[index] -= 0.01 * corrected / ((v[index] / root).sqrt() + 1e-7 / root.sqrt());
             }
         }

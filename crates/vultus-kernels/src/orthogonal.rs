@@ -8,6 +8,7 @@ use crate::activation::Activation;
 use crate::dense;
 use crate::optimizer::squared_sum;
 use crate::simd::InstructionSet;
+use crate::sizes::elements;
 
 /// Steps of the iteration.
 const STEPS: usize = 5;
@@ -18,12 +19,13 @@ const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 /// Keeps a matrix of zeros from being divided by zero.
 const TINY: f64 = 1e-7;
 
-/// Makes `matrix` `[rows, columns]`, row-major, about orthogonal. A matrix of zeros stays one; NaN spreads to all of it.
+/// Makes `matrix` `[rows, columns]`, row-major, about orthogonal. A matrix of zeros stays one; with a NaN or an
+/// infinity in it all becomes NaN.
 ///
 /// # Panics
 /// If the length of `matrix` is not `rows * columns`.
 pub fn orthogonalize(rows: usize, columns: usize, matrix: &mut [f32]) {
-    assert_eq!(matrix.len(), rows * columns, "length of the matrix");
+    assert_eq!(matrix.len(), elements([rows, columns]), "length of the matrix");
     if matrix.is_empty() {
         return;
     }
@@ -150,14 +152,18 @@ mod tests {
     }
 
     #[test]
-    fn zeros_stay_and_no_number_is_seen() {
+    fn zeros_stay_and_what_is_no_number_spreads_to_all() {
         let mut zeros = vec![0.0; 12];
         orthogonalize(4, 3, &mut zeros);
         assert_eq!(zeros, [0.0; 12]);
-        let mut broken = numbers(1, 12);
-        broken[5] = f32::NAN;
-        orthogonalize(4, 3, &mut broken);
-        assert!(broken.iter().any(|value| value.is_nan()));
+        for (rows, columns) in [(4, 3), (3, 4), (12, 1), (1, 12)] {
+            for value in [f32::NAN, f32::INFINITY] {
+                let mut broken = numbers(1, 12);
+                broken[5] = value;
+                orthogonalize(rows, columns, &mut broken);
+                assert!(broken.iter().all(|value| value.is_nan()), "{rows} x {columns}, {value}: {broken:?}");
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::sizes::elements;
 
 /// Sizes of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +44,19 @@ impl PoolingShape {
     }
 
     /// Elements of the whole input.
+    ///
+    /// # Panics
+    /// If there are more than a `usize` counts.
     pub fn input_len(&self) -> usize {
-        self.batch * self.image_len()
+        elements([self.batch, self.image_len()])
     }
 
     /// Elements of the whole output.
+    ///
+    /// # Panics
+    /// As [`PoolingShape::out_height`] and [`PoolingShape::input_len`].
     pub fn output_len(&self) -> usize {
-        self.batch * self.pooled_len()
+        elements([self.batch, self.pooled_len()])
     }
 
     fn extent(&self, input: usize) -> usize {
@@ -61,12 +68,12 @@ impl PoolingShape {
 
     /// Elements of one image.
     fn image_len(&self) -> usize {
-        self.in_height * self.in_width * self.channels
+        elements([self.channels, self.in_height, self.in_width])
     }
 
     /// Elements of one image's output.
     fn pooled_len(&self) -> usize {
-        self.out_height() * self.out_width() * self.channels
+        elements([self.channels, self.out_height(), self.out_width()])
     }
 
     /// For each output pixel, the place of its window's first pixel in the image.
@@ -220,8 +227,8 @@ pub fn average_backward(shape: &PoolingShape, dy: &[f32], dx: &mut [f32]) {
 /// # Panics
 /// If a slice has another length than its shape.
 pub fn global_average_forward(batch: usize, spatial: usize, channels: usize, x: &[f32], y: &mut [f32]) {
-    assert_eq!(x.len(), batch * spatial * channels, "length of x");
-    assert_eq!(y.len(), batch * channels, "length of y");
+    assert_eq!(x.len(), elements([batch, channels, spatial]), "length of x");
+    assert_eq!(y.len(), elements([batch, channels]), "length of y");
     if x.is_empty() {
         y.fill(0.0);
         return;
@@ -241,8 +248,8 @@ pub fn global_average_forward(batch: usize, spatial: usize, channels: usize, x: 
 /// # Panics
 /// If a slice has another length than its shape.
 pub fn global_average_backward(batch: usize, spatial: usize, channels: usize, dy: &[f32], dx: &mut [f32]) {
-    assert_eq!(dx.len(), batch * spatial * channels, "length of dx");
-    assert_eq!(dy.len(), batch * channels, "length of dy");
+    assert_eq!(dx.len(), elements([batch, channels, spatial]), "length of dx");
+    assert_eq!(dy.len(), elements([batch, channels]), "length of dy");
     if dx.is_empty() {
         return;
     }
@@ -372,6 +379,40 @@ mod tests {
                     let (y, dx) = run(&shape, &x, &dy, kind);
                     [y, dx].concat()
                 });
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_shows_in_the_means_that_see_it() {
+        for value in [f32::NAN, f32::INFINITY] {
+            // Windows overlap, and leave a column out.
+            let shape = PoolingShape { batch: 2, channels: 3, in_height: 5, in_width: 6, size: 3, stride: 2 };
+            let (mut x, mut dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
+            // Row 2, column 3, channel 1 of the second image: under the columns 1 of both rows of windows.
+            x[((5 + 2) * 6 + 3) * 3 + 1] = value;
+            // The first window of the second image, channel 2.
+            dy[2 * 2 * 3 + 2] = value;
+            let (y, dx) = run(&shape, &x, &dy, Kind::Average);
+            for (index, mean) in y.iter().enumerate() {
+                let (pixel, channel) = (index / 3, index % 3);
+                let sees = channel == 1 && (pixel == 4 + 1 || pixel == 4 + 3);
+                assert_eq!(!mean.is_finite(), sees, "mean {index}");
+            }
+            for (index, gradient) in dx.iter().enumerate() {
+                let (row, column, channel) = (index / 18, index / 3 % 6, index % 3);
+                let under = channel == 2 && (5..8).contains(&row) && column < 3;
+                assert_eq!(!gradient.is_finite(), under, "gradient {index}");
+            }
+            let (mut y, mut dx, mut dy) = ([0.0; 6], vec![0.0; x.len()], [1.0; 6]);
+            global_average_forward(2, 30, 3, &x, &mut y);
+            dy[4] = value;
+            global_average_backward(2, 30, 3, &dy, &mut dx);
+            for (index, mean) in y.iter().enumerate() {
+                assert_eq!(!mean.is_finite(), index == 4, "mean {index}");
+            }
+            for (index, gradient) in dx.iter().enumerate() {
+                assert_eq!(!gradient.is_finite(), index >= 90 && index % 3 == 1, "gradient {index}");
             }
         }
     }

@@ -15,8 +15,8 @@ mod x86;
 
 /// A vector of `WIDTH` single-precision numbers.
 ///
-/// Values of a type are only made inside [`Kernel::run`] as called by [`InstructionSet::run`], which has checked that
-/// the processor has the instructions; that is what makes the methods without `unsafe` sound.
+/// Values of a type are only made inside [`Kernel::run`] as called by [`InstructionSet::run`], and there is an
+/// [`InstructionSet`] only where the processor has the instructions; that is what makes the methods without `unsafe` sound.
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Numbers in the vector.
     const WIDTH: usize;
@@ -67,8 +67,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn at_least(self, floor: Self) -> Self;
     /// The larger of two; NaN if either is.
     fn larger(self, other: Self) -> Self;
-    /// `self` where `gate > 0`, zero elsewhere.
-    fn where_positive(self, gate: Self) -> Self;
+    /// Zero where `gate <= 0`, `self` elsewhere: also where the gate is NaN.
+    fn gated(self, gate: Self) -> Self;
     /// `self` where `left > right`, `otherwise` elsewhere.
     fn where_greater(self, left: Self, right: Self, otherwise: Self) -> Self;
     /// `self` where `left == right`, zero elsewhere.
@@ -156,46 +156,79 @@ pub(crate) trait Kernel {
     fn run<L: Lanes>(self) -> Self::Output;
 }
 
-/// Instructions that a kernel may be run with. Results differ between them by rounding.
+/// Instructions that a kernel may be run with, which this machine has. Results differ between them by rounding; those with
+/// wider vectors are the greater.
+///
+/// Only [`InstructionSet::available`] makes one, of what it finds the processor to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum InstructionSet {
+pub struct InstructionSet(Instructions);
+
+/// All instructions that kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Instructions {
     /// What every processor of the target has.
     Portable,
     /// 8 lanes with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// 16 lanes with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
     Avx512,
 }
+
+#[cfg(test)]
+thread_local! {
+    /// What this thread takes for the best.
+    static INSTEAD: std::cell::Cell<Option<InstructionSet>> = const { std::cell::Cell::new(None) };
+}
+
+/// Names of all instructions on any machine, the simplest first.
+const NAMES: [&str; 3] = ["portable", "avx2", "avx512"];
 
 impl InstructionSet {
     /// The best one of this machine, or what the environment variable `VULTUS_SIMD` allows; a value that names none of
     /// them allows all.
     pub fn best() -> Self {
+        #[cfg(test)]
+        if let Some(set) = INSTEAD.get() {
+            return set;
+        }
         static BEST: OnceLock<InstructionSet> = OnceLock::new();
         *BEST.get_or_init(|| {
-            let most = Self::requested().ok().flatten().unwrap_or(Self::Avx512);
-            Self::available().into_iter().filter(|&set| set <= most).max().unwrap_or(Self::Portable)
+            let most = Self::requested().ok().flatten().unwrap_or(NAMES[NAMES.len() - 1]);
+            let rank = |name| NAMES.iter().position(|&known| known == name);
+            let allowed = Self::available().into_iter().filter(|set| rank(set.name()) <= rank(most));
+            allowed.max().expect("every machine has the portable ones")
         })
     }
 
-    /// What the environment variable `VULTUS_SIMD` names, if it is set.
+    /// Does `work` with these as the best ones that there are, wherever this thread asks for those.
+    #[cfg(test)]
+    pub(crate) fn as_best<R>(self, work: impl FnOnce() -> R) -> R {
+        let before = INSTEAD.replace(Some(self));
+        let result = work();
+        INSTEAD.set(before);
+        result
+    }
+
+    /// What the environment variable `VULTUS_SIMD` names, if it is set; the machine need not have it.
     ///
     /// # Errors
     /// Its value, where that is none of the names.
-    pub fn requested() -> Result<Option<Self>, String> {
+    pub fn requested() -> Result<Option<&'static str>, String> {
         let Some(value) = std::env::var_os("VULTUS_SIMD").filter(|value| !value.is_empty()) else { return Ok(None) };
-        let named = [Self::Portable, Self::Avx2, Self::Avx512].into_iter().find(|set| value == set.name());
+        let named = NAMES.into_iter().find(|&name| value == name);
         named.map(Some).ok_or_else(|| value.to_string_lossy().into_owned())
     }
 
     /// All that this machine has, the simplest first.
     pub fn available() -> Vec<Self> {
-        let mut sets = vec![Self::Portable];
+        let mut sets = vec![Self(Instructions::Portable)];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            sets.push(Self::Avx2);
+            sets.push(Self(Instructions::Avx2));
             if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
-                sets.push(Self::Avx512);
+                sets.push(Self(Instructions::Avx512));
             }
         }
         sets
@@ -203,26 +236,26 @@ impl InstructionSet {
 
     /// The name used in `VULTUS_SIMD` and in reports.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Portable => "portable",
-            Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512",
+        match self.0 {
+            Instructions::Portable => NAMES[0],
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => NAMES[1],
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => NAMES[2],
         }
     }
 
-    /// Runs `kernel` with these instructions. `self` must come from [`InstructionSet::best`] or
-    /// [`InstructionSet::available`].
+    /// Runs `kernel` with these instructions.
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        match self {
-            Self::Portable => kernel.run::<Portable>(),
+        match self.0 {
+            Instructions::Portable => kernel.run::<Portable>(),
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this value is only handed out where the processor was found to have AVX2 and FMA.
-            Self::Avx2 => unsafe { x86::run_avx2(kernel) },
+            // SAFETY: only `available` makes this value, where it finds the processor to have AVX2 and FMA.
+            Instructions::Avx2 => unsafe { x86::run_avx2(kernel) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: this value is only handed out where the processor was found to have AVX-512 F and VL.
-            Self::Avx512 => unsafe { x86::run_avx512(kernel) },
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => kernel.run::<Portable>(),
+            // SAFETY: only `available` makes this value, where it finds the processor to have AVX2, FMA, and AVX-512 F
+            // and VL.
+            Instructions::Avx512 => unsafe { x86::run_avx512(kernel) },
         }
     }
 }
@@ -267,7 +300,8 @@ mod tests {
             check(a.at_least(b), &|a, b| if a < b { b } else { a });
             check(a.larger(b), &|a, b| if a.is_nan() || a > b { a } else { b });
             check(b.larger(a), &|a, b| if a.is_nan() || a > b { a } else { b });
-            check(a.where_positive(b), &|a, b| if b > 0.0 { a } else { 0.0 });
+            check(a.gated(b), &|a, b| if b <= 0.0 { 0.0 } else { a });
+            check(b.gated(a), &|a, b| if a <= 0.0 { 0.0 } else { b });
             check(a.where_greater(a, b, b), &|a, b| if a > b { a } else { b });
             check(b.where_equal(a, a), &|a, b| if a.is_nan() { 0.0 } else { b });
             let whole: f32 = others[..L::WIDTH].iter().sum(); // whole numbers: exact in any order

@@ -4,6 +4,8 @@
 //! hot, smoothed or mixed), so that label smoothing and soft labels need nothing of their own. Exponentials are taken
 //! of differences to the largest logit, sums are in double precision. One row a sample: too small for threads.
 
+use crate::sizes::elements;
+
 /// Replaces each row of `x` `[rows, classes]` by its softmax. A row with a NaN becomes NaN.
 ///
 /// # Panics
@@ -35,7 +37,7 @@ pub fn cross_entropy_forward(
 ) -> f32 {
     check_rows(classes, logits);
     assert_eq!(targets.len(), logits.len(), "length of targets");
-    assert_eq!(weights.len() * classes, logits.len(), "length of weights");
+    assert_eq!(elements([weights.len(), classes]), logits.len(), "length of weights");
     assert_eq!(probabilities.len(), logits.len(), "length of probabilities");
     let mut loss = 0.0;
     let rows = logits.chunks_exact(classes).zip(targets.chunks_exact(classes));
@@ -73,7 +75,7 @@ pub fn cross_entropy_backward(
 ) {
     check_rows(classes, probabilities);
     assert_eq!(targets.len(), probabilities.len(), "length of targets");
-    assert_eq!(weights.len() * classes, probabilities.len(), "length of weights");
+    assert_eq!(elements([weights.len(), classes]), probabilities.len(), "length of weights");
     assert_eq!(dlogits.len(), probabilities.len(), "length of dlogits");
     let rows = probabilities.chunks_exact(classes).zip(targets.chunks_exact(classes));
     for (((probabilities, targets), &weight), dlogits) in rows.zip(weights).zip(dlogits.chunks_exact_mut(classes)) {

@@ -12,6 +12,7 @@ use crate::activation::Activation;
 use crate::dense;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::sizes::elements;
 
 /// Vectors of channels whose sums are kept in registers together.
 const GROUP: usize = 4;
@@ -31,18 +32,24 @@ pub struct SqueezeShape {
 
 impl SqueezeShape {
     /// Elements of the input and of the output.
+    ///
+    /// # Panics
+    /// If there are more than a `usize` counts.
     pub fn len(&self) -> usize {
-        self.batch * self.image()
+        elements([self.batch, self.image()])
     }
 
     /// True without elements.
+    ///
+    /// # Panics
+    /// As [`SqueezeShape::len`].
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Elements of one image.
     fn image(&self) -> usize {
-        self.spatial * self.channels
+        elements([self.channels, self.spatial])
     }
 }
 
@@ -86,8 +93,8 @@ pub struct Middle {
 impl Middle {
     /// From the means of the channels, `[batch, channels]`.
     pub(crate) fn new(set: InstructionSet, shape: &SqueezeShape, mean: Vec<f32>, weights: &Weights) -> Self {
-        let mut hidden = vec![0.0; shape.batch * shape.hidden];
-        let mut factor = vec![0.0; shape.batch * shape.channels];
+        let mut hidden = vec![0.0; elements([shape.batch, shape.hidden])];
+        let mut factor = vec![0.0; elements([shape.batch, shape.channels])];
         factors(set, shape, &mean, weights, &mut hidden, &mut factor);
         Self { mean, hidden, factor }
     }
@@ -106,7 +113,8 @@ impl Middle {
         gradients: WeightGradients,
     ) -> Scratch {
         let SqueezeShape { batch, channels, hidden, .. } = *shape;
-        assert!(self.factor.len() == batch * channels && self.hidden.len() == batch * hidden, "lengths of the middle");
+        assert_eq!(self.factor.len(), elements([batch, channels]), "length of the middle's factors");
+        assert_eq!(self.hidden.len(), elements([batch, hidden]), "length of the middle's hidden layer");
         let WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias } = gradients;
         // Of the sigmoid's argument.
         dfactor.iter_mut().zip(&self.factor).for_each(|(gradient, factor)| *gradient *= factor * (1.0 - factor));
@@ -176,7 +184,7 @@ pub fn forward(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]
     }
     let set = InstructionSet::best();
     let [mut mean, mut factor] = [(); 2].map(|()| Scratch::take(shape.batch * shape.channels));
-    let mut hidden = Scratch::take(shape.batch * shape.hidden);
+    let mut hidden = Scratch::take(elements([shape.batch, shape.hidden]));
     means(set, shape, x, &mut mean);
     factors(set, shape, &mean, weights, &mut hidden, &mut factor);
     scale(set, shape, x, &factor, None, y);
@@ -203,7 +211,7 @@ pub fn forward_training_by(
 ) -> Middle {
     assert_eq!(x.len(), shape.len(), "length of x");
     assert_eq!(y.len(), shape.len(), "length of y");
-    let mut mean = vec![0.0; shape.batch * shape.channels];
+    let mut mean = vec![0.0; elements([shape.batch, shape.channels])];
     if !shape.is_empty() {
         means(set, shape, x, &mut mean);
     }

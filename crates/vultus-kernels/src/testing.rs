@@ -2,6 +2,8 @@
 
 use rayon::ThreadPoolBuilder;
 
+use crate::simd::InstructionSet;
+
 /// `length` reproducible numbers in -1..1.
 pub(crate) fn numbers(seed: u64, length: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x1234_5678_9abc_def1);
@@ -20,14 +22,22 @@ pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| value as f64).collect()
 }
 
-/// Asserts `|actual - expected| <= tolerance * max(1, largest |expected|)` everywhere.
+/// Asserts `|actual - expected| <= tolerance * largest |expected|` everywhere. Where the largest is below a tenth, it is a
+/// sum of terms of about one that cancel, and no more exact: then a tenth counts.
 #[track_caller]
 pub(crate) fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64) {
+    let scale = expected.iter().fold(0.1_f64, |largest, value| largest.max(value.abs()));
+    assert_within(actual, expected, tolerance * scale);
+}
+
+/// Asserts `|actual - expected| <= bound` everywhere: for sums whose terms cancel, so that they are small and their errors
+/// are not.
+#[track_caller]
+pub(crate) fn assert_within(actual: &[f32], expected: &[f64], bound: f64) {
     assert_eq!(actual.len(), expected.len());
-    let scale = expected.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
     for (index, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
         let difference = (actual as f64 - expected).abs();
-        assert!(difference <= tolerance * scale, "element {index}: {actual} instead of {expected} (scale {scale})");
+        assert!(difference <= bound, "element {index}: {actual} instead of {expected} +- {bound}");
     }
 }
 
@@ -41,6 +51,14 @@ pub(crate) fn same_for_any_thread_count(compute: impl Fn() -> Vec<f32> + Sync) -
         assert_eq!(bits(&alone), bits(&on(threads)), "{threads} threads give another result than one");
     }
     alone
+}
+
+/// Runs `check` once with each instruction set of this machine as the best.
+pub(crate) fn with_every_instruction_set(check: impl Fn()) {
+    for set in InstructionSet::available() {
+        println!("with {} instructions", set.name()); // shown if the check fails
+        set.as_best(&check);
+    }
 }
 
 /// Central differences of `function` at `values`, one for each element.

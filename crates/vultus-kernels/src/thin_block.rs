@@ -74,7 +74,7 @@ struct Rows {
 impl ThinBlock<'_> {
     /// Whether it pays to compute a convolution again.
     pub fn suits(shape: &ConvolutionShape) -> bool {
-        shape.kernel_height * shape.kernel_width * shape.in_channels <= MOST_PRODUCTS
+        shape.patch_length() <= MOST_PRODUCTS
     }
 
     /// Values of the output.
@@ -354,18 +354,21 @@ impl<'a> Part<'a> {
         sums: &mut [f32],
     ) {
         let gate_input = self.block.before == Activation::Relu;
-        assert_eq!(dz.len(), z.len());
+        assert!(dz.len() == z.len() && sums.len() == self.block.shape.out_channels);
         let dx = dz.as_mut_ptr();
         match self.block.tail {
             Tail::Activated(activation) => {
                 let input = self.pixels(activation, image, rows, z);
                 let sums = Some(sums.as_mut_ptr());
-                self.set.run(batch_norm::GradientApply { input, terms, gate_input, dx, dresidual: None, sums });
+                // SAFETY: both are borrowed mutably; `dz` is as long as `z`, the rows, and the sums hold a number for each
+                // channel.
+                self.set.run(unsafe { batch_norm::GradientApply::new(input, terms, gate_input, dx, None, sums) });
             }
             Tail::Pooled { size, dropout } => {
                 let shape = self.block.pooled(size);
                 let band = self.windows(&shape, dropout, image, index, rows, z);
-                self.set.run(norm_pool::GradientApply { band, terms, gate_input, dx, sums });
+                // SAFETY: `dz` is borrowed mutably and as long as `z`, the band.
+                self.set.run(unsafe { norm_pool::GradientApply::new(band, terms, gate_input, dx, sums) });
             }
         }
     }
@@ -374,7 +377,7 @@ impl<'a> Part<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, numbers, same_for_any_thread_count, widen};
+    use crate::testing::{assert_close, numbers, same_for_any_thread_count, widen, with_every_instruction_set};
     use crate::{convolution, norm_pool};
     use batch_norm::{NormGradients, NormShape};
     use proptest::prelude::*;
@@ -525,14 +528,16 @@ mod tests {
             };
             let before = if relu { Activation::Relu } else { Activation::Linear };
             let case = Case::new(shape, before, tail, seed);
-            for (part, (ours, expected)) in case.ours().iter().zip(case.one_after_the_other()).enumerate() {
-                // Behind no activation the bias moves nothing: a sum of terms that cancel.
-                if part == 4 && before == Activation::Linear {
-                    prop_assert!(ours.iter().chain(&expected).all(|gradient| gradient.abs() < 1e-3));
-                } else {
-                    assert_close(ours, &widen(&expected), 5e-5);
+            with_every_instruction_set(|| {
+                for (part, (ours, expected)) in case.ours().iter().zip(case.one_after_the_other()).enumerate() {
+                    // Behind no activation the bias moves nothing: a sum of terms that cancel.
+                    if part == 4 && before == Activation::Linear {
+                        assert!(ours.iter().chain(&expected).all(|gradient| gradient.abs() < 1e-3));
+                    } else {
+                        assert_close(ours, &widen(&expected), 5e-5);
+                    }
                 }
-            }
+            });
         }
     }
 
@@ -548,13 +553,27 @@ mod tests {
 
     #[test]
     fn nan_reaches_every_result_of_its_channel() {
-        let mut case = Case::new(shape(2, 1, 3, 6, 6), Activation::Linear, Tail::Activated(Activation::Linear), 3);
-        case.weight[1] = f32::NAN;
-        let [y, mean, variance, dweight, ..] = case.ours();
-        for results in [&y, &mean, &variance, &dweight] {
-            for (index, value) in results.iter().enumerate() {
-                assert_eq!(value.is_nan(), index % 3 == 1, "element {index}");
-            }
+        let (linear, relu) = (Activation::Linear, Activation::Relu);
+        let pooled = Tail::Pooled { size: 2, dropout: Dropout::NONE };
+        for (before, tail) in [linear, relu]
+            .into_iter()
+            .flat_map(|before| [Tail::Activated(linear), Tail::Activated(relu), pooled].map(|tail| (before, tail)))
+        {
+            let mut case = Case::new(shape(2, 1, 19, 7, 7), before, tail, 3);
+            case.weight[17] = f32::NAN;
+            with_every_instruction_set(|| {
+                let [y, mean, variance, dweight, dbias, dgamma, dbeta] = case.ours();
+                for results in [&y, &mean, &variance, &dweight, &dbias, &dgamma] {
+                    for (index, value) in results.iter().enumerate() {
+                        assert_eq!(value.is_nan(), index % 19 == 17, "element {index}, {before:?}, {tail:?}");
+                    }
+                }
+                // The sum of the gradients behind the norm, which only a ReLU makes of outputs.
+                for (index, value) in dbeta.iter().enumerate() {
+                    let nan = index == 17 && tail == Tail::Activated(relu);
+                    assert_eq!(value.is_nan(), nan, "dbeta {index}, {before:?}, {tail:?}");
+                }
+            });
         }
     }
 }

@@ -53,13 +53,33 @@ impl Gradient<'_> {
                 Gate::Recomputed => {
                     let scale = L::load_within(self.affine.as_ptr(), first, channels);
                     let shift = L::load_within(self.affine.as_ptr().add(channels), first, channels);
-                    gradient = gradient.where_positive(x.mul_add(scale, shift));
+                    gradient = gradient.gated(x.mul_add(scale, shift));
                 }
                 Gate::Output => {
-                    gradient = gradient.where_positive(L::load_within(self.y.as_ptr().add(place), first, channels));
+                    // Not above zero an output is zero or NaN, and so is its gradient.
+                    let y = L::load_within(self.y.as_ptr().add(place), first, channels);
+                    gradient = gradient.where_greater(y, L::splat(0.0), y);
                 }
             }
             (x.sub(L::load_within(self.mean.as_ptr(), first, channels)), x, gradient)
+        }
+    }
+
+    /// What sums of one vector of channels begin with: zero, or NaN where the gate is computed from a map that is not
+    /// finite. Outputs are NaN then, and so are their gradients, which that gate lets pass as they come.
+    ///
+    /// # Safety
+    /// `first < channels`, and [`Gradient::check`] has passed.
+    #[inline(always)]
+    unsafe fn start<L: Lanes>(&self, first: usize) -> L {
+        if self.gate != Gate::Recomputed {
+            return L::splat(0.0);
+        }
+        // SAFETY: the map is two rows of `channels` numbers.
+        unsafe {
+            let scale = L::load_within(self.affine.as_ptr(), first, self.channels);
+            let shift = L::load_within(self.affine.as_ptr().add(self.channels), first, self.channels);
+            scale.scaled(0.0, shift.times(0.0))
         }
     }
 }
@@ -81,6 +101,13 @@ impl Kernel for GradientSums<'_> {
         assert_eq!(self.sums.len(), 2 * channels);
         for group in (0..channels).step_by(GROUP * L::WIDTH) {
             let mut sums = [[L::splat(0.0); 2]; GROUP];
+            for (v, sums) in sums.iter_mut().enumerate() {
+                let first = group + v * L::WIDTH;
+                if first < channels {
+                    // SAFETY: `first` is a channel.
+                    *sums = [unsafe { self.input.start(first) }; 2];
+                }
+            }
             for row in 0..self.input.x.len() / channels {
                 for (v, sums) in sums.iter_mut().enumerate() {
                     let first = group + v * L::WIDTH;
@@ -153,10 +180,14 @@ impl Terms {
 pub(crate) struct TermsOfOne<'a>(&'a [f32]);
 
 impl TermsOfOne<'_> {
+    pub(crate) fn check(&self, channels: usize) {
+        assert_eq!(self.0.len(), 3 * channels);
+    }
+
     /// The three terms of one vector of channels.
     ///
     /// # Safety
-    /// `first` is below the number of channels, which is `channels`.
+    /// `first` is below `channels`, for which [`TermsOfOne::check`] has passed.
     #[inline(always)]
     pub(crate) unsafe fn at<L: Lanes>(&self, first: usize, channels: usize) -> [L; 3] {
         // SAFETY: three rows of `channels` numbers lie behind each other.
@@ -164,17 +195,38 @@ impl TermsOfOne<'_> {
     }
 }
 
-/// Gradients of some rows. The caller vouches for the room at the addresses.
+/// Gradients of some rows.
+///
+/// The addresses must be valid for all that is written; whoever makes one vouches for it by calling
+/// [`GradientApply::new`].
 pub(crate) struct GradientApply<'a> {
-    pub(crate) input: Gradient<'a>,
-    pub(crate) terms: TermsOfOne<'a>,
-    pub(crate) gate_input: bool,
+    input: Gradient<'a>,
+    terms: TermsOfOne<'a>,
+    gate_input: bool,
     /// As many numbers as the rows have.
-    pub(crate) dx: *mut f32,
+    dx: *mut f32,
     /// As many.
-    pub(crate) dresidual: Option<*mut f32>,
+    dresidual: Option<*mut f32>,
     /// `[channels]`, overwritten.
-    pub(crate) sums: Option<*mut f32>,
+    sums: Option<*mut f32>,
+}
+
+impl<'a> GradientApply<'a> {
+    /// With `gate_input` the input is the output of a ReLU, and `dx` the gradient before that.
+    ///
+    /// # Safety
+    /// Until it has run, `dx` and `dresidual` are valid for writes of as many numbers as the rows have, and `sums` of one
+    /// for each channel; nobody else touches them.
+    pub(crate) unsafe fn new(
+        input: Gradient<'a>,
+        terms: TermsOfOne<'a>,
+        gate_input: bool,
+        dx: *mut f32,
+        dresidual: Option<*mut f32>,
+        sums: Option<*mut f32>,
+    ) -> Self {
+        Self { input, terms, gate_input, dx, dresidual, sums }
+    }
 }
 
 impl Kernel for GradientApply<'_> {
@@ -184,10 +236,11 @@ impl Kernel for GradientApply<'_> {
     fn run<L: Lanes>(self) {
         let channels = self.input.channels;
         self.input.check();
+        self.terms.check(channels);
         for group in (0..channels).step_by(GROUP * L::WIDTH) {
             let mut sums = [L::splat(0.0); GROUP];
-            // SAFETY: rows of slices that were cut alike; `dx`, `dresidual` and the sums have room for this task's rows,
-            // which are its own (see `backward`); every `first` is a channel.
+            // SAFETY: rows of slices that were cut alike; `dx`, `dresidual` and the sums have room for them, by the contract
+            // of `new`; every `first` is a channel.
             unsafe {
                 let mut terms = [[L::splat(0.0); 3]; GROUP];
                 for (v, terms) in terms.iter_mut().enumerate() {
@@ -206,7 +259,7 @@ impl Kernel for GradientApply<'_> {
                             let [slope, curve, level] = terms[v];
                             let mut dx = gradient.mul_add(slope, centred.mul_add(curve, level));
                             if self.gate_input {
-                                dx = dx.where_positive(x);
+                                dx = dx.gated(x);
                             }
                             sums[v] = sums[v].add(dx);
                             dx.store_within(self.dx.add(row * channels), first, channels);

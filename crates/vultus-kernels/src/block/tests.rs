@@ -6,7 +6,9 @@ use crate::batch_norm::NormGradients;
 use crate::convolution::{self, ConvolutionShape};
 use crate::depthwise::{self, DepthwiseShape};
 use crate::squeeze_excitation;
-use crate::testing::{assert_close, numbers, same_for_any_thread_count, widen};
+use crate::testing::{
+    assert_close, assert_within, numbers, same_for_any_thread_count, widen, with_every_instruction_set,
+};
 use proptest::prelude::*;
 
 /// Output, mean, variance, then gradients: of input, weights, bias, gamma, beta, residual, and the four of the squeeze and
@@ -171,8 +173,13 @@ impl Case {
                 assert!(fused.iter().all(|value| value.is_nan()), "result {index} was written");
                 continue;
             }
-            let scale = if index == 5 { (self.residual.len() / self.bias.len()) as f64 } else { 1.0 };
-            assert_close(fused, &widen(expected), tolerance * scale.sqrt());
+            if index == 5 {
+                let rows = (self.residual.len() / self.bias.len()) as f64;
+                let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+                assert_within(fused, &widen(expected), tolerance * f64::from(largest).max(rows.sqrt()));
+            } else {
+                assert_close(fused, &widen(expected), tolerance);
+            }
         }
     }
 }
@@ -219,7 +226,7 @@ proptest! {
             dense(batch, side, inputs, outputs, stride)
         };
         let block = Block { before, ..block(filters, squeeze, residual, activation) };
-        Case::new(block, seed).check(1e-4);
+        with_every_instruction_set(|| Case::new(block, seed).check(1e-4));
     }
 }
 
@@ -269,9 +276,13 @@ fn a_pooled_batch_of_several_parts_is_one_batch() {
     norm_pool::backward(&windows, &z, &norm, dropout, dy, relu, gradients);
     convolution::weight_gradient(shape, x, &dz, dweight);
     convolution::input_gradient(shape, &dz, weight, dx);
-    for (fused, expected) in case.fused().iter().zip(&expected).take(8) {
-        assert_close(fused, &widen(expected), 2e-4);
-    }
+    with_every_instruction_set(|| {
+        for (index, (fused, expected)) in case.fused().iter().zip(&expected).take(8).enumerate() {
+            // Where outputs are nearly always positive the bias has a gradient that is nearly a zero of many terms.
+            let tolerance = if index == 5 { 5e-4 } else { 2e-4 };
+            assert_close(fused, &widen(expected), tolerance);
+        }
+    });
 }
 
 #[test]

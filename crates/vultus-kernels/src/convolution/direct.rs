@@ -15,6 +15,7 @@ use crate::panel::{pack, with_rows};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
+use crate::sizes::elements;
 
 pub(super) use weight_gradient::{WeightSums, add_weight_gradient};
 
@@ -53,14 +54,14 @@ pub(super) struct Correlation<'a> {
     pub(super) target_column: usize,
 }
 
-/// Numbers of packed weights.
-pub(super) fn weight_len(taps: usize, in_channels: usize, out_channels: usize) -> usize {
-    taps * in_channels * out_channels.next_multiple_of(PANEL)
+/// Numbers of packed weights, of which each output has `inner`.
+pub(super) fn weight_len(inner: usize, out_channels: usize) -> usize {
+    elements([inner, out_channels.next_multiple_of(PANEL)])
 }
 
 /// Packs weights `[kernel_height, kernel_width, in, out]`.
 pub(super) fn pack_weights(shape: &ConvolutionShape, weight: &[f32], packed: &mut [f32]) {
-    pack(weight, shape.kernel_height * shape.kernel_width * shape.in_channels, shape.out_channels, packed);
+    pack(weight, shape.patch_length(), shape.out_channels, packed);
 }
 
 /// `y = finish(convolution(x, weights))`.
@@ -164,8 +165,9 @@ pub(super) fn input_gradient(
             let j = first_column + stride * (kernel_width - 1 - place % kernel_width);
             transpose(&weight[(i * shape.kernel_width + j) * block..][..block], inputs, outputs, turned);
         }
-        let mut packed = Scratch::take(weight_len(kernel_height * kernel_width, outputs, inputs));
-        pack(&turned, kernel_height * kernel_width * outputs, inputs, &mut packed);
+        let inner = kernel_height * kernel_width * outputs;
+        let mut packed = Scratch::take(weight_len(inner, inputs));
+        pack(&turned, inner, inputs, &mut packed);
         let correlation = Correlation {
             batch: shape.batch,
             source: dy,
@@ -229,14 +231,15 @@ impl Correlation<'_> {
     /// Asserts what the tasks rely on: all sources, weights and `length` numbers of the target are there.
     fn check(&self, length: usize) {
         let pooled = if self.finish.pool { 2 } else { 1 };
-        let inner = self.kernel_height * self.kernel_width * self.source_channels;
-        assert_eq!(self.source.len(), self.batch * self.source_height * self.source_width * self.source_channels);
-        assert!(self.weights.len() >= inner * self.channels.next_multiple_of(PANEL));
-        let last = self.target_start
-            + (self.rows / pooled - 1) * self.target_row
-            + (self.columns / pooled - 1) * self.target_column
-            + self.channels;
-        assert!(last <= self.target_image && self.batch * self.target_image <= length);
+        let inner = elements([self.source_channels, self.kernel_height, self.kernel_width]);
+        let sources = [self.batch, self.source_channels, self.source_height, self.source_width];
+        assert_eq!(self.source.len(), elements(sources));
+        assert!(self.weights.len() >= weight_len(inner, self.channels));
+        let (rows, columns) = (self.rows / pooled, self.columns / pooled);
+        let steps = [elements([rows - 1, self.target_row]), elements([columns - 1, self.target_column])];
+        let last = [self.target_start, steps[0], steps[1], self.channels].map(|numbers| numbers as u128);
+        assert!(last.into_iter().sum::<u128>() <= self.target_image as u128);
+        assert!(elements([self.batch, self.target_image]) <= length);
         assert!(self.finish.bias.is_none_or(|bias| bias.len() == self.channels));
         assert!(self.finish.residual.is_none_or(|residual| residual.len() == length && pooled == 1));
     }
@@ -255,14 +258,14 @@ impl Correlation<'_> {
     }
 
     fn run(&self, set: InstructionSet, target: &mut [f32]) {
-        if self.batch * self.rows * self.columns * self.channels == 0 {
+        if [self.batch, self.rows, self.columns, self.channels].contains(&0) {
             return;
         }
         let pooled = if self.finish.pool { 2 } else { 1 };
         self.check(target.len());
         let target = Shared::new(target);
         let inner = self.kernel_height * self.kernel_width * self.source_channels;
-        let per_row = self.columns * inner * self.channels;
+        let per_row = self.columns.saturating_mul(inner).saturating_mul(self.channels);
         let most =
             (TASK_MULTIPLY_ADDS / per_row.max(1)).max(1).min(self.rows.div_ceil(if self.batch < 4 { 8 } else { 1 }));
         let band = self.rows.div_ceil(self.rows.div_ceil(most)).next_multiple_of(pooled);
@@ -277,7 +280,8 @@ impl Correlation<'_> {
     fn band(&self, set: InstructionSet, image: usize, first: usize, rows: usize, target: Shared) {
         let inside = self.is_inside();
         let (top, height) = (self.first_row + (first * self.stride) as isize, self.span(rows));
-        let mut copy = Scratch::take(if inside { 0 } else { height * self.frame_width() * self.source_channels });
+        let frame = [height, self.frame_width(), self.source_channels];
+        let mut copy = Scratch::take(if inside { 0 } else { elements(frame) });
         let (start, row_stride) = if inside {
             let row = top as usize;
             let place = (image * self.source_height + row) * self.source_width + self.first_column as usize;
@@ -289,7 +293,9 @@ impl Correlation<'_> {
             copy_frame(picture, size, top, self.first_column, height, width, &mut copy);
             (copy.as_ptr(), width * self.source_channels)
         };
-        let band = Band { correlation: self, image, first, rows, start, row_stride, target };
+        // SAFETY: `check` has passed, and nobody else writes to these rows; without a frame no kernel reaches over the
+        // edge, and a frame has all rows and columns that lie under the band's.
+        let band = unsafe { Band::new(self, image, first, rows, start, row_stride, target) };
         if self.finish.residual.is_none()
             && GreyBand::can(self.kernel_height, self.kernel_width, self.source_channels, self.stride)
         {
@@ -328,15 +334,40 @@ fn copy_frame(
 }
 
 /// Some rows of outputs of one image.
+///
+/// The addresses must be valid for all that is read; whoever makes one vouches for it by calling [`Band::new`].
 pub(super) struct Band<'a> {
     pub(super) correlation: &'a Correlation<'a>,
     pub(super) image: usize,
     pub(super) first: usize,
     pub(super) rows: usize,
-    /// The source under the first weight of the first output of the band, all of it readable without a look at edges.
-    pub(super) start: *const f32,
+    /// The source under the first weight of the first output of the band.
+    start: *const f32,
     pub(super) row_stride: usize,
     pub(super) target: Shared<'a>,
+}
+
+impl<'a> Band<'a> {
+    /// # Safety
+    /// [`Correlation::check`] has passed for the target. Until it has run, from `start` on all that lies under the band's
+    /// outputs can be read without a look at edges, rows a `row_stride` apart; nobody else touches the outputs.
+    unsafe fn new(
+        correlation: &'a Correlation<'a>,
+        image: usize,
+        first: usize,
+        rows: usize,
+        start: *const f32,
+        row_stride: usize,
+        target: Shared<'a>,
+    ) -> Self {
+        Self { correlation, image, first, rows, start, row_stride, target }
+    }
+
+    /// The source under the first weight of the first output of a row, counted from the band's first.
+    #[inline(always)]
+    pub(super) fn source(&self, row: usize) -> *const f32 {
+        self.start.wrapping_add(row * self.correlation.stride * self.row_stride)
+    }
 }
 
 impl Kernel for Band<'_> {
@@ -363,7 +394,7 @@ impl Kernel for Band<'_> {
             for index in 0..count {
                 let corner = if finish.pool { (first + index) % 4 } else { 0 };
                 let (y, x) = (row * side + corner / 2, column * side + corner % 2);
-                sources[index] = self.start.wrapping_add(y * stride * self.row_stride + x * stride * source_channels);
+                sources[index] = self.source(y).wrapping_add(x * stride * source_channels);
                 targets[index] = target + (self.first / side + row) * target_row + column * target_column;
                 if corner + 1 == side * side {
                     column += 1;
@@ -392,9 +423,8 @@ impl Kernel for Band<'_> {
                 while index < count {
                     let rows = rows_of_tile.min(count - index);
                     let (from, to) = (&sources[index..][..rows], &targets[index..][..rows]);
-                    // SAFETY: under each pixel lie `kernel_height` runs of `inner` numbers, a row stride apart; the
-                    // panel holds as many lines; targets are pixels of this task (all checked or made in
-                    // `Correlation::check` and `Correlation::band`).
+                    // SAFETY: under each pixel lie `kernel_height` runs of `inner` numbers, a row stride apart; the panel
+                    // holds as many lines; targets are pixels of the band (all by the contract of `new`).
                     unsafe {
                         if finish.pool {
                             pooled_tile::<L>(&tile, from, to[0]);

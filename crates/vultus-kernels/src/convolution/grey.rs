@@ -31,7 +31,7 @@ impl Kernel for GreyBand<'_> {
         let target = band.image * correlation.target_image + correlation.target_start;
         let (rows, columns) = (band.rows / side * side, correlation.columns / side * side);
         for row in (0..rows).step_by(side) {
-            let source = band.start.wrapping_add(row * band.row_stride);
+            let source = band.source(row);
             let target = target + (band.first + row) / side * correlation.target_row;
             for panel in 0..channels.div_ceil(PANEL) {
                 let channel = panel * PANEL;

@@ -7,6 +7,7 @@ use super::{Algorithm, ConvolutionShape};
 use crate::activation::Activation;
 use crate::scratch::Aligned;
 use crate::simd::InstructionSet;
+use crate::sizes::elements;
 
 /// A convolution made ready for inference: weights packed for the algorithm that the batch size calls for.
 #[derive(Clone)]
@@ -75,7 +76,7 @@ impl Prepared {
     pub fn output_len(&self) -> usize {
         let (height, width) = (self.shape.out_height(), self.shape.out_width());
         let (height, width) = if self.pool { (height / 2, width / 2) } else { (height, width) };
-        height * width * self.shape.out_channels
+        elements([self.shape.out_channels, height, width])
     }
 
     /// `y = activation(convolution(x) + bias + residual)`, for any number of images.
@@ -85,7 +86,7 @@ impl Prepared {
     pub fn run(&self, batch: usize, x: &[f32], residual: Option<&[f32]>, y: &mut [f32]) {
         let shape = ConvolutionShape { batch, ..self.shape };
         assert_eq!(x.len(), shape.input_len(), "length of x");
-        assert_eq!(y.len(), batch * self.output_len(), "length of y");
+        assert_eq!(y.len(), elements([batch, self.output_len()]), "length of y");
         if y.is_empty() {
             return;
         }

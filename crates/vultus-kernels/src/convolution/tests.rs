@@ -2,7 +2,10 @@
 //! differences.
 
 use super::*;
-use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
+use crate::testing::{
+    assert_close, assert_within, dot, finite_differences, numbers, same_for_any_thread_count, widen,
+    with_every_instruction_set,
+};
 use proptest::prelude::*;
 
 /// Calls `f(output, input, weight)` with the places of every product of the definition.
@@ -102,15 +105,20 @@ fn check_prepared(shape: &ConvolutionShape, seed: u64, relu: bool, pool: bool) {
     let bias = numbers(seed + 2, shape.out_channels);
     let residual = numbers(seed + 3, if pool { 0 } else { shape.output_len() });
     let mut sums = reference(shape, &widen(&x), &widen(&weight));
+    let mut scale = 0.0_f64;
     for (index, sum) in sums.iter_mut().enumerate() {
         *sum += f64::from(bias[index % shape.out_channels]) + residual.get(index).map_or(0.0, |&v| f64::from(v));
+        scale = scale.max(sum.abs());
         *sum = if relu { sum.max(0.0) } else { sum.tanh() };
     }
-    let prepared = Prepared::new(shape, &weight, &bias, activation, pool);
-    let mut y = vec![f32::NAN; shape.batch * prepared.output_len()];
-    prepared.run(shape.batch, &x, (!pool).then_some(&residual), &mut y);
     let expected = if pool { pooled(shape, &sums) } else { sums };
-    assert_close(&y, &expected, 1e-4);
+    with_every_instruction_set(|| {
+        let prepared = Prepared::new(shape, &weight, &bias, activation, pool);
+        let mut y = vec![f32::NAN; shape.batch * prepared.output_len()];
+        prepared.run(shape.batch, &x, (!pool).then_some(&residual), &mut y);
+        // Errors are those of the sums, which ReLU may leave little of.
+        assert_within(&y, &expected, 1e-4 * scale);
+    });
 }
 
 fn pooled(shape: &ConvolutionShape, y: &[f64]) -> Vec<f64> {
@@ -313,6 +321,136 @@ fn what_is_no_number_shows_wherever_the_definition_has_it() {
     };
     forward(&one, &x, &[1.0], None, Activation::Relu, &mut y);
     assert!(y[0].is_nan());
+}
+
+#[test]
+fn what_is_no_number_in_a_gradient_shows_in_that_of_the_input() {
+    for (value, set) in [f32::NAN, f32::INFINITY]
+        .into_iter()
+        .flat_map(|v| InstructionSet::available().into_iter().map(move |set| (v, set)))
+    {
+        for algorithm in Algorithm::ALL {
+            let shape = for_algorithm(algorithm, ConvolutionShape { batch: 2, in_channels: 17, ..FACE });
+            let (mut dy, weight) = (numbers(1, shape.output_len()), numbers(2, shape.weight_len()));
+            // Row 3, column 8, channel 4 of the second image.
+            dy[(20 * 17 + 3 * 17 + 8) * 5 + 4] = value;
+            let mut dx = vec![0.0; shape.input_len()];
+            input_gradient_by(algorithm, set, &shape, &dy, &weight, &mut dx);
+            let reach = |place: usize| place - shape.padding..=place + shape.padding;
+            for (row, column) in reach(3).flat_map(|row| reach(8).map(move |column| (row, column))) {
+                let pixel = &dx[(20 * 17 + row * 17 + column) * 17..][..17];
+                assert!(pixel.iter().all(|value| !value.is_finite()), "{algorithm:?}, {set:?}: {row}, {column}");
+            }
+            assert!(
+                dx[..20 * 17 * 17].iter().all(|value| value.is_finite()),
+                "{algorithm:?}, {set:?}: the other image"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_in_a_weight_shows_in_its_channels_and_no_others() {
+    for (value, set) in [f32::NAN, f32::INFINITY]
+        .into_iter()
+        .flat_map(|v| InstructionSet::available().into_iter().map(move |set| (v, set)))
+    {
+        for algorithm in Algorithm::ALL {
+            let shape = for_algorithm(algorithm, ConvolutionShape { batch: 2, in_channels: 18, ..FACE });
+            let (x, mut weight) = (numbers(1, shape.input_len()), numbers(2, shape.weight_len()));
+            // The first tap, from channel 16 to channel 3.
+            weight[16 * 5 + 3] = value;
+            let (mut y, mut dx) = (vec![0.0; shape.output_len()], vec![0.0; shape.input_len()]);
+            forward_by(algorithm, set, &shape, &x, &weight, None, Activation::Linear, &mut y);
+            input_gradient_by(algorithm, set, &shape, &numbers(3, y.len()), &weight, &mut dx);
+            // The first tap sees what lies up and left of an output: all but the first rows and columns have it, and on
+            // the way back all but the last.
+            let edge = shape.padding;
+            for (place, value) in y.iter().enumerate() {
+                let (row, column, channel) = (place / 5 / 17 % 20, place / 5 % 17, place % 5);
+                let meets = row >= edge && column >= edge;
+                assert!(value.is_finite() || channel == 3, "{algorithm:?}, {set:?}: output {place}");
+                assert!(!value.is_finite() || channel != 3 || !meets, "{algorithm:?}, {set:?}: output {place}");
+            }
+            for (place, value) in dx.iter().enumerate() {
+                let (row, column, channel) = (place / 18 / 17 % 20, place / 18 % 17, place % 18);
+                let meets = row + edge < 20 && column + edge < 17;
+                assert!(value.is_finite() || channel == 16, "{algorithm:?}, {set:?}: gradient {place}");
+                assert!(!value.is_finite() || channel != 16 || !meets, "{algorithm:?}, {set:?}: gradient {place}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nan_shows_in_prepared_convolutions_and_behind_their_pooling() {
+    // By Winograd's way, directly, and by the loops for grey pictures.
+    let [wide, strided, grey] = [(17, 1), (17, 2), (1, 1)].map(|(in_channels, stride)| ConvolutionShape {
+        batch: 2,
+        in_channels,
+        in_height: 20,
+        in_width: 18,
+        out_channels: 21,
+        stride,
+        ..FACE
+    });
+    for (shape, pool) in [wide, strided, grey].into_iter().flat_map(|shape| [(shape, false), (shape, true)]) {
+        let (mut x, weight) = (numbers(1, shape.input_len()), numbers(2, shape.weight_len()));
+        let bias = vec![-100.0; 21]; // so that ReLU closes where there are numbers
+        // Row 6, column 8, the last channel of the second image.
+        x[(20 * 18 + 6 * 18 + 8) * shape.in_channels + shape.in_channels - 1] = f32::NAN;
+        let expected = {
+            let wide: Vec<f64> = reference(&shape, &widen(&x), &widen(&weight));
+            let (side, mut nan) = (if pool { 2 } else { 1 }, Vec::new());
+            let (height, width) = (shape.out_height(), shape.out_width());
+            for (image, row) in (0..2).flat_map(|image| (0..height / side).map(move |row| (image, row))) {
+                for (column, channel) in (0..width / side).flat_map(|c| (0..21).map(move |channel| (c, channel))) {
+                    let at =
+                        |i, j| wide[((image * height + row * side + i) * width + column * side + j) * 21 + channel];
+                    nan.push((0..side * side).any(|corner| at(corner / side, corner % side).is_nan()));
+                }
+            }
+            nan
+        };
+        with_every_instruction_set(|| {
+            let prepared = Prepared::new(&shape, &weight, &bias, Activation::Relu, pool);
+            let mut y = vec![1.0; expected.len()];
+            prepared.run(2, &x, None, &mut y);
+            let image = y.len() / 2;
+            for (place, (&value, &nan)) in y.iter().zip(&expected).enumerate() {
+                assert!(value.is_nan() || !nan, "{prepared:?}: {value} at {place}");
+                // Elsewhere there is nothing, but in the same tiles.
+                assert!(value == 0.0 || value.is_nan() && place >= image, "{prepared:?}: {value} at {place}");
+            }
+        });
+    }
+}
+
+#[test]
+fn gradients_of_weights_over_many_images_equal_the_definition() {
+    // Some 56,000 products make one number.
+    for inputs in [3, 17] {
+        let shape =
+            ConvolutionShape { batch: 128, in_channels: inputs, in_height: 21, in_width: 21, out_channels: 5, ..FACE };
+        for algorithm in Algorithm::ALL {
+            let shape = for_algorithm(algorithm, shape);
+            let (x, dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
+            for positive in [false, true] {
+                let sign = |values: &[f32]| -> Vec<f32> {
+                    values.iter().map(|v| if positive { v.abs() } else { *v }).collect()
+                };
+                let (x, dy) = (sign(&x), sign(&dy));
+                let mut expected = vec![0.0; shape.weight_len()];
+                let (wide_x, wide_dy) = (widen(&x), widen(&dy));
+                each_product(&shape, |output, input, tap| expected[tap] += wide_dy[output] * wide_x[input]);
+                for set in InstructionSet::available() {
+                    let mut dweight = vec![f32::NAN; expected.len()];
+                    weight_gradient_by(algorithm, set, &shape, &x, &dy, &mut dweight);
+                    assert_close(&dweight, &expected, algorithm.tolerance());
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::panel::RowsProduct;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
+use crate::sizes::elements;
 
 pub(super) use weight_gradient::WeightSums;
 
@@ -92,11 +93,11 @@ pub(super) struct Finish<'a> {
 
 /// Numbers of transformed weights.
 pub(super) fn weight_len<T: Transform>(in_channels: usize, out_channels: usize) -> usize {
-    T::POINTS * T::POINTS * weight_stride(in_channels, out_channels)
+    elements([T::POINTS * T::POINTS, weight_stride(in_channels, out_channels)])
 }
 
 fn weight_stride(in_channels: usize, out_channels: usize) -> usize {
-    out_channels.next_multiple_of(PANEL) * in_channels + POINT_GAP
+    elements([out_channels.next_multiple_of(PANEL), in_channels]) + POINT_GAP
 }
 
 /// `G g G^T` of all weights `[r, r, in, out]`, packed: `[point][out / PANEL][in][PANEL]`.
@@ -107,7 +108,7 @@ pub(super) fn transform_weights<T: Transform>(
     weight: &[f32],
     transformed: &mut [f32],
 ) {
-    assert_eq!(weight.len(), T::TAPS * T::TAPS * in_channels * out_channels);
+    assert_eq!(weight.len(), elements([T::TAPS * T::TAPS, in_channels, out_channels]));
     assert!(transformed.len() >= weight_len::<T>(in_channels, out_channels));
     let to = Shared::new(transformed);
     let per_task = 8;
@@ -197,15 +198,15 @@ pub(super) fn forward<T: Transform>(
     finish: Finish,
     y: &mut [f32],
 ) {
-    assert_eq!(x.len(), tiling.batch * tiling.in_height * tiling.in_width * tiling.in_channels);
+    assert_eq!(x.len(), elements([tiling.batch, tiling.in_channels, tiling.in_height, tiling.in_width]));
     assert!(weights.len() >= weight_len::<T>(tiling.in_channels, tiling.out_channels));
     assert!(finish.bias.is_none_or(|bias| bias.len() == tiling.out_channels));
     let pooled = if finish.pool { 2 } else { 1 };
     // Pooling drops a last odd row and column: no tile is made for them alone.
     let whole = |outputs: usize| outputs / pooled * pooled;
     let tiling = &Tiling { out_height: whole(tiling.out_height), out_width: whole(tiling.out_width), ..*tiling };
-    let pixels = (tiling.out_height / pooled) * (tiling.out_width / pooled);
-    assert_eq!(y.len(), tiling.batch * pixels * tiling.out_channels);
+    let (height, width) = (tiling.out_height / pooled, tiling.out_width / pooled);
+    assert_eq!(y.len(), elements([tiling.batch, tiling.out_channels, height, width]));
     assert!(finish.residual.is_none_or(|residual| residual.len() == y.len() && !finish.pool));
     assert!(!finish.pool || T::OUTPUTS.is_multiple_of(2), "windows must not straddle tiles");
     let points = T::POINTS * T::POINTS;

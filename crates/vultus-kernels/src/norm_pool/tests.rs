@@ -1,7 +1,10 @@
 //! The three in one against each by itself, and against finite differences.
 
 use super::*;
-use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
+use crate::testing::{
+    assert_close, assert_within, dot, finite_differences, numbers, same_for_any_thread_count, widen,
+    with_every_instruction_set,
+};
 use crate::{batch_norm, dropout, pooling};
 use pooling::PoolingShape;
 use proptest::prelude::*;
@@ -97,9 +100,21 @@ proptest! {
         let shape = NormPoolShape { batch, height: size + more, width: size + wide, channels, size };
         let before = if relu { Activation::Relu } else { Activation::Linear };
         let case = Case::new(shape, seed, rate, before);
-        for (fused, expected) in case.fused().iter().zip(case.one_after_the_other()) {
-            assert_close(fused, &widen(&expected), 2e-5);
-        }
+        with_every_instruction_set(|| {
+            let ([y, mean, variance, dx, sums @ ..], expected) = (case.fused(), case.one_after_the_other());
+            assert_close(&y, &widen(&expected[0]), 2e-6);
+            assert_eq!([&mean, &variance], [&expected[1], &expected[2]]);
+            // Differences of terms which may be much larger: gradients of up to `scale` times the norm's slope.
+            let scale = 1.0 / (1.0 - f64::from(rate));
+            let slopes = case.gamma.iter().zip(&variance).map(|(gamma, variance)| gamma.abs() / (variance + EPSILON).sqrt());
+            let slope = f64::from(slopes.fold(0.0, f32::max)) * scale;
+            assert_within(&dx, &widen(&expected[3]), 1e-5 * slope);
+            // Sums of numbers of either sign.
+            let rows = shape.norm().rows as f64;
+            for (sums, (expected, term)) in sums.iter().zip(expected[4..].iter().zip([scale, scale, slope])) {
+                assert_within(sums, &widen(expected), 1e-6 * rows.max(10.0) * term);
+            }
+        });
     }
 }
 
@@ -143,13 +158,30 @@ fn results_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn nan_reaches_every_result_of_its_channel() {
-    let shape = NormPoolShape { batch: 2, height: 4, width: 4, channels: 3, size: 2 };
-    let mut case = Case::new(shape, 3, 0.25, Activation::Linear);
-    case.x[4] = f32::NAN;
-    let [y, mean, variance, dx, dgamma, ..] = case.fused();
-    for results in [&y, &mean, &variance, &dx, &dgamma] {
-        for (index, value) in results.iter().enumerate() {
-            assert_eq!(value.is_nan(), index % 3 == 1, "element {index}");
+    // A last row and column that no window covers.
+    let shape = NormPoolShape { batch: 2, height: 5, width: 5, channels: 19, size: 2 };
+    for (before, value) in
+        [(Activation::Linear, f32::NAN), (Activation::Relu, f32::NAN), (Activation::Relu, f32::INFINITY)]
+    {
+        // Inside a window, and outside of all.
+        for pixel in [0, 24] {
+            let mut case = Case::new(shape, 3, 0.25, before);
+            case.x[pixel * 19 + 17] = value;
+            with_every_instruction_set(|| {
+                let [y, mean, variance, dx, dgamma, _, dbias] = case.fused();
+                for (name, results) in [("dx", &dx), ("dgamma", &dgamma), ("dbias", &dbias)] {
+                    for (index, result) in results.iter().enumerate() {
+                        // A closed gate in front gives zero.
+                        let closed = name == "dx" && before == Activation::Relu && case.x[index] == 0.0;
+                        assert_eq!(result.is_nan(), index % 19 == 17 && !closed, "{name} {index}, {before:?}, {value}");
+                    }
+                }
+                for results in [&y, &mean, &variance] {
+                    for (index, result) in results.iter().enumerate() {
+                        assert_eq!(!result.is_finite(), index % 19 == 17, "element {index}, {value}");
+                    }
+                }
+            });
         }
     }
 }

@@ -92,8 +92,8 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn where_positive(self, gate: Self) -> Self {
-        self.zip(gate, |value, gate| if gate > 0.0 { value } else { 0.0 })
+    fn gated(self, gate: Self) -> Self {
+        self.zip(gate, |value, gate| if gate <= 0.0 { 0.0 } else { value })
     }
 
     #[inline(always)]

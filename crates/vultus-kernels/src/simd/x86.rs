@@ -134,9 +134,9 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn where_positive(self, gate: Self) -> Self {
+    fn gated(self, gate: Self) -> Self {
         // SAFETY: see above the implementation.
-        unsafe { Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_GT_OQ>(gate.0, _mm256_setzero_ps()))) }
+        unsafe { Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_NLE_UQ>(gate.0, _mm256_setzero_ps()))) }
     }
 
     #[inline(always)]
@@ -291,11 +291,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn where_positive(self, gate: Self) -> Self {
+    fn gated(self, gate: Self) -> Self {
         // SAFETY: see above the implementation.
         unsafe {
-            let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(gate.0, _mm512_setzero_ps());
-            Self(_mm512_maskz_mov_ps(positive, self.0))
+            let open = _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(gate.0, _mm512_setzero_ps());
+            Self(_mm512_maskz_mov_ps(open, self.0))
         }
     }
 

@@ -10,6 +10,7 @@ use crate::convolution::ConvolutionShape;
 use crate::panel::with_rows;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
+use crate::sizes::elements;
 
 /// Groups of images that sum their own weight gradient. Fixed, so that the order of summation is.
 const GRADIENT_GROUPS: usize = 8;
@@ -26,7 +27,7 @@ pub(in crate::convolution) struct WeightSums {
 impl WeightSums {
     pub(in crate::convolution) fn new(shape: &ConvolutionShape) -> Self {
         let groups = GRADIENT_GROUPS.min(shape.batch);
-        Self { partial: Scratch::zeros(groups * sum_len(shape)), groups }
+        Self { partial: Scratch::zeros(elements([groups, sum_len(shape)])), groups }
     }
 
     /// Adds what `add` adds for each group of some images.
@@ -87,7 +88,7 @@ impl WeightSums {
 
 /// Numbers of one group's sums.
 fn sum_len(shape: &ConvolutionShape) -> usize {
-    shape.patch_length() * shape.out_channels.next_multiple_of(PANEL)
+    elements([shape.patch_length(), shape.out_channels.next_multiple_of(PANEL)])
 }
 
 /// Adds the weight gradient of `rows` rows of outputs of one image, from `first` on, to `sums`; `dy` is their gradient.
@@ -103,7 +104,8 @@ pub(in crate::convolution) fn add_weight_gradient(
     let frame_width = (shape.out_width() - 1) * shape.stride + shape.kernel_width;
     let frame_height = (rows - 1) * shape.stride + shape.kernel_height;
     let inside = shape.padding == 0;
-    let mut copy = Scratch::take(if inside { 0 } else { frame_height * frame_width * shape.in_channels });
+    let frame = [frame_height, frame_width, shape.in_channels];
+    let mut copy = Scratch::take(if inside { 0 } else { elements(frame) });
     let top = (first * shape.stride) as isize - shape.padding as isize;
     let (source, row_stride) = if inside {
         let row = shape.in_width * shape.in_channels;

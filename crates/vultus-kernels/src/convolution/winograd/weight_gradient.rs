@@ -11,6 +11,7 @@ use crate::panel::PanelsProduct;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
+use crate::sizes::elements;
 
 /// Numbers of the transformed tiles that one round of the weight gradient works on: 6 MB, so that they stay in the
 /// last-level cache.
@@ -28,7 +29,7 @@ pub(in crate::convolution) struct WeightSums<T> {
 
 impl<T: Transform> WeightSums<T> {
     pub(in crate::convolution) fn new(set: InstructionSet, tiling: &Tiling) -> Self {
-        let sums = Scratch::take(T::POINTS * T::POINTS * sum_stride(tiling));
+        let sums = Scratch::take(elements([T::POINTS * T::POINTS, sum_stride(tiling)]));
         Self { set, tiling: *tiling, sums, started: false, transform: std::marker::PhantomData }
     }
 
@@ -36,8 +37,8 @@ impl<T: Transform> WeightSums<T> {
     pub(in crate::convolution) fn add(&mut self, images: usize, x: &[f32], dy: &[f32]) {
         self.tiling.batch = images;
         let (set, tiling) = (self.set, &self.tiling);
-        assert_eq!(x.len(), tiling.batch * tiling.in_height * tiling.in_width * tiling.in_channels);
-        assert_eq!(dy.len(), tiling.batch * tiling.out_height * tiling.out_width * tiling.out_channels);
+        assert_eq!(x.len(), elements([tiling.batch, tiling.in_channels, tiling.in_height, tiling.in_width]));
+        assert_eq!(dy.len(), elements([tiling.batch, tiling.out_channels, tiling.out_height, tiling.out_width]));
         let points = T::POINTS * T::POINTS;
         let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
         let tiles = tiling.tiles::<T>();
@@ -98,7 +99,7 @@ impl<T: Transform> WeightSums<T> {
     /// The gradient `[r, r, in, out]`, overwritten.
     pub(in crate::convolution) fn finish(&self, dweight: &mut [f32]) {
         let tiling = &self.tiling;
-        assert_eq!(dweight.len(), T::TAPS * T::TAPS * tiling.in_channels * tiling.out_channels);
+        assert_eq!(dweight.len(), elements([T::TAPS * T::TAPS, tiling.in_channels, tiling.out_channels]));
         if !self.started {
             dweight.fill(0.0);
             return;
@@ -116,7 +117,7 @@ impl<T: Transform> WeightSums<T> {
 
 /// Numbers from one point's sums to the next's.
 fn sum_stride(tiling: &Tiling) -> usize {
-    tiling.padded_in() * tiling.padded_out() + POINT_GAP
+    elements([tiling.padded_in(), tiling.padded_out()]) + POINT_GAP
 }
 
 /// Transforms inputs and gradients of some tiles into panels, `[point][channels / PANEL][tile][PANEL]`.
