@@ -32,9 +32,9 @@ pub enum ApiError {
     #[error("pages of this origin may not use this server; it can be allowed with --cors-origin")]
     OriginRefused,
     /// The model that was asked for is not the one that is served.
-    #[error("there is no model of this name; this server has {served:?}")]
+    #[error("there is no such model; this server has {served}")]
     UnknownModel {
-        /// The model that is served.
+        /// The model that is served, and its version.
         served: String,
     },
     /// The content type is none that the route reads.

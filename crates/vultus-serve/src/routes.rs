@@ -3,6 +3,7 @@
 #[expect(unused_qualifications, reason = "in what a macro makes of the parameters")]
 mod analyze;
 mod deepface;
+#[expect(unused_qualifications, reason = "in what a macro makes of the parameters")]
 mod inference;
 mod page;
 mod status;
@@ -84,7 +85,10 @@ fn routers() -> (OpenApiRouter<App>, OpenApiRouter<App>) {
         .routes(routes!(deepface::analyze))
         .routes(routes!(inference::model))
         .routes(routes!(inference::model_ready))
-        .routes(routes!(inference::infer));
+        .routes(routes!(inference::infer))
+        .routes(routes!(inference::version))
+        .routes(routes!(inference::version_ready))
+        .routes(routes!(inference::version_infer));
     (open, protected)
 }
 

@@ -27,6 +27,7 @@ pub(crate) enum FacesParameter {
 
 /// How to analyze.
 #[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AnalyzeParameters {
     /// Where the faces are.

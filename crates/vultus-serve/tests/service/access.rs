@@ -27,8 +27,10 @@ async fn without_the_token_only_what_everyone_may_know_is_answered() {
         reply.fails(401, "unauthorized");
         assert_eq!(reply.header("www-authenticate"), "Bearer");
     }
-    for path in ["/v2/models/expressions", "/v2/models/expressions/ready", "/v2/models/other"] {
-        assert_eq!(server.get(path).await.status, 401, "{path}");
+    let models =
+        ["expressions", "expressions/ready", "expressions/versions/1", "expressions/versions/1/ready", "other"];
+    for path in models.map(|model| format!("/v2/models/{model}")) {
+        assert_eq!(server.get(&path).await.status, 401, "{path}");
     }
     server.post("/analyze", "application/json", "{}").await.fails(401, "unauthorized");
     analyze(&server, &[]).await.fails(401, "unauthorized");
