@@ -1,10 +1,13 @@
 //! What a server may be told. Everything has a default that is safe on one's own machine.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use axum::http::HeaderValue;
 
+use crate::error::Defect;
 use crate::token::Token;
 
 /// Settings of a server.
@@ -20,6 +23,35 @@ pub struct ServeConfig {
     pub cors_origins: Vec<HeaderValue>,
     /// What is taken on, and for how long.
     pub limits: Limits,
+    /// Who hears of the server's own failures; nobody by default.
+    pub operator: Operator,
+}
+
+/// Hears of the server's own failures: a function that is called with each of them, and should not take long.
+#[derive(Clone)]
+pub struct Operator(Arc<dyn Fn(&Defect) + Send + Sync>);
+
+impl Operator {
+    /// Calls `tell` with each failure.
+    pub fn new(tell: impl Fn(&Defect) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    pub(crate) fn tell(&self, defect: &Defect) {
+        (self.0)(defect);
+    }
+}
+
+impl Default for Operator {
+    fn default() -> Self {
+        Self::new(|_| {})
+    }
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Operator")
+    }
 }
 
 /// How much is taken on, and for how long.
@@ -81,6 +113,7 @@ impl Default for ServeConfig {
             token: None,
             cors_origins: Vec::new(),
             limits: Limits::default(),
+            operator: Operator::default(),
         }
     }
 }

@@ -19,11 +19,8 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 use vultus::analyze::Analyzer;
 
-use crate::body::BodyMemory;
 use crate::card::ModelCard;
 use crate::config::ServeConfig;
-use crate::metrics::Metrics;
-use crate::pipeline::Pipeline;
 use crate::routes;
 use crate::state::{App, Shared};
 
@@ -66,31 +63,17 @@ impl Server {
     ///
     /// # Errors
     /// An address that cannot be had, or limits with which nothing works.
-    pub async fn bind(config: ServeConfig, analyzer: Analyzer, mut card: ModelCard) -> Result<Self, ServeError> {
+    pub async fn bind(config: ServeConfig, analyzer: Analyzer, card: ModelCard) -> Result<Self, ServeError> {
         let limits = config.limits;
         let needed = [("the queue", limits.queue), ("connections", limits.connections), ("images", limits.pictures)];
         if let Some((name, _)) = needed.into_iter().find(|(_, value)| *value == 0) {
             return Err(ServeError::Limit(name));
         }
-        card.name.clone_from(&config.model_name);
-        card.abstain_below = analyzer.options().abstain_below;
-        card.pixels = analyzer.options().limits.pixels;
-        (card.body_bytes, card.pictures) = (limits.body_bytes, limits.pictures);
 
         let refused = |reason| ServeError::Bind { address: config.address, reason };
         let listener = TcpListener::bind(config.address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let metrics = Arc::new(Metrics::new());
-        let pipeline = Pipeline::start(analyzer, limits, Arc::clone(&metrics)).map_err(ServeError::Thread)?;
-        let app = Arc::new(Shared {
-            card,
-            pipeline: Arc::new(pipeline),
-            bodies: BodyMemory::new(limits),
-            metrics,
-            streams: Arc::new(Semaphore::new(limits.streams)),
-            stopping: tokio::sync::watch::Sender::new(false),
-            config,
-        });
+        let app = Arc::new(Shared::new(config, analyzer, card).map_err(ServeError::Thread)?);
         Ok(Self { listener, address, router: routes::router(Arc::clone(&app)), app })
     }
 

@@ -10,7 +10,7 @@ use vultus::analyze::Analyzer;
 use vultus::classifier::Classifier;
 use vultus::decode::DecodeLimits;
 use vultus_serve::card::ModelCard;
-use vultus_serve::config::{HeaderValue, Limits, ServeConfig};
+use vultus_serve::config::{HeaderValue, Limits, Operator, ServeConfig};
 use vultus_serve::server::{ServeError, Server};
 use vultus_serve::token::Token;
 
@@ -125,6 +125,7 @@ impl Serve {
             token: self.token()?,
             cors_origins: origins?,
             limits,
+            operator: Operator::new(|defect| say(format_args!("error: {defect}"))),
             ..ServeConfig::default()
         })
     }

@@ -332,7 +332,8 @@ fn faces(input: &RequestTensor, app: &Shared) -> Answer<Vec<GrayImage>> {
     let picture = |row: &[f32]| {
         // In 0..=255, as checked above.
         let levels = row.iter().map(|level| level.round() as u8).collect();
-        GrayImage::from_raw(card.width, card.height, levels).ok_or(ApiError::Internal)
+        let face = GrayImage::from_raw(card.width, card.height, levels);
+        face.ok_or_else(|| ApiError::internal("a row is no picture"))
     };
     numbers.chunks_exact(height * width).map(picture).collect()
 }
