@@ -54,7 +54,8 @@ impl fmt::Debug for Operator {
     }
 }
 
-/// How much is taken on, and for how long.
+/// How much is taken on, and for how long. Numbers of connections, WebSockets and waiting pictures above 2^32 - 1 count as
+/// that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of a request's body, or of a WebSocket's message.

@@ -63,11 +63,16 @@ impl Server {
     ///
     /// # Errors
     /// An address that cannot be had, or limits with which nothing works.
-    pub async fn bind(config: ServeConfig, analyzer: Analyzer, card: ModelCard) -> Result<Self, ServeError> {
-        let limits = config.limits;
+    pub async fn bind(mut config: ServeConfig, analyzer: Analyzer, card: ModelCard) -> Result<Self, ServeError> {
+        let limits = &mut config.limits;
         let needed = [("the queue", limits.queue), ("connections", limits.connections), ("images", limits.pictures)];
         if let Some((name, _)) = needed.into_iter().find(|(_, value)| *value == 0) {
             return Err(ServeError::Limit(name));
+        }
+        // Semaphores cannot count further, nor be waited for as a whole.
+        let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
+        for limit in [&mut limits.queue, &mut limits.connections, &mut limits.streams] {
+            *limit = most.min(*limit);
         }
 
         let refused = |reason| ServeError::Bind { address: config.address, reason };
