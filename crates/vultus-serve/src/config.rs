@@ -80,6 +80,8 @@ pub struct Limits {
     pub answer: Duration,
     /// Time in which a client must take some more of its answer.
     pub take: Duration,
+    /// Time for which what a client still sends after its answer is read and dropped, so that it comes to the answer.
+    pub linger: Duration,
     /// Time after which a WebSocket that says nothing, not even to a ping, is closed.
     pub silence: Duration,
     /// Time that requests have to end when the server stops.
@@ -100,6 +102,7 @@ impl Default for Limits {
             body: Duration::from_secs(30),
             answer: Duration::from_secs(30),
             take: Duration::from_secs(10),
+            linger: Duration::from_secs(5),
             silence: Duration::from_secs(60),
             stop: Duration::from_secs(30),
         }

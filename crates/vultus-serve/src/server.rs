@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -26,6 +27,9 @@ use crate::state::{App, Shared};
 
 /// Most bytes of a request's head.
 const HEAD_BYTES: usize = 32 << 10;
+
+/// Requests of the largest size that are read and dropped after an answer.
+const DROPPED_REQUESTS: u64 = 4;
 
 /// Time to wait when the system has no more file handles.
 const BREATH: Duration = Duration::from_millis(100);
@@ -144,20 +148,38 @@ async fn connection(stream: TcpStream, _room: OwnedSemaphorePermit, router: Rout
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(app.config.limits.take));
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config.limits.head)
         .max_header_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
         .with_upgrades();
-    let mut connection = pin!(connection);
+    let mut exchanges = Pin::new(&mut connection);
     // An error is the client's: it went away, was too slow, or does not speak HTTP.
-    tokio::select! {
-        _ = connection.as_mut() => {}
+    let ended = tokio::select! {
+        ended = exchanges.as_mut() => ended,
         () = app.stopped() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            exchanges.as_mut().graceful_shutdown();
+            exchanges.await
+        }
+    };
+    let answered = ended.map_or_else(|error| error.is_parse(), |()| true);
+    // A WebSocket has taken its parts with it.
+    if answered && let Some(parts) = connection.into_parts() {
+        tokio::select! {
+            () = drop_rest(parts.io.into_inner(), &app) => {}
+            () = app.stopped() => {}
         }
     }
     app.metrics.connections.dec();
+}
+
+/// Reads and drops what a client still sends, within limits. Were the connection closed at once, the system would reset it,
+/// and the client lose its answer: many send all of a body before they look.
+async fn drop_rest(mut stream: impl AsyncRead + AsyncWrite + Unpin, app: &App) {
+    let limits = &app.config.limits;
+    let _ = stream.shutdown().await;
+    let request = limits.body_bytes.saturating_add(HEAD_BYTES) as u64;
+    let mut rest = stream.take(request.saturating_mul(DROPPED_REQUESTS));
+    let _ = timeout(limits.linger, copy(&mut rest, &mut sink())).await;
 }
