@@ -227,8 +227,12 @@ async fn what_is_no_http_is_refused() {
     ];
     for (bytes, status) in garbage {
         let answer = raw(&server, bytes).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+        // What is no request has no id.
+        assert!(answer.ends_with("\r\n\r\n") && !answer.contains("x-request-id"), "{answer}");
     }
+    // The beginning of HTTP/2.
+    assert_eq!(raw(&server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await, "");
     still_answers(&server).await;
 }
 
