@@ -5,6 +5,8 @@ use utoipa::ToSchema;
 use vultus::analyze::{Analysis, AnalyzedFace};
 
 use crate::error::{ApiError, ErrorDetail};
+use crate::exchange::Trace;
+use crate::state::Shared;
 
 /// What was found in the pictures of a request.
 #[derive(Debug, Serialize, ToSchema)]
@@ -70,11 +72,16 @@ impl From<Analysis> for AnalyzedImage {
     }
 }
 
-impl From<Result<Analysis, ApiError>> for ImageAnswer {
-    fn from(result: Result<Analysis, ApiError>) -> Self {
+impl ImageAnswer {
+    /// What is said about a picture of the request `trace`; the operator hears of it if the server failed.
+    pub(crate) fn new(result: Result<Analysis, ApiError>, trace: &Trace, app: &Shared) -> Self {
         match result {
             Ok(analysis) => Self::Analyzed(analysis.into()),
-            Err(error) => Self::Failed { error: (&error).into() },
+            Err(error) => {
+                trace.report(&error, app);
+                let request_id = matches!(error, ApiError::Internal(_)).then(|| trace.request_id.clone());
+                Self::Failed { error: ErrorDetail { request_id, ..(&error).into() } }
+            }
         }
     }
 }

@@ -1,10 +1,13 @@
 //! What a server may be told. Everything has a default that is safe on one's own machine.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use axum::http::HeaderValue;
 
+use crate::error::Defect;
 use crate::token::Token;
 
 /// Settings of a server.
@@ -20,9 +23,39 @@ pub struct ServeConfig {
     pub cors_origins: Vec<HeaderValue>,
     /// What is taken on, and for how long.
     pub limits: Limits,
+    /// Who hears of the server's own failures; nobody by default.
+    pub operator: Operator,
 }
 
-/// How much is taken on, and for how long.
+/// Hears of the server's own failures: a function that is called with each of them, and should not take long.
+#[derive(Clone)]
+pub struct Operator(Arc<dyn Fn(&Defect) + Send + Sync>);
+
+impl Operator {
+    /// Calls `tell` with each failure.
+    pub fn new(tell: impl Fn(&Defect) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    pub(crate) fn tell(&self, defect: &Defect) {
+        (self.0)(defect);
+    }
+}
+
+impl Default for Operator {
+    fn default() -> Self {
+        Self::new(|_| {})
+    }
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Operator")
+    }
+}
+
+/// How much is taken on, and for how long. Numbers of connections, WebSockets and waiting pictures above 2^32 - 1 count as
+/// that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of a request's body, or of a WebSocket's message.
@@ -47,6 +80,8 @@ pub struct Limits {
     pub answer: Duration,
     /// Time in which a client must take some more of its answer.
     pub take: Duration,
+    /// Time for which what a client still sends after its answer is read and dropped, so that it comes to the answer.
+    pub linger: Duration,
     /// Time after which a WebSocket that says nothing, not even to a ping, is closed.
     pub silence: Duration,
     /// Time that requests have to end when the server stops.
@@ -67,6 +102,7 @@ impl Default for Limits {
             body: Duration::from_secs(30),
             answer: Duration::from_secs(30),
             take: Duration::from_secs(10),
+            linger: Duration::from_secs(5),
             silence: Duration::from_secs(60),
             stop: Duration::from_secs(30),
         }
@@ -81,6 +117,7 @@ impl Default for ServeConfig {
             token: None,
             cors_origins: Vec::new(),
             limits: Limits::default(),
+            operator: Operator::default(),
         }
     }
 }

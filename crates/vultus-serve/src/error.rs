@@ -3,6 +3,8 @@
 //! In: what a handler found. Out: a response whose body `crate::exchange` writes, because only there the request's id
 //! is known.
 
+use std::fmt;
+
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -32,9 +34,9 @@ pub enum ApiError {
     #[error("pages of this origin may not use this server; it can be allowed with --cors-origin")]
     OriginRefused,
     /// The model that was asked for is not the one that is served.
-    #[error("there is no model of this name; this server has {served:?}")]
+    #[error("there is no such model; this server has {served}")]
     UnknownModel {
-        /// The model that is served.
+        /// The model that is served, and its version.
         served: String,
     },
     /// The content type is none that the route reads.
@@ -102,12 +104,35 @@ pub enum ApiError {
         /// The limit.
         seconds: u64,
     },
-    /// The server failed.
-    #[error("the server failed; its operator finds more under the request's id")]
-    Internal,
+    /// The server failed. The reason is not for the client: it goes to the [`Operator`](crate::config::Operator).
+    #[error("the server failed; its operator may find more under the request's id")]
+    Internal(String),
+}
+
+/// A failure of the server's own, for its operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Defect {
+    /// The request's id, which the client knows too.
+    pub request_id: String,
+    /// The route, as in the figures.
+    pub route: String,
+    /// What went wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { request_id, route, message } = self;
+        write!(formatter, "request {request_id} to {route} failed: {message}")
+    }
 }
 
 impl ApiError {
+    /// The server failed, for this reason.
+    pub(crate) fn internal(reason: impl fmt::Display) -> Self {
+        Self::Internal(reason.to_string())
+    }
+
     /// The kind of error in one word, for programs.
     pub fn code(&self) -> &'static str {
         match self {
@@ -130,7 +155,7 @@ impl ApiError {
             Self::Overloaded => "overloaded",
             Self::Stopping => "stopping",
             Self::Timeout { .. } => "timeout",
-            Self::Internal => "internal",
+            Self::Internal(_) => "internal",
         }
     }
 
@@ -151,7 +176,7 @@ impl ApiError {
             Self::Picture { code: "not_an_image", .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Picture { .. } | Self::NoFace => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Overloaded | Self::Stopping | Self::Timeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -193,7 +218,7 @@ impl From<AnalyzeError> for ApiError {
     fn from(error: AnalyzeError) -> Self {
         match error {
             AnalyzeError::Decode(error) => error.into(),
-            AnalyzeError::Faces(_) => Self::Internal,
+            AnalyzeError::Faces(error) => Self::internal(error),
         }
     }
 }

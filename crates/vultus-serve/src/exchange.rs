@@ -9,9 +9,9 @@ use axum::middleware::Next;
 use axum::response::Response;
 use uuid::Uuid;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Defect};
 use crate::metrics::{RequestLabels, RouteLabels};
-use crate::state::App;
+use crate::state::{App, Shared};
 
 /// The header with the request's id, in requests and in answers.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -19,17 +19,37 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Longest id that is taken over from a client.
 const LONGEST_ID: usize = 64;
 
+/// By what a request is found again; every request has it among its extensions.
+#[derive(Clone, Debug)]
+pub(crate) struct Trace {
+    pub request_id: String,
+    pub route: String,
+}
+
+impl Trace {
+    /// Tells the operator if `error` is the server's own failure.
+    pub fn report(&self, error: &ApiError, app: &Shared) {
+        if let ApiError::Internal(message) = error {
+            let Self { request_id, route } = self.clone();
+            app.config.operator.tell(&Defect { request_id, route, message: message.clone() });
+        }
+    }
+}
+
 /// Answers a request, with all that belongs to every answer.
-pub(crate) async fn exchange(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn exchange(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let trace = Trace { request_id: id.to_str().unwrap_or_default().to_owned(), route };
+    request.extensions_mut().insert(trace.clone());
     let method = request.method().clone();
     let inference_protocol = request.uri().path().starts_with("/v2");
 
     let mut response = next.run(request).await;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
-        response = error.render(id.to_str().unwrap_or_default(), inference_protocol);
+        trace.report(&error, &app);
+        response = error.render(&trace.request_id, inference_protocol);
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
@@ -39,7 +59,7 @@ pub(crate) async fn exchange(State(app): State<App>, request: Request, next: Nex
 
     // Methods of other names are as many as clients think of.
     let method = if method.is_safe() || method == "POST" { method.to_string() } else { "other".to_owned() };
-    let status = response.status().as_u16();
+    let (route, status) = (trace.route, response.status().as_u16());
     app.metrics.seconds.get_or_create(&RouteLabels { route: route.clone() }).observe(started.elapsed().as_secs_f64());
     app.metrics.requests.get_or_create(&RequestLabels { route, method, status }).inc();
     response

@@ -91,7 +91,8 @@ impl Pipeline {
         faces: Faces,
     ) -> Result<Vec<Result<Analysis, ApiError>>, ApiError> {
         let _ticket = self.ticket(pictures.len())?;
-        let mut results: Vec<Result<Analysis, ApiError>> = vec![Err(ApiError::Internal); pictures.len()];
+        let lost = ApiError::internal("the work on a picture broke off");
+        let mut results: Vec<Result<Analysis, ApiError>> = vec![Err(lost); pictures.len()];
         let mut tasks = JoinSet::new();
         for (index, bytes) in pictures.into_iter().enumerate() {
             let pipeline = Arc::clone(self);
@@ -144,14 +145,15 @@ impl Pipeline {
             let _permit = permit;
             prepare(&analyzer, &bytes, faces)
         };
-        let prepared = tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Internal)??;
+        let prepared = tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)??;
         self.batched(prepared).await
     }
 
     async fn batched(&self, picture: Prepared) -> Result<Analysis, ApiError> {
         let (reply, answer) = oneshot::channel();
-        self.classifier.send(Job { picture, reply }).map_err(|_| ApiError::Internal)?;
-        answer.await.map_err(|_| ApiError::Internal)
+        let ended = |_| ApiError::internal("the thread that classifies has ended");
+        self.classifier.send(Job { picture, reply }).map_err(ended)?;
+        answer.await.map_err(|_| ApiError::internal("the classifier panicked"))
     }
 }
 
@@ -202,4 +204,4 @@ fn classify(analyzer: &Analyzer, jobs: &mpsc::Receiver<Job>, batch: usize, metri
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

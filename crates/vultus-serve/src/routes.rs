@@ -3,11 +3,16 @@
 #[expect(unused_qualifications, reason = "in what a macro makes of the parameters")]
 mod analyze;
 mod deepface;
+#[expect(unused_qualifications, reason = "in what a macro makes of the parameters")]
 mod inference;
 mod page;
 mod status;
 mod stream;
 mod tensor;
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
 
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
@@ -55,17 +60,28 @@ pub(crate) fn router(app: App) -> Router {
     let (open, mut all) = open.split_for_parts();
     all.merge(description);
     let protected = protected.route_layer(middleware::from_fn_with_state(app.clone(), token::require));
-    let around = ServiceBuilder::new()
-        .option_layer(cors(&app.config.cors_origins))
-        .layer(middleware::from_fn_with_state(app.clone(), exchange))
-        .layer(CatchPanicLayer::custom(|_| ApiError::Internal.into_response()));
-    open.merge(protected)
+    let routes = open
+        .merge(protected)
         .route("/openapi.json", get(async move || Json(all)))
         .merge(page::router())
         .fallback(async || ApiError::NotFound)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(around)
-        .with_state(app)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed);
+    surrounded(routes, app)
+}
+
+/// `router` with what is around every request.
+fn surrounded(router: Router<App>, app: App) -> Router {
+    let around = ServiceBuilder::new()
+        .option_layer(cors(&app.config.cors_origins))
+        .layer(middleware::from_fn_with_state(app.clone(), exchange))
+        .layer(CatchPanicLayer::custom(panicked));
+    router.layer(around).with_state(app)
+}
+
+/// The answer of a handler that panicked.
+fn panicked(payload: Box<dyn Any + Send>) -> Response {
+    let words = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    ApiError::internal(format_args!("panicked: {}", words.unwrap_or("no words"))).into_response()
 }
 
 /// What anyone may ask, and what needs the token if there is one.
@@ -84,7 +100,10 @@ fn routers() -> (OpenApiRouter<App>, OpenApiRouter<App>) {
         .routes(routes!(deepface::analyze))
         .routes(routes!(inference::model))
         .routes(routes!(inference::model_ready))
-        .routes(routes!(inference::infer));
+        .routes(routes!(inference::infer))
+        .routes(routes!(inference::version))
+        .routes(routes!(inference::version_ready))
+        .routes(routes!(inference::version_infer));
     (open, protected)
 }
 

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,22 +13,23 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 use vultus::analyze::Analyzer;
 
-use crate::body::BodyMemory;
 use crate::card::ModelCard;
 use crate::config::ServeConfig;
-use crate::metrics::Metrics;
-use crate::pipeline::Pipeline;
 use crate::routes;
 use crate::state::{App, Shared};
 
 /// Most bytes of a request's head.
 const HEAD_BYTES: usize = 32 << 10;
+
+/// Requests of the largest size that are read and dropped after an answer.
+const DROPPED_REQUESTS: u64 = 4;
 
 /// Time to wait when the system has no more file handles.
 const BREATH: Duration = Duration::from_millis(100);
@@ -66,31 +67,22 @@ impl Server {
     ///
     /// # Errors
     /// An address that cannot be had, or limits with which nothing works.
-    pub async fn bind(config: ServeConfig, analyzer: Analyzer, mut card: ModelCard) -> Result<Self, ServeError> {
-        let limits = config.limits;
+    pub async fn bind(mut config: ServeConfig, analyzer: Analyzer, card: ModelCard) -> Result<Self, ServeError> {
+        let limits = &mut config.limits;
         let needed = [("the queue", limits.queue), ("connections", limits.connections), ("images", limits.pictures)];
         if let Some((name, _)) = needed.into_iter().find(|(_, value)| *value == 0) {
             return Err(ServeError::Limit(name));
         }
-        card.name.clone_from(&config.model_name);
-        card.abstain_below = analyzer.options().abstain_below;
-        card.pixels = analyzer.options().limits.pixels;
-        (card.body_bytes, card.pictures) = (limits.body_bytes, limits.pictures);
+        // Semaphores cannot count further, nor be waited for as a whole.
+        let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
+        for limit in [&mut limits.queue, &mut limits.connections, &mut limits.streams] {
+            *limit = most.min(*limit);
+        }
 
         let refused = |reason| ServeError::Bind { address: config.address, reason };
         let listener = TcpListener::bind(config.address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let metrics = Arc::new(Metrics::new());
-        let pipeline = Pipeline::start(analyzer, limits, Arc::clone(&metrics)).map_err(ServeError::Thread)?;
-        let app = Arc::new(Shared {
-            card,
-            pipeline: Arc::new(pipeline),
-            bodies: BodyMemory::new(limits),
-            metrics,
-            streams: Arc::new(Semaphore::new(limits.streams)),
-            stopping: tokio::sync::watch::Sender::new(false),
-            config,
-        });
+        let app = Arc::new(Shared::new(config, analyzer, card).map_err(ServeError::Thread)?);
         Ok(Self { listener, address, router: routes::router(Arc::clone(&app)), app })
     }
 
@@ -156,20 +148,38 @@ async fn connection(stream: TcpStream, _room: OwnedSemaphorePermit, router: Rout
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(app.config.limits.take));
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.config.limits.head)
         .max_header_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router))
         .with_upgrades();
-    let mut connection = pin!(connection);
+    let mut exchanges = Pin::new(&mut connection);
     // An error is the client's: it went away, was too slow, or does not speak HTTP.
-    tokio::select! {
-        _ = connection.as_mut() => {}
+    let ended = tokio::select! {
+        ended = exchanges.as_mut() => ended,
         () = app.stopped() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            exchanges.as_mut().graceful_shutdown();
+            exchanges.await
+        }
+    };
+    let answered = ended.map_or_else(|error| error.is_parse(), |()| true);
+    // A WebSocket has taken its parts with it.
+    if answered && let Some(parts) = connection.into_parts() {
+        tokio::select! {
+            () = drop_rest(parts.io.into_inner(), &app) => {}
+            () = app.stopped() => {}
         }
     }
     app.metrics.connections.dec();
+}
+
+/// Reads and drops what a client still sends, within limits. Were the connection closed at once, the system would reset it,
+/// and the client lose its answer: many send all of a body before they look.
+async fn drop_rest(mut stream: impl AsyncRead + AsyncWrite + Unpin, app: &App) {
+    let limits = &app.config.limits;
+    let _ = stream.shutdown().await;
+    let request = limits.body_bytes.saturating_add(HEAD_BYTES) as u64;
+    let mut rest = stream.take(request.saturating_mul(DROPPED_REQUESTS));
+    let _ = timeout(limits.linger, copy(&mut rest, &mut sink())).await;
 }

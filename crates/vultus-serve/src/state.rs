@@ -1,8 +1,10 @@
 //! What all handlers share.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
+use vultus::analyze::Analyzer;
 
 use crate::body::BodyMemory;
 use crate::card::ModelCard;
@@ -28,6 +30,28 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Starts what a service needs.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn new(config: ServeConfig, analyzer: Analyzer, mut card: ModelCard) -> io::Result<Self> {
+        let limits = config.limits;
+        card.name.clone_from(&config.model_name);
+        card.abstain_below = analyzer.options().abstain_below;
+        card.pixels = analyzer.options().limits.pixels;
+        (card.body_bytes, card.pictures) = (limits.body_bytes, limits.pictures);
+        let metrics = Arc::new(Metrics::new());
+        Ok(Self {
+            card,
+            pipeline: Arc::new(Pipeline::start(analyzer, limits, Arc::clone(&metrics))?),
+            bodies: BodyMemory::new(limits),
+            metrics,
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            stopping: watch::Sender::new(false),
+            config,
+        })
+    }
+
     /// Until the server is about to stop.
     pub async fn stopped(&self) {
         let mut stopping = self.stopping.subscribe();

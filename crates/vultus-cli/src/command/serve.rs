@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
+use clap::builder::RangedU64ValueParser;
 use tokio::sync::Notify;
 use vultus::analyze::Analyzer;
 use vultus::classifier::Classifier;
 use vultus::decode::DecodeLimits;
 use vultus_serve::card::ModelCard;
-use vultus_serve::config::{HeaderValue, Limits, ServeConfig};
+use vultus_serve::config::{HeaderValue, Limits, Operator, ServeConfig};
 use vultus_serve::server::{ServeError, Server};
 use vultus_serve::token::Token;
 
@@ -25,6 +26,9 @@ const TOKEN_VARIABLE: &str = "VULTUS_TOKEN";
 
 /// Most pixels of a picture, unless asked for otherwise: those of a good telephone's.
 const PIXELS: u64 = 50_000_000;
+
+/// Most connections, or pictures in the queue, that may be asked for.
+const MOST: u64 = 1_000_000;
 
 /// Answer requests over HTTP, and show a page with picture and camera.
 #[derive(clap::Args)]
@@ -56,14 +60,14 @@ pub struct Serve {
     /// Most pictures in a request.
     #[arg(long, value_name = "N", default_value_t = Limits::default().pictures)]
     max_images: usize,
-    /// Most pictures that wait or are worked on; beyond them the answer is 503.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().queue)]
+    /// Most pictures that wait or are worked on, 1 to 1000000; beyond them the answer is 503.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue, value_parser = counted())]
     queue: usize,
     /// Most faces that are classified together.
     #[arg(long, value_name = "N", default_value_t = Limits::default().batch)]
     batch: usize,
-    /// Most connections at one time.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    /// Most connections at one time, 1 to 1000000; others wait in the system's queue.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections, value_parser = counted())]
     max_connections: usize,
     /// Time for a request's body, and again for its answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -125,6 +129,7 @@ impl Serve {
             token: self.token()?,
             cors_origins: origins?,
             limits,
+            operator: Operator::new(|defect| say(format_args!("error: {defect}"))),
             ..ServeConfig::default()
         })
     }
@@ -140,6 +145,11 @@ impl Serve {
         let token = Token::new(&secret).map_err(|error| Failure::usage(anyhow!("{origin}: {error}")))?;
         Ok(Some(token))
     }
+}
+
+/// Numbers from 1 to [`MOST`].
+fn counted() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MOST)
 }
 
 /// An origin as browsers write it: scheme, host, port, and nothing else.

@@ -33,6 +33,10 @@ fn what_cannot_work_is_said_at_once() {
     place.run(&["serve", "--port", &taken]).ends_with(1).says(&["cannot listen", &taken]);
     place.run(&["serve", "--token-file", "short"]).ends_with(2).says(&["short", "8"]);
     place.run(&["serve", "--token-file", "gone"]).ends_with(2).says(&["gone"]);
-    place.run(&["serve", "--queue", "0"]).ends_with(2).says(&["queue"]);
+    for limit in ["--queue", "--max-connections"] {
+        for number in ["0", "1000001", "18446744073709551615"] {
+            place.run(&["serve", limit, number]).ends_with(2).says(&[limit, number, "1..=1000000"]);
+        }
+    }
     place.run_with(&["serve"], &[("VULTUS_TOKEN", "a b")]).ends_with(2).says(&["VULTUS_TOKEN"]);
 }

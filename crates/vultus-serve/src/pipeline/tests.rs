@@ -5,11 +5,18 @@ use vultus::classifier::Classifier;
 use vultus::faces::{FaceFinder, FaceMethod, FaceOptions};
 
 #[path = "../../tests/service/model.rs"]
-mod model;
+pub(crate) mod model;
 
-fn analyzer() -> Analyzer {
+pub(crate) fn analyzer() -> Analyzer {
     let finder = FaceFinder::new(&FaceMethod::Whole, FaceOptions::default()).unwrap();
     Analyzer::new(Classifier::from_bundle(model::brightness()).unwrap(), finder, AnalyzeOptions::default())
+}
+
+impl Pipeline {
+    /// Makes of it a pipeline whose thread has ended.
+    pub(crate) fn lose_classifier(&mut self) {
+        self.classifier = mpsc::channel().0;
+    }
 }
 
 /// A picture with a face of each of the levels.

@@ -1,5 +1,6 @@
 //! `POST /v1/analyze`: the faces in pictures, with all that is known about them.
 
+use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
@@ -10,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Answer;
 use crate::answer::{AnalyzeAnswer, ImageAnswer};
 use crate::error::{ApiError, ErrorBody};
+use crate::exchange::Trace;
 use crate::picture::{Form, Kind, OneOrMore, json};
 use crate::pipeline::Faces;
 use crate::state::App;
@@ -27,6 +29,7 @@ pub(crate) enum FacesParameter {
 
 /// How to analyze.
 #[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AnalyzeParameters {
     /// Where the faces are.
@@ -92,6 +95,7 @@ const EXPECTED: &str = "a form with fields `image`, a picture as the body, or JS
 )]
 pub(crate) async fn analyze(
     State(app): State<App>,
+    Extension(trace): Extension<Trace>,
     query: Result<Query<AnalyzeParameters>, QueryRejection>,
     request: Request,
 ) -> Answer<Json<AnalyzeAnswer>> {
@@ -102,14 +106,12 @@ pub(crate) async fn analyze(
     let pictures = pictures(kind, body.bytes.clone(), app.config.limits.pictures).await?;
     let usable: Vec<Bytes> = pictures.iter().flatten().cloned().collect();
     let mut analyzed = app.pipeline.analyze(usable, parameters.faces()).await?.into_iter();
-    let mut results: Vec<_> = pictures
-        .into_iter()
-        .map(|picture| picture.and_then(|_| analyzed.next().unwrap_or(Err(ApiError::Internal))))
-        .collect();
-    if let [Err(_)] = results.as_slice() {
-        return Err(results.remove(0).err().unwrap_or(ApiError::Internal));
+    let mut next = || analyzed.next().unwrap_or_else(|| Err(ApiError::internal("a picture has no result")));
+    let results: Vec<_> = pictures.into_iter().map(|picture| picture.and_then(|_| next())).collect();
+    if let [Err(error)] = results.as_slice() {
+        return Err(error.clone());
     }
-    let images = results.into_iter().map(ImageAnswer::from).collect();
+    let images = results.into_iter().map(|result| ImageAnswer::new(result, &trace, &app)).collect();
     Ok(Json(AnalyzeAnswer { model: app.card.name.clone(), images }))
 }
 

@@ -131,7 +131,7 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
             faces.iter_mut().for_each(|face| face.confidence = 0.0);
         }
         let faces: Vec<DeepfaceResult> = faces.into_iter().map(DeepfaceResult::from).collect();
-        results.push(serde_json::to_value(faces).map_err(|_| ApiError::Internal)?);
+        results.push(serde_json::to_value(faces).map_err(ApiError::internal)?);
     }
     let results = if results.len() == 1 { results.remove(0) } else { Value::Array(results) };
     Ok(Json(DeepfaceAnswer { results }))

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use image::GrayImage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use vultus::classifier::highest;
 
 use super::Answer;
@@ -21,6 +21,9 @@ const INPUT: &str = "input";
 const PROBABILITIES: &str = "probabilities";
 const LABEL: &str = "label";
 const PLATFORM: &str = "vultus_safetensors";
+
+/// The only version of the only model.
+const VERSION: &str = "1";
 
 /// What the server is.
 #[derive(Serialize, ToSchema)]
@@ -52,8 +55,8 @@ pub(crate) struct Ready {
 pub(crate) struct ModelMetadata {
     /// Its name.
     name: String,
-    /// None: a server has one.
-    versions: Vec<String>,
+    /// `1`: a server has one.
+    versions: [&'static str; 1],
     /// How it is stored.
     platform: &'static str,
     /// What it reads.
@@ -87,6 +90,8 @@ pub(crate) struct RequestedOutput {
 pub(crate) struct InferAnswer {
     /// The model's name.
     model_name: String,
+    /// Its version: `1`.
+    model_version: &'static str,
     /// The question's.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -128,7 +133,7 @@ pub(crate) async fn model(State(app): State<App>, Path(name): Path<String>) -> A
     let classes = i64::try_from(card.labels.len()).unwrap_or(-1);
     Ok(Json(ModelMetadata {
         name,
-        versions: Vec::new(),
+        versions: [VERSION],
         platform: PLATFORM,
         inputs: vec![TensorDescription { name: INPUT, datatype: "UINT8", shape: vec![-1, height, width, 1] }],
         outputs: vec![
@@ -195,7 +200,70 @@ pub(crate) async fn infer(
             data: rows.iter().map(|row| most_probable(&row.probabilities)).collect(),
         },
     });
-    Ok(Json(InferAnswer { model_name: name, outputs: outputs.collect(), id: asked.id }))
+    Ok(Json(InferAnswer { model_name: name, model_version: VERSION, outputs: outputs.collect(), id: asked.id }))
+}
+
+/// What a version of the model reads and says.
+#[utoipa::path(
+    get, path = "/v2/models/{model}/versions/{version}", tag = "inference", params(VersionPath),
+    responses((status = 200, body = ModelMetadata), (status = 404, body = InferenceErrorBody)),
+    security(("token" = [])),
+)]
+pub(crate) async fn version(state: State<App>, Path(path): Path<VersionPath>) -> Answer<Json<ModelMetadata>> {
+    model(state.clone(), path.model(&state)?).await
+}
+
+/// Whether a version of the model answers questions.
+#[utoipa::path(
+    get, path = "/v2/models/{model}/versions/{version}/ready", tag = "inference", params(VersionPath),
+    responses(
+        (status = 200, body = Ready),
+        (status = 404, body = InferenceErrorBody),
+        (status = 503, description = "The server is stopping", body = Ready),
+    ),
+    security(("token" = [])),
+)]
+pub(crate) async fn version_ready(
+    state: State<App>,
+    Path(path): Path<VersionPath>,
+) -> Answer<(StatusCode, Json<Ready>)> {
+    model_ready(state.clone(), path.model(&state)?).await
+}
+
+/// Classifies grey faces with a version of the model.
+#[utoipa::path(
+    post, path = "/v2/models/{model}/versions/{version}/infer", tag = "inference", params(VersionPath),
+    request_body = InferRequest,
+    responses(
+        (status = 200, body = InferAnswer),
+        (status = "4XX", description = "The request cannot be used", body = InferenceErrorBody),
+        (status = 503, description = "Too much to do; see the header retry-after", body = InferenceErrorBody),
+    ),
+    security(("token" = [])),
+)]
+pub(crate) async fn version_infer(
+    state: State<App>,
+    Path(path): Path<VersionPath>,
+    request: Request,
+) -> Answer<Json<InferAnswer>> {
+    infer(state.clone(), path.model(&state)?, request).await
+}
+
+/// A version of a model.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct VersionPath {
+    /// The model's name.
+    model: String,
+    /// `1`.
+    version: String,
+}
+
+impl VersionPath {
+    /// The model, if the version is the one that there is.
+    fn model(self, app: &Shared) -> Answer<Path<String>> {
+        if self.version == VERSION { Ok(Path(self.model)) } else { Err(unknown(app)) }
+    }
 }
 
 fn most_probable(probabilities: &[(String, f32)]) -> Value {
@@ -209,7 +277,11 @@ fn readiness(app: &Shared) -> (StatusCode, Json<Ready>) {
 }
 
 fn known(app: &Shared, name: &str) -> Answer<()> {
-    if name == app.card.name { Ok(()) } else { Err(ApiError::UnknownModel { served: app.card.name.clone() }) }
+    if name == app.card.name { Ok(()) } else { Err(unknown(app)) }
+}
+
+fn unknown(app: &Shared) -> ApiError {
+    ApiError::UnknownModel { served: format!("{:?}, version {VERSION}", app.card.name) }
 }
 
 /// The names of the outputs that are wanted.
@@ -260,7 +332,8 @@ fn faces(input: &RequestTensor, app: &Shared) -> Answer<Vec<GrayImage>> {
     let picture = |row: &[f32]| {
         // In 0..=255, as checked above.
         let levels = row.iter().map(|level| level.round() as u8).collect();
-        GrayImage::from_raw(card.width, card.height, levels).ok_or(ApiError::Internal)
+        let face = GrayImage::from_raw(card.width, card.height, levels);
+        face.ok_or_else(|| ApiError::internal("a row is no picture"))
     };
     numbers.chunks_exact(height * width).map(picture).collect()
 }

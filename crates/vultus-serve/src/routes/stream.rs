@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -20,6 +21,7 @@ use super::Answer;
 use super::analyze::AnalyzeParameters;
 use crate::answer::ImageAnswer;
 use crate::error::{ApiError, ErrorBody};
+use crate::exchange::Trace;
 use crate::pipeline::Faces;
 use crate::state::{App, Shared};
 
@@ -32,6 +34,7 @@ const SEND: Duration = Duration::from_secs(10);
 /// Room for one WebSocket.
 struct Stream {
     app: App,
+    trace: Trace,
     faces: Faces,
     _room: OwnedSemaphorePermit,
 }
@@ -55,6 +58,7 @@ struct Stream {
 )]
 pub(crate) async fn stream(
     State(app): State<App>,
+    Extension(trace): Extension<Trace>,
     query: Result<Query<AnalyzeParameters>, QueryRejection>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -66,7 +70,7 @@ pub(crate) async fn stream(
     let upgrade = upgrade.map_err(|error| ApiError::Malformed(error.body_text()))?;
     let room = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| ApiError::Overloaded)?;
     let limit = app.config.limits.body_bytes;
-    let stream = Stream { app, faces, _room: room };
+    let stream = Stream { app, trace, faces, _room: room };
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(limit).max_frame_size(limit);
     Ok(upgrade.on_upgrade(|socket| stream.serve(socket)))
 }
@@ -108,7 +112,7 @@ impl Stream {
                         Some(Ok(Message::Binary(frame))) => self.answer(frame).await,
                         Some(Ok(Message::Text(_))) => {
                             let error = ApiError::Malformed("send frames as binary messages".to_owned());
-                            text(Err(error))
+                            self.text(Err(error))
                         }
                         // Pings are answered by the library.
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
@@ -127,16 +131,17 @@ impl Stream {
     }
 
     async fn answer(&self, frame: axum::body::Bytes) -> Message {
-        text(match self.app.pipeline.analyze(vec![frame], self.faces).await {
-            Ok(mut results) => results.pop().unwrap_or(Err(ApiError::Internal)),
+        self.text(match self.app.pipeline.analyze(vec![frame], self.faces).await {
+            Ok(mut results) => results.pop().unwrap_or_else(|| Err(ApiError::internal("a frame has no result"))),
             Err(error) => Err(error),
         })
     }
-}
 
-fn text(result: Result<Analysis, ApiError>) -> Message {
-    // Numbers and texts are all there is: writing them cannot fail.
-    Message::text(serde_json::to_string(&ImageAnswer::from(result)).unwrap_or_default())
+    fn text(&self, result: Answer<Analysis>) -> Message {
+        let answer = ImageAnswer::new(result, &self.trace, &self.app);
+        // Numbers and texts are all there is: writing them cannot fail.
+        Message::text(serde_json::to_string(&answer).unwrap_or_default())
+    }
 }
 
 fn closed(code: u16, reason: &'static str) -> Option<CloseFrame> {

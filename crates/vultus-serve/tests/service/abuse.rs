@@ -5,14 +5,16 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use vultus_serve::config::Limits;
+use vultus_serve::token::Token;
 
 use crate::client::{FORM, Running, form, png, start};
 
-/// Sends bytes as they are, and reads until the server closes the connection or nothing comes for ten seconds.
+/// Sends bytes as they are, all of them before it looks at the answer, and reads until the server closes the connection or
+/// nothing comes for ten seconds.
 async fn raw(server: &Running, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    // The server may close before all has been sent.
-    let _ = stream.write_all(bytes).await;
+    stream.write_all(bytes).await.unwrap();
     read(&mut stream).await
 }
 
@@ -20,6 +22,7 @@ async fn read(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let closed = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
     assert!(closed.is_ok(), "the server keeps the connection open: {}", String::from_utf8_lossy(&answer));
+    assert!(matches!(closed, Ok(Ok(_))), "{closed:?} after {}", String::from_utf8_lossy(&answer));
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -84,8 +87,45 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
     let chunked = "POST /v1/analyze HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
     let answer = raw(&server, [chunked, &chunk.repeat(100)].concat().as_bytes()).await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
     still_answers(&server).await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_before_it_looks_gets_its_refusal() {
+    let post = "POST /v1/analyze HTTP/1.1\r\nhost: x\r\n";
+    let body = "x".repeat(3_000_000);
+    let announced = format!("{post}content-length: {}\r\n\r\n{body}", body.len());
+    let chunked = format!("{post}transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let server = start(|config| config.limits.body_bytes = 1_000_000).await;
+    for request in [&announced, &chunked] {
+        let answer = raw(&server, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+    }
+    let guarded = start(|config| config.token = Some(Token::new("open-sesame").unwrap())).await;
+    for request in [&announced, &chunked] {
+        let answer = raw(&guarded, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("unauthorized"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_refused_client_sends_is_not_read_for_ever() {
+    let refused = b"POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n";
+    let server =
+        start(|config| (config.limits.body_bytes, config.limits.linger) = (1000, Duration::from_secs(60))).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(refused).await.unwrap();
+    let endless = async { while stream.write_all(&[0; 10_000]).await.is_ok() {} };
+    assert!(tokio::time::timeout(Duration::from_secs(10), endless).await.is_ok(), "all of it is read");
+
+    // One that sends no more and does not go.
+    let limits = |limits: &mut Limits| (limits.connections, limits.linger) = (1, Duration::from_millis(100));
+    let server = start(|config| limits(&mut config.limits)).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(refused).await.unwrap();
+    still_answers(&server).await;
+    assert!(read(&mut stream).await.starts_with("HTTP/1.1 413"));
 }
 
 #[tokio::test]
@@ -96,7 +136,7 @@ async fn a_slow_body_runs_out_of_time_and_hurts_nobody() {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let head = format!("POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", picture.len());
         stream.write_all(head.as_bytes()).await.unwrap();
-        for byte in &picture {
+        for byte in &picture[..20] {
             if stream.write_all(&[*byte]).await.is_err() {
                 break;
             }
@@ -105,7 +145,7 @@ async fn a_slow_body_runs_out_of_time_and_hurts_nobody() {
         read(&mut stream).await
     };
     let (slow, ()) = tokio::join!(slow, still_answers(&server));
-    assert!(slow.is_empty() || slow.starts_with("HTTP/1.1 408"), "{slow}");
+    assert!(slow.starts_with("HTTP/1.1 408") && slow.contains("body_timeout"), "{slow}");
 }
 
 #[tokio::test]
@@ -163,7 +203,7 @@ async fn a_truncated_upload_is_no_request() {
     stream.write_all(&[head.as_bytes(), &picture[..20]].concat()).await.unwrap();
     stream.shutdown().await.unwrap();
     let answer = read(&mut stream).await;
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("body_incomplete"), "{answer}");
 
     let cut = form(&[("image", &picture)]);
     server.post("/v1/analyze", FORM, cut[..cut.len() - 20].to_vec()).await.fails(400, "malformed");
@@ -178,17 +218,21 @@ async fn what_is_no_http_is_refused() {
     let many = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "x-a: b\r\n".repeat(5000));
     let tls: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     let both = "POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc";
-    for bytes in [
-        tls,
-        b"\0\0\0\0\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        long.as_bytes(),
-        many.as_bytes(),
-        both.as_bytes(),
-    ] {
+    let garbage: [(&[u8], &str); 5] = [
+        (tls, "400"),
+        (b"\0\0\0\0\r\n\r\n", "400"),
+        (long.as_bytes(), "431"),
+        (many.as_bytes(), "431"),
+        (both.as_bytes(), "400"),
+    ];
+    for (bytes, status) in garbage {
         let answer = raw(&server, bytes).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+        // What is no request has no id.
+        assert!(answer.ends_with("\r\n\r\n") && !answer.contains("x-request-id"), "{answer}");
     }
+    // The beginning of HTTP/2.
+    assert_eq!(raw(&server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await, "");
     still_answers(&server).await;
 }
 

@@ -27,8 +27,10 @@ async fn without_the_token_only_what_everyone_may_know_is_answered() {
         reply.fails(401, "unauthorized");
         assert_eq!(reply.header("www-authenticate"), "Bearer");
     }
-    for path in ["/v2/models/expressions", "/v2/models/expressions/ready", "/v2/models/other"] {
-        assert_eq!(server.get(path).await.status, 401, "{path}");
+    let models =
+        ["expressions", "expressions/ready", "expressions/versions/1", "expressions/versions/1/ready", "other"];
+    for path in models.map(|model| format!("/v2/models/{model}")) {
+        assert_eq!(server.get(&path).await.status, 401, "{path}");
     }
     server.post("/analyze", "application/json", "{}").await.fails(401, "unauthorized");
     analyze(&server, &[]).await.fails(401, "unauthorized");
@@ -58,6 +60,8 @@ async fn an_allowed_origin_is_told_so_and_no_other() {
     let allowed = preflight("https://example.com").await;
     assert_eq!((allowed.status.as_u16(), allowed.header("access-control-allow-origin")), (200, "https://example.com"));
     assert!(allowed.header("access-control-allow-headers").contains("authorization"));
+    // It is answered before it becomes a request like others.
+    assert_eq!((allowed.header("x-request-id"), allowed.body.len()), ("", 0));
     assert_eq!(preflight("https://example.org").await.header("access-control-allow-origin"), "");
     // An error can be read as well.
     let refused = analyze(&server, &[("origin", "https://example.com")]).await;

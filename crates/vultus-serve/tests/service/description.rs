@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::client::{Running, png, start};
 
 /// Everything a program may ask.
-const ROUTES: [&str; 13] = [
+const ROUTES: [&str; 16] = [
     "GET /healthz",
     "GET /metrics",
     "GET /readyz",
@@ -20,9 +20,12 @@ const ROUTES: [&str; 13] = [
     "GET /v2/health/ready",
     "GET /v2/models/{model}",
     "GET /v2/models/{model}/ready",
+    "GET /v2/models/{model}/versions/{version}",
+    "GET /v2/models/{model}/versions/{version}/ready",
     "POST /analyze",
     "POST /v1/analyze",
     "POST /v2/models/{model}/infer",
+    "POST /v2/models/{model}/versions/{version}/infer",
 ];
 
 async fn description(server: &Running) -> Value {
@@ -45,7 +48,10 @@ async fn the_description_lists_the_routes_and_each_of_them_answers() {
     let listed: BTreeSet<String> = operations.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
     assert_eq!(listed, ROUTES.map(str::to_owned).into());
     for (method, path, operation) in operations {
-        let path = path.replace("{model}", "expressions");
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let in_path = parameters.filter(|parameter| parameter["in"] == "path" && parameter["required"] == true);
+        assert_eq!(in_path.count(), path.matches('{').count(), "{path}");
+        let path = path.replace("{model}", "expressions").replace("{version}", "1");
         let request = server.request(method.parse().unwrap(), &path).body(Full::default()).unwrap();
         let status = server.send(request).await.status.as_u16();
         assert!(![404, 405, 500].contains(&status), "{method} {path} answers {status}");

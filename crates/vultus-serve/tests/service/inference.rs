@@ -26,7 +26,7 @@ async fn server_and_model_describe_themselves() {
     assert_eq!(server.get("/v2/health/ready").await.succeeds(), json!({ "ready": true }));
     assert_eq!(server.get(&format!("{MODEL}/ready")).await.succeeds(), json!({ "ready": true }));
     let model = server.get(MODEL).await.succeeds();
-    assert_eq!(model["name"], "expressions");
+    assert_eq!((&model["name"], &model["versions"]), (&json!("expressions"), &json!(["1"])));
     assert_eq!(model["inputs"], json!([{ "name": "input", "datatype": "UINT8", "shape": [-1, 8, 8, 1] }]));
     assert_eq!(model["outputs"][0], json!({ "name": "probabilities", "datatype": "FP32", "shape": [-1, 2] }));
     let reply = server.get("/v2/models/other").await;
@@ -47,6 +47,30 @@ async fn rows_are_classified_flat_and_nested_in_both_types() {
         let values: Vec<f64> = probabilities["data"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect();
         assert!(values[0] > 0.99 && values[3] > 0.99, "{values:?}");
         assert_eq!(label["data"], json!(["bright", "dark"]));
+    }
+}
+
+#[tokio::test]
+async fn the_only_version_is_the_model() {
+    let server = start(|_| {}).await;
+    let version = format!("{MODEL}/versions/1");
+    assert_eq!(server.get(&version).await.succeeds(), server.get(MODEL).await.succeeds());
+    assert_eq!(server.get(&format!("{version}/ready")).await.succeeds(), json!({ "ready": true }));
+    let asked =
+        json!({ "inputs": [{ "name": "input", "datatype": "UINT8", "shape": [1, 8, 8], "data": vec![0; 64] }] });
+    let answer = server.post_json(&format!("{version}/infer"), asked.clone()).await.succeeds();
+    assert_eq!(answer, server.post_json(&format!("{MODEL}/infer"), asked.clone()).await.succeeds());
+    assert_eq!((&answer["model_version"], &answer["outputs"][1]["data"]), (&json!("1"), &json!(["dark"])));
+
+    for other in ["expressions/versions/2", "other/versions/1"].map(|path| format!("/v2/models/{path}")) {
+        let replies = [
+            server.get(&other).await,
+            server.get(&format!("{other}/ready")).await,
+            server.post_json(&format!("{other}/infer"), asked.clone()).await,
+        ];
+        for reply in replies {
+            assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (404, &json!("unknown_model")), "{other}");
+        }
     }
 }
 

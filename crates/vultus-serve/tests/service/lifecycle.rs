@@ -91,6 +91,27 @@ async fn an_answer_that_takes_too_long_is_given_up() {
 }
 
 #[tokio::test]
+async fn limits_without_bounds_are_no_danger() {
+    let server = start(|config| {
+        let limits = &mut config.limits;
+        for limit in [
+            &mut limits.body_bytes,
+            &mut limits.all_bodies_bytes,
+            &mut limits.pictures,
+            &mut limits.queue,
+            &mut limits.batch,
+            &mut limits.connections,
+            &mut limits.streams,
+        ] {
+            *limit = usize::MAX;
+        }
+    })
+    .await;
+    server.post("/v1/analyze", "image/png", png(9, 9, 250)).await.succeeds();
+    assert!(server.stop().await.unwrap());
+}
+
+#[tokio::test]
 async fn an_address_in_use_is_an_error_that_names_it() {
     let server = start(|_| {}).await;
     let config = vultus_serve::config::ServeConfig { address: server.address, ..Default::default() };
