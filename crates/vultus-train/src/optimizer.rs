@@ -142,14 +142,16 @@ impl Optimizer {
         }
     }
 
-    /// What gradients are multiplied by. A norm that is no number clips nothing: it is to be seen.
+    /// What gradients are multiplied by. A gradient that is no number, or infinite, makes weights so that nobody overlooks.
     fn scale(&self, operations: Operations, gradients: &[Option<Tensor<1>>]) -> f32 {
         if self.clip_norm == 0.0 {
             return 1.0;
         }
         let squares = gradients.iter().flatten().map(|gradient| {
-            let sum = values_of(operations.squared_sum(gradient.clone()));
-            f64::from(sum[0])
+            let sum = f64::from(values_of(operations.squared_sum(gradient.clone()))[0]);
+            // Squares of large numbers are too large for 32 bits.
+            let exact = || values_of(gradient.clone()).iter().map(|&value| f64::from(value).powi(2)).sum();
+            if sum.is_finite() { sum } else { exact() }
         });
         let norm = squares.sum::<f64>().sqrt();
         if norm > self.clip_norm { (self.clip_norm / norm) as f32 } else { 1.0 }
@@ -228,6 +230,26 @@ mod tests {
             assert!((norm(&clipped) / length - 0.1).abs() < 1e-3, "{} of {length}", norm(&clipped));
             let product: f64 = free.iter().zip(&clipped).map(|(a, b)| a * b).sum();
             assert!(product / (length * norm(&clipped)) > 0.999);
+        }
+    }
+
+    #[test]
+    fn gradients_whose_squares_overflow_are_clipped_and_infinite_ones_are_seen() {
+        let resolved = TrainConfig::load(None, &[]).unwrap().network.resolve(48, 48, 3).unwrap();
+        let network = Network::new(resolved.clone(), &initial_weights(&resolved, 1), &Device::flex()).unwrap();
+        let rule = OptimizerConfig::Sgd(SgdConfig { learning_rate: 1.0, momentum: 0.0, nesterov: false });
+        let optimizer = Optimizer::new(&rule, 1.0, 0.0, &network);
+        for operations in [Operations::Kernels, Operations::Stock] {
+            let scaled = |values: [f32; 2]| {
+                let gradient = Tensor::<1>::from_floats(values, &Device::flex());
+                let scale = optimizer.scale(operations, &[Some(gradient)]);
+                values.map(|value| value * scale)
+            };
+            let [a, b] = scaled([3e30, -4e30]);
+            assert!((a - 0.6).abs() < 1e-5 && (b + 0.8).abs() < 1e-5, "{a} {b}");
+            for broken in [f32::INFINITY, f32::NAN] {
+                assert!(scaled([1.0, broken])[1].is_nan());
+            }
         }
     }
 

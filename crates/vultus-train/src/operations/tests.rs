@@ -325,14 +325,18 @@ fn cross_entropy_and_penalty() {
         let weights = Tensor::<1>::from_floats([2.0, 0.5], &device());
         let weight = vector(6, 4);
         let (loss, probabilities) = operations.cross_entropy(logits.clone(), targets, weights, 3);
-        let sums: Vec<f32> = values_of(probabilities.inner()).chunks(3).map(|row| row.iter().sum()).collect();
+        let probabilities = values_of(probabilities.inner());
+        let sums: Vec<f32> = probabilities.chunks(3).map(|row| row.iter().sum()).collect();
         assert_close("sums", &sums, &[1.0, 1.0]);
+        let (targets, weights) = ([0.0, 1.0, 0.0, 0.5, 0.25, 0.25], [2.0, 0.5]);
+        let terms = |place: usize| -weights[place / 3] * targets[place] * probabilities[place].ln() / 2.0;
+        assert_close("loss", &values_of(loss.clone().inner()), &[(0..6).map(terms).sum::<f32>()]);
         let gradients = (loss + operations.squared_sum(weight.clone()) * 0.5).backward();
-        // d(0.5 sum w^2) = w; the logits' gradient of a row sums to 0 and is w (p - t) / n.
+        // d(0.5 sum w^2) = w; the logits' gradient is w (p - t) / n.
         assert_close("penalty", &values_of(weight.grad(&gradients).unwrap()), &numbers(6, 4));
-        let row_sums: Vec<f32> =
-            values_of(logits.grad(&gradients).unwrap()).chunks(3).map(|row| 1.0 + row.iter().sum::<f32>()).collect();
-        assert_close("logits", &row_sums, &[1.0, 1.0]);
+        let slopes: Vec<f32> =
+            (0..6).map(|place| weights[place / 3] * (probabilities[place] - targets[place]) / 2.0).collect();
+        assert_close("logits", &values_of(logits.grad(&gradients).unwrap()), &slopes);
     }
 }
 

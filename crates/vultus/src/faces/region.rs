@@ -18,6 +18,10 @@ pub(super) const TEMPLATE: [(f32, f32); 5] =
 /// network that learnt from random crops; docs/predict.md has the figures.
 pub(super) const FRAME: f32 = 0.9;
 
+/// How far a face may be tilted before it is turned back, and then only to there: 15 degrees in radians. FER-2013's faces
+/// are not upright either, and a network has learnt from them as they are; docs/predict.md has the figures.
+pub(super) const TILT: f32 = 15.0 * std::f32::consts::PI / 180.0;
+
 /// What is cut out for the classifier.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Region {
@@ -44,7 +48,8 @@ impl Region {
     }
 
     /// The square in which the landmarks come closest to their places in the training pictures: a least-squares fit of
-    /// shift, size and turn (Umeyama 1991, in two dimensions). `None` for landmarks that coincide.
+    /// shift, size and turn (Umeyama 1991, in two dimensions). A tilt of up to [`TILT`] is left to the face. `None` for
+    /// landmarks that coincide.
     pub(super) fn aligned(landmarks: &[(f32, f32); 5]) -> Option<Self> {
         let mean = |points: &[(f32, f32); 5]| {
             let (x, y) = points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
@@ -64,7 +69,8 @@ impl Region {
         let (u, v) = (0.5 - from.0, 0.5 - from.1);
         let centre = (to.0 + real * u - imaginary * v, to.1 + imaginary * u + real * v);
         let side = FRAME * real.hypot(imaginary);
-        (side.is_finite() && side >= 1.0).then(|| Self::Square { centre, side, angle: imaginary.atan2(real) })
+        let tilt = imaginary.atan2(real);
+        (side.is_finite() && side >= 1.0).then(|| Self::Square { centre, side, angle: tilt - tilt.clamp(-TILT, TILT) })
     }
 
     /// The region's pixels, grey, of the size that `preprocessing` asks for. Outside the picture its edge goes on.

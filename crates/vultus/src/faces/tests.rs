@@ -231,15 +231,18 @@ fn beyond_the_picture_its_edge_goes_on() {
 
 #[test]
 fn landmarks_decide_place_size_and_turn() {
-    // The template itself, 80 pixels wide, turned by 20 degrees around (200, 150).
-    let (sine, cosine) = 20_f32.to_radians().sin_cos();
-    let turned = region::TEMPLATE.map(|(u, v)| {
-        let (u, v) = ((u - 0.5) * 80.0, (v - 0.5) * 80.0);
-        (200.0 + u * cosine - v * sine, 150.0 + u * sine + v * cosine)
-    });
-    let Some(Region::Square { centre, side, angle }) = Region::aligned(&turned) else { panic!("no square") };
-    assert!((centre.0 - 200.0).abs() < 0.01 && (centre.1 - 150.0).abs() < 0.01, "{centre:?}");
-    assert!((side - 80.0 * region::FRAME).abs() < 0.01 && (angle.to_degrees() - 20.0).abs() < 0.01, "{side} {angle}");
+    // The template itself, 80 pixels wide, turned around (200, 150): back to a tilt of 15 degrees, which is left.
+    for (tilt, expected) in [(35.0, 20.0), (-90.0, -75.0), (14.0, 0.0), (-14.0, 0.0)] {
+        let (sine, cosine) = f32::to_radians(tilt).sin_cos();
+        let turned = region::TEMPLATE.map(|(u, v)| {
+            let (u, v) = ((u - 0.5) * 80.0, (v - 0.5) * 80.0);
+            (200.0 + u * cosine - v * sine, 150.0 + u * sine + v * cosine)
+        });
+        let Some(Region::Square { centre, side, angle }) = Region::aligned(&turned) else { panic!("no square") };
+        assert!((centre.0 - 200.0).abs() < 0.01 && (centre.1 - 150.0).abs() < 0.01, "{centre:?}");
+        assert!((side - 80.0 * region::FRAME).abs() < 0.01, "{side}");
+        assert!((angle.to_degrees() - expected).abs() < 0.01, "{angle}");
+    }
     assert_eq!(Region::aligned(&[(3.0, 3.0); 5]), None);
     assert_eq!(Region::aligned(&[(f32::NAN, 0.0); 5]), None);
 }
