@@ -17,7 +17,7 @@ use vultus::plan::Plan;
 use vultus_kernels::peak;
 pub use vultus_kernels::simd::InstructionSet;
 
-use crate::config::{ConfigError, TrainConfig};
+use crate::config::{ClassWeights, ConfigError, FitConfig, TrainConfig};
 use crate::dataset::{Dataset, Sample, split_name};
 use crate::environment::processor;
 use crate::fit::{FitData, FitError, Observer, StepReport, fit};
@@ -203,11 +203,23 @@ impl Observer for Stopwatch {
 }
 
 fn train(config: &TrainConfig, batch: usize, patience: Duration) -> Result<(Clock, Option<f64>), FitError> {
-    let mut config = config.clone();
-    config.train.batch_size = batch;
-    // Never an end of an epoch, with its pause, while it is measured.
-    config.train.epochs = usize::MAX / (1 << 32);
-    config.train.class_weights = crate::config::ClassWeights::None;
+    let fit_config = FitConfig {
+        batch_size: batch,
+        // Never an end of an epoch, with its pause, while it is measured.
+        epochs: usize::MAX / (1 << 32),
+        class_weights: ClassWeights::None,
+        optimizer: config.train.optimizer.clone(),
+        schedule: config.train.schedule.clone(),
+        ..FitConfig::default()
+    };
+    let config = TrainConfig {
+        seed: config.seed,
+        device: config.device.clone(),
+        preprocessing: config.preprocessing.clone(),
+        network: config.network.clone(),
+        train: fit_config,
+        ..TrainConfig::default()
+    };
     let dataset = random_faces(&config, batch);
     let train: Vec<usize> = std::iter::repeat_n(0..dataset.samples.len(), 256).flatten().collect();
     let data = FitData { dataset: &dataset, train: &train, validation: &[] };
