@@ -58,6 +58,11 @@ fn a_change_to_the_network_is_measured() {
         object["multiply_adds"].as_u64().unwrap()
     };
     assert_eq!(multiply_adds(&["--set", "network.layers.0.filters=8"]), 2 * multiply_adds(&[]));
+    // Only the network and its optimiser are measured: no teacher is asked.
+    let teacher =
+        ["--set", "train.targets.distillation=0.5", "--set", "train.targets.teachers=[\"absent.safetensors\"]"];
+    let arguments = ["bench", "--network", "tiny.toml", "--mode", "train", "--seconds", "0", "--json"];
+    place().run(&[&arguments[..], &teacher].concat()).ends_with(0);
     let arguments = ["bench", "--network", "tiny.toml", "--set", "network.layers.0.filter=8"];
     place().run(&arguments).ends_with(2).says(&["filter"]);
 }
