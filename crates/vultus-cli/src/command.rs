@@ -151,6 +151,11 @@ fn absolute(source: &str) -> String {
     }
 }
 
+/// Whether something is in the way of a new folder's files.
+pub fn is_taken(folder: &Path) -> bool {
+    std::fs::read_dir(folder).map_or(folder.exists(), |mut entries| entries.next().is_some())
+}
+
 /// The model file that `path` means: itself, or that of a run.
 ///
 /// # Errors

@@ -49,9 +49,9 @@ impl Progress {
 }
 
 /// A bar that is drawn from its first position on.
-fn bar(steps: usize) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr());
-    match ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {eta}") {
+fn bar(length: Option<u64>, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style.progress_chars("━╸ ")),
         Err(_) => bar,
     }
@@ -81,7 +81,8 @@ impl Observer for Progress {
         let Some(bar) = &self.bar else {
             if std::io::stderr().is_terminal() {
                 // Whole at its first drawing.
-                let bar = bar(report.steps).with_prefix(prefix).with_message(message);
+                let bar = bar(Some(report.steps as u64), "{prefix} {wide_bar} {pos}/{len} {msg} {eta}");
+                let bar = bar.with_prefix(prefix).with_message(message);
                 bar.set_position(report.step as u64);
                 self.bar = Some(bar);
             }
@@ -128,13 +129,7 @@ impl Shown {
     fn new(length: Option<u64>, template: &str, results_on_stdout: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let visible = terminal && !(results_on_stdout && std::io::stdout().is_terminal());
-        let bar = visible.then(|| {
-            let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
-            match ProgressStyle::with_template(template) {
-                Ok(style) => bar.with_style(style.progress_chars("━╸ ")),
-                Err(_) => bar,
-            }
-        });
+        let bar = visible.then(|| bar(length, template));
         let started = Instant::now();
         Self { bar, lines: !terminal, started, said: started }
     }

@@ -1,6 +1,6 @@
 //! `vultus evaluate`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
@@ -12,8 +12,8 @@ use vultus_train::run::RunDirectory;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
-use super::train::usage_or_run;
-use super::{model_file, run_directory};
+use super::train::{usage_or_data, usage_or_run};
+use super::{is_taken, model_file, run_directory};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
@@ -74,7 +74,7 @@ impl Evaluate {
                     "--validation: a model's file does not know these images: name a run"
                 )));
             };
-            prepare(config).map_err(|error| Failure::Run(error.into()))?.with_validation_split().ok_or_else(|| {
+            prepare(config).map_err(usage_or_data)?.with_validation_split().ok_or_else(|| {
                 Failure::usage(anyhow!("--validation: the run held no images out: train.validation_fraction is 0"))
             })?
         } else {
@@ -179,11 +179,6 @@ fn report_removed(dataset: &Dataset, split: &str) {
 fn dropped_in_training(bundle: &Bundle) -> Vec<String> {
     let names = bundle.training.get("dropped_classes").and_then(|value| value.as_array());
     names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
-}
-
-/// Whether something is in the way of new files.
-fn is_taken(out: &Path) -> bool {
-    std::fs::read_dir(out).map_or(out.exists(), |mut entries| entries.next().is_some())
 }
 
 /// The split that is evaluated when none is named.

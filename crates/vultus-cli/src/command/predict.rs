@@ -13,6 +13,7 @@ use vultus::batch;
 use vultus::explain::{Saliency, overlay};
 use vultus::persist::write_atomically;
 
+use super::is_taken;
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::Failure;
 use crate::inputs::sources;
@@ -124,8 +125,7 @@ impl Predict {
             return Err(Failure::usage(anyhow!("--annotate and --explain need a folder each")));
         }
         for (folder, whole) in folders.iter().zip(&whole) {
-            let taken = std::fs::read_dir(folder).map_or(folder.exists(), |mut entries| entries.next().is_some());
-            if taken && !self.resume {
+            if is_taken(folder) && !self.resume {
                 return Err(Failure::usage(anyhow!(
                     "{} is not empty: name another folder, or go on by --resume",
                     folder.display()

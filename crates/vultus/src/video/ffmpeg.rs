@@ -245,17 +245,16 @@ impl FilmReader {
         // The size is said once more, so that frames never change it within a film.
         let size = format!("scale={}:{},setsar=1", film.width, film.height);
         // Evenly spaced frames of a camera would be copies wherever it, or who looks at it, is slower.
-        let (filter, pace): (String, &[&str]) = match (film.is_camera, frames_per_second) {
-            (false, rate) => (format!("fps={rate},{size}"), &[]),
-            (true, rate) => (
-                format!("select='isnan(prev_selected_t)+gte(t-prev_selected_t,{})',{size}", 0.9 / rate),
-                &["-fps_mode", "passthrough"],
-            ),
+        let (choice, pace): (String, &[&str]) = if film.is_camera {
+            let least = 0.9 / frames_per_second;
+            (format!("select='isnan(prev_selected_t)+gte(t-prev_selected_t,{least})'"), &["-fps_mode", "passthrough"])
+        } else {
+            (format!("fps={frames_per_second}"), &[])
         };
         let mut program = apart("ffmpeg")
             .args(["-v", "error", "-nostdin"])
             .args(source(&film.path, film.is_camera))
-            .args(["-map", "0:v:0", "-vf", &filter])
+            .args(["-map", "0:v:0", "-vf", &format!("{choice},{size}")])
             .args(pace)
             .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
             .stdin(Stdio::null())
@@ -304,9 +303,10 @@ impl FilmReader {
         read.map_err(|error| unreadable(error.to_string()))?;
         if pixels.len() as u64 == bytes {
             let now = Instant::now();
-            let time_s = match self.film.is_camera {
-                true => now.duration_since(*self.first.get_or_insert(now)).as_secs_f64(),
-                false => self.frames as f64 / self.frames_per_second,
+            let time_s = if self.film.is_camera {
+                now.duration_since(*self.first.get_or_insert(now)).as_secs_f64()
+            } else {
+                self.frames as f64 / self.frames_per_second
             };
             self.frames += 1;
             return Ok(RgbImage::from_raw(width, height, pixels).map(|frame| (time_s, frame)));
