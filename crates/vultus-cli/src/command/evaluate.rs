@@ -10,6 +10,7 @@ use vultus_train::dataset::{Dataset, RemovalReason, split_name};
 use vultus_train::prepare::{prepare, read, with_labels};
 use vultus_train::run::RunDirectory;
 use vultus_train::source::{LoadOptions, Source, load};
+use vultus_train::statistics::fingerprint;
 use vultus_train::train::add_assessment;
 
 use super::train::{usage_or_data, usage_or_run};
@@ -74,7 +75,19 @@ impl Evaluate {
                     "--validation: a model's file does not know these images: name a run"
                 )));
             };
-            prepare(config).map_err(usage_or_data)?.with_validation_split().ok_or_else(|| {
+            if bundles.len() > 1 {
+                return Err(Failure::usage(anyhow!(
+                    "--validation: what one run held out the others may have learnt: name one run"
+                )));
+            }
+            let prepared = prepare(config).map_err(usage_or_data)?;
+            // Other data are split otherwise, and images that were trained on would seem to be held out.
+            if bundle.training["data_sha256"] != fingerprint(&prepared.dataset) {
+                return Err(Failure::usage(anyhow!(
+                    "--validation: the run's data are not what it was trained on any more"
+                )));
+            }
+            prepared.with_validation_split().ok_or_else(|| {
                 Failure::usage(anyhow!("--validation: the run held no images out: train.validation_fraction is 0"))
             })?
         } else {

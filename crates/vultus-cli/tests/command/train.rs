@@ -68,6 +68,13 @@ fn a_run_is_evaluated_on_the_images_it_held_out() {
 
     place.run(&["evaluate", "run/model.safetensors", "--validation"]).ends_with(2).says(&["name a run"]);
     place.run(&["evaluate", "run", "--validation", "--split", "test"]).ends_with(2);
+    place.train("other", &["--set", "seed=2"]);
+    place.run(&["evaluate", "run", "other", "--validation"]).ends_with(2).says(&["may have learnt"]);
+    // Other data would be split otherwise.
+    let config = fs_err::read_to_string(place.path("other/config.toml")).unwrap();
+    assert!(config.contains("synthetic:12"), "{config}");
+    place.write("other/config.toml", config.replace("synthetic:12", "synthetic:13"));
+    place.run(&["evaluate", "other", "--validation"]).ends_with(2).says(&["trained on any more"]);
     place.train("all", &["--set", "train.validation_fraction=0"]);
     place.run(&["evaluate", "all", "--validation"]).ends_with(2).says(&["train.validation_fraction is 0"]);
 }
