@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
+use vultus::inference::MOST_SHIFT;
 use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
@@ -44,8 +45,15 @@ pub struct Evaluate {
     /// probability in proportion. May be given several times.
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
+    /// Whether mirror images are averaged, too, in place of what the models say.
+    #[arg(long, value_name = "BOOL")]
+    flip: Option<bool>,
+    /// Average the picture shifted by so many pixels in the four diagonal directions, too, in place of what the models say; 0
+    /// is off.
+    #[arg(long, value_name = "PX")]
+    shift: Option<usize>,
     /// Directory for evaluation.json, predictions.csv and pictures. Without it, a run keeps those of all its classes on its
-    /// own data; others are only printed.
+    /// own data, as its model is; others are only printed.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Print one JSON object.
@@ -58,9 +66,16 @@ impl Evaluate {
         if let Some(out) = self.out.as_deref().filter(|out| is_taken(out)) {
             return Err(Failure::usage(anyhow!("{} is not empty: give another --out", out.display())));
         }
+        if let Some(shift) = self.shift.filter(|&shift| shift > MOST_SHIFT) {
+            return Err(Failure::usage(anyhow!("--shift {shift}: use 0 to {MOST_SHIFT} pixels")));
+        }
         let mut bundles = Vec::with_capacity(self.models.len());
         for model in &self.models {
-            bundles.push(Bundle::load(&model_file(model)?)?);
+            let mut bundle = Bundle::load(&model_file(model)?)?;
+            let views = &mut bundle.inference.views;
+            views.flip = self.flip.unwrap_or(views.flip);
+            views.shift = self.shift.unwrap_or(views.shift);
+            bundles.push(bundle);
         }
         let bundle = &bundles[0];
         // Held while the run's evaluation is renewed.
@@ -128,7 +143,7 @@ impl Evaluate {
                 assessment.save(out)?;
                 say(format_args!("written to {}", out.display()));
             }
-            (None, Some((run, _))) if bundles.len() == 1 && self.without.is_empty() => {
+            (None, Some((run, _))) if self.is_of_the_run() => {
                 add_assessment(run.path(), &assessment)?;
                 say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
             }
@@ -159,6 +174,11 @@ impl Evaluate {
             }
         }
         Ok(())
+    }
+
+    /// Whether the result is that of one model with its own classes and views.
+    fn is_of_the_run(&self) -> bool {
+        self.models.len() == 1 && self.without.is_empty() && self.flip.is_none() && self.shift.is_none()
     }
 
     /// Whether a run is evaluated on the data that it was trained with.

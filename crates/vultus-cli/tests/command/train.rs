@@ -50,6 +50,23 @@ fn a_run_directory_describes_itself() {
 }
 
 #[test]
+fn other_views_are_tried_and_not_kept() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let kept = fs_err::read(place.path("run/evaluation/test/evaluation.json")).unwrap();
+    let loss = |options: &[&str]| {
+        let outcome = place.run(&[&["evaluate", "run", "--json"], options].concat()).ends_with(0);
+        serde_json::from_str::<Value>(&outcome.stdout).unwrap()["log_loss"].as_f64().unwrap()
+    };
+    let own = loss(&[]);
+    assert_eq!(own, loss(&["--flip", "false", "--shift", "0"]));
+    let others = [loss(&["--flip", "true"]), loss(&["--shift", "2"]), loss(&["--flip", "true", "--shift", "2"])];
+    assert!(others.iter().all(|&other| other != own) && others[0] != others[1], "{own} {others:?}");
+    assert_eq!(kept, fs_err::read(place.path("run/evaluation/test/evaluation.json")).unwrap());
+    place.run(&["evaluate", "run", "--shift", "9"]).ends_with(2).says(&["--shift 9", "0 to 8"]);
+}
+
+#[test]
 fn a_run_is_evaluated_on_the_images_it_held_out() {
     let place = Place::with_config();
     place.train("run", &[]);
