@@ -8,16 +8,17 @@ const { parseArgs } = require("node:util");
 const { chromium } = require("playwright-core");
 
 const { values: given } = parseArgs({
-  options: Object.fromEntries(["vultus", "model", "portrait", "group", "shots", "face-model"].map((name) => [name, { type: "string" }])),
+  options: Object.fromEntries(["vultus", "chromium", "model", "portrait", "group", "shots", "face-model"].map((name) => [name, { type: "string" }])),
 });
 const shots = given.shots ?? "shots";
 fs.mkdirSync(shots, { recursive: true });
+let { portrait, group } = given;
 const TOKEN = "a-token-for-the-page";
 
 /** Starts a server on a free port and gives its address. */
 async function serve(environment = {}) {
-  const faces = given["face-model"] ? ["--face-model", given["face-model"]] : [];
-  const server = spawn(given.vultus, ["serve", "--port", "0", "--model", given.model, ...faces], {
+  const options = ["model", "face-model"].flatMap((name) => (given[name] ? [`--${name}`, given[name]] : []));
+  const server = spawn(given.vultus, ["serve", "--port", "0", ...options], {
     env: { ...process.env, ...environment },
     stdio: ["ignore", "pipe", "inherit"],
   });
@@ -34,8 +35,22 @@ function ended(server) {
 }
 
 function launch(...flags) {
-  const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-  return chromium.launch({ executablePath, args: ["--no-sandbox", ...flags] });
+  return chromium.launch({ executablePath: given.chromium, args: ["--no-sandbox", ...flags] });
+}
+
+/** Makes pictures of faces.svg where none are given: one face, and two. */
+async function draw() {
+  const browser = await launch();
+  const page = await browser.newPage({ viewport: { width: 1200, height: 660 } });
+  await page.goto(`file://${path.join(__dirname, "faces.svg")}`);
+  const picture = async (name, width) => {
+    const file = path.join(shots, `${name}.png`);
+    await page.screenshot({ path: file, clip: { x: 0, y: 0, width, height: 660 } });
+    return file;
+  };
+  portrait ??= await picture("one-face", 640);
+  group ??= await picture("two-faces", 1200);
+  await browser.close();
 }
 
 /** A page that reports what it should not do. */
@@ -86,13 +101,13 @@ async function pictures(address) {
   const page = await open(browser, address);
   await ready(page);
   await shoot(page, "empty");
-  await show(page, given.portrait);
+  await show(page, portrait);
   assert.equal(await page.locator("#boxes button").count(), 1, "one face in the portrait");
   assert(Math.abs((await sumOfBars(page)) - 100) <= 4, "the bars sum to 100 %");
   await boxesAreInside(page);
   await shoot(page, "portrait");
 
-  await show(page, given.group);
+  await show(page, group);
   const count = await page.locator("#boxes button").count();
   assert(count > 1, "several faces in the group");
   await boxesAreInside(page);
@@ -121,7 +136,7 @@ async function pictures(address) {
 
   const phone = await open(browser, address, { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true });
   await ready(phone);
-  await show(phone, given.portrait);
+  await show(phone, portrait);
   const overflow = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   assert(overflow <= 0, `the page is ${overflow} px wider than a phone`);
   await shoot(phone, "phone");
@@ -144,7 +159,7 @@ async function film(file, picture) {
     return Array.from({ length: 40 }, (_, index) => {
       const angle = (index / 40) * 2 * Math.PI;
       const [width, height] = [image.width * scale, image.height * scale];
-      context.drawImage(image, (640 - width) / 2 + 20 * Math.sin(angle), 12 * Math.cos(angle) - 12, width, height);
+      context.drawImage(image, (640 - width) / 2 + 20 * Math.sin(angle), (480 - height) / 2 + 12 * Math.cos(angle), width, height);
       return canvas.toDataURL("image/jpeg", 0.9).split(",")[1];
     });
   }, data);
@@ -154,7 +169,7 @@ async function film(file, picture) {
 
 async function camera(address) {
   const file = path.resolve(shots, "camera.mjpeg");
-  await film(file, given.portrait);
+  await film(file, portrait);
   const browser = await launch("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", `--use-file-for-fake-video-capture=${file}`);
   const page = await open(browser, address, { colorScheme: "dark", permissions: ["camera"] });
   await ready(page);
@@ -194,7 +209,7 @@ async function locked() {
   await page.fill("#token", TOKEN);
   await page.keyboard.press("Enter");
   await ready(page);
-  await show(page, given.portrait);
+  await show(page, portrait);
   assert.equal(await page.locator("#boxes button").count(), 1);
   // The refusals themselves are on the console; nothing else.
   assert(page.faults.every((fault) => fault.includes("401")), page.faults.join("\n"));
@@ -203,6 +218,7 @@ async function locked() {
 }
 
 async function main() {
+  await draw();
   const server = await serve();
   try {
     await pictures(server.address);

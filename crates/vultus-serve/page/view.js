@@ -140,7 +140,7 @@ function measured(metrics) {
       const exact = (share) => (share * 100).toFixed(1);
       const interval = entry.accuracy_interval?.map(exact).join(" to ");
       const images = entry.n ? ` of ${entry.n} images` : "";
-      return ["Accuracy", `${exact(entry.accuracy)} %${interval ? ` (${interval})` : ""}${images}${entry.split ? ` in ${entry.split}` : ""}`];
+      return ["Accuracy when trained", `${exact(entry.accuracy)} %${interval ? ` (${interval})` : ""}${images}${entry.split ? ` in ${entry.split}` : ""}`];
     });
 }
 
