@@ -65,6 +65,18 @@ impl Activation {
         }
     }
 
+    /// Whether a fused backward pass closes its gradient where the output is zero: true for ReLU, false for the linear one.
+    ///
+    /// # Panics
+    /// For the others, whose gradients no gate can tell.
+    pub(crate) fn gates(self) -> bool {
+        match self {
+            Self::Linear => false,
+            Self::Relu => true,
+            _ => panic!("{self:?} is no activation to go back through here"),
+        }
+    }
+
     /// Replaces each element of `x` by the function's value, on all threads.
     pub fn forward(self, x: &mut [f32]) {
         if self != Self::Linear {

@@ -235,11 +235,8 @@ impl<'a> Backward<'a> {
         assert_eq!(inputs.x.len(), shape.input_len(), "length of x");
         assert_eq!(inputs.dy.len(), shape.output_len(), "length of dy");
         inputs.norm.check(channels);
-        assert!(
-            matches!(inputs.before, Activation::Linear | Activation::Relu),
-            "{:?} is no activation to go back through here",
-            inputs.before
-        );
+        // Panics if nothing can go back through it.
+        inputs.before.gates();
         let (affine, mask) = (inputs.norm.affine(), inputs.dropout.mask());
         let bias = biased.then(|| BiasSums::new(channels));
         let terms = Terms::new(inputs.norm, shape.norm().rows, &[], dgamma, dbeta);
@@ -281,7 +278,7 @@ impl<'a> Backward<'a> {
         sums.par_chunks_mut(channels).enumerate().for_each(|(task, sums)| {
             let dx = dx.at(self.start(first + task) - self.start(first));
             let (band, terms) = (self.band(first + task), self.terms.of(0, channels));
-            let gate_input = self.inputs.before == Activation::Relu;
+            let gate_input = self.inputs.before.gates();
             // SAFETY: the band's part of `dx`, which is as long as the images (checked above), is as long as its part of
             // `x`, and this task's own.
             self.set.run(unsafe { GradientApply::new(band, terms, gate_input, dx, sums) });

@@ -100,11 +100,8 @@ impl ThinBlock<'_> {
 
     fn check(&self, x: &[f32]) {
         assert_eq!(x.len(), self.shape.input_len(), "length of x");
-        assert!(
-            matches!(self.before, Activation::Linear | Activation::Relu),
-            "{:?} is no activation to go back through here",
-            self.before
-        );
+        // Panics if nothing can go back through it.
+        self.before.gates();
         match self.tail {
             Tail::Activated(activation) => assert!(
                 matches!(activation, Activation::Linear | Activation::Relu),
@@ -353,7 +350,7 @@ impl<'a> Part<'a> {
         dz: &mut [f32],
         sums: &mut [f32],
     ) {
-        let gate_input = self.block.before == Activation::Relu;
+        let gate_input = self.block.before.gates();
         assert!(dz.len() == z.len() && sums.len() == self.block.shape.out_channels);
         let dx = dz.as_mut_ptr();
         match self.block.tail {
