@@ -32,7 +32,7 @@ pub enum Command {
     /// Count, audit and convert data sets, and look at what training does to images.
     #[command(subcommand)]
     Data(data::Data),
-    /// Train a network and evaluate it; with nothing else, the paper's network on drawn faces, in about a minute.
+    /// Train a network and evaluate it; with nothing else, the paper's network on drawn faces, in less than a minute.
     Train(train::Train),
     /// Search settings by k-fold cross-validation.
     Search(search::Search),

@@ -1,7 +1,7 @@
 //! The `vultus` command: parsing, output and exit codes. What it does is in the libraries.
 //!
 //! stdout carries results, stderr messages and progress. Exit codes: 0 done, 1 the run failed, 2 bad usage or
-//! configuration, 130 interrupted (after a checkpoint).
+//! configuration, 130 interrupted, with what is done kept.
 
 mod analyzer;
 mod command;
@@ -37,9 +37,11 @@ struct Arguments {
 
 const AFTER_HELP: &str = "\
 A SOURCE is a folder of images (train/<class>/*, test/<class>/*, or one folder of classes), fer2013.csv, \
-icml_face_data.csv, a Parquet file, fer2013.csv+fer2013new.csv (with FER+ votes), or `synthetic` (drawn faces).
+icml_face_data.csv, a Parquet file or a folder of them, fer2013.csv+fer2013new.csv (with FER+ votes), or `synthetic` or \
+`synthetic:N` (drawn faces, N of each class).
 
-Exit codes: 0 done, 1 the run failed, 2 bad usage or configuration, 130 interrupted (after a checkpoint).
+Exit codes: 0 done, 1 the run failed or an input of predict could not be used, 2 bad usage or configuration, \
+130 interrupted: what is done is kept, in training as a checkpoint.
 
 Inferring emotions of people at work or in education is banned in the European Union (AI Act, Art. 5(1)(f)); \
 elsewhere people must be told (Art. 50(3)). Expressions are not feelings: do not decide about people with them.";
