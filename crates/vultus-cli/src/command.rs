@@ -151,6 +151,16 @@ fn absolute(source: &str) -> String {
     }
 }
 
+/// The same path without links and `..`, as far as it is there; two spellings of one place are one.
+pub fn resolved(path: &Path) -> PathBuf {
+    let there = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    let absolute = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.canonicalize().ok().or_else(there).unwrap_or_else(absolute)
+}
+
 /// Whether something is in the way of a new folder's files.
 pub fn is_taken(folder: &Path) -> bool {
     std::fs::read_dir(folder).map_or(folder.exists(), |mut entries| entries.next().is_some())

@@ -5,6 +5,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use vultus::analyze::RecordError;
 use vultus::batch::Source;
@@ -20,14 +21,32 @@ const LARGEST_FILE: u64 = 512 << 20;
 /// Endings of the files that are taken from folders; what is named is read whatever it is called.
 const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "jfif", "bmp", "webp"];
 
-/// The sources that `arguments` mean, in their order; folders and patterns in the order of the names.
-pub fn sources(arguments: Vec<PathBuf>) -> impl Iterator<Item = Source> + Send {
-    arguments.into_iter().flat_map(argument)
+/// The sources that `arguments` mean, in their order; folders and patterns in the order of the names. What lies in folders
+/// `left_out`, which are named without links, is none.
+pub fn sources(arguments: Vec<PathBuf>, left_out: &[PathBuf]) -> impl Iterator<Item = Source> + Send + use<> {
+    let left_out = LeftOut(left_out.into());
+    arguments.into_iter().flat_map(move |path| argument(path, &left_out))
+}
+
+/// Whether an argument is a path, and neither stdin nor an address.
+pub fn is_path(argument: &Path) -> bool {
+    argument.to_str().is_none_or(|text| text != STDIN && !http::is_url(text))
+}
+
+/// Folders with what is no input.
+#[derive(Clone)]
+struct LeftOut(Arc<[PathBuf]>);
+
+impl LeftOut {
+    fn has(&self, folder: &Path) -> bool {
+        let inside = |folder: PathBuf| self.0.iter().any(|left_out| folder.starts_with(left_out));
+        !self.0.is_empty() && folder.canonicalize().is_ok_and(inside)
+    }
 }
 
 type Sources = Box<dyn Iterator<Item = Source> + Send>;
 
-fn argument(path: PathBuf) -> Sources {
+fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
     // What is no text is a file's name and nothing else.
     let text = path.to_str().unwrap_or_default().to_owned();
     if text == STDIN {
@@ -41,7 +60,7 @@ fn argument(path: PathBuf) -> Sources {
     }
     if path.is_dir() {
         let name = name(&path);
-        let mut pictures = Folder { waiting: vec![path] }.peekable();
+        let mut pictures = Folder { waiting: vec![path], left_out: left_out.clone() }.peekable();
         if pictures.peek().is_none() {
             return only(failed(name, "no PNG, JPEG, BMP or WebP file is in this folder or below".to_owned()));
         }
@@ -57,8 +76,12 @@ fn argument(path: PathBuf) -> Sources {
             if paths.peek().is_none() {
                 return only(failed(text, "no file has a name of this pattern".to_owned()));
             }
-            Box::new(paths.flat_map(|path| match path {
-                Ok(path) if path.is_dir() => Box::new(Folder { waiting: vec![path] }) as Sources,
+            let left_out = left_out.clone();
+            Box::new(paths.flat_map(move |path| match path {
+                Ok(path) if path.is_dir() => {
+                    Box::new(Folder { waiting: vec![path], left_out: left_out.clone() }) as Sources
+                }
+                Ok(path) if path.parent().is_some_and(|folder| left_out.has(folder)) => Box::new(std::iter::empty()),
                 Ok(path) => only(found(path)),
                 Err(error) => only(failed(name(error.path()), error.error().to_string())),
             }))
@@ -85,6 +108,7 @@ fn name(path: &Path) -> String {
 struct Folder {
     /// Files and folders still to come, the next one last.
     waiting: Vec<PathBuf>,
+    left_out: LeftOut,
 }
 
 impl Iterator for Folder {
@@ -94,6 +118,9 @@ impl Iterator for Folder {
         while let Some(path) = self.waiting.pop() {
             if !path.is_dir() {
                 return Some(found(path));
+            }
+            if self.left_out.has(&path) {
+                continue;
             }
             let mut entries = Vec::new();
             let listed = std::fs::read_dir(&path).and_then(|listing| {
@@ -163,7 +190,7 @@ mod tests {
     fn names(folder: &Path, arguments: &[&str]) -> Vec<String> {
         let arguments = arguments.iter().map(|name| folder.join(name)).collect();
         let prefix = format!("{}/", folder.display());
-        sources(arguments).map(|source| source.path.trim_start_matches(&prefix).to_owned()).collect()
+        sources(arguments, &[]).map(|source| source.path.trim_start_matches(&prefix).to_owned()).collect()
     }
 
     #[test]
@@ -190,7 +217,7 @@ mod tests {
         let path = folder.path().join("empty");
         fs_err::create_dir_all(path.join("deeper")).unwrap();
         fs_err::write(path.join("notes.txt"), "x").unwrap();
-        let found: Vec<Source> = sources(vec![path.clone()]).collect();
+        let found: Vec<Source> = sources(vec![path.clone()], &[]).collect();
         assert_eq!(found.len(), 1);
         let Source { path: named, read } = found.into_iter().next().unwrap();
         assert_eq!(named, path.display().to_string());
@@ -205,7 +232,7 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.is_ok_and(|status| status.success()), "mkfifo");
         for argument in [folder.path().to_owned(), folder.path().join("*")] {
-            let source = sources(vec![argument]).next().unwrap();
+            let source = sources(vec![argument], &[]).next().unwrap();
             assert_eq!(source.path, pipe.display().to_string());
             assert_eq!((source.read)().unwrap_err().code, "unreadable");
         }
@@ -220,7 +247,7 @@ mod tests {
         for byte in [0xfe, 0xff] {
             let path = folder.path().join(std::ffi::OsStr::from_bytes(&[byte, b'.', b'p', b'n', b'g']));
             fs_err::write(&path, [byte]).unwrap();
-            assert_eq!((sources(vec![path]).next().unwrap().read)().unwrap(), [byte]);
+            assert_eq!((sources(vec![path], &[]).next().unwrap().read)().unwrap(), [byte]);
         }
         assert_eq!(names(folder.path(), &["."]), ["./\\xFE.png", "./\\xFF.png"]);
     }
@@ -230,7 +257,7 @@ mod tests {
         for (argument, code) in
             [("absent.png", "unreadable"), ("none-*.png", "unreadable"), ("http://127.0.0.1:1/", "unreachable")]
         {
-            let source = sources(vec![PathBuf::from(argument)]).next().unwrap();
+            let source = sources(vec![PathBuf::from(argument)], &[]).next().unwrap();
             assert_eq!((source.read)().unwrap_err().code, code, "{argument}");
         }
     }

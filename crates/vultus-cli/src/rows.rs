@@ -140,7 +140,11 @@ fn cell_rows(
             Err(Failure::usage(anyhow!("Parquet is not for a terminal: name a file with --output")))
         }
         (Format::Parquet, None) => Ok(Box::new(parquet::ParquetRows::to_stdout(columns)?)),
-        _ => Ok(Box::new(csv::CsvRows::new(Sink::open(output, append)?, columns, append)?)),
+        _ => {
+            let sink = Sink::open(output, append)?;
+            let has_header = append && output.is_some_and(|path| path.metadata().is_ok_and(|file| file.len() > 0));
+            Ok(Box::new(csv::CsvRows::new(sink, columns, has_header)?))
+        }
     }
 }
 

@@ -45,13 +45,12 @@ impl Area {
 
     /// Common pixels of two rectangles as a part of all their pixels: 0 where they are apart, 1 where they are equal.
     pub fn overlap(&self, other: &Self) -> f32 {
-        let along = |a: u32, a_length: u32, b: u32, b_length: u32| {
-            u64::from((a + a_length).min(b + b_length).saturating_sub(a.max(b)))
-        };
-        let common =
-            along(self.x, self.width, other.x, other.width) * along(self.y, self.height, other.y, other.height);
-        let size = |area: &Self| u64::from(area.width) * u64::from(area.height);
-        common as f32 / (size(self) + size(other) - common).max(1) as f32
+        overlap(&self.bounds(), &other.bounds())
+    }
+
+    /// Left, top, width and height.
+    pub(crate) fn bounds(&self) -> [f32; 4] {
+        [self.x, self.y, self.width, self.height].map(|value| value as f32)
     }
 }
 
@@ -178,6 +177,13 @@ impl FaceFinder {
         faces.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
         Ok(faces)
     }
+}
+
+/// Common area of two boxes of left, top, width and height as a part of the area of both.
+pub(crate) fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+    let along = |axis: usize| ((a[axis] + a[axis + 2]).min(b[axis] + b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
+    let common = along(0) * along(1);
+    common / (a[2] * a[3] + b[2] * b[3] - common).max(f32::MIN_POSITIVE)
 }
 
 /// All of a picture as one face.

@@ -54,7 +54,7 @@ pub struct Frame {
 /// What `ffmpeg` says, the finder's failure, or the first error of `sink`.
 pub fn run<E: From<VideoError>>(
     analyzer: &Analyzer,
-    film: FilmReader,
+    film: &mut FilmReader,
     options: TrackOptions,
     mut sink: impl FnMut(Frame) -> Result<(), E>,
 ) -> Result<(), E> {
@@ -65,7 +65,6 @@ pub fn run<E: From<VideoError>>(
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Result<Vec<(f64, RgbImage)>, VideoError>>(1);
         scope.spawn(move || {
-            let mut film = film;
             loop {
                 let frames = film.frames(at_once);
                 let last = frames.as_ref().map_or(true, |frames| frames.is_empty());

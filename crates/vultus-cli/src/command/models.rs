@@ -58,7 +58,7 @@ pub struct Get {
     /// Take it from this address; its checksum must be a known one.
     #[arg(long, value_name = "URL")]
     from: Option<String>,
-    /// Write it to this file instead of the folder of installed models.
+    /// Write it to this new file instead of the folder of installed models.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -78,6 +78,9 @@ impl Get {
             .find(|offer| offer.name == self.name)
             .ok_or_else(|| Failure::usage(anyhow!("there is no model {}", self.name)))?;
         let out = match self.out {
+            Some(out) if out.exists() => {
+                return Err(Failure::usage(anyhow!("{} exists: name another file", out.display())));
+            }
             Some(out) => out,
             None => folder()?.join(offer.file),
         };

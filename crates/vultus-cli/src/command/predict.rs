@@ -1,8 +1,9 @@
 //! `vultus predict`.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::anyhow;
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -13,10 +14,10 @@ use vultus::batch;
 use vultus::explain::{Saliency, overlay};
 use vultus::persist::write_atomically;
 
-use super::is_taken;
+use super::{is_taken, resolved};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::Failure;
-use crate::inputs::sources;
+use crate::inputs::{is_path, sources};
 use crate::interrupt;
 use crate::progress::Pictures;
 use crate::rows::pictures::PictureRows;
@@ -71,13 +72,13 @@ impl Predict {
         interrupt::listen()?;
         // A table comes as a whole, at the end.
         let mut progress = Pictures::new(done.len(), self.output.is_none() && format != Format::Table);
+        let names = DrawingNames::default();
         let draw = |path: &str, picture: &DynamicImage, analysis: &Analysis| {
-            draw(&analyzer, self.annotate.as_deref(), self.explain.as_deref(), path, picture, analysis)
+            draw(&analyzer, self.annotate.as_deref(), self.explain.as_deref(), &names.of(path), picture, analysis)
         };
         let draw: Option<&batch::Draw> = if drawings.is_empty() { None } else { Some(&draw) };
         // Drawings may lie among the pictures, and are none of them.
-        let is_drawing = |path: &str| drawings.iter().any(|folder| absolute(Path::new(path)).starts_with(folder));
-        let sources = sources(self.inputs).filter(|source| !done.contains(&source.path) && !is_drawing(&source.path));
+        let sources = sources(self.inputs, &drawings).filter(|source| !done.contains(&source.path));
         batch::run(&analyzer, sources, draw, interrupt::requested, |record| {
             rows.write(&record)?;
             rows.flush()?;
@@ -115,37 +116,35 @@ impl Predict {
         Ok(format)
     }
 
-    /// The folders for drawings. They are new or empty, unless an earlier call is gone on with, and hold no input.
+    /// The folders for drawings, made here, without links. They are new or empty, unless an earlier call is gone on with, and
+    /// hold no input.
     fn drawings(&self) -> Result<Vec<PathBuf>, Failure> {
-        let folders: Vec<&PathBuf> = [&self.annotate, &self.explain].into_iter().flatten().collect();
-        let whole: Vec<PathBuf> = folders.iter().map(|folder| absolute(folder)).collect();
-        if let [annotated, explained] = &whole[..]
-            && annotated == explained
-        {
-            return Err(Failure::usage(anyhow!("--annotate and --explain need a folder each")));
-        }
-        for (folder, whole) in folders.iter().zip(&whole) {
+        let mut drawings: Vec<PathBuf> = Vec::new();
+        for folder in [&self.annotate, &self.explain].into_iter().flatten() {
             if is_taken(folder) && !self.resume {
                 return Err(Failure::usage(anyhow!(
                     "{} is not empty: name another folder, or go on by --resume",
                     folder.display()
                 )));
             }
-            if let Some(input) = self.inputs.iter().find(|input| absolute(input).starts_with(whole)) {
+            // A folder that cannot be made is what the rows will say.
+            let _ = std::fs::create_dir_all(folder);
+            let whole = resolved(folder);
+            if drawings.contains(&whole) {
+                return Err(Failure::usage(anyhow!("--annotate and --explain need a folder each")));
+            }
+            if let Some(input) = self.inputs.iter().find(|input| is_path(input) && resolved(input).starts_with(&whole))
+            {
                 return Err(Failure::usage(anyhow!(
                     "{} is in {}, which is for drawings",
                     input.display(),
                     folder.display()
                 )));
             }
+            drawings.push(whole);
         }
-        Ok(whole)
+        Ok(drawings)
     }
-}
-
-/// The same path from the root on.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Writes the drawings that are wanted of one picture.
@@ -153,13 +152,13 @@ fn draw(
     analyzer: &Analyzer,
     annotated: Option<&Path>,
     explained: Option<&Path>,
-    path: &str,
+    name: &Path,
     picture: &DynamicImage,
     analysis: &Analysis,
 ) -> Result<(), RecordError> {
     if let Some(folder) = annotated {
         let names: Vec<String> = analysis.faces.iter().map(name_of).collect();
-        write_picture(&drawing_path(folder, path), annotate(picture, &analysis.faces, &names))?;
+        write_picture(&folder.join(name), annotate(picture, &analysis.faces, &names))?;
     }
     if let Some(folder) = explained {
         let classifier = analyzer.classifier();
@@ -167,7 +166,7 @@ fn draw(
             (region, Saliency::of(classifier, &region.cut(picture, classifier.preprocessing())))
         };
         let saliencies: Vec<_> = analysis.faces.iter().map(|face| saliency(face.region)).collect();
-        write_picture(&drawing_path(folder, path), overlay(picture, &saliencies))?;
+        write_picture(&folder.join(name), overlay(picture, &saliencies))?;
     }
     Ok(())
 }
@@ -185,22 +184,42 @@ fn write_picture(path: &Path, picture: RgbImage) -> Result<(), RecordError> {
 /// The longest name of a file that every system takes, in bytes, less `.png` and what is put in front while it is written.
 const LONGEST_NAME: usize = 200;
 
-/// Where the drawing of the picture `path` goes: the same path below `folder`, never outside it, with `_` for `..` and
-/// `.png` behind it. Names that are too long, as addresses have them, end in a hash instead.
-fn drawing_path(folder: &Path, path: &str) -> PathBuf {
-    let mut drawing = folder.to_owned();
+/// What drawings are called: two pictures never the same.
+#[derive(Default)]
+struct DrawingNames {
+    /// Of each name, the picture that has it, both as hashes.
+    taken: Mutex<HashMap<u64, u64>>,
+}
+
+impl DrawingNames {
+    /// Where the drawing of the picture `path` goes, below the folder for drawings.
+    fn of(&self, path: &str) -> PathBuf {
+        let (mut name, picture) = (drawing_name(path), hash(path));
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = *taken.entry(hash(&name.to_string_lossy())).or_insert(picture);
+        if owner != picture {
+            name.as_mut_os_string().push(format!("-{picture:016x}"));
+        }
+        name.as_mut_os_string().push(".png");
+        name
+    }
+}
+
+/// The same path as `path`, but never outside a folder that it is put behind, with `_` for `..`. Names that are too long,
+/// as addresses have them, end in a hash instead.
+fn drawing_name(path: &str) -> PathBuf {
+    let mut name = PathBuf::new();
     for component in Path::new(path).components() {
         match component {
-            Component::Normal(name) => drawing.push(short(&name.to_string_lossy()).as_ref()),
-            Component::ParentDir => drawing.push("_"),
+            Component::Normal(part) => name.push(short(&part.to_string_lossy()).as_ref()),
+            Component::ParentDir => name.push("_"),
             _ => {}
         }
     }
-    if drawing == folder {
-        drawing.push("picture");
+    if name.as_os_str().is_empty() {
+        name.push("picture");
     }
-    drawing.as_mut_os_string().push(".png");
-    drawing
+    name
 }
 
 /// `name`, or its beginning and a hash of it.
@@ -208,8 +227,12 @@ fn short(name: &str) -> Cow<'_, str> {
     if name.len() <= LONGEST_NAME {
         return Cow::Borrowed(name);
     }
-    let hash: String = Sha256::digest(name).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    Cow::Owned(format!("{}-{hash}", &name[..name.floor_char_boundary(LONGEST_NAME - 17)]))
+    Cow::Owned(format!("{}-{:016x}", &name[..name.floor_char_boundary(LONGEST_NAME - 17)], hash(name)))
+}
+
+/// The first eight bytes of the SHA-256.
+fn hash(text: &str) -> u64 {
+    Sha256::digest(text).iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
 }
 
 #[cfg(test)]
@@ -219,17 +242,27 @@ mod tests {
     #[test]
     fn drawings_stay_below_their_folder() {
         for (path, expected) in [
-            ("a/b.jpg", "out/a/b.jpg.png"),
-            ("/etc/../b.jpg", "out/etc/_/b.jpg.png"),
-            ("../../b", "out/_/_/b.png"),
-            ("-", "out/-.png"),
-            ("/", "out/picture.png"),
-            ("https://example.org/a/b.png?x=1", "out/https:/example.org/a/b.png?x=1.png"),
+            ("a/b.jpg", "a/b.jpg.png"),
+            ("/etc/../b.jpg", "etc/_/b.jpg.png"),
+            ("../../b", "_/_/b.png"),
+            ("-", "-.png"),
+            ("/", "picture.png"),
+            ("https://example.org/a/b.png?x=1", "https:/example.org/a/b.png?x=1.png"),
         ] {
-            assert_eq!(drawing_path(Path::new("out"), path), Path::new(expected), "{path}");
+            assert_eq!(DrawingNames::default().of(path), Path::new(expected), "{path}");
         }
-        let [one, other] = ["ö?1", "ö?2"].map(|end| drawing_path(Path::new("out"), &("ö".repeat(200) + end)));
+        let [one, other] = ["ö?1", "ö?2"].map(|end| DrawingNames::default().of(&("ö".repeat(200) + end)));
         assert_ne!(one, other);
         assert!(one.file_name().unwrap().len() <= LONGEST_NAME + 4, "{one:?}");
+    }
+
+    #[test]
+    fn no_drawing_replaces_that_of_another_picture() {
+        let names = DrawingNames::default();
+        let paths = ["a.png", "/a.png", "../a.png", "_/a.png", "/../a.png"];
+        let drawings: HashSet<PathBuf> = paths.iter().map(|path| names.of(path)).collect();
+        assert_eq!(drawings.len(), paths.len(), "{drawings:?}");
+        assert_eq!(names.of("a.png"), Path::new("a.png.png"));
+        assert!(drawings.contains(&names.of("/a.png")));
     }
 }

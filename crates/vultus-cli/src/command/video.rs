@@ -15,9 +15,11 @@ use vultus::video::timeline::Timeline;
 use vultus::video::track::TrackOptions;
 use vultus::video::{self, Frame};
 
+use super::resolved;
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::message::say;
 use crate::progress::Frames;
 use crate::rows::Format;
 use crate::rows::film::FilmRows;
@@ -100,8 +102,8 @@ impl Video {
         let film = Film::probe(&self.film)?;
         let (analyzer, model) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
+        let mut reader = FilmReader::open(&film, self.fps)?;
         let mut rows = FilmRows::open(format, &labels, self.output.as_deref())?;
-        let reader = FilmReader::open(&film, self.fps)?;
         let rate = reader.frames_per_second();
         let mut writer = match &self.annotate {
             Some(path) => Some(FilmWriter::create(path, film.width, film.height, rate)?),
@@ -114,7 +116,7 @@ impl Video {
         let mut progress =
             Frames::new(film.seconds.map(|seconds| (seconds * rate).round() as u64), self.output.is_none());
         let options = TrackOptions { smoothing_s: self.smoothing, ..TrackOptions::default() };
-        let result = video::run(&analyzer, reader, options, |frame| {
+        let result = video::run(&analyzer, &mut reader, options, |frame| {
             if interrupt::requested() || self.seconds.is_some_and(|seconds| frame.time_s >= seconds) {
                 return Err(End::Enough);
             }
@@ -139,7 +141,13 @@ impl Video {
             Ok(()) | Err(End::Enough) => None,
             // A film that breaks off leaves what it had.
             Err(End::Failed(failure)) if timeline.frames > 0 => Some(failure),
-            Err(End::Failed(failure)) => return Err(failure),
+            Err(End::Failed(failure)) => {
+                // There is nothing to keep.
+                if let Some(output) = self.output.as_deref().filter(|output| output.is_file()) {
+                    let _ = std::fs::remove_file(output);
+                }
+                return Err(failure);
+            }
         };
         rows.finish()?;
         let unwritten = writer.and_then(|writer| writer.finish().err()).map(Failure::from);
@@ -155,6 +163,9 @@ impl Video {
             write_atomically(report, |file| file.write_all(page.as_bytes()))?;
         }
         progress.finish();
+        if let Some(complaint) = reader.complaint() {
+            say(format_args!("note: {} is damaged, and was read to its end: {complaint}", self.film.display()));
+        }
         if let Some(failure) = failure.or(unwritten) {
             return Err(failure);
         }
@@ -172,7 +183,7 @@ impl Video {
             if output.exists() {
                 return Err(Failure::usage(anyhow!("{} exists: name another file", output.display())));
             }
-            if outputs[..place].contains(output) {
+            if outputs[..place].iter().any(|other| resolved(other) == resolved(output)) {
                 return Err(Failure::usage(anyhow!("{} is named twice: name a file for each", output.display())));
             }
             let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());

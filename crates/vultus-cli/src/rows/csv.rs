@@ -6,11 +6,12 @@ use super::{Cell, CellRows, Column, Sink};
 pub struct CsvRows(csv::Writer<Sink>);
 
 impl CsvRows {
-    /// With the header, unless the file has one.
-    pub fn new(sink: Sink, columns: &[Column], append: bool) -> anyhow::Result<Self> {
+    /// With the header, which is there at once, unless the file has one.
+    pub fn new(sink: Sink, columns: &[Column], has_header: bool) -> anyhow::Result<Self> {
         let mut writer = csv::Writer::from_writer(sink);
-        if !append {
+        if !has_header {
             writer.write_record(columns.iter().map(|column| column.name.as_str()))?;
+            writer.flush()?;
         }
         Ok(Self(writer))
     }

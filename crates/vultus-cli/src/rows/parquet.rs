@@ -4,12 +4,13 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parquet::basic::Compression;
+use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::parser::parse_message_type;
+use parquet::schema::types::Type;
 use tempfile::NamedTempFile;
 
 use super::{Cell, CellRows, Column, Kind};
@@ -58,19 +59,20 @@ impl ParquetRows {
     }
 
     fn new(out: Out, path: Option<PathBuf>, columns: &[Column]) -> anyhow::Result<Self> {
-        let mut message = "message rows {".to_owned();
-        for Column { name, kind } in columns {
-            let kind = match kind {
-                Kind::Text => format!("binary {name} (STRING)"),
-                Kind::Whole => format!("int32 {name}"),
-                Kind::Real => format!("float {name}"),
-                Kind::Double => format!("double {name}"),
+        let fields = columns.iter().map(|Column { name, kind }| {
+            let (physical, logical) = match kind {
+                Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+                Kind::Whole => (Physical::INT32, None),
+                Kind::Real => (Physical::FLOAT, None),
+                Kind::Double => (Physical::DOUBLE, None),
             };
-            message.push_str(&format!(" optional {kind};"));
-        }
-        message.push_str(" }");
+            let field = Type::primitive_type_builder(name, physical).with_repetition(Repetition::OPTIONAL);
+            Ok(Arc::new(field.with_logical_type(logical).build()?))
+        });
+        let fields = fields.collect::<Result<_, ParquetError>>()?;
+        let schema = Type::group_type_builder("rows").with_fields(fields).build()?;
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-        let writer = SerializedFileWriter::new(out, Arc::new(parse_message_type(&message)?), Arc::new(properties))?;
+        let writer = SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))?;
         Ok(Self { writer, path, rows: Vec::new() })
     }
 
@@ -153,5 +155,29 @@ impl CellRows for ParquetRows {
             file.persist(&path)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+
+    use super::*;
+    use crate::rows::column;
+
+    #[test]
+    fn any_name_is_a_columns_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.parquet");
+        let names = ["fear (scared!)", "a,b", "{x}", "sad;x", "\"", "ö", ""];
+        let columns: Vec<Column> = names.iter().map(|name| column(name, Kind::Real)).collect();
+        let mut rows = Box::new(ParquetRows::to_file(&path, &columns).unwrap());
+        rows.write(names.iter().map(|_| Some(Cell::Real(0.5))).collect()).unwrap();
+        rows.finish().unwrap();
+        let file = SerializedFileReader::new(fs_err::File::open(&path).unwrap().into_parts().0).unwrap();
+        let schema = file.metadata().file_metadata().schema_descr();
+        let found: Vec<&str> = schema.columns().iter().map(|column| column.name()).collect();
+        assert_eq!(found, names);
+        assert_eq!(file.get_row_iter(None).unwrap().count(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Which pictures have rows already, in a file that an earlier call has left, complete or not.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -10,6 +10,9 @@ use serde::de::IgnoredAny;
 
 use super::Format;
 use super::pictures::columns;
+
+/// How every row of JSON begins.
+const BEGINNING: &[u8] = b"{\"path\":\"";
 
 /// Errors that may have passed: pictures with such a row are tried again, and get another one.
 const PASSING: [&str; 3] = ["unreachable", "unreadable", "unwritable"];
@@ -55,6 +58,10 @@ fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)
         line.clear();
         reader.read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
+            let common = line.len().min(BEGINNING.len());
+            if line[..common] != BEGINNING[..common] {
+                bail!("line {number} of {} is no row of vultus predict", path.display());
+            }
             break;
         }
         let Line { path: name, faces, error } = serde_json::from_slice(&line)
@@ -79,16 +86,24 @@ fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)
 
 /// Paths, and where the rows of the last picture begin.
 fn csv(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)> {
+    let columns = columns(labels);
+    let names = || columns.iter().map(|column| column.name.as_str());
+    let mut header = csv::Writer::from_writer(Vec::new());
+    header.write_record(names())?;
+    let (header, mut beginning) = (header.into_inner()?, Vec::new());
+    fs_err::File::open(path)?.take(header.len() as u64).read_to_end(&mut beginning)?;
+    if beginning.len() < header.len() && header.starts_with(&beginning) {
+        return Ok((HashSet::new(), 0));
+    }
     let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_path(path)?;
     let mut record = csv::StringRecord::new();
-    if !reader.read_record(&mut record)? || record.iter().ne(columns(labels).iter().map(|column| column.name.as_str()))
-    {
+    if !reader.read_record(&mut record)? || record.iter().ne(names()) {
         return Err(anyhow!(
             "{} has other columns than this model's rows: name another file with --output",
             path.display()
         ));
     }
-    let code = columns(labels).iter().position(|column| column.name == "error_code").unwrap_or_default();
+    let code = columns.iter().position(|column| column.name == "error_code").unwrap_or_default();
     let mut done = HashSet::new();
     let mut last = (String::new(), reader.position().byte());
     let (mut any, mut passing) = (false, false);
@@ -110,8 +125,9 @@ fn csv(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)>
                 done.insert(before.0);
             }
             any = true;
-            passing = record.get(code).is_some_and(|code| PASSING.contains(&code));
         }
+        // Of several tries the last one counts.
+        passing = record.get(code).is_some_and(|code| PASSING.contains(&code));
     }
     Ok((done, last.1))
 }
@@ -142,9 +158,17 @@ mod tests {
         let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
         assert!(message.contains("line 2") && message.contains("classes"), "{message}");
         assert!(take_up(&path, Format::Json, &["happy".to_owned()]).is_ok());
-        fs_err::write(&path, "dear diary\n").unwrap();
-        let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
-        assert!(message.contains("line 1") && message.contains("rows.jsonl"), "{message}");
+        for other in ["dear diary\n", "dear diary", "{\"my\":\"settings\"}", "{\n  \"path\": 1\n}"] {
+            fs_err::write(&path, other).unwrap();
+            let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
+            assert!(message.contains("line 1") && message.contains("rows.jsonl"), "{message}");
+            assert_eq!(fs_err::read_to_string(&path).unwrap(), other);
+        }
+        for unfinished in ["", "{\"pa", "{\"path\":\"c"] {
+            fs_err::write(&path, unfinished).unwrap();
+            assert!(take_up(&path, Format::Json, &labels()).unwrap().is_empty());
+            assert_eq!(fs_err::read(&path).unwrap(), b"");
+        }
     }
 
     #[test]
@@ -161,7 +185,7 @@ mod tests {
         let mut writer = csv::Writer::from_path(&path).unwrap();
         let columns = columns(&labels());
         writer.write_record(columns.iter().map(|column| &column.name)).unwrap();
-        for (name, code) in [("a", "unreachable"), ("b", ""), ("b", ""), ("c", "damaged"), ("d", "")] {
+        for (name, code) in [("a", "unreachable"), ("b", "unreadable"), ("b", ""), ("c", "damaged"), ("d", "")] {
             let cell = |column: &Column| match column.name.as_str() {
                 "path" => name.to_owned(),
                 "error_code" => code.to_owned(),
@@ -186,6 +210,11 @@ mod tests {
         fs_err::write(&path, format!("{header}\n")).unwrap();
         assert!(take_up(&path, Format::Csv, &labels()).unwrap().is_empty());
         assert!(take_up(&path, Format::Csv, &[]).unwrap_err().to_string().contains("other columns"));
+        for unfinished in ["", "path,wid", &header] {
+            fs_err::write(&path, unfinished).unwrap();
+            assert!(take_up(&path, Format::Csv, &labels()).unwrap().is_empty());
+            assert_eq!(fs_err::read(&path).unwrap(), b"", "{unfinished}");
+        }
 
         // A row that was cut off inside a letter is done again; one that has others behind it is somebody's work.
         let mut damaged = format!("{header}\na,1\nb").into_bytes();

@@ -56,6 +56,9 @@ fn the_known_file_is_installed_and_used() {
     let environment = [("VULTUS_MODELS", models.as_str())];
     let outcome = place.run_with(&["models", "get", "yunet", "--from", &format!("{address}/yunet.onnx")], &environment);
     outcome.ends_with(0).prints(&["yunet.onnx"]);
+    place.write("mine.txt", "mine");
+    let get = ["models", "get", "yunet", "--from", &format!("{address}/yunet.onnx"), "--out", "mine.txt"];
+    place.run(&get).ends_with(2).says(&["mine.txt exists"]);
     let arguments = ["predict", portrait.to_str().unwrap(), "--model", "run", "--faces", "yunet"];
     let row = place.run_with(&arguments, &environment).ends_with(0).json();
     assert_eq!(row["faces"].as_array().unwrap().len(), 1);

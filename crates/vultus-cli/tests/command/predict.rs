@@ -209,11 +209,20 @@ fn drawings_are_pictures_of_the_same_size() {
         |more: &[&str]| place.run(&[&["predict", "album", "--model", "run", "--faces", "whole"], more].concat());
     predict(&["--annotate", "new", "--explain", "./new"]).ends_with(2).says(&["a folder each"]);
     predict(&["--annotate", "."]).ends_with(2).says(&["not empty"]);
-    let inside = ["--annotate", "album/boxes", "--output", "rows.jsonl", "--resume"];
-    for _ in 0..2 {
-        predict(&inside).ends_with(0);
+    // Whatever way the pictures are named.
+    for (name, inputs) in ["album", "album/../album", "album/**/*"].into_iter().enumerate() {
+        let output = format!("rows-{name}.jsonl");
+        let inside =
+            ["--model", "run", "--faces", "whole", "--annotate", "album/boxes", "--output", &output, "--resume"];
+        for _ in 0..2 {
+            place.run(&[&["predict", inputs], &inside[..]].concat()).ends_with(0);
+        }
+        assert_eq!(fs_err::read_to_string(place.path(&output)).unwrap().lines().count(), 1, "{inputs}");
     }
-    assert_eq!(fs_err::read_to_string(place.path("rows.jsonl")).unwrap().lines().count(), 1);
+    predict(&["--annotate", "new", "--explain", "album/../new"]).ends_with(2).says(&["a folder each"]);
+    // Stdin lies in no folder.
+    fs_err::remove_dir_all(place.path("album/boxes")).unwrap();
+    place.run(&["predict", "-", "--model", "run", "--annotate", "new"]).ends_with(1).prints(&["\"empty\""]);
     predict(&["--annotate", "album", "--output", "rows.jsonl", "--resume"]).ends_with(2).says(&["is for drawings"]);
 }
 

@@ -70,7 +70,8 @@ fn what_is_no_film_is_said() {
     let film = fs_err::read(place.path("film.mp4")).unwrap();
     place.write("cut.mp4", &film[..film.len() / 2]);
     for name in ["text.mp4", "cut.mp4"] {
-        place.run(&["video", name, "--model", "run"]).ends_with(1).says(&[name]);
+        place.run(&["video", name, "--model", "run", "--output", "rows.csv"]).ends_with(1).says(&[name]);
+        assert!(!place.path("rows.csv").exists());
     }
     place.run(&["video", "absent.mp4", "--model", "run"]).ends_with(2).says(&["absent.mp4"]);
     place.run(&["video", "film.mp4", "--model", "run", "--fps", "0"]).ends_with(2).says(&["--fps"]);
@@ -177,6 +178,8 @@ fn no_file_is_replaced() {
             .says(&["film.mp4", "exists"]);
         assert_eq!(fs_err::read(place.path("film.mp4")).unwrap(), film, "{option}");
     }
+    let twice = ["--format", "json", "--output", "rows", "--report", "./rows"];
+    place.run(&[&["video", "film.mp4", "--model", "run"], &twice[..]].concat()).ends_with(2).says(&["named twice"]);
 }
 
 #[test]
@@ -196,6 +199,24 @@ fn a_film_that_breaks_off_leaves_what_it_had_and_says_so() {
     let rows = lines(&fs_err::read_to_string(place.path("rows.jsonl")).unwrap());
     assert!((10..50).contains(&rows.len()), "{}", rows.len());
     assert!(place.path("page.html").exists() && place.path("boxes.mp4").exists());
+}
+
+#[test]
+fn a_film_with_damaged_parts_is_read_to_its_end() {
+    let Some(place) = place_with_film() else { return };
+    let made = Command::new("ffmpeg")
+        .args(["-v", "error", "-i", "film.mp4", "-c:v", "mpeg4", "-q:v", "2", "whole.avi"])
+        .current_dir(place.path(""))
+        .stdin(Stdio::null())
+        .status();
+    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+    let mut film = fs_err::read(place.path("whole.avi")).unwrap();
+    let middle = film.len() / 2;
+    film[middle..middle + 60].fill(0xa5);
+    place.write("damaged.avi", &film);
+    let outcome = place.run(&["video", "damaged.avi", "--model", "run", "--faces", "whole"]).ends_with(0);
+    let outcome = outcome.says(&["damaged.avi is damaged", "read to its end"]);
+    assert_eq!(lines(&outcome.stdout).len(), 12);
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn an_empty_wall_has_no_face_whatever_its_size() {
 }
 
 #[test]
-fn any_pattern_of_any_size_leaves_boxes_inside() {
+fn noise_of_any_size_can_be_searched() {
     let options = FaceOptions { minimum_px: 1, minimum_confidence: 0.0 };
     let finder = FaceFinder::new(&FaceMethod::Rustface, options).unwrap();
     for number in 0_u32..60 {

@@ -16,7 +16,7 @@ use image::DynamicImage;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use self::network::Output;
-use super::{Area, Face, FaceError, Region};
+use super::{Area, Face, FaceError, Region, overlap};
 use crate::plan::Program;
 
 /// Pixels a cell of the three grids.
@@ -224,13 +224,6 @@ impl Candidate {
         let region = Region::aligned(&landmarks).unwrap_or_else(|| Region::around(bounds, 1.0, -0.02));
         Some(Face { area, confidence: self.confidence, landmarks: Some(landmarks), region })
     }
-}
-
-/// Common area of two boxes as a part of the area of both.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let along = |axis: usize| ((a[axis] + a[axis + 2]).min(b[axis] + b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
-    let common = along(0) * along(1);
-    common / (a[2] * a[3] + b[2] * b[3] - common).max(f32::MIN_POSITIVE)
 }
 
 #[cfg(test)]

@@ -226,6 +226,7 @@ pub struct FilmReader {
     frames: u64,
     /// When the first frame came.
     first: Option<Instant>,
+    complaint: Option<String>,
 }
 
 impl FilmReader {
@@ -263,7 +264,16 @@ impl FilmReader {
             .spawn()
             .map_err(no_program)?;
         let pixels = program.stdout.take().ok_or_else(|| no_program(io::Error::other("no pipe")))?;
-        Ok(Self { film: film.clone(), program, pixels, messages, frames_per_second, frames: 0, first: None })
+        Ok(Self {
+            film: film.clone(),
+            program,
+            pixels,
+            messages,
+            frames_per_second,
+            frames: 0,
+            first: None,
+            complaint: None,
+        })
     }
 
     /// What is read.
@@ -274,6 +284,11 @@ impl FilmReader {
     /// Frames a second that are given; of a camera, at most.
     pub fn frames_per_second(&self) -> f64 {
         self.frames_per_second
+    }
+
+    /// What `ffmpeg` had to say of a film that it read to its end: parts of it are damaged.
+    pub fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref()
     }
 
     /// Up to `count` frames with the seconds from the first frame to them; none at the end. A camera's time is the clock's.
@@ -313,10 +328,14 @@ impl FilmReader {
         }
         let status = self.program.wait().map_err(|error| unreadable(error.to_string()))?;
         let messages = read_messages(&self.messages);
-        // The program ends well where a file is cut off, but does not do so in silence.
-        if !status.success() || self.frames == 0 || messages.is_some() {
+        // The program ends well where a file is cut off, but does not do so in silence; nor does it where the file is whole
+        // and parts of it are damaged.
+        let is_whole = |seconds: f64| self.frames + 2 >= (seconds * self.frames_per_second) as u64;
+        let breaks_off = messages.is_some() && !self.film.seconds.is_some_and(is_whole);
+        if !status.success() || self.frames == 0 || breaks_off {
             return Err(unreadable(reason(messages)));
         }
+        self.complaint = messages;
         Ok(None)
     }
 }

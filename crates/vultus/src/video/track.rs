@@ -7,6 +7,7 @@
 use super::Person;
 use crate::analyze::AnalyzedFace;
 use crate::classifier::highest;
+use crate::faces::overlap;
 
 /// How faces become persons.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,7 +58,7 @@ impl Tracker {
     /// persons.
     pub fn next(&mut self, time_s: f64, faces: Vec<AnalyzedFace>) -> Vec<Person> {
         self.tracks.retain(|track| time_s - track.seen_s <= self.options.patience_s);
-        let bounds: Vec<[f32; 4]> = faces.iter().map(bounds).collect();
+        let bounds: Vec<[f32; 4]> = faces.iter().map(|face| face.area.bounds()).collect();
         let matches = self.matches(time_s, &bounds);
         let mut persons = Vec::with_capacity(faces.len());
         for ((face, bounds), place) in faces.into_iter().zip(bounds).zip(matches) {
@@ -137,17 +138,6 @@ impl Track {
         }
         Person { person: self.number, face }
     }
-}
-
-fn bounds(face: &AnalyzedFace) -> [f32; 4] {
-    [face.area.x, face.area.y, face.area.width, face.area.height].map(|value| value as f32)
-}
-
-/// Common area of two boxes as a part of the area of both.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let along = |axis: usize| ((a[axis] + a[axis + 2]).min(b[axis] + b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
-    let common = along(0) * along(1);
-    common / (a[2] * a[3] + b[2] * b[3] - common).max(f32::MIN_POSITIVE)
 }
 
 #[cfg(test)]
