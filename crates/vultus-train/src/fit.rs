@@ -21,6 +21,7 @@ use crate::clean::class_weights;
 use crate::config::{ClassWeights, FitConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::Dataset;
 use crate::device::{DeviceError, device};
+use crate::fingerprint::{file_fingerprint, fingerprint_of, votes_fingerprint};
 use crate::history::{self, EpochRecord, HistoryError};
 use crate::model::{Network, values_of};
 use crate::operations::Operations;
@@ -29,7 +30,6 @@ use crate::run::RunDirectory;
 use crate::schedule::learning_rate;
 use crate::seed::{derive_seed, purpose};
 use crate::start::{Start, StartError, starting_weights};
-use crate::statistics::fingerprint_of;
 use crate::targets::{TeacherError, Teachers};
 use crate::tensorboard::{EventWriter, TensorboardError, seconds_since_1970};
 
@@ -205,7 +205,7 @@ pub fn resume_from(
     data: FitData<'_>,
     run: &RunDirectory,
 ) -> Result<Option<Checkpoint>, FitError> {
-    let identity = identity(config, data);
+    let identity = identity(config, data)?;
     let mut latest: Option<Checkpoint> = None;
     for path in [run.last_checkpoint(), run.best_checkpoint()].into_iter().filter(|path| path.exists()) {
         let checkpoint = Checkpoint::load(&path, &identity)?;
@@ -216,19 +216,28 @@ pub fn resume_from(
     Ok(latest)
 }
 
-/// What must be the same for a checkpoint to fit.
-fn identity(config: &TrainConfig, data: FitData<'_>) -> String {
-    let identity = serde_json::json!({
+/// What must be the same for a checkpoint to fit. Votes and teachers are in it where they have a share in the targets.
+fn identity(config: &TrainConfig, data: FitData<'_>) -> Result<String, FitError> {
+    let images = || data.train.iter().chain(data.validation).copied();
+    let mut identity = serde_json::json!({
         "labels": data.dataset.labels,
         "network": config.network.identity(),
         "optimizer": config.train.optimizer,
         "preprocessing": config.preprocessing,
         "seed": config.seed,
         "batch_size": config.train.batch_size,
-        "data": fingerprint_of(data.dataset, data.train.iter().chain(data.validation).copied()),
+        "data": fingerprint_of(data.dataset, images()),
         "images": [data.train.len(), data.validation.len()],
     });
-    identity.to_string()
+    let targets = &config.train.targets;
+    if targets.votes > 0.0 {
+        identity["votes"] = votes_fingerprint(data.dataset, data.train.iter().copied()).into();
+    }
+    if targets.distillation > 0.0 {
+        let teachers = targets.teachers.iter().map(|path| file_fingerprint(path.as_ref()));
+        identity["teachers"] = teachers.collect::<std::io::Result<Vec<String>>>()?.into();
+    }
+    Ok(identity.to_string())
 }
 
 /// State of a run while it goes on.
@@ -263,7 +272,7 @@ impl<'a> Fitting<'a> {
         let resolved = config.network.resolve(height, width, labels.len())?;
         let device = device(&config.device)?;
         // Only checkpoints need it, and it reads every pixel.
-        let identity = run.map_or_else(String::new, |_| identity(config, data));
+        let identity = run.map_or_else(|| Ok(String::new()), |_| identity(config, data))?;
         let (weights, start) = match &checkpoint {
             Some(checkpoint) => (checkpoint.weights.clone(), None),
             None => {

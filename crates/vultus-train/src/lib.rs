@@ -1,7 +1,7 @@
 //! From data sets to bundles.
 //!
 //! 1. [`source`]: folders, csv and Parquet files and drawn faces become one [`dataset`];
-//! 2. [`audit`], [`statistics`]: what is in it; [`clean`]: what is left out, and why; [`convert`]: another layout;
+//! 2. [`audit`], [`statistics`]: what is in it; [`fingerprint`]: whether it is the same; [`clean`]: what is left out, and why; [`convert`]: another layout;
 //! 3. [`split`]: stratified parts and folds; [`prepare`]: all of this as the configuration says;
 //! 4. [`batches`]: samples become numbers, ahead of the training step; [`augment`]: changed at random; [`targets`]: what is
 //!    to be answered;
@@ -34,6 +34,7 @@ pub mod device;
 pub mod environment;
 pub mod evaluate;
 pub mod figure;
+pub mod fingerprint;
 pub mod fit;
 pub mod history;
 pub mod model;

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::dataset::{Dataset, RemovalReason};
 
@@ -100,31 +99,6 @@ fn pixel_moments(dataset: &Dataset) -> (f64, f64) {
     (mean, (squares as f64 / count as f64 - mean * mean).max(0.0).sqrt())
 }
 
-/// SHA-256, in hexadecimal digits, over labels, splits, sizes and pixels of all samples in order: two runs with the
-/// same value have seen the same data, wherever it lay.
-pub fn fingerprint(dataset: &Dataset) -> String {
-    fingerprint_of(dataset, 0..dataset.samples.len())
-}
-
-/// As [`fingerprint`], over the samples at `indices` in that order.
-pub fn fingerprint_of(dataset: &Dataset, indices: impl IntoIterator<Item = usize>) -> String {
-    let mut hash = Sha256::new();
-    let mut text = |text: &str| {
-        hash.update((text.len() as u64).to_le_bytes());
-        hash.update(text.as_bytes());
-    };
-    dataset.labels.names().iter().for_each(|name| text(name));
-    for sample in indices.into_iter().map(|index| &dataset.samples[index]) {
-        hash.update((sample.label as u64).to_le_bytes());
-        hash.update((sample.split.len() as u64).to_le_bytes());
-        hash.update(sample.split.as_bytes());
-        hash.update(sample.image.width().to_le_bytes());
-        hash.update(sample.image.height().to_le_bytes());
-        hash.update(sample.image.as_raw());
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,20 +146,5 @@ mod tests {
         assert_eq!(reasons, [(RemovalReason::Unreadable, 1), (RemovalReason::Missing, 2)]);
         let json = serde_json::to_value(&statistics).unwrap();
         assert_eq!(json["removed"][1]["reason"], "missing");
-    }
-
-    #[test]
-    fn the_fingerprint_sees_pixels_labels_and_splits() {
-        let original = fingerprint(&dataset());
-        assert_eq!(original.len(), 64);
-        let changed = |change: fn(&mut Dataset)| {
-            let mut other = dataset();
-            change(&mut other);
-            fingerprint(&other)
-        };
-        assert_eq!(changed(|other| other.samples[0].origin.push_str("elsewhere")), original);
-        assert_ne!(changed(|other| other.samples[0].image.put_pixel(0, 0, Luma([1]))), original);
-        assert_ne!(changed(|other| other.samples[0].label = 1), original);
-        assert_ne!(changed(|other| other.samples[0].split.push('s')), original);
     }
 }

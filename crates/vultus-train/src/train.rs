@@ -17,12 +17,13 @@ use crate::config::{Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
+use crate::fingerprint::fingerprint;
 use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, resume_from};
 use crate::history::EpochRecord;
 use crate::prepare::Prepared;
 use crate::report::{self, ReportError};
 use crate::run::{RunDirectory, evaluation_path, read_json, write_json};
-use crate::statistics::{Statistics, fingerprint};
+use crate::statistics::Statistics;
 use crate::temperature::fit_temperature;
 
 /// What a run ended with.

@@ -8,10 +8,10 @@ use vultus::inference::MOST_SHIFT;
 use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
+use vultus_train::fingerprint::fingerprint;
 use vultus_train::prepare::{prepare, read, with_labels};
 use vultus_train::run::RunDirectory;
 use vultus_train::source::{LoadOptions, Source, load};
-use vultus_train::statistics::fingerprint;
 use vultus_train::train::add_assessment;
 
 use super::train::{usage_or_data, usage_or_run};

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::anyhow;
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::Dataset;
+use vultus_train::fingerprint::{fingerprint_of, votes_fingerprint};
 use vultus_train::fit::{FitError, Observer};
 use vultus_train::prepare::{prepare, training_indices};
 use vultus_train::run::{RunDirectory, RunError, check_search_directory, describe_search};
@@ -16,7 +17,6 @@ use vultus_train::search::{
     winner_config,
 };
 use vultus_train::start;
-use vultus_train::statistics::fingerprint_of;
 
 use super::train::{train_and_show, usage_or_data, usage_or_run};
 use super::{ConfigArguments, invocation, next_run_directory};
@@ -59,7 +59,8 @@ impl Search {
         let indices = training_indices(&config, &dataset).map_err(usage_or_data)?;
         let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
         let fingerprint = fingerprint_of(&dataset, indices.iter().copied());
-        let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint };
+        let votes = votes_fingerprint(&dataset, indices.iter().copied());
+        let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint, votes: &votes };
         let describe = || describe_search(&out, &config, &invocation(), fingerprint.clone());
         let mut runner =
             Runner { dataset: &dataset, indices: &indices, left: 0, out: &out, describe: &describe, described: Ok(()) };

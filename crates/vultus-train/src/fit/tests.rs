@@ -268,3 +268,42 @@ fn another_choice_of_images_is_another_run() {
     let message = resume_from(&config, swapped, &run).unwrap_err().to_string();
     assert!(message.contains("its data differs"), "{message}");
 }
+
+/// Runs go on with later versions of the program: what makes no difference to a run is not in its identity.
+#[test]
+fn votes_and_teachers_are_part_of_a_run_that_learns_from_them() {
+    let mut config = config();
+    let mut prepared = prepare(&config).unwrap();
+    let of = |config: &TrainConfig, prepared: &Prepared| -> serde_json::Value {
+        serde_json::from_str(&identity(config, data(prepared)).unwrap()).unwrap()
+    };
+    let plain = of(&config, &prepared);
+    let facts: Vec<&String> = plain.as_object().unwrap().keys().collect();
+    let known = ["labels", "network", "optimizer", "preprocessing", "seed", "batch_size", "data", "images"];
+    assert_eq!(facts, known);
+
+    let (first, second) = (prepared.train[0], prepared.train[1]);
+    prepared.dataset.samples[first].votes = Some([1; 10]);
+    assert_eq!(of(&config, &prepared), plain);
+    config.train.targets.votes = 0.5;
+    let voted = of(&config, &prepared);
+    prepared.dataset.samples[second].votes = Some([1; 10]);
+    assert_ne!(of(&config, &prepared)["votes"], voted["votes"]);
+    assert_eq!(of(&config, &prepared)["data"], voted["data"]);
+
+    let directory = tempfile::tempdir().unwrap();
+    let [here, there] = ["here", "there"].map(|name| directory.path().join(name));
+    fs_err::write(&here, "weights").unwrap();
+    fs_err::write(&there, "weights").unwrap();
+    config.train.targets.votes = 0.0;
+    let mut taught_by = |teacher: &std::path::Path, distillation: f64| {
+        config.train.targets.teachers = vec![teacher.display().to_string()];
+        config.train.targets.distillation = distillation;
+        of(&config, &prepared)
+    };
+    let taught = taught_by(&here, 0.5);
+    assert_eq!(taught_by(&there, 0.5), taught, "the same file in another place");
+    fs_err::write(&there, "other weights").unwrap();
+    assert_ne!(taught_by(&there, 0.5)["teachers"], taught["teachers"]);
+    assert_eq!(taught_by(&there, 0.0), plain, "nobody is asked");
+}

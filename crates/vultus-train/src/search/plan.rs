@@ -5,12 +5,14 @@
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use vultus::inference::Views;
 use vultus::labels::Labels;
 
 use super::config::SearchConfig;
 use super::error::SearchError;
 use super::space::{Setting, settings};
 use crate::config::{DataConfig, FitConfig, TrainConfig};
+use crate::fingerprint::{file_fingerprint, hexadecimal};
 use crate::seed::derive_seed;
 use crate::split::stratified_folds;
 
@@ -30,8 +32,10 @@ pub struct SearchData<'a> {
     pub names: &'a Labels,
     /// Class of each training image; trials get positions in this list.
     pub labels: &'a [usize],
-    /// Equal exactly for equal data, such as [`fingerprint`](crate::statistics::fingerprint).
+    /// Equal exactly for equal data, such as [`fingerprint`](crate::fingerprint::fingerprint).
     pub fingerprint: &'a str,
+    /// Equal exactly for equal votes, such as [`votes_fingerprint`](crate::fingerprint::votes_fingerprint).
+    pub votes: &'a str,
 }
 
 /// One setting on one fold.
@@ -79,13 +83,14 @@ impl PlannedSetting {
         config.train.validation_fraction = unused.validation_fraction;
         config.train.keep = unused.keep;
         config.train.checkpoint_minutes = unused.checkpoint_minutes;
+        config.views = Views::default();
         // Models that a trial begins with or learns from are what is in their files.
         if config.train.targets.distillation == 0.0 {
             config.train.targets.teachers.clear();
         }
         let start = (!config.train.start.is_empty()).then_some(&mut config.train.start);
         for model in start.into_iter().chain(&mut config.train.targets.teachers) {
-            *model = hexadecimal(&Sha256::digest(fs_err::read(&*model)?));
+            *model = file_fingerprint(model.as_ref())?;
         }
         let as_json = |config: &TrainConfig| serde_json::to_value(config).map_err(std::io::Error::from);
         let mut json = as_json(&config)?;
@@ -95,22 +100,21 @@ impl PlannedSetting {
         Ok(json)
     }
 
-    fn key(&self, identity: &serde_json::Value, fold: usize, fingerprint: &str) -> String {
-        let trial = json!({
+    fn key(&self, identity: &serde_json::Value, fold: usize, data: SearchData<'_>) -> String {
+        let mut trial = json!({
             "version": KEY_VERSION,
             "config": identity,
             "fold": fold,
             "folds": self.folds,
             "fold_seed": self.fold_seed,
-            "data": fingerprint,
+            "data": data.fingerprint,
         });
+        if self.config.train.targets.votes > 0.0 {
+            trial["votes"] = json!(data.votes);
+        }
         let hash = Sha256::digest(trial.to_string().as_bytes());
         hexadecimal(&hash[..8])
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Takes out of an object what is the same in `defaults`.
@@ -147,7 +151,7 @@ impl SearchPlan {
             check(&planned, data.names, &counts)?;
             let identity = planned.identity()?;
             for fold in 0..planned.folds {
-                let key = planned.key(&identity, fold, data.fingerprint);
+                let key = planned.key(&identity, fold, data);
                 let number = plan.trials.len();
                 plan.trials.push(Trial { number, setting: index, fold, folds: planned.folds, key });
             }

@@ -23,7 +23,7 @@ const ATTEMPTS: u64 = 10_000;
 const DRAW: u64 = 4;
 
 /// Keys that do nothing inside a search, with the reason.
-const FIXED_KEYS: [(&str, &str); 7] = [
+const FIXED_KEYS: [(&str, &str); 8] = [
     ("data", "the images are read once, before the search"),
     ("cleaning", "the images are cleaned once, before the search"),
     ("preprocessing.width", "the images are brought to their size once, before the search"),
@@ -31,6 +31,10 @@ const FIXED_KEYS: [(&str, &str); 7] = [
     ("train.validation_fraction", "in a search the folds validate"),
     ("train.keep", "a search compares scores and keeps no weights"),
     ("train.checkpoint_minutes", "it does not change the result"),
+    (
+        "views",
+        "trials are validated on the picture as it is; try them on a finished run with vultus evaluate --validation",
+    ),
 ];
 
 /// Keys of the `search` table that may differ between settings.
