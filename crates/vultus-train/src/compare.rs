@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use toml::{Table, Value};
+use vultus::bundle::BundleError;
 use vultus::persist::write_atomically;
 
 use crate::config::TrainConfig;
@@ -18,7 +19,7 @@ use crate::figure::{self, FigureError};
 use crate::history::{self, HistoryError};
 use crate::run::{RunDirectory, RunError, evaluation_directories, is_search, metrics_path, read_json, write_json};
 use crate::spread::{mean, standard_deviation};
-use crate::train::chosen_epoch;
+use crate::train::Choice;
 
 /// One result of the runs of a row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -80,6 +81,9 @@ pub enum CompareError {
     /// Its history is damaged.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// Its model is damaged.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -111,7 +115,7 @@ impl Run {
     fn read(path: &Path) -> Result<Self, CompareError> {
         let config = RunDirectory::config_of(path)?;
         let history = if metrics_path(path).exists() { history::read(&metrics_path(path))? } else { Vec::new() };
-        let chosen = chosen_epoch(&config, &history);
+        let chosen = Choice::of_run(path, &config, &history)?.epoch;
         let validation =
             history.iter().find(|record| Some(record.epoch) == chosen).and_then(|record| record.val_accuracy);
         let mut evaluations = BTreeMap::new();

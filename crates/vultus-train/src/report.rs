@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use vultus::bundle::BundleError;
 use vultus::network::{NetworkError, ResolvedNetwork};
 use vultus::persist::write_atomically;
 
@@ -104,14 +105,9 @@ pub enum ReportError {
     /// The run's history cannot be read.
     #[error(transparent)]
     History(#[from] HistoryError),
-    /// A file of the run that is no JSON of the expected kind.
-    #[error("{path}: {message}")]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        message: String,
-    },
+    /// The run's model cannot be read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
 }
 
 /// All figures of a report, drawn once.

@@ -165,7 +165,8 @@ pub fn check_search_directory(path: &Path) -> Result<(), RunError> {
     if taken { Err(RunError::HoldsOther(path.to_owned())) } else { Ok(()) }
 }
 
-/// Writes into the directory of a search what it is made with: `search.toml` and `environment.json`.
+/// Writes into the directory of a search what it is made with: `search.toml` and `environment.json`. A search that goes on
+/// keeps its first environment and adds its command.
 ///
 /// # Errors
 /// The system's refusal, naming the path.
@@ -176,7 +177,26 @@ pub fn describe_search(
     data_sha256: String,
 ) -> Result<(), RunError> {
     write_config(&path.join(SEARCH_CONFIG), config)?;
-    Ok(write_json(&path.join("environment.json"), &Environment::new(invocation, config.seed, data_sha256))?)
+    describe_environment(path, Environment::new(invocation, config.seed, data_sha256))?;
+    Ok(())
+}
+
+/// Writes `environment.json` into the directory at `path`. Where there is one, it stays as it is, but for the command, which
+/// is added, and for seed and data, which are those of now.
+///
+/// # Errors
+/// The system's refusal or a damaged file, naming the path.
+pub(crate) fn describe_environment(path: &Path, now: Environment) -> io::Result<Environment> {
+    let path = path.join("environment.json");
+    let environment = if path.exists() {
+        let first: Environment = read_json(&path)?;
+        let commands = [first.commands.clone(), now.commands].concat();
+        Environment { commands, seed: now.seed, data_sha256: now.data_sha256, ..first }
+    } else {
+        now
+    };
+    write_json(&path, &environment)?;
+    Ok(environment)
 }
 
 /// Where the run at `path` keeps its history.
@@ -265,6 +285,20 @@ mod tests {
         drop(first);
         let (_run, config) = RunDirectory::open(&path).unwrap();
         assert_eq!(config, TrainConfig::default());
+    }
+
+    #[test]
+    fn a_search_that_goes_on_keeps_how_it_began() {
+        let directory = tempfile::tempdir().unwrap();
+        let describe = |command: &str, revision: &str, data: &str| {
+            let invocation = Invocation { command: command.to_owned(), revision: revision.to_owned() };
+            describe_search(directory.path(), &TrainConfig::default(), &invocation, data.to_owned()).unwrap();
+            read_json::<Environment>(&directory.path().join("environment.json")).unwrap()
+        };
+        let first = describe("vultus search", "a", "images");
+        let second = describe("vultus search --shard 1/2", "b", "other images");
+        let commands = ["vultus search", "vultus search --shard 1/2"].map(str::to_owned).to_vec();
+        assert_eq!(second, Environment { commands, data_sha256: "other images".to_owned(), ..first });
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, re
 use crate::history::EpochRecord;
 use crate::prepare::Prepared;
 use crate::report::{self, ReportError};
-use crate::run::{RunDirectory, evaluation_path, read_json, write_json};
+use crate::run::{RunDirectory, bundle_path, describe_environment, evaluation_path, write_json};
 use crate::statistics::Statistics;
 use crate::temperature::fit_temperature;
 
@@ -75,8 +75,9 @@ pub fn train(
 ) -> Result<Trained, TrainError> {
     let Prepared { dataset, train, validation } = prepared;
     let data = FitData { dataset, train, validation };
-    let environment = describe(config, dataset, run, resume, invocation)?;
+    // First, so that a run that is refused stays as it was.
     let checkpoint = if resume { resume_from(config, data, run)? } else { None };
+    let environment = describe(config, dataset, run, invocation)?;
     let fitted = fit(config, data, Some(run), checkpoint, observer)?;
     if fitted.ended == Ended::Interrupted {
         let (bundle, report) = (run.bundle(), PathBuf::new());
@@ -138,23 +139,17 @@ fn evaluated_splits(config: &TrainConfig, dataset: &Dataset) -> Vec<String> {
     }
 }
 
-/// Writes `environment.json`, `data.json` and `removed.csv`. A resumed run keeps its first environment and adds its
-/// command.
+/// Writes `config.toml`, `environment.json`, `data.json` and `removed.csv`. A resumed run keeps its first environment and
+/// adds its command; its test images may be others by now, and are what it will be evaluated on.
 fn describe(
     config: &TrainConfig,
     dataset: &Dataset,
     run: &RunDirectory,
-    resume: bool,
     invocation: &Invocation,
 ) -> Result<Environment, TrainError> {
-    let path = run.path().join("environment.json");
-    let mut environment = Environment::new(invocation, config.seed, fingerprint(dataset));
-    if resume && path.exists() {
-        let first: Environment = read_json(&path)?;
-        let commands = [first.commands.clone(), environment.commands].concat();
-        environment = Environment { commands, ..first };
-    }
-    write_json(&path, &environment)?;
+    run.update_config(config)?;
+    let environment = Environment::new(invocation, config.seed, fingerprint(dataset));
+    let environment = describe_environment(run.path(), environment)?;
     write_json(&run.path().join("data.json"), &Statistics::compute(dataset))?;
     write_removed(dataset, &run.path().join("removed.csv"))?;
     Ok(environment)
@@ -228,25 +223,53 @@ pub fn source_name(source: &str) -> &str {
     Path::new(source).file_name().and_then(|name| name.to_str()).unwrap_or(source)
 }
 
-/// What selected the epoch, in words.
+/// What selects the epoch, in words.
 pub fn selection(config: &TrainConfig) -> String {
     let monitored = match config.train.monitor {
         Monitor::ValAccuracy => "highest accuracy",
         Monitor::ValLoss => "lowest loss",
     };
     if config.train.keep == Keep::Last || config.train.validation_fraction == 0.0 {
-        "nothing; the last epoch was kept".to_owned()
-    } else {
-        format!(
-            "the epoch with the {monitored} on {:.0} % of split {} held out for validation",
-            config.train.validation_fraction * 100.0,
-            config.data.train_split
-        )
+        return "nothing; the last epoch was kept".to_owned();
+    }
+    let least = match config.train.early_stopping.min_delta {
+        0.0 => String::new(),
+        delta => format!(", where a later epoch had to be better by more than {delta}"),
+    };
+    format!(
+        "the epoch with the {monitored} on {:.0} % of split {} held out for validation{least}",
+        config.train.validation_fraction * 100.0,
+        config.data.train_split
+    )
+}
+
+/// Which epoch's weights a run's model has, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The epoch, from 1; `None` before the first is finished.
+    pub epoch: Option<usize>,
+    /// What selected it, in words.
+    pub selection: String,
+}
+
+impl Choice {
+    /// What the model of the run at `path` says; for a run without one, what its configuration would choose now.
+    ///
+    /// # Errors
+    /// A model that cannot be read.
+    pub fn of_run(path: &Path, config: &TrainConfig, history: &[EpochRecord]) -> Result<Self, BundleError> {
+        let bundle = bundle_path(path);
+        let facts = if bundle.exists() { Bundle::load(&bundle)?.training } else { serde_json::Value::Null };
+        let epoch = facts["epoch"].as_u64().and_then(|epoch| usize::try_from(epoch).ok());
+        Ok(Self {
+            epoch: epoch.or_else(|| chosen_epoch(config, history)),
+            selection: facts["selection"].as_str().map_or_else(|| selection(config), str::to_owned),
+        })
     }
 }
 
-/// The epoch whose weights the model has, from 1; `None` before the first is finished.
-pub fn chosen_epoch(config: &TrainConfig, history: &[EpochRecord]) -> Option<usize> {
+/// The epoch that `config` chooses from `history`.
+fn chosen_epoch(config: &TrainConfig, history: &[EpochRecord]) -> Option<usize> {
     let last = history.last()?;
     if config.train.keep == Keep::Last {
         return Some(last.epoch);
@@ -266,3 +289,6 @@ fn headline(evaluation: &Evaluation) -> serde_json::Value {
         "ece": evaluation.ece,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,7 +79,6 @@ impl Train {
         }
         say(format_args!("resuming {} after {finished} of {} epochs", out.display(), config.train.epochs));
         let prepared = prepare(&config).map_err(usage_or_data)?;
-        run.update_config(&config)?;
         train_and_show(&config, &prepared, &run, true)
     }
 }

@@ -14,7 +14,7 @@ use crate::history;
 use crate::run::{RunDirectory, evaluation_directories, metrics_path, read_json};
 use crate::search::TABLE;
 use crate::statistics::Statistics;
-use crate::train::{chosen_epoch, selection, source_name};
+use crate::train::{Choice, source_name};
 
 /// Reads the run at `run` and writes its report and figures there; `with_pictures` decides whether the report shows
 /// images of the data. Returns the path of the page.
@@ -30,6 +30,7 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
     let environment: Environment = read_json(&run.join("environment.json"))?;
     let statistics: Statistics = read_json(&run.join("data.json"))?;
     let history = if metrics_path(run).exists() { history::read(&metrics_path(run))? } else { Vec::new() };
+    let choice = Choice::of_run(run, &config, &history)?;
     let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
     let (mut evaluations, mut pictures) = (Vec::new(), Pictures::default());
     for directory in evaluation_directories(run, &config.data.train_split)? {
@@ -61,8 +62,8 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
             .collect(),
         network: config.network.resolve(height, width, statistics.labels.len())?,
         labels: statistics.labels,
-        selected_epoch: chosen_epoch(&config, &history),
-        selection: selection(&config),
+        selected_epoch: choice.epoch,
+        selection: choice.selection,
         train_split: config.data.train_split.clone(),
         history,
         evaluations,
