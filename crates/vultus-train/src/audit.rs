@@ -260,8 +260,6 @@ pub(crate) fn groups_of_equal_pixels(dataset: &Dataset, indices: impl IntoIterat
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::dataset::Sample;
     use crate::source::{LoadOptions, Source, load};
@@ -322,13 +320,7 @@ mod tests {
 
     #[test]
     fn the_known_faults_of_fer2013_come_out() {
-        let root = std::env::var("VULTUS_DATA")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data").to_owned());
-        let path = Path::new(&root).join("fer2013.parquet");
-        if !path.exists() {
-            eprintln!("SKIPPED: {} is not there", path.display());
-            return;
-        }
+        let Some(path) = crate::dataset::fer2013() else { return };
         let audit = Audit::compute(
             &load(&[Source::Parquet(path)], &Preprocessing::default(), &LoadOptions::default()).unwrap(),
         );

@@ -173,6 +173,12 @@ pub enum DataError {
         /// The classes of the data.
         known: String,
     },
+    /// The classes are to be those of votes that nobody gave.
+    #[error(
+        "the classes are to be those of the FER+ votes (data.labels is \"ferplus\"), and no image of the data has votes: \
+         name fer2013.csv+fer2013new.csv, or a Parquet file with votes"
+    )]
+    NoVotes,
     /// Cleaning left no image.
     #[error("cleaning left no {what}: loosen the `cleaning` settings")]
     NothingLeft {
@@ -228,7 +234,7 @@ pub enum RemovalReason {
     NoMajority,
     /// The same pixels stand earlier in the same split.
     Duplicate,
-    /// The same pixels stand in the split that is evaluated.
+    /// The same pixels stand in another split; the image is one of the split that is trained on.
     Leak,
     /// The same pixels carry different labels.
     Conflict,
@@ -308,6 +314,20 @@ impl Dataset {
         }
         counts
     }
+}
+
+/// The real FER-2013 for tests: in the folder that VULTUS_DATA names, where it has to be, or perhaps beside the repository.
+#[cfg(test)]
+pub(crate) fn fer2013() -> Option<PathBuf> {
+    let named = std::env::var_os("VULTUS_DATA").map(PathBuf::from);
+    let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data"));
+    let is_named = named.is_some();
+    let path = named.unwrap_or_else(beside).join("fer2013.parquet");
+    assert!(path.exists() || !is_named, "VULTUS_DATA is set, and {} is not there", path.display());
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there", path.display());
+    }
+    path.exists().then_some(path)
 }
 
 #[cfg(test)]

@@ -54,14 +54,16 @@ pub enum PrepareError {
     },
     /// A class that could be predicted and never learnt.
     #[error(
-        "class \"{class}\" has images, but none in split {split}, which is trained on: name it in cleaning.drop_classes, \
-         or add training images"
+        "class \"{class}\" has {}: name it in cleaning.drop_classes, or add training images",
+        if *elsewhere { format!("images, but none in split {split}, which is trained on") } else { "no images".to_owned() }
     )]
     Untrained {
         /// The class.
         class: String,
         /// The split.
         split: String,
+        /// Whether another split has images of it.
+        elsewhere: bool,
     },
     /// The network does not fit the pictures or the classes.
     #[error(transparent)]
@@ -153,9 +155,11 @@ pub fn training_indices(config: &TrainConfig, dataset: &Dataset) -> Result<Vec<u
     })?;
     match dataset.class_counts(&indices).iter().position(|&count| count == 0) {
         None => Ok(indices),
-        Some(class) => {
-            Err(PrepareError::Untrained { class: dataset.labels.name(class).to_owned(), split: split.clone() })
-        }
+        Some(class) => Err(PrepareError::Untrained {
+            class: dataset.labels.name(class).to_owned(),
+            split: split.clone(),
+            elsewhere: dataset.samples.iter().any(|sample| sample.label == class),
+        }),
     }
 }
 
@@ -204,7 +208,12 @@ mod tests {
         let entries = [("train", "happy", 3), ("train", "sad", 3), ("test", "happy", 1), ("test", "bored", 1)];
         let mut config = folder(place.path(), &entries);
         let message = prepare(&config).unwrap_err().to_string();
-        assert!(message.contains("\"bored\"") && message.contains("cleaning.drop_classes"), "{message}");
+        assert!(message.contains("\"bored\" has images, but none in split train"), "{message}");
+        assert!(message.contains("cleaning.drop_classes"), "{message}");
+        let mut dataset = read(&config).unwrap();
+        dataset.samples.retain(|sample| sample.split == "train");
+        let message = training_indices(&config, &dataset).unwrap_err().to_string();
+        assert!(message.starts_with("class \"bored\" has no images: "), "{message}");
         config.cleaning.drop_classes = vec!["bored".to_owned()];
         let prepared = prepare(&config).unwrap();
         assert_eq!(prepared.dataset.labels.names(), ["happy", "sad"]);

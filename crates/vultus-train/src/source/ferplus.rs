@@ -33,8 +33,11 @@ pub fn majority(votes: &[u8; 10]) -> Option<usize> {
 /// are no face are taken out, each with a row.
 ///
 /// # Errors
-/// Never; class names are fixed.
+/// Not one image with votes.
 pub fn relabel(dataset: Dataset) -> Result<Dataset, DataError> {
+    if dataset.samples.iter().all(|sample| sample.votes.is_none()) {
+        return Err(DataError::NoVotes);
+    }
     let labels = Labels::sorted(&CLASSES[..EXPRESSIONS])?;
     let Dataset { labels: old, samples, mut removed } = dataset;
     let mut kept = Vec::with_capacity(samples.len());
@@ -220,5 +223,15 @@ mod tests {
         let reasons: Vec<_> = dataset.removed.iter().map(|removal| removal.reason).collect();
         assert_eq!(reasons, [RemovalReason::NoMajority, RemovalReason::NotAFace]);
         assert_eq!(dataset.removed[0].label.as_deref(), Some("happy"));
+    }
+
+    #[test]
+    fn labels_are_not_made_of_votes_that_nobody_gave() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fer2013.csv");
+        fs_err::write(&path, images()).unwrap();
+        let readings = fer_csv::read(&path, &Preprocessing::default()).unwrap();
+        let error = relabel(crate::source::combine(readings).unwrap()).unwrap_err();
+        assert!(matches!(error, DataError::NoVotes), "{error}");
     }
 }

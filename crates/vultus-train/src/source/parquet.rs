@@ -53,7 +53,7 @@ struct Layout {
     /// Class names by number, where the metadata hold them.
     class_names: Option<Vec<String>>,
     /// The split of all rows, where there is no column for it.
-    file_split: &'static str,
+    file_split: Option<&'static str>,
 }
 
 /// One row, still encoded.
@@ -147,7 +147,9 @@ impl Layout {
             .and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface"))
             .and_then(|pair| pair.value.as_deref())
             .and_then(class_names);
-        Ok(Self { projection, class_names, file_split: split_of_file(path) })
+        let has_split = projection.get_fields().iter().any(|field| field.name() == "split");
+        let file_split = (!has_split).then(|| split_of_file(path));
+        Ok(Self { projection, class_names, file_split })
     }
 
     /// Decodes one row.
@@ -158,7 +160,7 @@ impl Layout {
         preprocessing: &Preprocessing,
         limits: &DecodeLimits,
     ) -> Reading {
-        let split = row.split.as_deref().map_or(Some(self.file_split), split_name::canonical);
+        let split = self.file_split.or_else(|| split_name::canonical(row.split.as_deref()?));
         let label = match &row.label {
             Some(Ok(name)) => Ok(name.clone()),
             Some(Err(number)) => usize::try_from(*number)
@@ -176,8 +178,10 @@ impl Layout {
         };
         let label = label.map_err(|detail| removal(None, RemovalReason::Missing, detail))?;
         let Some(split) = split else {
-            let name = row.split.unwrap_or_default();
-            let detail = format!("split `{name}` is none of train, validation, test, public_test, private_test");
+            let detail = match row.split {
+                Some(name) => format!("split `{name}` is none of train, validation, test, public_test, private_test"),
+                None => "the split is missing, or no text".to_owned(),
+            };
             return Err(removal(Some(&label), RemovalReason::Unreadable, detail));
         };
         let Some(bytes) = row.image else {
@@ -291,6 +295,10 @@ fn integer(field: &Field) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use ::parquet::data_type::{ByteArray, ByteArrayType, Int32Type};
+    use ::parquet::file::writer::SerializedFileWriter;
+    use ::parquet::schema::parser::parse_message_type;
+
     use super::*;
 
     fn read_all(path: &Path) -> Result<Vec<Reading>, DataError> {
@@ -345,6 +353,53 @@ mod tests {
         }
     }
 
+    /// Writes a row for each of `splits`, which is a column of text or, with `as_numbers`, of their places.
+    fn write_rows(path: &Path, splits: &[Option<&str>], as_numbers: bool) {
+        let split = if as_numbers { "optional int32 split" } else { "optional binary split (STRING)" };
+        let schema = format!("message faces {{ {split}; required binary label (STRING); required binary image; }}");
+        let schema = Arc::new(parse_message_type(&schema).unwrap());
+        let file = std::fs::File::create(path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut png = std::io::Cursor::new(Vec::new());
+        image::GrayImage::new(48, 48).write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let bytes = |bytes: &[u8]| vec![ByteArray::from(bytes.to_vec()); splits.len()];
+        let present: Vec<i16> = splits.iter().map(|split| i16::from(split.is_some())).collect();
+        let mut columns = [bytes(b"happy"), bytes(png.get_ref())].into_iter();
+        let mut column = group.next_column().unwrap().unwrap();
+        if as_numbers {
+            let numbers: Vec<i32> = (0..splits.iter().flatten().count() as i32).collect();
+            column.typed::<Int32Type>().write_batch(&numbers, Some(&present), None).unwrap();
+        } else {
+            let texts: Vec<ByteArray> = splits.iter().flatten().map(|&text| ByteArray::from(text)).collect();
+            column.typed::<ByteArrayType>().write_batch(&texts, Some(&present), None).unwrap();
+        }
+        column.close().unwrap();
+        while let Some(mut column) = group.next_column().unwrap() {
+            column.typed::<ByteArrayType>().write_batch(&columns.next().unwrap(), None, None).unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn a_row_without_its_split_is_no_training_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faces.parquet");
+        let split_of = |reading: &Reading| match reading {
+            Ok(sample) => sample.split.to_owned(),
+            Err(removal) => format!("{}: {}", removal.reason.name(), removal.detail),
+        };
+        let missing = "unreadable: the split is missing, or no text";
+        write_rows(&path, &[Some("Training"), None, Some("test")], false);
+        let splits: Vec<String> = read_all(&path).unwrap().iter().map(split_of).collect();
+        assert_eq!(splits, ["train", missing, "test"]);
+        write_rows(&path, &[Some("0"), Some("1")], true);
+        let splits: Vec<String> = read_all(&path).unwrap().iter().map(split_of).collect();
+        assert_eq!(splits, [missing, missing]);
+    }
+
     #[test]
     fn the_file_name_tells_the_split() {
         for (name, split) in [
@@ -359,13 +414,7 @@ mod tests {
 
     #[test]
     fn the_real_file_is_read_whole() {
-        let root = std::env::var("VULTUS_DATA")
-            .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data").to_owned());
-        let path = Path::new(&root).join("fer2013.parquet");
-        if !path.exists() {
-            eprintln!("SKIPPED: {} is not there", path.display());
-            return;
-        }
+        let Some(path) = crate::dataset::fer2013() else { return };
         let readings = read_all(&path).unwrap();
         assert_eq!(readings.len(), 32_298);
         let samples: Vec<NamedSample> = readings.into_iter().map(|reading| reading.unwrap()).collect();
