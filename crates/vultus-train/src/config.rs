@@ -106,7 +106,7 @@ pub struct FitConfig {
     /// layers by `learning rate * weight_decay`; biases and batch norms are left alone. 0 is off.
     pub weight_decay: f64,
     /// Decay of the exponential moving average of the weights that validates and becomes the model (Polyak & Juditsky
-    /// 1992), a step at a time; 0 is off. Early in training it is `(1 + steps) / (10 + steps)` where that is less.
+    /// 1992), a step at a time; 0 is off. Early in training it is `(1 + n) / (10 + n)` after `n` earlier steps, where that is less.
     pub average_decay: f64,
     /// How training images are changed.
     pub augmentation: AugmentConfig,
@@ -142,8 +142,8 @@ pub enum OptimizerConfig {
     Adam(AdamConfig),
     /// Stochastic gradient descent with momentum.
     Sgd(SgdConfig),
-    /// Muon (Jordan et al. 2024) for the kernels of hidden layers, scaled as in Liu et al. 2025 so that one learning rate
-    /// does for all; Adam for the head, biases and batch norms.
+    /// Muon (Jordan et al. 2024) for the kernels of hidden convolutions and dense layers, scaled as in Liu et al. 2025 so
+    /// that one learning rate does for all; Adam for depthwise kernels, the head, biases and batch norms.
     Muon(MuonConfig),
 }
 
@@ -522,13 +522,11 @@ impl TrainConfig {
             fit.validation_fraction.to_string(),
             "use 0 up to below 1",
         )?;
+        // What is computed with 32 bits has to be within its range there.
+        let positive = |value: f64| value as f32 > 0.0 && (value as f32).is_finite();
+        let below_one = |value: f64| (0.0..1.0).contains(&value) && (value as f32) < 1.0;
         let rate = fit.optimizer.learning_rate();
-        require(
-            rate > 0.0 && rate.is_finite(),
-            "train.optimizer.learning_rate",
-            rate.to_string(),
-            "use a number above 0",
-        )?;
+        require(positive(rate), "train.optimizer.learning_rate", rate.to_string(), "use a number above 0")?;
         let (shares, epsilon) = match &fit.optimizer {
             OptimizerConfig::Adam(adam) => (vec![(BETA1, adam.beta1), (BETA2, adam.beta2)], Some(adam.epsilon)),
             OptimizerConfig::Sgd(sgd) => (vec![(MOMENTUM, sgd.momentum)], None),
@@ -538,11 +536,10 @@ impl TrainConfig {
             }
         };
         for (key, share) in shares {
-            require((0.0..1.0).contains(&share), key, share.to_string(), "use 0 up to below 1")?;
+            require(below_one(share), key, share.to_string(), "use 0 up to below 1")?;
         }
         if let Some(epsilon) = epsilon {
-            let usable = epsilon > 0.0 && epsilon.is_finite();
-            require(usable, "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
+            require(positive(epsilon), "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
         }
         let schedule = &fit.schedule;
         for (key, part) in [("train.schedule.warmup", schedule.warmup), ("train.schedule.floor", schedule.floor)] {
@@ -550,7 +547,7 @@ impl TrainConfig {
         }
         let clip = fit.clip_norm;
         require(
-            clip >= 0.0 && clip.is_finite(),
+            clip == 0.0 || positive(clip),
             "train.clip_norm",
             clip.to_string(),
             "use 0 (off) or a positive number",
@@ -567,7 +564,7 @@ impl TrainConfig {
             require((0.0..=1.0).contains(&share), key, share.to_string(), "use a share from 0 to 1")?;
         }
         let heat = fit.targets.heat;
-        require(heat > 0.0 && heat.is_finite(), "train.targets.heat", heat.to_string(), "use a number above 0")?;
+        require(positive(heat), "train.targets.heat", heat.to_string(), "use a number above 0")?;
         let taught = fit.targets.distillation == 0.0 || !fit.targets.teachers.is_empty();
         require(
             taught,

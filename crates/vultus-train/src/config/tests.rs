@@ -104,6 +104,16 @@ fn values_out_of_range_are_named() {
         ("train.epochs=0", "train.epochs"),
         ("train.validation_fraction=1.0", "train.validation_fraction"),
         ("train.optimizer.learning_rate=-1.0", "learning_rate"),
+        // In range as they are written, and not with the 32 bits that they are used with.
+        ("train.optimizer.learning_rate=1e-50", "learning_rate"),
+        ("train.optimizer.learning_rate=1e39", "learning_rate"),
+        ("train.optimizer.beta1=0.99999999", "beta1"),
+        ("train.optimizer.beta2=0.99999999", "beta2"),
+        ("train.optimizer.epsilon=1e-50", "epsilon"),
+        ("train.optimizer={ type = \"sgd\", momentum = 0.99999999 }", "momentum"),
+        ("train.optimizer={ type = \"muon\", momentum = 0.99999999 }", "momentum"),
+        ("train.clip_norm=1e-50", "train.clip_norm"),
+        ("train.targets.heat=1e-50", "train.targets.heat"),
     ] {
         let message = set(&[text]).unwrap_err().to_string();
         assert!(message.contains(key), "{message}");

@@ -107,7 +107,7 @@ fn resolve_layer(place: String, config: &LayerConfig, input: FeatureShape) -> Re
             (FeatureShape::Flat { features: channels }, Vec::new(), 0)
         }
         LayerConfig::Dropout(dropout) => {
-            layer.require((0.0..1.0).contains(&dropout.rate), "rate", dropout.rate, "use 0 up to below 1")?;
+            layer.require(is_share(dropout.rate), "rate", dropout.rate, "use 0 up to below 1")?;
             (input, Vec::new(), 0)
         }
         LayerConfig::Activation(_) => (input, Vec::new(), 0),
@@ -117,6 +117,11 @@ fn resolve_layer(place: String, config: &LayerConfig, input: FeatureShape) -> Re
     };
     let (body, shortcut) = (Vec::new(), Vec::new());
     Ok(ResolvedLayer { config: config.clone(), input, output, parameters, multiply_adds, body, shortcut })
+}
+
+/// Whether a number is from 0 to below 1, also with the 32 bits that are computed with.
+fn is_share(value: f64) -> bool {
+    (0.0..1.0).contains(&value) && (value as f32) < 1.0
 }
 
 type Resolved = (FeatureShape, Vec<ParameterSpec>, u64);
@@ -184,7 +189,7 @@ impl LayerResolver {
         l2: f64,
     ) -> Result<(usize, usize, usize), NetworkError> {
         self.require((1..=8).contains(&stride), "stride", stride, "use 1 to 8")?;
-        self.require(l2 >= 0.0 && l2.is_finite(), "l2", l2, "use 0 or more")?;
+        self.require(l2 >= 0.0 && (l2 as f32).is_finite(), "l2", l2, "use 0 or more")?;
         let (channels, height, width) = self.planes("a convolution must come before flatten")?;
         let padding = padding.size(kernel);
         if height + 2 * padding < kernel || width + 2 * padding < kernel {
@@ -223,8 +228,9 @@ impl LayerResolver {
     }
 
     fn batch_norm(&self, norm: &BatchNormConfig) -> Result<Resolved, NetworkError> {
-        self.require((0.0..1.0).contains(&norm.momentum), "momentum", norm.momentum, "use 0 up to below 1")?;
-        self.require(norm.epsilon > 0.0 && norm.epsilon <= 1.0, "epsilon", norm.epsilon, "use above 0 up to 1")?;
+        self.require(is_share(norm.momentum), "momentum", norm.momentum, "use 0 up to below 1")?;
+        let usable = norm.epsilon as f32 > 0.0 && norm.epsilon <= 1.0;
+        self.require(usable, "epsilon", norm.epsilon, "use above 0 up to 1")?;
         let shape = vec![self.input.channels()];
         let parameters = vec![
             self.parameter("gamma", shape.clone(), ParameterRole::Gamma),
@@ -247,7 +253,7 @@ impl LayerResolver {
 
     fn dense(&self, dense: &DenseConfig) -> Result<Resolved, NetworkError> {
         self.require((1..=65_536).contains(&dense.units), "units", dense.units, "use 1 to 65536")?;
-        self.require(dense.l2 >= 0.0 && dense.l2.is_finite(), "l2", dense.l2, "use 0 or more")?;
+        self.require(dense.l2 >= 0.0 && (dense.l2 as f32).is_finite(), "l2", dense.l2, "use 0 or more")?;
         let FeatureShape::Flat { features } = self.input else {
             return self.refuse("put a flatten or global_average_pool layer before it");
         };

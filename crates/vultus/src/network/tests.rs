@@ -282,3 +282,21 @@ fn new_layers_leave_the_identity_of_older_networks_as_it_was() {
     let expected = format!(r#"{{"layers":[{conv},{residual},{{"type":"global_average_pool"}}]}}"#);
     assert_eq!(serde_json::from_str::<NetworkConfig>(text).unwrap().identity().to_string(), expected);
 }
+
+#[test]
+fn ranges_hold_with_the_32_bits_that_are_computed_with() {
+    let message = |layer: &str| {
+        let network: NetworkConfig =
+            serde_json::from_str(&format!(r#"{{"layers":[{layer},{{"type":"flatten"}}]}}"#)).unwrap();
+        network.resolve(48, 48, 2).unwrap_err().to_string()
+    };
+    for (layer, key) in [
+        (r#"{"type":"dropout","rate":0.99999999}"#, "rate"),
+        (r#"{"type":"batch_norm","momentum":0.99999999}"#, "momentum"),
+        (r#"{"type":"batch_norm","epsilon":1e-50}"#, "epsilon"),
+        (r#"{"type":"conv","filters":1,"kernel":1,"l2":1e39}"#, "l2"),
+    ] {
+        let message = message(layer);
+        assert!(message.contains(&format!("network.layers.0.{key} is")), "{message}");
+    }
+}
