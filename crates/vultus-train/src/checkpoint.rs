@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use vultus::container::{Container, ContainerError, Format};
+use vultus::container::{Container, ContainerError, Format, LARGEST_FILE};
 use vultus::weights::{WeightTensor, Weights};
 
 use crate::history::EpochRecord;
@@ -15,6 +15,9 @@ const FORMAT: Format = Format { name: "vultus-checkpoint", version: 1 };
 
 /// Prefix of the names of the optimiser's tensors.
 const OPTIMIZER: &str = "optimizer.";
+
+/// Bytes that names, history and the like may take beside the numbers of a checkpoint.
+const ROOM_FOR_TEXTS: u64 = 16 << 20;
 
 /// Prefix of the names of the averaged weights.
 const AVERAGE: &str = "average.";
@@ -81,6 +84,15 @@ pub enum CheckpointError {
     /// The file is refused, or cannot be written.
     #[error(transparent)]
     Container(#[from] ContainerError),
+    /// It would be larger than one that can be read again.
+    #[error(
+        "weights, optimiser and average take {bytes} bytes, and a checkpoint has at most {LARGEST_FILE}: make the network \
+         smaller, or use train.average_decay=0 or train.optimizer.type=sgd"
+    )]
+    TooLarge {
+        /// What the numbers of the state take.
+        bytes: u64,
+    },
     /// It belongs to another network, other labels or other data.
     #[error("{path} is a checkpoint of another run: its {part} differs; resume with the run's own configuration")]
     OtherRun {
@@ -89,6 +101,15 @@ pub enum CheckpointError {
         /// What differs.
         part: String,
     },
+}
+
+/// Checks that a state of so many `numbers` (32 bits each) makes a checkpoint that can be read again.
+///
+/// # Errors
+/// It does not; said before hours of training are spent.
+pub fn check_size(numbers: usize) -> Result<(), CheckpointError> {
+    let bytes = 4 * numbers as u64;
+    if bytes + ROOM_FOR_TEXTS > LARGEST_FILE { Err(CheckpointError::TooLarge { bytes }) } else { Ok(()) }
 }
 
 impl Checkpoint {
@@ -183,6 +204,14 @@ mod tests {
         let checkpoint = checkpoint();
         checkpoint.save(&path).unwrap();
         assert_eq!(Checkpoint::load(&path, &checkpoint.identity).unwrap(), checkpoint);
+    }
+
+    #[test]
+    fn the_largest_network_has_room_for_two_moments_and_not_for_an_average() {
+        let largest = 150_000_000;
+        check_size(3 * largest).unwrap();
+        let message = check_size(4 * largest).unwrap_err().to_string();
+        assert!(message.contains("2400000000 bytes") && message.contains("train.average_decay=0"), "{message}");
     }
 
     #[test]

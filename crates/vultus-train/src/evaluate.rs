@@ -24,6 +24,9 @@ pub const RELIABILITY_BINS: usize = 15;
 /// How far the probabilities of one image may be from the sum 1.
 const SUM_TOLERANCE: f32 = 1e-3;
 
+/// The least probability that the log loss tells apart: f32's epsilon, as in scikit-learn.
+pub const LEAST_PROBABILITY: f32 = f32::EPSILON;
+
 /// Two-sided 95 % quantile of the normal distribution.
 const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 
@@ -76,7 +79,7 @@ pub struct Evaluation {
     pub balanced_accuracy: f64,
     /// Share of images whose true class is among the two highest probabilities.
     pub top2_accuracy: f64,
-    /// Mean of `-ln p(true class)`, with p kept 2^-23 (f32's epsilon) away from 0 and 1.
+    /// Mean [`cross_entropy`] of the true class, with p taken for [`LEAST_PROBABILITY`] below that.
     pub log_loss: f64,
     /// Expected calibration error: mean |accuracy - confidence| over the bins, weighted by their counts.
     pub ece: f64,
@@ -151,6 +154,14 @@ pub enum EvaluationError {
     Write(#[from] io::Error),
 }
 
+/// Cross-entropy of one image whose true class has probability `p`: `-ln p`, with p taken for `least` below that, so that
+/// one probability of 0 does not make a mean infinite. What is no number stays none. As a metric it is scikit-learn's, with
+/// [`LEAST_PROBABILITY`]; what is minimised or monitored tells all normal numbers apart, with [`f32::MIN_POSITIVE`].
+pub fn cross_entropy(p: f32, least: f32) -> f64 {
+    // `f32::max` would turn NaN into the other value.
+    -f64::from(if p < least { least } else { p }).ln()
+}
+
 impl Evaluation {
     /// Computes all metrics of a split from true class indices `truth` `[n]` and row-major `probabilities`
     /// `[n, classes]`. Of equal probabilities the class with the lower index ranks higher.
@@ -177,8 +188,7 @@ impl Evaluation {
             let confidence = f64::from(row[predicted]);
             confusion[truth][predicted] += 1;
             within_two += usize::from(rank(row, truth) < 2);
-            let epsilon = f64::from(f32::EPSILON);
-            loss -= f64::from(row[truth]).clamp(epsilon, 1.0 - epsilon).ln();
+            loss += cross_entropy(row[truth], LEAST_PROBABILITY);
             confidence_sum += confidence;
             let (count, scores, correct) = &mut bins[reliability_bin(confidence)];
             *count += 1;

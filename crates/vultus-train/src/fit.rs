@@ -16,11 +16,12 @@ use vultus_kernels::pool;
 
 use crate::average::Average;
 use crate::batches::{Batch, BatchSource, dataset_probabilities, epoch_order};
-use crate::checkpoint::{BestEpoch, Checkpoint, CheckpointError, Progress, RunningEpoch};
+use crate::checkpoint::{BestEpoch, Checkpoint, CheckpointError, Progress, RunningEpoch, check_size};
 use crate::clean::class_weights;
 use crate::config::{ClassWeights, FitConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::Dataset;
 use crate::device::{DeviceError, device};
+use crate::evaluate::cross_entropy;
 use crate::fingerprint::{file_fingerprint, fingerprint_of, votes_fingerprint};
 use crate::history::{self, EpochRecord, HistoryError};
 use crate::model::{Network, values_of};
@@ -284,6 +285,11 @@ impl<'a> Fitting<'a> {
         let train = &config.train;
         let mut optimizer = Optimizer::new(&train.optimizer, train.clip_norm, train.weight_decay, &network);
         let mut average = Average::new(train.average_decay, &network);
+        if run.is_some() {
+            let parameters = network.resolved().parameter_count();
+            let averaged = if average.is_some() { parameters } else { 0 };
+            check_size(parameters + optimizer.state_len(&network) + averaged)?;
+        }
         let mut progress = Progress::default();
         let mut best_weights = None;
         if let Some(checkpoint) = checkpoint {
@@ -502,13 +508,8 @@ impl<'a> Fitting<'a> {
         let classes = resolved.classes;
         let labels: Vec<usize> =
             self.data.validation.iter().map(|&index| self.data.dataset.samples[index].label).collect();
-        // `f64::max` would turn NaN into the other value.
-        let bounded = |p: f32| if p < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { p };
-        let entropy: f64 = probabilities
-            .chunks_exact(classes)
-            .zip(&labels)
-            .map(|(row, &label)| -f64::from(bounded(row[label])).ln())
-            .sum();
+        let rows = probabilities.chunks_exact(classes).zip(&labels);
+        let entropy: f64 = rows.map(|(row, &label)| cross_entropy(row[label], f32::MIN_POSITIVE)).sum();
         let loss = entropy / labels.len() as f64 + penalty(resolved, &weights)?;
         if !loss.is_finite() {
             return Err(FitError::ValidationNotFinite { loss, epoch: self.progress.epoch + 1 });

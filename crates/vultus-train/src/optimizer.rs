@@ -157,6 +157,11 @@ impl Optimizer {
         if norm > self.clip_norm { (self.clip_norm / norm) as f32 } else { 1.0 }
     }
 
+    /// Numbers in all slots together.
+    pub fn state_len(&self, network: &Network) -> usize {
+        network.specs().iter().zip(&self.slots).map(|(spec, slots)| spec.len() * slots.len()).sum()
+    }
+
     /// Copies the slots out, named `<slot>.<parameter>`.
     pub fn state(&self, network: &Network) -> Weights {
         let mut state = Weights::default();

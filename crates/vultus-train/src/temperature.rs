@@ -6,6 +6,8 @@
 
 use vultus::inference::sharpen;
 
+use crate::evaluate::cross_entropy;
+
 /// Logarithms of the lowest and the highest temperature looked at.
 const RANGE: (f64, f64) = (-2.0, 3.0);
 
@@ -33,7 +35,7 @@ fn log_loss(probabilities: &[f32], labels: &[usize], temperature: f32) -> f64 {
     let mut sharpened = probabilities.to_vec();
     sharpen(&mut sharpened, classes, temperature);
     let losses = sharpened.chunks_exact(classes).zip(labels);
-    losses.map(|(row, &label)| -f64::from(row[label].max(f32::MIN_POSITIVE)).ln()).sum()
+    losses.map(|(row, &label)| cross_entropy(row[label], f32::MIN_POSITIVE)).sum()
 }
 
 #[cfg(test)]

@@ -14,9 +14,8 @@ use sha2::{Digest, Sha256};
 use crate::persist::write_atomically;
 use crate::weights::{WeightTensor, Weights};
 
-/// Larger files are refused before they are read: no network of this project comes near, and a foreign file should not
-/// fill the memory.
-const LARGEST_FILE: u64 = 2 << 30;
+/// Larger files are not written, and refused before they are read: a foreign file should not fill the memory.
+pub const LARGEST_FILE: u64 = 2 << 30;
 
 /// Metadata keys of the container itself.
 const FORMAT: &str = "format";
@@ -48,7 +47,7 @@ pub enum ContainerError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// It is larger than anything this program writes.
-    #[error("{path} has {size} bytes, more than any {expected} has: is it the right file?")]
+    #[error("{path} has {size} bytes, and a {expected} has at most {LARGEST_FILE}")]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -121,7 +120,7 @@ impl Container {
     /// Writes the file atomically. A tensor whose values all have an equal in half precision is stored in it.
     ///
     /// # Errors
-    /// The system's refusal, naming `path`.
+    /// The system's refusal, naming `path`, or more than a file of this format may hold.
     pub fn save(&self, path: &Path, format: Format) -> Result<(), ContainerError> {
         let content = |reason: SafeTensorError| ContainerError::Content {
             path: path.to_owned(),
@@ -145,6 +144,7 @@ impl Container {
             views.push((*name, TensorView::new(*precision, tensor.shape.clone(), data).map_err(content)?));
         }
         let file = safetensors::serialize(views, Some(metadata)).map_err(content)?;
+        check_size(path, file.len() as u64, format)?;
         write_atomically(path, |writer| writer.write_all(&file))?;
         Ok(())
     }
@@ -154,11 +154,7 @@ impl Container {
     /// # Errors
     /// Why the file is refused: see [`ContainerError`].
     pub fn load(path: &Path, format: Format) -> Result<Self, ContainerError> {
-        let expected = format.name;
-        let size = fs_err::metadata(path)?.len();
-        if size > LARGEST_FILE {
-            return Err(ContainerError::TooLarge { path: path.to_owned(), size, expected });
-        }
+        check_size(path, fs_err::metadata(path)?.len(), format)?;
         Self::from_bytes(&fs_err::read(path)?, path, format)
     }
 
@@ -244,6 +240,14 @@ impl Container {
         }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// Checks that a file of `size` bytes can be read, and so may be written.
+fn check_size(path: &Path, size: u64, format: Format) -> Result<(), ContainerError> {
+    if size <= LARGEST_FILE {
+        return Ok(());
+    }
+    Err(ContainerError::TooLarge { path: path.to_owned(), size, expected: format.name })
 }
 
 /// The values in half precision, if each has its equal there.
