@@ -32,7 +32,8 @@ impl Average {
         Ok(())
     }
 
-    /// Takes in the weights after `updates` updates.
+    /// Takes in the weights after an update, before which there were `updates`: the decay is `(1 + updates) / (10 + updates)`
+    /// where that is less than the one asked for.
     pub fn update(&mut self, network: &Network, updates: u64) {
         let early = (1 + updates) as f64 / (10 + updates) as f64;
         let pace = (1.0 - self.decay.min(early)) as f32;

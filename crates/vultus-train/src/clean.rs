@@ -29,7 +29,7 @@ pub enum Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// Only `train`: test sets stay comparable with everybody else's.
+    /// Only the split that is trained on: test sets stay comparable with everybody else's.
     #[default]
     Train,
     /// Every split.
@@ -43,7 +43,7 @@ pub enum Balance {
     /// They are not.
     #[default]
     None,
-    /// Every class of `train` is reduced to the size of its smallest, by seeded choice.
+    /// Every class of the split that is trained on is reduced to the size of its smallest, by seeded choice.
     UnderSample,
 }
 
@@ -63,12 +63,12 @@ pub struct CleaningConfig {
     pub conflicts: Policy,
     /// Later copies of an image in the same split.
     pub duplicates: Policy,
-    /// Images of `train` that also stand in another split.
+    /// Images of the split that is trained on that also stand in another one.
     pub leaks: Policy,
-    /// Classes with fewer images than this in `train` are dropped from all splits; 0 drops none. Without a `train`
-    /// split nothing is dropped.
+    /// Classes with fewer images than this in the split that is trained on are dropped from all splits; 0 drops none.
+    /// Without such a split nothing is dropped.
     pub minimum_count: usize,
-    /// Part of `train` that is used, above 0 up to 1: a seeded choice in proportion to the classes.
+    /// Part of the split that is trained on that is used, above 0 up to 1: a seeded choice in proportion to the classes.
     pub fraction: f64,
     /// How classes are evened out.
     pub balance: Balance,
@@ -176,7 +176,7 @@ fn drop_named_classes(dataset: &mut Dataset, names: &[String]) -> Result<(), Dat
     drop_classes(dataset, &dropped)
 }
 
-/// Drops the classes with fewer than `minimum` images in `train`.
+/// Drops the classes with fewer than `minimum` images in `train_split`.
 fn drop_small_classes(dataset: &mut Dataset, minimum: usize, train_split: &str) -> Result<(), DataError> {
     let train = dataset.indices_of(train_split);
     if train.is_empty() {
@@ -275,7 +275,7 @@ fn duplicate_verdicts(dataset: &Dataset, group: &[usize], verdicts: &mut Verdict
     }
 }
 
-/// Verdicts on images of `train` that also stand in another split.
+/// Verdicts on images of `train_split` that also stand in another one.
 fn leak_verdicts(dataset: &Dataset, train_split: &str) -> Verdicts {
     let mut verdicts = vec![None; dataset.samples.len()];
     for group in groups_of_equal_pixels(dataset, 0..dataset.samples.len()) {
@@ -290,7 +290,7 @@ fn leak_verdicts(dataset: &Dataset, train_split: &str) -> Verdicts {
     verdicts
 }
 
-/// Keeps a part of `train`.
+/// Keeps a part of `train_split`.
 fn keep_fraction(dataset: &mut Dataset, fraction: f64, seed: u64, train_split: &str) -> Result<(), DataError> {
     let train = dataset.indices_of(train_split);
     let labels: Vec<usize> = train.iter().map(|&index| dataset.samples[index].label).collect();
@@ -301,7 +301,7 @@ fn keep_fraction(dataset: &mut Dataset, fraction: f64, seed: u64, train_split: &
     Ok(())
 }
 
-/// Keeps as many of each class of `train` as the smallest one has.
+/// Keeps as many of each class of `train_split` as the smallest one has.
 fn under_sample(dataset: &mut Dataset, seed: u64, train_split: &str) -> Result<(), DataError> {
     let train = dataset.indices_of(train_split);
     let labels: Vec<usize> = train.iter().map(|&index| dataset.samples[index].label).collect();
@@ -323,7 +323,7 @@ fn setting(key: &'static str, error: &SplitError, train_split: &str) -> DataErro
     DataError::Setting { key, detail: format!("{error} in {train_split}") }
 }
 
-/// Removes the samples of `train` that are not in `kept`.
+/// Removes the samples of `train_split` that are not in `kept`.
 fn keep_of_train(dataset: &mut Dataset, kept: &[usize], reason: RemovalReason, detail: &str, train_split: &str) {
     let mut stays: Vec<bool> = dataset.samples.iter().map(|sample| sample.split != train_split).collect();
     for &index in kept {

@@ -1,7 +1,7 @@
 //! Stratified, shuffled, seeded parts of a list of labels.
 //!
 //! In: the class index of each sample. Out: positions in that list, in ascending order, parted so that every part has
-//! each class in its share (within one image). It does not look at images or at the names of splits; the same labels
+//! each class in its share, within one image, and none goes without. It does not look at images or at the names of splits; the same labels
 //! and seed give the same parts on every machine.
 
 use std::collections::BTreeMap;
@@ -72,7 +72,8 @@ fn images(count: usize) -> String {
 }
 
 /// Holds out about `fraction` of each class: returns (train, validation). Sizes are within one image of the exact share
-/// in every class and of `fraction` of the whole; every class stands in both parts.
+/// in every class. Every class stands in both parts, for which small ones give more than their share: only where none has
+/// to is the whole within one image of `fraction`.
 ///
 /// # Errors
 /// No labels, a fraction outside (0, 1), or a class with one image.

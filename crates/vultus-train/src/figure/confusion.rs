@@ -54,7 +54,6 @@ struct Drawing {
 #[derive(Serialize)]
 struct AxisLabel {
     text: String,
-    full: String,
     position: f64,
     support: Option<String>,
 }
@@ -99,13 +98,12 @@ pub fn draw(evaluation: &Evaluation) -> Result<String, FigureError> {
     let (grid_width, grid_height) = (cell_width * classes as f64, cell_height * classes as f64);
     let overhang = if columns_turned { widest * 0.72 - cell_width / 2.0 + 8.0 } else { 0.0 };
     let axis = |size: f64, support: bool| {
-        let label = |(index, full): (usize, &String)| AxisLabel {
-            text: names[index].clone(),
-            full: full.clone(),
+        let label = |(index, name): (usize, &String)| AxisLabel {
+            text: name.clone(),
             position: (index as f64 + 0.5) * size,
             support: support.then(|| format!("n = {}", evaluation.per_class[index].support)),
         };
-        evaluation.labels.iter().enumerate().map(label).collect()
+        names.iter().enumerate().map(label).collect()
     };
     let ramp_steps = 40;
     let drawing = Drawing {

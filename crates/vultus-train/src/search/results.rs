@@ -17,6 +17,7 @@ use super::plan::SearchPlan;
 use super::space::texts;
 use crate::config::Monitor;
 use crate::figure::{self, search::TrialSummary};
+use crate::run::write_json;
 use crate::spread::{mean, standard_deviation};
 
 /// In the directory of the winner's run: the search's complete settings as a JSON list of [`TrialSummary`], best first.
@@ -191,11 +192,6 @@ impl SearchResults {
         let bytes = writer.into_inner().map_err(|error| failed(error.to_string()))?;
         Ok(write_atomically(path, |file| file.write_all(&bytes))?)
     }
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SearchError> {
-    let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from)? + "\n";
-    Ok(write_atomically(path, |file| file.write_all(text.as_bytes()))?)
 }
 
 fn cells(index: usize, row: &SettingResult, folds: usize) -> Vec<String> {
