@@ -78,6 +78,12 @@ pub enum AssessError {
     Io(#[from] std::io::Error),
 }
 
+/// Classes that the model's training left out, as its file says.
+pub fn dropped_in_training(bundle: &Bundle) -> Vec<String> {
+    let names = bundle.training.get("dropped_classes").and_then(|value| value.as_array());
+    names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
 /// Runs `bundles` on `split`, in any spelling; the probabilities of several are averaged. Images of classes in `dropped`
 /// that the model does not know are left out and counted; any other class it does not know is an error. Classes in
 /// `without` are known to the model, and left out of its answer: their images are left out and counted, and of the other

@@ -1,17 +1,18 @@
 //! The model card: what a person needs to know before using a model, as Markdown with the metadata that model hubs read.
 //!
 //! In: a bundle, a data set and a split of it. Out: text. The figures are measured here and now on that split, once as it is
-//! and once without the images that also stand in the training split; everything else is what the bundle says of itself.
+//! and, where any are left, once without the images that also stand in the training split. Name and licence are the caller's;
+//! everything else is what the bundle says of itself.
 
 use std::collections::HashSet;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use vultus::bundle::Bundle;
 
-use crate::assess::{AssessError, assess};
+use crate::assess::{AssessError, assess, dropped_in_training};
 use crate::dataset::Dataset;
-use crate::evaluate::{Evaluation, wilson_interval};
+use crate::evaluate::{Evaluation, EvaluationError, wilson_interval};
 use crate::figure::grouped;
 use crate::figure::template::render;
 
@@ -23,6 +24,11 @@ pub enum CardError {
     /// The model cannot be evaluated.
     #[error(transparent)]
     Assess(#[from] AssessError),
+    /// The images are those that the model was trained on.
+    #[error(
+        "split {0} is what the model was trained on, and a card tells of images that it has not seen: name another split"
+    )]
+    Trained(String),
     /// The template did not render.
     #[error("the card's template: {0}")]
     Template(String),
@@ -33,13 +39,26 @@ pub enum CardError {
 pub struct CardText {
     /// Name of the model.
     pub name: String,
-    /// The command that trains it again.
+    /// The command of its last training.
     pub command: String,
+    /// Name of the data set; without one, the card names the sources of the training.
+    pub dataset: Option<String>,
+    /// Identifier of the licence, such as `mit`; without one, the card names none.
+    pub license: Option<String>,
 }
+
+/// The data set whose limits the card can tell.
+const FER_2013: &str = "FER-2013";
 
 #[derive(Serialize)]
 struct Card<'a> {
     text: &'a CardText,
+    /// In the header, as YAML.
+    header: Header,
+    /// Whether the data set is one whose limits are known.
+    fer_2013: bool,
+    /// Whether images chose the temperature.
+    calibrated: bool,
     labels: &'a [String],
     preprocessing: String,
     views: usize,
@@ -53,6 +72,19 @@ struct Card<'a> {
     results: Vec<Result>,
     classes: Vec<Class>,
     confusion: Vec<(String, Vec<usize>)>,
+}
+
+/// What the header tells in words of the caller.
+#[derive(Serialize)]
+struct Header {
+    name: String,
+    license: Option<String>,
+    dataset: String,
+    /// The data set with its split.
+    evaluated: String,
+    /// The data set as an identifier.
+    kind: String,
+    split: String,
 }
 
 /// One set of images.
@@ -85,7 +117,7 @@ struct Class {
 /// The card of `bundle`, evaluated on `split` of `dataset`; images are known again by their pixels in `train_split`.
 ///
 /// # Errors
-/// Data that the bundle cannot be evaluated on.
+/// Data that the bundle cannot be evaluated on, or was trained on.
 pub fn card(
     bundle: &Bundle,
     dataset: &Dataset,
@@ -93,14 +125,24 @@ pub fn card(
     train_split: &str,
     text: &CardText,
 ) -> std::result::Result<String, CardError> {
+    if split == train_split {
+        return Err(CardError::Trained(split.to_owned()));
+    }
     let network = bundle.resolve().map_err(AssessError::from)?;
-    let models = std::slice::from_ref(bundle);
-    let whole = assess(models, dataset, split, &[], &[])?.evaluation;
-    let unseen = assess(models, &without_training_images(dataset, train_split), split, &[], &[])?.evaluation;
-    let results = vec![
-        result(format!("all of {split}"), &whole),
-        result(format!("{split} without images that also stand in {train_split}"), &unseen),
-    ];
+    let dropped = dropped_in_training(bundle);
+    let evaluate = |dataset: &Dataset| {
+        assess(std::slice::from_ref(bundle), dataset, split, &dropped, &[]).map(|assessment| assessment.evaluation)
+    };
+    let whole = evaluate(dataset)?;
+    let mut results = vec![result(format!("all of {split}"), &whole)];
+    match evaluate(&without_training_images(dataset, train_split)) {
+        Ok(unseen) => {
+            results.push(result(format!("{split} without images that also stand in {train_split}"), &unseen));
+        }
+        // The model has seen them all.
+        Err(AssessError::NoSplit(_) | AssessError::Evaluation(EvaluationError::Empty(_))) => {}
+        Err(error) => return Err(error.into()),
+    }
     let classes = whole.per_class.iter().zip(&whole.confusion).enumerate().map(|(index, (scores, row))| {
         let [low, high] = wilson_interval(row[index], scores.support);
         Class {
@@ -115,8 +157,22 @@ pub fn card(
     });
     let seconds = bundle.training.get("seconds").and_then(Value::as_f64).unwrap_or_default();
     let train = bundle.training.get("train").cloned().unwrap_or_default();
+    let sources = bundle.training.get("sources").and_then(Value::as_array).into_iter().flatten();
+    let sources: Vec<&str> = sources.filter_map(Value::as_str).collect();
+    let data_name = text.dataset.clone().unwrap_or_else(|| sources.join(" and "));
+    let validated = bundle.training.pointer("/images/validation").and_then(Value::as_u64);
     let card = Card {
         text,
+        header: Header {
+            name: yaml(&text.name),
+            license: text.license.as_deref().map(yaml),
+            dataset: yaml(&data_name),
+            evaluated: yaml(&format!("{data_name} {split}")),
+            kind: yaml(&data_name.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "")),
+            split: yaml(split),
+        },
+        fer_2013: data_name == FER_2013,
+        calibrated: validated.is_some_and(|images| images > 0),
         labels: bundle.labels.names(),
         preprocessing: format!("{} x {} grey pixels", bundle.preprocessing.width, bundle.preprocessing.height),
         views: bundle.inference.views.count(),
@@ -150,6 +206,19 @@ fn result(images: String, evaluation: &Evaluation) -> Result {
     }
 }
 
+/// A word as YAML: as it is where it can be nothing else, in quotes elsewhere.
+fn yaml(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.' | '+');
+    let is_word =
+        text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(plain) && !text.ends_with(' ');
+    let means_more = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    if is_word && !means_more.contains(&text.to_lowercase().as_str()) {
+        text.to_owned()
+    } else {
+        json!(text).to_string()
+    }
+}
+
 fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
@@ -172,25 +241,106 @@ fn without_training_images(dataset: &Dataset, train_split: &str) -> Dataset {
 #[cfg(test)]
 mod tests {
     use image::{GrayImage, Luma};
+    use vultus::inference::Inference;
     use vultus::labels::Labels;
+    use vultus::network::NetworkConfig;
+    use vultus::preprocess::Preprocessing;
 
     use super::*;
     use crate::dataset::Sample;
+    use crate::model::initial_weights;
 
-    #[test]
-    fn images_of_the_training_split_are_known_by_their_pixels() {
-        let sample = |split: &str, grey: u8| Sample {
+    fn dataset(labels: &[&str], samples: &[(&str, usize, u8)]) -> Dataset {
+        let sample = |&(split, label, grey): &(&str, usize, u8)| Sample {
             image: GrayImage::from_pixel(2, 2, Luma([grey])),
-            label: 0,
+            label,
             split: split.to_owned(),
             origin: grey.to_string(),
             votes: None,
         };
-        let samples = vec![sample("train", 1), sample("train", 1), sample("test", 1), sample("test", 2)];
-        let dataset = Dataset { labels: Labels::new(["a", "b"]).unwrap(), samples, removed: Vec::new() };
-        let left = without_training_images(&dataset, "train");
+        let samples = samples.iter().map(sample).collect();
+        Dataset { labels: Labels::new(labels).unwrap(), samples, removed: Vec::new() }
+    }
+
+    /// A model of 2 x 2 pixels with the classes `happy` and `sad`, trained without `bored`.
+    fn bundle(validated: usize) -> Bundle {
+        let network: NetworkConfig = serde_json::from_str(r#"{"layers":[{"type":"flatten"}]}"#).unwrap();
+        let weights = initial_weights(&network.resolve(2, 2, 2).unwrap(), 1);
+        Bundle {
+            labels: Labels::new(["happy", "sad"]).unwrap(),
+            preprocessing: Preprocessing { width: 2, height: 2, ..Preprocessing::default() },
+            network,
+            weights,
+            inference: Inference::default(),
+            training: json!({
+                "images": { "train": 2, "validation": validated }, "train_split": "train", "data_sha256": "", "seed": 1,
+                "revision": "unknown", "epochs": 1, "epoch": 1, "selection": "nothing", "processor": "", "threads": 1,
+                "instructions": "", "seconds": 1.0, "dropped_classes": ["bored"], "sources": ["a: b", "faces"],
+            }),
+            metrics: Value::Null,
+        }
+    }
+
+    fn text() -> CardText {
+        CardText { name: "mine".to_owned(), command: "vultus train".to_owned(), dataset: None, license: None }
+    }
+
+    fn faces() -> Dataset {
+        let samples = [("train", 1, 1), ("train", 2, 2), ("test", 1, 1), ("test", 2, 3), ("test", 0, 4)];
+        dataset(&["bored", "happy", "sad"], &samples)
+    }
+
+    #[test]
+    fn images_of_the_training_split_are_known_by_their_pixels() {
+        let samples = [("train", 0, 1), ("train", 0, 1), ("test", 0, 1), ("test", 0, 2)];
+        let left = without_training_images(&dataset(&["a", "b"], &samples), "train");
         assert_eq!(left.indices_of("train").len(), 2);
         let test: Vec<&str> = left.indices_of("test").iter().map(|&i| left.samples[i].origin.as_str()).collect();
         assert_eq!(test, ["2"]);
+    }
+
+    #[test]
+    fn classes_that_training_left_out_are_left_out() {
+        let card = card(&bundle(1), &faces(), "test", "train", &text()).unwrap();
+        assert!(card.contains("| all of test | 2 |") && card.contains("stand in train | 1 |"), "{card}");
+    }
+
+    #[test]
+    fn a_row_for_unseen_images_needs_one() {
+        let mut data = faces();
+        data.samples.remove(3);
+        let card = card(&bundle(1), &data, "test", "train", &text()).unwrap();
+        assert!(card.contains("| all of test | 1 |") && !card.contains("without images"), "{card}");
+    }
+
+    #[test]
+    fn images_that_were_trained_on_are_refused() {
+        let error = card(&bundle(1), &faces(), "train", "train", &text()).unwrap_err().to_string();
+        assert!(error.starts_with("split train is what the model was trained on"), "{error}");
+    }
+
+    #[test]
+    fn the_card_claims_what_is_known() {
+        let unnamed = card(&bundle(0), &faces(), "test", "train", &text()).unwrap();
+        assert!(unnamed.contains("datasets:\n  - \"a: b and faces\"\n"), "{unnamed}");
+        for claim in ["license", "FER-2013", "temperature 1"] {
+            assert!(!unnamed.contains(claim), "{claim} in {unnamed}");
+        }
+        let named = CardText { dataset: Some("FER-2013".to_owned()), license: Some("mit".to_owned()), ..text() };
+        let named = card(&bundle(1), &faces(), "test", "train", &named).unwrap();
+        for claim in ["license: mit\n", "  - FER-2013\n", "type: fer2013\n", "FER-2013 was collected", "temperature 1"]
+        {
+            assert!(named.contains(claim), "{claim} not in {named}");
+        }
+        assert!(named.contains("| last training | `vultus train` |"), "{named}");
+    }
+
+    #[test]
+    fn words_that_yaml_reads_otherwise_are_quoted() {
+        for (text, written) in
+            [("FER-2013", "FER-2013"), ("no", "\"no\""), ("a: b", "\"a: b\""), ("1", "\"1\""), ("", "\"\"")]
+        {
+            assert_eq!(yaml(text), written);
+        }
     }
 }

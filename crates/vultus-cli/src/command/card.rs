@@ -25,9 +25,15 @@ pub struct Card {
     /// Split to evaluate on. Without it, the only split that is not train, or test, or public_test.
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
-    /// The command that trains the model again, for the card.
+    /// The command of the model's last training, for the card.
     #[arg(long, value_name = "TEXT")]
     command: String,
+    /// The data set's name, for the card. Without it, the names of the sources of the training.
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// Identifier of the model's licence, such as mit, for the card. Without it, the card names none.
+    #[arg(long, value_name = "ID")]
+    license: Option<String>,
     /// A new .md file; its name without the ending is the model's.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -46,9 +52,10 @@ impl Card {
             None => default_split(&dataset)?,
         };
         let train = bundle.training.get("train_split").and_then(|name| name.as_str()).unwrap_or(split_name::TRAIN);
-        let text = CardText { name, command: self.command };
+        let text = CardText { name, command: self.command, dataset: self.dataset, license: self.license };
         let card = card(&bundle, &dataset, &split, train, &text).map_err(|error| match error {
             CardError::Assess(error) => Failure::usage(error),
+            CardError::Trained(_) => Failure::usage(error),
             CardError::Template(_) => Failure::Run(error.into()),
         })?;
         write_atomically(&self.out, |file| file.write_all(card.as_bytes()))?;

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use vultus::bundle::Bundle;
 use vultus::inference::MOST_SHIFT;
 use vultus::labels::canonical;
-use vultus_train::assess::{AssessError, assess};
+use vultus_train::assess::{AssessError, assess, dropped_in_training};
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
 use vultus_train::fingerprint::fingerprint;
 use vultus_train::prepare::{prepare, read, with_labels};
@@ -195,7 +195,7 @@ pub fn read_sources(data: &[String], bundle: &Bundle) -> Result<Dataset, Failure
     let sources = data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
     let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;
     let labels = bundle.training.get("labels").and_then(|labels| serde_json::from_value(labels.clone()).ok());
-    Ok(with_labels(dataset, labels.unwrap_or_default())?)
+    with_labels(dataset, labels.unwrap_or_default()).map_err(|error| usage_or_data(error.into()))
 }
 
 /// Images of `split` that could not be used. What a run's own cleaning removed is in its `removed.csv`.
@@ -206,12 +206,6 @@ fn report_removed(dataset: &Dataset, split: &str) {
             say(format_args!("left out: {}: {}", removal.origin, removal.detail));
         }
     }
-}
-
-/// Classes that the model's training left out.
-fn dropped_in_training(bundle: &Bundle) -> Vec<String> {
-    let names = bundle.training.get("dropped_classes").and_then(|value| value.as_array());
-    names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
 /// The split that is evaluated when none is named.

@@ -25,7 +25,7 @@ fn every_command_tells_its_flags() {
         (&["evaluate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--json", "--drop-class", "--without", "--out"]),
         (&["compare"], &["<RUN>", "--out", "--json"]),
         (&["pack"], &["<RUN_OR_BUNDLE>", "--out", "--half"]),
-        (&["card"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--command", "--out"]),
+        (&["card"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--command", "--dataset", "--license", "--out"]),
         (&["report"], &["<RUN>"]),
         (
             &["predict"],
