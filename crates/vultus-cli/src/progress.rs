@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vultus::analyze::Record;
+use vultus_train::caveat;
+use vultus_train::config::TrainConfig;
 use vultus_train::fit::{Observer, StepReport};
 use vultus_train::history::EpochRecord;
 use vultus_train::prepare::Prepared;
@@ -27,8 +29,8 @@ impl Progress {
         Self { bar: None, epochs }
     }
 
-    /// Says what is trained on.
-    pub fn prepared(&self, prepared: &Prepared) {
+    /// Says what is trained on, and what to know of it.
+    pub fn prepared(&self, config: &TrainConfig, prepared: &Prepared) {
         let dataset = &prepared.dataset;
         self.line(&format!(
             "{} images of {} classes: {} to train on, {} to validate, {} left out",
@@ -38,6 +40,9 @@ impl Progress {
             prepared.validation.len(),
             dataset.removed.len()
         ));
+        for caveat in caveat::of_run(config, prepared) {
+            self.line(&caveat.to_string());
+        }
     }
 
     fn line(&self, text: &str) {

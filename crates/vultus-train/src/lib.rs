@@ -3,6 +3,7 @@
 //! 1. [`source`]: folders, csv and Parquet files and drawn faces become one [`dataset`];
 //! 2. [`audit`], [`statistics`]: what is in it; [`fingerprint`]: whether it is the same; [`clean`]: what is left out, and why; [`convert`]: another layout;
 //! 3. [`split`]: stratified parts and folds; [`prepare`]: all of this as the configuration says;
+//!    [`caveat`]: what to know of it before training;
 //! 4. [`batches`]: samples become numbers, ahead of the training step; [`augment`]: changed at random; [`targets`]: what is
 //!    to be answered;
 //! 5. [`model`]: the trainable network, and [`start`], the weights it begins with; [`operations`]: the one place where it reaches arithmetic, on a [`device`];
@@ -24,6 +25,7 @@ pub mod average;
 pub mod batches;
 pub mod bench;
 pub mod card;
+pub mod caveat;
 pub mod checkpoint;
 pub mod clean;
 pub mod compare;

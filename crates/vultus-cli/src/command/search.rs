@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::anyhow;
+use vultus_train::caveat::{self, Caveat};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::Dataset;
 use vultus_train::fingerprint::{fingerprint_of, votes_fingerprint};
@@ -62,8 +63,15 @@ impl Search {
         let votes = votes_fingerprint(&dataset, indices.iter().copied());
         let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint, votes: &votes };
         let describe = || describe_search(&out, &config, &invocation(), fingerprint.clone());
-        let mut runner =
-            Runner { dataset: &dataset, indices: &indices, left: 0, out: &out, describe: &describe, described: Ok(()) };
+        let mut runner = Runner {
+            dataset: &dataset,
+            indices: &indices,
+            caveats: caveat::of_search(&config, &dataset, &indices),
+            left: 0,
+            out: &out,
+            describe: &describe,
+            described: Ok(()),
+        };
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
         runner.described.map_err(usage_or_run)?;
         outcome.write_results(&out)?;
@@ -120,6 +128,8 @@ fn train_winner(config: &TrainConfig, winner: &Setting, outcome: &SearchOutcome,
 struct Runner<'a> {
     dataset: &'a Dataset,
     indices: &'a [usize],
+    /// What to know before the first trial.
+    caveats: Vec<Caveat>,
     /// Trials still to run here.
     left: usize,
     /// The search's directory.
@@ -168,6 +178,9 @@ impl TrialRunner for Runner<'_> {
             "{} settings, {} trials: {} done before, {} to do here",
             work.settings, work.trials, work.finished, work.missing
         ));
+        for caveat in &self.caveats {
+            say(caveat);
+        }
         if work.ignored > 0 {
             say(format_args!("{} lines of the journals belong to another configuration or other data", work.ignored));
         }

@@ -91,7 +91,7 @@ pub fn train_and_show(
     resume: bool,
 ) -> Result<(), Failure> {
     let mut progress = Progress::new(config.train.epochs);
-    progress.prepared(prepared);
+    progress.prepared(config, prepared);
     let trained = train(config, prepared, run, resume, &invocation(), &mut progress);
     drop(progress);
     show(&trained?, run)
@@ -104,6 +104,7 @@ pub fn usage_or_data(error: PrepareError) -> Failure {
             DataError::NoSource
             | DataError::UnknownSource { .. }
             | DataError::Setting { .. }
+            | DataError::NoVotes
             | DataError::UnknownClass { .. },
         ) => Failure::usage(error),
         PrepareError::Data(_) => Failure::Run(error.into()),

@@ -1,0 +1,268 @@
+//! What a person should know before a training begins: scores that will flatter, and settings that will do nothing.
+//!
+//! In: a configuration and its images. Out: [`Caveat`]s, each a sentence. It refuses nothing and changes nothing.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt;
+use std::path::Path;
+
+use vultus::bundle::Bundle;
+
+use crate::clean::Policy;
+use crate::config::TrainConfig;
+use crate::dataset::{Dataset, RemovalReason};
+use crate::fingerprint::fingerprint;
+use crate::prepare::Prepared;
+use crate::search::space::settings;
+use crate::split::stratified_folds;
+
+/// Something to know before a training.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Caveat {
+    /// Images that validate have the pixels of images that are trained on.
+    Copies {
+        /// How many validate.
+        images: usize,
+    },
+    /// A model that the training begins with or learns from was made of these images, in other parts.
+    Learnt {
+        /// Its file.
+        model: String,
+    },
+    /// A setting about FER+ votes, and no votes.
+    NoVotes {
+        /// Its key.
+        key: &'static str,
+    },
+}
+
+impl fmt::Display for Caveat {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Copies { images } => write!(
+                formatter,
+                "note: {images} validation images also stand among those trained on: cleaning.duplicates=drop leaves \
+                 copies out"
+            ),
+            Self::Learnt { model } => write!(
+                formatter,
+                "note: {model} was trained on these images, split otherwise: it may have learnt those that validate, and \
+                 the scores may flatter"
+            ),
+            Self::NoVotes { key } => write!(
+                formatter,
+                "note: no image that is trained on has FER+ votes: {key} does nothing, and this is another recipe than with \
+                 votes"
+            ),
+        }
+    }
+}
+
+/// Caveats of a run on data that are ready.
+pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
+    let Prepared { dataset, train, validation } = prepared;
+    let mut caveats = BTreeSet::new();
+    caveats.extend(copies(images_among(dataset, validation, train)));
+    caveats.extend(without_votes(config, dataset, train));
+    if !validation.is_empty() {
+        let same_parts = |facts: &serde_json::Value| {
+            facts["seed"].as_u64() == Some(config.seed)
+                && facts["train"]["validation_fraction"].as_f64() == Some(config.train.validation_fraction)
+        };
+        caveats.extend(learnt([config].into_iter(), dataset, same_parts));
+    }
+    caveats.into_iter().collect()
+}
+
+/// Caveats of a search whose folds are made of the samples at `indices`. Of settings with other folds, those with the most
+/// copies count; a search that cannot be made has none here, and says why when it is made.
+pub fn of_search(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> Vec<Caveat> {
+    let settings = settings(&config.search).unwrap_or_default();
+    let configs: Vec<TrainConfig> = settings.iter().filter_map(|setting| setting.apply(config).ok()).collect();
+    let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
+    let folds: BTreeSet<(usize, u64)> =
+        configs.iter().map(|config| (config.search.folds, config.search.seed)).collect();
+    let copies_of = |(folds, seed): (usize, u64)| -> usize {
+        let pick = |positions: &[usize]| positions.iter().map(|&position| indices[position]).collect::<Vec<_>>();
+        let parts = stratified_folds(&labels, folds, seed).unwrap_or_default();
+        parts.iter().map(|(train, validation)| images_among(dataset, &pick(validation), &pick(train))).sum()
+    };
+    let mut caveats = BTreeSet::new();
+    caveats.extend(copies(folds.into_iter().map(copies_of).max().unwrap_or_default()));
+    caveats.extend(configs.iter().flat_map(|config| without_votes(config, dataset, indices)));
+    // Every image validates in some fold.
+    caveats.extend(learnt(configs.iter(), dataset, |_| false));
+    caveats.into_iter().collect()
+}
+
+fn copies(images: usize) -> Option<Caveat> {
+    (images > 0).then_some(Caveat::Copies { images })
+}
+
+/// Number of the samples at `indices` that have the pixels of one at `others`.
+fn images_among(dataset: &Dataset, indices: &[usize], others: &[usize]) -> usize {
+    let pixels = |&index: &usize| {
+        let image = &dataset.samples[index].image;
+        (image.width(), image.height(), image.as_raw().as_slice())
+    };
+    let others: HashSet<(u32, u32, &[u8])> = others.iter().map(pixels).collect();
+    indices.iter().filter(|index| others.contains(&pixels(index))).count()
+}
+
+/// Settings about votes that the samples at `indices` do not have.
+fn without_votes(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> Vec<Caveat> {
+    // Images that are no faces had votes before they were left out.
+    let voted = indices.iter().any(|&index| dataset.samples[index].votes.is_some())
+        || dataset.removed.iter().any(|removal| removal.reason == RemovalReason::NotAFace);
+    let asked = [
+        ("train.targets.votes", config.train.targets.votes > 0.0),
+        ("cleaning.not_a_face", config.cleaning.not_a_face == Policy::Drop),
+    ];
+    asked.into_iter().filter(|&(_, asked)| asked && !voted).map(|(key, _)| Caveat::NoVotes { key }).collect()
+}
+
+/// The models that `configs` begin with or learn from and that were trained on `dataset`, unless in the `same_parts` by
+/// what their files say. One that cannot be read is none here: whoever needs it says why.
+fn learnt<'a>(
+    configs: impl Iterator<Item = &'a TrainConfig>,
+    dataset: &Dataset,
+    same_parts: impl Fn(&serde_json::Value) -> bool,
+) -> Vec<Caveat> {
+    let mut models: BTreeSet<&String> = BTreeSet::new();
+    for config in configs {
+        models.extend(Some(&config.train.start).filter(|start| !start.is_empty()));
+        models.extend(config.train.targets.teachers.iter().filter(|_| config.train.targets.distillation > 0.0));
+    }
+    if models.is_empty() {
+        return Vec::new();
+    }
+    let data = fingerprint(dataset);
+    let knows = |model: &str| {
+        let facts = Bundle::load(Path::new(model)).map(|bundle| bundle.training).unwrap_or_default();
+        facts["data_sha256"] == data && !same_parts(&facts)
+    };
+    models.into_iter().filter(|model| knows(model)).map(|model| Caveat::Learnt { model: model.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, Luma};
+    use serde_json::json;
+    use vultus::inference::Inference;
+    use vultus::labels::Labels;
+    use vultus::network::NetworkConfig;
+    use vultus::preprocess::Preprocessing;
+
+    use super::*;
+    use crate::dataset::Sample;
+    use crate::model::initial_weights;
+
+    /// Twelve training images of two classes, in turn; those at 0 and 10, and at 1 and 3, are equal.
+    fn prepared() -> Prepared {
+        let sample = |index: usize| Sample {
+            image: GrayImage::from_pixel(
+                2,
+                2,
+                Luma([match index {
+                    10 => 0,
+                    3 => 1,
+                    other => other as u8,
+                }]),
+            ),
+            label: index % 2,
+            split: "train".to_owned(),
+            origin: String::new(),
+            votes: None,
+        };
+        let samples = (0..12).map(sample).collect();
+        let dataset = Dataset { labels: Labels::new(["happy", "sad"]).unwrap(), samples, removed: Vec::new() };
+        Prepared { dataset, train: (0..9).collect(), validation: (9..12).collect() }
+    }
+
+    fn search(values: &str) -> TrainConfig {
+        let axes = format!("[search]\nfolds = 2\n[[search.axes]]\n{values}");
+        TrainConfig::from_toml(&axes, "text").unwrap()
+    }
+
+    #[test]
+    fn copies_on_both_sides_are_counted() {
+        let prepared = prepared();
+        let found = of_run(&TrainConfig::default(), &prepared);
+        assert_eq!(found, [Caveat::Copies { images: 1 }]);
+        assert!(found[0].to_string().contains("1 validation images also stand among those trained on"));
+        let apart = Prepared { train: (0..10).collect(), validation: vec![11], ..prepared.clone() };
+        assert_eq!(of_run(&TrainConfig::default(), &apart), []);
+
+        let indices: Vec<usize> = (0..12).collect();
+        let labels: Vec<usize> = indices.iter().map(|index| index % 2).collect();
+        for seed in 1..6 {
+            let mut config = search("keys = [\"train.epochs\"]\nvalues = [1]");
+            config.search.seed = seed;
+            let folds = stratified_folds(&labels, 2, seed).unwrap();
+            let apart = |a: usize, b: usize| folds[0].0.contains(&a) != folds[0].0.contains(&b);
+            // Each of a pair validates once.
+            let images = 2 * (usize::from(apart(0, 10)) + usize::from(apart(1, 3)));
+            assert_eq!(of_search(&config, &prepared.dataset, &indices), Vec::from_iter(copies(images)));
+        }
+    }
+
+    #[test]
+    fn settings_about_votes_that_are_not_there_are_named() {
+        let mut prepared = prepared();
+        prepared.validation.clear();
+        let mut config = TrainConfig::default();
+        config.train.targets.votes = 0.5;
+        config.cleaning.not_a_face = Policy::Drop;
+        let both = ["train.targets.votes", "cleaning.not_a_face"].map(|key| Caveat::NoVotes { key });
+        let found = of_run(&config, &prepared);
+        assert!(found.len() == 2 && both.iter().all(|caveat| found.contains(caveat)), "{found:?}");
+        let searched = search("keys = [\"train.targets.votes\"]\nvalues = [0.0, 0.5]");
+        let found = of_search(&searched, &prepared.dataset, &[2, 4, 5, 7]);
+        assert_eq!(found, [Caveat::NoVotes { key: "train.targets.votes" }]);
+        prepared.dataset.samples[4].votes = Some([1; 10]);
+        assert_eq!(of_run(&config, &prepared), []);
+    }
+
+    #[test]
+    fn models_of_the_same_images_in_other_parts_are_named() {
+        let mut prepared = prepared();
+        prepared.validation = vec![9, 11];
+        let network: NetworkConfig = serde_json::from_str(r#"{"layers":[{"type":"flatten"}]}"#).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors").display().to_string();
+        let save = |data: &str, seed: u64, fraction: f64| {
+            let bundle = Bundle {
+                labels: prepared.dataset.labels.clone(),
+                preprocessing: Preprocessing { width: 2, height: 2, ..Preprocessing::default() },
+                weights: initial_weights(&network.resolve(2, 2, 2).unwrap(), 1),
+                network: network.clone(),
+                inference: Inference::default(),
+                training: json!({ "data_sha256": data, "seed": seed, "train": { "validation_fraction": fraction } }),
+                metrics: serde_json::Value::Null,
+            };
+            bundle.save(Path::new(&path)).unwrap();
+        };
+        let named = [Caveat::Learnt { model: path.clone() }];
+        let mut config = TrainConfig::default();
+        config.train.start.clone_from(&path);
+        let data = fingerprint(&prepared.dataset);
+        save(&data, 1, 0.2);
+        assert_eq!(of_run(&config, &prepared), []);
+        for (seed, fraction) in [(2, 0.2), (1, 0.1)] {
+            save(&data, seed, fraction);
+            assert_eq!(of_run(&config, &prepared), named);
+        }
+        save("other images", 2, 0.2);
+        assert_eq!(of_run(&config, &prepared), []);
+
+        save(&data, 1, 0.2);
+        let mut config = search("keys = [\"train.epochs\"]\nvalues = [1]");
+        config.train.targets.teachers = vec![path.clone()];
+        let indices = [2, 4, 5, 7];
+        assert_eq!(of_search(&config, &prepared.dataset, &indices), [], "nobody asks the teacher");
+        config.train.targets.distillation = 0.5;
+        assert_eq!(of_search(&config, &prepared.dataset, &indices), named);
+        fs_err::remove_file(&path).unwrap();
+        assert_eq!(of_search(&config, &prepared.dataset, &indices), []);
+    }
+}
