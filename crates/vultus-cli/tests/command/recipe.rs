@@ -189,4 +189,19 @@ fn votes_become_classes_and_targets() {
     // The model file remembers whose classes it learnt.
     let again = ["evaluate", "run/model.safetensors", "--data", source, "--split", "PublicTest", "--json"];
     assert_eq!(place.run(&again).ends_with(0).json()["n"], json!(7));
+    let card = |more: &[&str]| {
+        let card = ["card", "run/model.safetensors", "--data", source, "--command", "vultus train"];
+        place.run(&[&card[..], more].concat())
+    };
+    card(&["--split", "train", "--out", "card.md"])
+        .ends_with(2)
+        .says(&["split train is what the model was trained on"]);
+    card(&["--split", "PublicTest", "--out", "card.md", "--dataset", "mine"]).ends_with(0);
+    assert!(fs_err::read_to_string(place.path("card.md")).unwrap().contains("| all of public_test | 7 |"));
+
+    // Without votes there are no such classes, and no such targets.
+    let without = ["evaluate", "run/model.safetensors", "--data", "fer2013.csv", "--split", "PublicTest"];
+    place.run(&without).ends_with(2).says(&["no image of the data has votes", "fer2013.csv+fer2013new.csv"]);
+    let own = ["--data", "fer2013.csv", "--set", "train.targets.votes=1.0", "--set", "train.epochs=1"];
+    place.train("own", &own).says(&["no image that is trained on has FER+ votes: train.targets.votes does nothing"]);
 }

@@ -110,7 +110,7 @@ fn report_and_comparison_tell_the_epoch_of_the_model_that_is_there() {
     history.push(later);
     history::restore(&run.metrics(), &history).unwrap();
     assert_eq!(choose(&history), model);
-    assert_eq!(compare(&[path.clone()]).unwrap().rows[0].validation.as_ref().unwrap().mean, 0.25);
+    assert_eq!(compare(std::slice::from_ref(&path)).unwrap().rows[0].validation.as_ref().unwrap().mean, 0.25);
     report::write(&path, false).unwrap();
     fs_err::remove_file(run.bundle()).unwrap();
     assert_eq!(choose(&history).epoch, Some(3));
