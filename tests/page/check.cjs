@@ -123,6 +123,22 @@ async function pictures(address) {
   await page.keyboard.press("ArrowRight");
   await shoot(page, "group");
 
+  // Another picture while the first is on its way: its answer, which comes last, is shown nowhere.
+  let late = null;
+  await page.route("**/v1/analyze", (route) => {
+    late = route;
+  }, { times: 1 });
+  await page.setInputFiles("#file", group);
+  while (!late) await page.waitForTimeout(20);
+  await show(page, portrait);
+  const said = await page.textContent("#message");
+  const answered = page.waitForResponse("**/v1/analyze");
+  await late.continue();
+  await (await answered).finished();
+  await page.waitForTimeout(300);
+  assert.equal(await page.locator("#boxes button").count(), 1, "the faces are those of the picture that is shown");
+  assert.equal(await page.textContent("#message"), said);
+
   // A file that is no picture, by its name an image.
   await page.setInputFiles("#file", { name: "face.png", mimeType: "image/png", buffer: Buffer.from("no picture") });
   await page.waitForFunction(() => document.getElementById("message").classList.contains("bad"));

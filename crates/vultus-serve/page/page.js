@@ -17,6 +17,8 @@ let timeline = null;
 let image = null;
 let selected = 0;
 let camera = null;
+/** Counts what was opened, so that what is no longer shown says nothing. */
+let turn = 0;
 
 const inCamera = () => stage.dataset.mode === "camera";
 
@@ -64,6 +66,7 @@ async function open(file) {
   if (!file || !model) return;
   if (!file.type.startsWith("image/")) return say("This file is no picture.", true);
   stop();
+  const mine = ++turn;
   URL.revokeObjectURL(picture.src);
   picture.src = URL.createObjectURL(file);
   picture.alt = `The picture ${file.name || "that was pasted"}`;
@@ -75,18 +78,21 @@ async function open(file) {
   say("Looking for faces");
   try {
     await picture.decode();
+    if (turn !== mine) return;
     const started = performance.now();
-    const answer = await analyze(await fitting(file));
-    // Another picture may have been opened meanwhile.
-    if (stage.dataset.mode !== "picture") return;
+    const sent = await fitting(file);
+    if (turn !== mine) return;
+    const answer = await analyze(sent);
+    if (turn !== mine) return;
     show(answer);
     const count = answer.faces.length;
     const found = count === 1 ? "One face" : count ? `${count} faces` : "No face";
     say(`${found}, ${Math.round(performance.now() - started)} ms`);
   } catch (error) {
+    if (turn !== mine) return;
     fail(error instanceof DOMException ? new Refusal("damaged", "The picture cannot be shown: it is damaged or of an unknown kind.") : error);
   } finally {
-    stage.classList.remove("busy");
+    if (turn === mine) stage.classList.remove("busy");
   }
 }
 
@@ -127,6 +133,8 @@ async function watch() {
     const denied = error instanceof DOMException;
     return fail(denied ? new Refusal("camera", "There is no camera, or the page may not use it.") : error);
   }
+  turn += 1;
+  stage.classList.remove("busy");
   picture.hidden = true;
   video.hidden = false;
   stage.dataset.mode = "camera";
