@@ -112,7 +112,7 @@ export function showCard(card) {
     ["Name", card.name],
     ["Classes", card.labels.join(", ")],
     ["Reads", `${card.width} × ${card.height} grey pixels of one face`],
-    ["Size", `${short(card.parameters)} parameters, ${short(card.multiply_adds)} multiply-adds a face`],
+    ["Size", `${short(card.parameters)} parameters, ${short(card.multiply_adds)} multiply-adds a view, ${card.views} ${card.views === 1 ? "view" : "views"} a face`],
     ["Finds faces by", card.faces],
     ["Abstains", card.abstain_below > 0 ? `below ${percent(card.abstain_below)}` : "never"],
     ...measured(card.metrics),

@@ -20,8 +20,10 @@ pub struct ModelCard {
     pub height: u32,
     /// Number of trained parameters.
     pub parameters: u64,
-    /// Multiply-adds for one face.
+    /// Multiply-adds for one view of a face.
     pub multiply_adds: u64,
+    /// How many views of a face are averaged.
+    pub views: usize,
     /// How faces are found.
     pub faces: String,
     /// A face whose best class is less probable than this gets no label.
@@ -36,7 +38,7 @@ pub struct ModelCard {
     #[schema(value_type = Object)]
     pub training: Value,
     /// Results that were measured after the training, as the bundle has them.
-    #[schema(value_type = Object)]
+    #[schema(required, value_type = Option<Vec<Object>>)]
     pub metrics: Value,
 }
 
@@ -55,6 +57,7 @@ impl ModelCard {
             height: bundle.preprocessing.height,
             parameters: network.trainable_count() as u64,
             multiply_adds: network.multiply_adds(),
+            views: bundle.inference.views.count(),
             faces: faces.to_owned(),
             abstain_below: 0.0,
             body_bytes: 0,

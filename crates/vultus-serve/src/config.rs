@@ -8,6 +8,7 @@ use std::time::Duration;
 pub use axum::http::HeaderValue;
 
 use crate::error::Defect;
+use crate::host::HostName;
 use crate::token::Token;
 
 /// Settings of a server.
@@ -21,6 +22,8 @@ pub struct ServeConfig {
     pub token: Option<Token>,
     /// Origins whose pages may use the server from a browser; none by default but its own page.
     pub cors_origins: Vec<HeaderValue>,
+    /// Names by which a server that listens on this machine only may be called, besides `localhost` and its addresses.
+    pub hosts: Vec<HostName>,
     /// What is taken on, and for how long.
     pub limits: Limits,
     /// Who hears of the server's own failures; nobody by default.
@@ -58,9 +61,9 @@ impl fmt::Debug for Operator {
 /// that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of a request's body, or of a WebSocket's message.
+    /// Most bytes of a request's body.
     pub body_bytes: usize,
-    /// Most bytes of all bodies that are in memory at one time.
+    /// Most bytes of all bodies that are in memory at one time; and again of the messages of all WebSockets.
     pub all_bodies_bytes: usize,
     /// Most pictures, or rows of a tensor, in one request.
     pub pictures: usize,
@@ -84,8 +87,17 @@ pub struct Limits {
     pub linger: Duration,
     /// Time after which a WebSocket that says nothing, not even to a ping, is closed.
     pub silence: Duration,
+    /// Time after which a WebSocket that sends no whole frame is closed, though it answers pings.
+    pub idle: Duration,
     /// Time that requests have to end when the server stops.
     pub stop: Duration,
+}
+
+impl Limits {
+    /// Most bytes of a WebSocket's message: no more than a body's, and no more than leaves room for those of all others.
+    pub fn message_bytes(&self) -> usize {
+        self.body_bytes.min(self.all_bodies_bytes / self.streams.max(1))
+    }
 }
 
 impl Default for Limits {
@@ -104,6 +116,7 @@ impl Default for Limits {
             take: Duration::from_secs(10),
             linger: Duration::from_secs(5),
             silence: Duration::from_secs(60),
+            idle: Duration::from_secs(300),
             stop: Duration::from_secs(30),
         }
     }
@@ -116,6 +129,7 @@ impl Default for ServeConfig {
             model_name: "expressions".to_owned(),
             token: None,
             cors_origins: Vec::new(),
+            hosts: Vec::new(),
             limits: Limits::default(),
             operator: Operator::default(),
         }

@@ -30,6 +30,9 @@ pub enum ApiError {
     /// No token, or a wrong one.
     #[error("this needs the header `Authorization: Bearer <token>` with the server's token")]
     Unauthorized,
+    /// The server is called by a name that is not its own.
+    #[error("this server listens on this machine only and is not called so; it can be allowed with --host")]
+    HostRefused,
     /// A page of another origin wants a WebSocket.
     #[error("pages of this origin may not use this server; it can be allowed with --cors-origin")]
     OriginRefused,
@@ -139,6 +142,7 @@ impl ApiError {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Unauthorized => "unauthorized",
+            Self::HostRefused => "host_refused",
             Self::OriginRefused => "origin_refused",
             Self::UnknownModel { .. } => "unknown_model",
             Self::ContentType { .. } => "content_type",
@@ -165,6 +169,7 @@ impl ApiError {
             Self::NotFound | Self::UnknownModel { .. } => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::HostRefused => StatusCode::MISDIRECTED_REQUEST,
             Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::ContentType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Malformed(_) | Self::NoPicture { .. } | Self::UrlRefused | Self::NotBase64 | Self::BodyIncomplete => {

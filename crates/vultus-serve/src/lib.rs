@@ -1,6 +1,7 @@
 //! A classifier as a service.
 //!
-//! 1. [`config`]: what a server may be told, with safe defaults, and [`token`], a secret that clients must show;
+//! 1. [`config`]: what a server may be told, with safe defaults, [`token`], a secret that clients must show, and
+//!    [`host`], names by which they call it;
 //! 2. [`server`]: connections come, are counted and timed, and go;
 //! 3. `exchange`: what is around every request: its id, its error's body, its figures (`metrics`);
 //! 4. `routes`: the requests, their description as OpenAPI, and the page;
@@ -16,6 +17,7 @@ pub mod card;
 pub mod config;
 pub mod error;
 mod exchange;
+pub mod host;
 mod metrics;
 mod picture;
 mod pipeline;

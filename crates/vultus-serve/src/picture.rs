@@ -2,6 +2,9 @@
 //!
 //! In: a body in memory and its content type. Out: the pictures' bytes, undecoded. A URL or a path is never followed.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -10,12 +13,17 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use multer::Multipart;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
 /// Most bytes of a form's field that is a text.
 const TEXT_BYTES: usize = 1024;
+
+/// Bodies up to this size are read on the spot: that takes less time than to hand them over.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// Base64 with or without padding: both are about.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -91,31 +99,82 @@ impl Form {
 }
 
 /// Reads a body that is JSON.
-pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| ApiError::Malformed(format!("the JSON cannot be read: {error}")))
+pub(crate) fn json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| unreadable(&error))
 }
 
-/// One text or several.
-#[derive(Clone, Debug, Deserialize)]
+fn unreadable(error: &serde_json::Error) -> ApiError {
+    ApiError::Malformed(format!("the JSON cannot be read: {error}"))
+}
+
+/// Does `work` on a body, and does it where no other request waits for it if the body is large.
+pub(crate) async fn read<T: Send + 'static>(
+    body: Bytes,
+    work: impl FnOnce(&[u8]) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if body.len() <= SMALL_BYTES {
+        return work(&body);
+    }
+    tokio::task::spawn_blocking(move || work(&body)).await.map_err(ApiError::internal)?
+}
+
+/// The pictures in `json`, a text or a list of at most `most`; of each text the picture, or why it holds none.
+pub(crate) fn from_json(json: &RawValue, most: usize) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
+    from_json_text(json.get(), most)
+}
+
+fn from_json_text(json: &str, most: usize) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
+    let mut texts = Texts { pictures: Vec::new(), most, too_many: false };
+    match serde_json::Deserializer::from_str(json).deserialize_any(&mut texts) {
+        Ok(()) => Ok(texts.pictures),
+        Err(_) if texts.too_many => Err(ApiError::TooManyPictures { limit: most }),
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+/// What [`from_json`] reads, for its description.
+#[derive(ToSchema)]
 #[serde(untagged)]
+#[expect(dead_code, reason = "describes JSON that is read without it")]
 pub(crate) enum OneOrMore {
+    /// One text.
     One(String),
+    /// Several.
     More(Vec<String>),
 }
 
-impl OneOrMore {
-    /// The pictures in the texts, or why a text holds none.
-    pub fn pictures(self, most: usize) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
-        match self {
-            Self::One(text) => Ok(vec![from_text(&text)]),
-            Self::More(texts) if texts.len() > most => Err(ApiError::TooManyPictures { limit: most }),
-            Self::More(texts) => Ok(texts.iter().map(|text| from_text(text)).collect()),
-        }
+/// Decodes texts as they are read, and reads no further than the first that is too many.
+struct Texts {
+    pictures: Vec<Result<Bytes, ApiError>>,
+    most: usize,
+    too_many: bool,
+}
+
+impl<'de> Visitor<'de> for &mut Texts {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("a picture in base64, or a list of such")
     }
 
-    /// The pictures, where each text must hold one.
-    pub fn all_pictures(self, most: usize) -> Result<Vec<Bytes>, ApiError> {
-        self.pictures(most)?.into_iter().collect()
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.pictures.push(from_text(text));
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<(), A::Error> {
+        /// Not copied where it has no escapes.
+        #[derive(Deserialize)]
+        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        while let Some(Text(text)) = texts.next_element()? {
+            if self.pictures.len() == self.most {
+                self.too_many = true;
+                return Err(A::Error::custom("too many pictures"));
+            }
+            self.pictures.push(from_text(&text));
+        }
+        Ok(())
     }
 }
 
@@ -180,6 +239,25 @@ mod tests {
         for other in ["../../etc/passwd", "C:\\face.png", "data:image/png,plain", "data:", "\u{e9}", "a"] {
             assert_eq!(from_text(other), Err(ApiError::NotBase64), "{other}");
         }
+    }
+
+    #[test]
+    fn a_list_of_texts_is_read_up_to_the_first_that_is_too_many() {
+        let decoded = |json: &str| {
+            let pictures = from_json_text(json, 2)?;
+            pictures.into_iter().collect::<Result<Vec<Bytes>, ApiError>>()
+        };
+        assert_eq!(decoded(r#""aGk""#).unwrap(), ["hi"]);
+        assert_eq!(decoded(r#"["aGk", "aGVsb\u0047\u0038h"]"#).unwrap(), ["hi", "hello!"]);
+        assert_eq!(decoded("[]").unwrap(), [""; 0]);
+        // What follows is no JSON any more, and is not looked at.
+        let too_many = ApiError::TooManyPictures { limit: 2 };
+        assert_eq!(decoded(r#"["aGk", "", "", !"#), Err(too_many));
+        for bad in ["7", "null", "{}", "[7]", r#"[["aGk"]]"#, r#"["aGk", !"#, "[", ""] {
+            assert_eq!(decoded(bad).unwrap_err().code(), "malformed", "{bad}");
+        }
+        let each = from_json_text(r#"["a", "aGk"]"#, 2).unwrap();
+        assert_eq!(each, [Err(ApiError::NotBase64), Ok(Bytes::from("hi"))]);
     }
 
     #[tokio::test]

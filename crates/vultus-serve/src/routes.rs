@@ -29,7 +29,7 @@ use utoipa_axum::routes;
 use crate::error::ApiError;
 use crate::exchange::{REQUEST_ID, exchange};
 use crate::state::App;
-use crate::token;
+use crate::{host, token};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -60,10 +60,12 @@ pub(crate) fn router(app: App) -> Router {
     let (open, mut all) = open.split_for_parts();
     all.merge(description);
     let protected = protected.route_layer(middleware::from_fn_with_state(app.clone(), token::require));
-    let routes = open
-        .merge(protected)
+    let named = protected
         .route("/openapi.json", get(async move || Json(all)))
         .merge(page::router())
+        .route_layer(middleware::from_fn_with_state(app.clone(), host::require));
+    let routes = open
+        .merge(named)
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed);
     surrounded(routes, app)

@@ -92,7 +92,7 @@ impl Server {
     }
 
     /// All that it answers, to be asked without a socket, or to be a part of another server. The limits of connections
-    /// and of time for a request's head do not hold there.
+    /// and of time for a request's head do not hold there; names of hosts are looked at if the configured address is local.
     pub fn router(&self) -> Router {
         self.router.clone()
     }

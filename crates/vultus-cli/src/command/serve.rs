@@ -1,5 +1,6 @@
 //! `vultus serve`.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use vultus::classifier::Classifier;
 use vultus::decode::DecodeLimits;
 use vultus_serve::card::ModelCard;
 use vultus_serve::config::{HeaderValue, Limits, Operator, ServeConfig};
+use vultus_serve::host::HostName;
 use vultus_serve::server::{ServeError, Server};
 use vultus_serve::token::Token;
 
@@ -51,6 +53,10 @@ pub struct Serve {
     /// An origin, such as https://example.com, whose pages may use the server from a browser; may be given several times.
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
+    /// Another name, such as faces.example.com, by which a server on this machine's own address may be called, as a proxy
+    /// does; may be given several times.
+    #[arg(long, value_name = "NAME", value_parser = HostName::new)]
+    host: Vec<HostName>,
     /// Most bytes of a request.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body_bytes)]
     max_body: usize,
@@ -99,7 +105,12 @@ impl Serve {
             if open {
                 say("warning: whoever reaches this machine may use this server: VULTUS_TOKEN or --token-file asks for a token");
             }
-            print(format_args!("listening on http://{}", server.address()))?;
+            let line = format!("listening on http://{}", server.address());
+            match print(&line) {
+                // Whoever started it does not read its output, and may still want it to serve.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => say(line),
+                printed => printed?,
+            }
             let stop = std::sync::Arc::new(Notify::new());
             let notify = std::sync::Arc::clone(&stop);
             interrupt::on_first(move || notify.notify_one())?;
@@ -128,6 +139,7 @@ impl Serve {
             address: SocketAddr::new(self.address, self.port),
             token: self.token()?,
             cors_origins: origins?,
+            hosts: self.host.clone(),
             limits,
             operator: Operator::new(|defect| say(format_args!("error: {defect}"))),
             ..ServeConfig::default()

@@ -1,9 +1,12 @@
 //! `vultus serve` from its first line to its last; the requests have tests of their own.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use crate::picture::png;
-use crate::program::Place;
+use crate::program::{Place, VULTUS};
 
 #[test]
 fn it_says_where_it_listens_answers_and_ends_well() {
@@ -25,6 +28,23 @@ fn it_says_where_it_listens_answers_and_ends_well() {
 }
 
 #[test]
+fn it_serves_although_nobody_reads_its_first_line() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(VULTUS);
+    command.args(["serve", "--port", "0"]).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    let mut server = command.spawn().unwrap();
+    let mut messages = BufReader::new(server.stderr.take().unwrap());
+    let mut line = String::new();
+    messages.read_line(&mut line).unwrap();
+    let address = line.strip_prefix("listening on ").unwrap_or_default().trim();
+    let answer = ureq::get(format!("{address}/healthz")).call();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(answer.unwrap().status(), 200, "{line}");
+}
+
+#[test]
 fn what_cannot_work_is_said_at_once() {
     let place = Place::new();
     place.write("short", "abc");
@@ -38,5 +58,6 @@ fn what_cannot_work_is_said_at_once() {
             place.run(&["serve", limit, number]).ends_with(2).says(&[limit, number, "1..=1000000"]);
         }
     }
+    place.run(&["serve", "--host", "faces.test:80"]).ends_with(2).says(&["faces.test:80", "without port"]);
     place.run_with(&["serve"], &[("VULTUS_TOKEN", "a b")]).ends_with(2).says(&["VULTUS_TOKEN"]);
 }

@@ -6,13 +6,14 @@ use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
 use super::Answer;
 use crate::answer::{AnalyzeAnswer, ImageAnswer};
 use crate::error::{ApiError, ErrorBody};
 use crate::exchange::Trace;
-use crate::picture::{Form, Kind, OneOrMore, json};
+use crate::picture::{Form, Kind, OneOrMore, from_json, json, read};
 use crate::pipeline::Faces;
 use crate::state::App;
 
@@ -52,13 +53,28 @@ impl AnalyzeParameters {
 }
 
 /// Pictures in base64.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct AnalyzeJson {
-    /// A picture in base64 or as a data URI, or several.
-    #[serde(alias = "images")]
-    #[schema(value_type = String)]
-    image: OneOrMore,
+pub(crate) struct AnalyzeJson<'a> {
+    #[serde(alias = "images", borrow)]
+    image: &'a RawValue,
+}
+
+/// Pictures in base64 or as data URIs: one or several, under either name.
+#[derive(ToSchema)]
+#[serde(untagged, deny_unknown_fields)]
+#[expect(dead_code, reason = "describes the JSON for people and programs")]
+pub(crate) enum AnalyzeBody {
+    /// As `image`.
+    Image {
+        /// A picture, or several.
+        image: OneOrMore,
+    },
+    /// As `images`.
+    Images {
+        /// A picture, or several.
+        images: OneOrMore,
+    },
 }
 
 /// A form with pictures.
@@ -84,7 +100,7 @@ const EXPECTED: &str = "a form with fields `image`, a picture as the body, or JS
         (AnalyzeForm = "multipart/form-data"),
         (Vec<u8> = "image/*"),
         (Vec<u8> = "application/octet-stream"),
-        (AnalyzeJson = "application/json"),
+        (AnalyzeBody = "application/json"),
     )),
     responses(
         (status = 200, description = "What was found", body = AnalyzeAnswer),
@@ -119,7 +135,7 @@ pub(crate) async fn analyze(
 async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Answer<Bytes>>> {
     let pictures = match kind {
         Kind::Form(boundary) => Form::read(boundary, body, "image", most).await?.pictures.into_iter().map(Ok).collect(),
-        Kind::Json => json::<AnalyzeJson>(&body)?.image.pictures(most)?,
+        Kind::Json => read(body, move |body| from_json(json::<AnalyzeJson>(body)?.image, most)).await?,
         Kind::Raw if body.is_empty() => Vec::new(),
         Kind::Raw => vec![Ok(body)],
     };

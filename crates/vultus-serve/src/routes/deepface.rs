@@ -2,38 +2,76 @@
 //!
 //! Only the emotion is answered, and no URL or path is followed.
 
+use std::fmt;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use vultus::analyze::AnalyzedFace;
-use vultus::classifier::highest;
 
 use super::Answer;
+use crate::answer::most_probable;
 use crate::error::{ApiError, ErrorBody};
-use crate::picture::{Form, Kind, OneOrMore, from_text, json};
+use crate::picture::{Form, Kind, OneOrMore, from_json, from_text, json, read};
 use crate::pipeline::Faces;
 use crate::state::App;
 
 /// What DeepFace's clients ask for. Fields that change nothing here are passed over.
 #[derive(Debug, Deserialize, ToSchema)]
-pub(crate) struct DeepfaceJson {
+pub(crate) struct DeepfaceJson<'a> {
     /// A picture in base64 or as a data URI, or several.
-    #[serde(alias = "img_path")]
-    #[schema(value_type = String)]
-    img: OneOrMore,
+    #[serde(alias = "img_path", borrow)]
+    #[schema(value_type = OneOrMore)]
+    img: &'a RawValue,
     /// What is asked about; without `emotion` there is no answer.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<String>>)]
-    actions: Option<OneOrMore>,
+    #[schema(value_type = Option<OneOrMore>)]
+    actions: Option<Actions>,
     /// Whether a picture without a face is an error; if not, all of it is taken for one. True by default.
     #[serde(default)]
     enforce_detection: Option<bool>,
     /// `skip` takes the whole picture for a face; any other name leaves the server's finder to it.
     #[serde(default)]
     detector_backend: Option<String>,
+}
+
+/// Whether the emotion is asked about, in a text or in a list of texts.
+#[derive(Debug, PartialEq)]
+struct Actions {
+    emotion: bool,
+}
+
+impl<'de> Deserialize<'de> for Actions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Actions;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("a text or a list of texts")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Actions, E> {
+                Ok(Actions { emotion: text.contains("emotion") })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Actions, A::Error> {
+                let mut emotion = false;
+                while let Some(text) = texts.next_element::<String>()? {
+                    emotion |= text == "emotion";
+                }
+                Ok(Actions { emotion })
+            }
+        }
+
+        deserializer.deserialize_any(Read)
+    }
 }
 
 /// The same as a form.
@@ -54,9 +92,18 @@ pub(crate) struct DeepfaceForm {
 /// The answer in DeepFace's form.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeepfaceAnswer {
-    /// A face each; for several pictures, a list of faces each.
-    #[schema(value_type = Vec<DeepfaceResult>)]
-    results: Value,
+    /// What was found.
+    results: Results,
+}
+
+/// A face each; for several pictures, a list of faces each.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+enum Results {
+    /// The faces in one picture.
+    One(Vec<DeepfaceResult>),
+    /// The faces in each of several pictures.
+    Several(Vec<Vec<DeepfaceResult>>),
 }
 
 /// A face in DeepFace's form.
@@ -130,44 +177,45 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
             faces = app.pipeline.analyze(vec![bytes], Faces::Whole).await?.remove(0)?.faces;
             faces.iter_mut().for_each(|face| face.confidence = 0.0);
         }
-        let faces: Vec<DeepfaceResult> = faces.into_iter().map(DeepfaceResult::from).collect();
-        results.push(serde_json::to_value(faces).map_err(ApiError::internal)?);
+        results.push(faces.into_iter().map(DeepfaceResult::from).collect());
     }
-    let results = if results.len() == 1 { results.remove(0) } else { Value::Array(results) };
+    let results = if results.len() == 1 { Results::One(results.remove(0)) } else { Results::Several(results) };
     Ok(Json(DeepfaceAnswer { results }))
 }
 
 impl Question {
     async fn read(kind: Kind, body: Bytes, most: usize) -> Answer<Self> {
         const EXPECTED: &str = "JSON with `img` in base64, or a form with fields `img`";
-        let (pictures, actions, enforce_detection, detector) = match kind {
+        let (pictures, about_emotion, enforce_detection, detector) = match kind {
             Kind::Form(boundary) => {
                 let form = Form::read(boundary, body, "img", most).await?;
                 let text = |name| form.texts.iter().find(|(field, _)| field == name).map(|(_, text)| text.clone());
                 let enforce = text("enforce_detection").is_none_or(|text| !text.eq_ignore_ascii_case("false"));
-                let (actions, detector) = (text("actions"), text("detector_backend"));
-                let texts = form.texts.iter().filter(|(field, _)| field == "img_path").map(|(_, text)| text.clone());
-                let mut pictures = form.pictures.into_iter().map(text_or_bytes).collect::<Answer<Vec<Bytes>>>()?;
-                pictures.append(&mut OneOrMore::More(texts.collect()).all_pictures(most)?);
-                (pictures, actions.map(OneOrMore::One), enforce, detector)
+                let about_emotion = text("actions").is_none_or(|actions| actions.contains("emotion"));
+                let detector = text("detector_backend");
+                let texts = form.texts.iter().filter(|(field, _)| field == "img_path").map(|(_, text)| from_text(text));
+                let pictures: Answer<Vec<Bytes>> = form.pictures.into_iter().map(text_or_bytes).chain(texts).collect();
+                (pictures?, about_emotion, enforce, detector)
             }
             Kind::Json => {
-                let asked: DeepfaceJson = json(&body)?;
-                let pictures = asked.img.all_pictures(most)?;
-                (pictures, asked.actions, asked.enforce_detection.unwrap_or(true), asked.detector_backend)
+                let read_all = move |body: &[u8]| {
+                    let asked: DeepfaceJson = json(body)?;
+                    let pictures: Answer<Vec<Bytes>> = from_json(asked.img, most)?.into_iter().collect();
+                    let about_emotion = asked.actions.is_none_or(|actions| actions.emotion);
+                    Ok((pictures?, about_emotion, asked.enforce_detection.unwrap_or(true), asked.detector_backend))
+                };
+                read(body, read_all).await?
             }
             Kind::Raw => return Err(ApiError::ContentType { expected: "application/json or multipart/form-data" }),
-        };
-        let about_emotion = match &actions {
-            None => true,
-            Some(OneOrMore::One(text)) => text.contains("emotion"),
-            Some(OneOrMore::More(texts)) => texts.iter().any(|text| text == "emotion"),
         };
         if !about_emotion {
             return Err(ApiError::Malformed("only the action `emotion` is answered here".to_owned()));
         }
         if pictures.is_empty() {
             return Err(ApiError::NoPicture { expected: EXPECTED });
+        }
+        if pictures.len() > most {
+            return Err(ApiError::TooManyPictures { limit: most });
         }
         let faces = if detector.as_deref() == Some("skip") { Faces::Whole } else { Faces::Find };
         Ok(Self { pictures, enforce_detection, faces })
@@ -184,8 +232,7 @@ fn text_or_bytes(field: Bytes) -> Answer<Bytes> {
 
 impl From<AnalyzedFace> for DeepfaceResult {
     fn from(face: AnalyzedFace) -> Self {
-        let row: Vec<f32> = face.probabilities.iter().map(|(_, probability)| *probability).collect();
-        let dominant = face.probabilities.get(highest(&row)).map(|(name, _)| name.clone()).unwrap_or_default();
+        let dominant = most_probable(&face.probabilities).to_owned();
         let percent = |(name, probability): (String, f32)| (name, Value::from(f64::from(probability) * 100.0));
         let eye = |index: usize| face.landmarks.map(|points| points[index]).map(|(x, y)| [x as i32, y as i32]);
         let area = face.area;

@@ -7,14 +7,13 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use image::GrayImage;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use vultus::classifier::highest;
 
 use super::Answer;
-use super::tensor::{RequestTensor, ResponseTensor, TensorDescription};
+use super::tensor::{Element, RequestTensor, ResponseTensor, TensorDescription};
+use crate::answer::most_probable;
 use crate::error::{ApiError, InferenceErrorBody};
-use crate::picture::json;
+use crate::picture::{json, read};
 use crate::state::{App, Shared};
 
 const INPUT: &str = "input";
@@ -123,7 +122,7 @@ pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
 /// What the model reads and says.
 #[utoipa::path(
     get, path = "/v2/models/{model}", tag = "inference", params(("model" = String, Path, description = "The model's name")),
-    responses((status = 200, body = ModelMetadata), (status = 404, body = InferenceErrorBody)),
+    responses((status = 200, body = ModelMetadata), (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody)),
     security(("token" = [])),
 )]
 pub(crate) async fn model(State(app): State<App>, Path(name): Path<String>) -> Answer<Json<ModelMetadata>> {
@@ -149,7 +148,7 @@ pub(crate) async fn model(State(app): State<App>, Path(name): Path<String>) -> A
     params(("model" = String, Path, description = "The model's name")),
     responses(
         (status = 200, body = Ready),
-        (status = 404, body = InferenceErrorBody),
+        (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody),
         (status = 503, description = "The server is stopping", body = Ready),
     ),
     security(("token" = [])),
@@ -179,7 +178,7 @@ pub(crate) async fn infer(
     known(&app, &name)?;
     let (head, body) = request.into_parts();
     let body = app.bodies.collect(&head.headers, body).await?;
-    let asked: InferRequest = json(&body.bytes)?;
+    let asked: InferRequest = read(body.bytes.clone(), |body| json(body)).await?;
     let wanted = wanted(&asked)?;
     let [input] = asked.inputs.as_slice() else {
         return Err(ApiError::Malformed(format!("inputs must be one tensor, named `{INPUT}`")));
@@ -191,13 +190,13 @@ pub(crate) async fn infer(
             name: PROBABILITIES,
             datatype: "FP32",
             shape: vec![rows.len(), app.card.labels.len()],
-            data: rows.iter().flat_map(|row| &row.probabilities).map(|(_, value)| Value::from(*value)).collect(),
+            data: rows.iter().flat_map(|row| &row.probabilities).map(|(_, value)| Element::Number(*value)).collect(),
         },
         _ => ResponseTensor {
             name: LABEL,
             datatype: "BYTES",
             shape: vec![rows.len()],
-            data: rows.iter().map(|row| most_probable(&row.probabilities)).collect(),
+            data: rows.iter().map(|row| Element::Text(most_probable(&row.probabilities).to_owned())).collect(),
         },
     });
     Ok(Json(InferAnswer { model_name: name, model_version: VERSION, outputs: outputs.collect(), id: asked.id }))
@@ -206,7 +205,7 @@ pub(crate) async fn infer(
 /// What a version of the model reads and says.
 #[utoipa::path(
     get, path = "/v2/models/{model}/versions/{version}", tag = "inference", params(VersionPath),
-    responses((status = 200, body = ModelMetadata), (status = 404, body = InferenceErrorBody)),
+    responses((status = 200, body = ModelMetadata), (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody)),
     security(("token" = [])),
 )]
 pub(crate) async fn version(state: State<App>, Path(path): Path<VersionPath>) -> Answer<Json<ModelMetadata>> {
@@ -218,7 +217,7 @@ pub(crate) async fn version(state: State<App>, Path(path): Path<VersionPath>) ->
     get, path = "/v2/models/{model}/versions/{version}/ready", tag = "inference", params(VersionPath),
     responses(
         (status = 200, body = Ready),
-        (status = 404, body = InferenceErrorBody),
+        (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody),
         (status = 503, description = "The server is stopping", body = Ready),
     ),
     security(("token" = [])),
@@ -264,11 +263,6 @@ impl VersionPath {
     fn model(self, app: &Shared) -> Answer<Path<String>> {
         if self.version == VERSION { Ok(Path(self.model)) } else { Err(unknown(app)) }
     }
-}
-
-fn most_probable(probabilities: &[(String, f32)]) -> Value {
-    let row: Vec<f32> = probabilities.iter().map(|(_, probability)| *probability).collect();
-    probabilities.get(highest(&row)).map(|(name, _)| name.as_str().into()).unwrap_or_default()
 }
 
 fn readiness(app: &Shared) -> (StatusCode, Json<Ready>) {

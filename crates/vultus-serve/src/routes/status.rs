@@ -29,7 +29,11 @@ pub(crate) async fn readyz(State(app): State<App>) -> Answer<&'static str> {
 }
 
 /// Facts about the model and the limits of requests.
-#[utoipa::path(get, path = "/v1/model", tag = "analyze", responses((status = 200, body = ModelCard)), security(("token" = [])))]
+#[utoipa::path(
+    get, path = "/v1/model", tag = "analyze",
+    responses((status = 200, body = ModelCard), (status = "4XX", description = "It may not be asked", body = ErrorBody)),
+    security(("token" = [])),
+)]
 pub(crate) async fn model(State(app): State<App>) -> Json<ModelCard> {
     Json(app.card.clone())
 }
@@ -37,7 +41,10 @@ pub(crate) async fn model(State(app): State<App>) -> Json<ModelCard> {
 /// Figures for Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "status",
-    responses((status = 200, body = String, content_type = "application/openmetrics-text")),
+    responses(
+        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = "4XX", description = "It may not be asked", body = ErrorBody),
+    ),
     security(("token" = [])),
 )]
 pub(crate) async fn metrics(State(app): State<App>) -> Response {

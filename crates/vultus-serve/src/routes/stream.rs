@@ -20,6 +20,7 @@ use vultus::analyze::Analysis;
 use super::Answer;
 use super::analyze::AnalyzeParameters;
 use crate::answer::ImageAnswer;
+use crate::config::Limits;
 use crate::error::{ApiError, ErrorBody};
 use crate::exchange::Trace;
 use crate::pipeline::Faces;
@@ -69,7 +70,7 @@ pub(crate) async fn stream(
     }
     let upgrade = upgrade.map_err(|error| ApiError::Malformed(error.body_text()))?;
     let room = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| ApiError::Overloaded)?;
-    let limit = app.config.limits.body_bytes;
+    let limit = app.config.limits.message_bytes();
     let stream = Stream { app, trace, faces, _room: room };
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(limit).max_frame_size(limit);
     Ok(upgrade.on_upgrade(|socket| stream.serve(socket)))
@@ -99,15 +100,20 @@ impl Stream {
 
     /// Answers frames until the client goes, says nothing for too long, or the server stops; gives the reason to close.
     async fn talk(&self, socket: &mut WebSocket) -> Option<CloseFrame> {
-        let silence = self.app.config.limits.silence;
+        let Limits { silence, idle, .. } = self.app.config.limits;
         let mut pings = interval(silence / 3);
-        let mut deadline = Instant::now() + silence;
+        let (mut heard, mut whole) = (Instant::now(), Instant::now());
         loop {
+            // Whether a frame has begun cannot be seen: between its parts there may be any number of pongs.
             let answer = tokio::select! {
                 biased;
                 () = self.app.stopped() => return closed(close_code::AWAY, "the server is stopping"),
+                () = sleep_until(whole + idle) => return closed(close_code::POLICY, "no whole frame came for too long"),
                 message = socket.recv() => {
-                    deadline = Instant::now() + silence;
+                    heard = Instant::now();
+                    if matches!(message, Some(Ok(Message::Binary(_) | Message::Text(_)))) {
+                        whole = heard;
+                    }
                     match message {
                         Some(Ok(Message::Binary(frame))) => self.answer(frame).await,
                         Some(Ok(Message::Text(_))) => {
@@ -121,7 +127,7 @@ impl Stream {
                     }
                 }
                 _ = pings.tick() => Message::Ping(axum::body::Bytes::new()),
-                () = sleep_until(deadline) => return closed(close_code::POLICY, "nothing was heard for too long"),
+                () = sleep_until(heard + silence) => return closed(close_code::POLICY, "nothing was heard for too long"),
             };
             match timeout(SEND, socket.send(answer)).await {
                 Ok(Ok(())) => {}

@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 /// A tensor in a request.
@@ -17,7 +16,7 @@ pub(crate) struct RequestTensor {
     /// Rows, height, width, 1.
     pub shape: Vec<usize>,
     /// Grey levels, 0 to 255, row after row; flat or nested.
-    #[schema(value_type = Vec<f32>)]
+    #[schema(value_type = Vec<NumberOrList>)]
     pub data: Numbers,
 }
 
@@ -31,8 +30,29 @@ pub(crate) struct ResponseTensor {
     /// Its sizes.
     pub shape: Vec<usize>,
     /// Its values, row after row.
-    #[schema(value_type = Vec<Object>)]
-    pub data: Vec<Value>,
+    pub data: Vec<Element>,
+}
+
+/// A value in an answer.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Element {
+    /// Of a tensor `FP32`.
+    Number(f32),
+    /// Of a tensor `BYTES`.
+    Text(String),
+}
+
+/// What [`Numbers`] reads, for its description.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes JSON that is read without it")]
+pub(crate) enum NumberOrList {
+    /// A number.
+    Number(f32),
+    /// A list of numbers or of lists.
+    #[schema(no_recursion)]
+    List(Vec<NumberOrList>),
 }
 
 /// What a tensor of the model is like.
@@ -53,15 +73,15 @@ pub(crate) struct Numbers(pub Vec<f32>);
 impl<'de> Deserialize<'de> for Numbers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut numbers = Vec::new();
-        deserializer.deserialize_seq(Into(&mut numbers))?;
+        deserializer.deserialize_seq(Append(&mut numbers))?;
         Ok(Self(numbers))
     }
 }
 
 /// Appends what it reads.
-struct Into<'a>(&'a mut Vec<f32>);
+struct Append<'a>(&'a mut Vec<f32>);
 
-impl<'de> DeserializeSeed<'de> for Into<'_> {
+impl<'de> DeserializeSeed<'de> for Append<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -69,7 +89,7 @@ impl<'de> DeserializeSeed<'de> for Into<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Into<'_> {
+impl<'de> Visitor<'de> for Append<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
@@ -90,7 +110,7 @@ impl<'de> Visitor<'de> for Into<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<(), A::Error> {
-        while numbers.next_element_seed(Into(self.0))?.is_some() {}
+        while numbers.next_element_seed(Append(self.0))?.is_some() {}
         Ok(())
     }
 }

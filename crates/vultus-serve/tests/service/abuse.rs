@@ -80,12 +80,12 @@ async fn a_bomb_within_the_limit_of_pixels_is_worked_on_a_few_at_a_time() {
 #[tokio::test]
 async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     let server = start(|config| config.limits.body_bytes = 2000).await;
-    let announced = "POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n";
+    let announced = "POST /v1/analyze HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n";
     let answer = raw(&server, announced.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
 
     let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
-    let chunked = "POST /v1/analyze HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunked = "POST /v1/analyze HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     let answer = raw(&server, [chunked, &chunk.repeat(100)].concat().as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
     still_answers(&server).await;
@@ -93,7 +93,7 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
 
 #[tokio::test]
 async fn a_client_that_sends_all_before_it_looks_gets_its_refusal() {
-    let post = "POST /v1/analyze HTTP/1.1\r\nhost: x\r\n";
+    let post = "POST /v1/analyze HTTP/1.1\r\nhost: localhost\r\n";
     let body = "x".repeat(3_000_000);
     let announced = format!("{post}content-length: {}\r\n\r\n{body}", body.len());
     let chunked = format!("{post}transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
@@ -111,7 +111,7 @@ async fn a_client_that_sends_all_before_it_looks_gets_its_refusal() {
 
 #[tokio::test]
 async fn what_a_refused_client_sends_is_not_read_for_ever() {
-    let refused = b"POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n";
+    let refused = b"POST /v1/analyze HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999999\r\n\r\n";
     let server =
         start(|config| (config.limits.body_bytes, config.limits.linger) = (1000, Duration::from_secs(60))).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -134,7 +134,7 @@ async fn a_slow_body_runs_out_of_time_and_hurts_nobody() {
     let picture = png(9, 9, 250);
     let slow = async {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let head = format!("POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", picture.len());
+        let head = format!("POST /v1/analyze HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", picture.len());
         stream.write_all(head.as_bytes()).await.unwrap();
         for byte in &picture[..20] {
             if stream.write_all(&[*byte]).await.is_err() {
@@ -151,12 +151,12 @@ async fn a_slow_body_runs_out_of_time_and_hurts_nobody() {
 #[tokio::test]
 async fn a_slow_head_and_silence_are_cut_off() {
     let server = start(|config| config.limits.head = Duration::from_millis(100)).await;
-    for beginning in ["", "GET", "GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: "] {
+    for beginning in ["", "GET", "GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: "] {
         let answer = raw(&server, beginning.as_bytes()).await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{beginning:?}: {answer}");
     }
     // A connection that was useful once.
-    let answer = raw(&server, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let answer = raw(&server, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     still_answers(&server).await;
 }
@@ -184,7 +184,7 @@ async fn a_client_that_takes_no_answers_is_cut_off() {
     .await;
     let greedy = async |_| {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let ask = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n";
+        let ask = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n";
         // Until the server, which cannot get rid of its answers, reads no more.
         while let Ok(Ok(())) = tokio::time::timeout(Duration::from_millis(100), stream.write_all(ask)).await {}
         stream
@@ -199,7 +199,7 @@ async fn a_truncated_upload_is_no_request() {
     let server = start(|_| {}).await;
     let picture = png(9, 9, 250);
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let head = format!("POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", picture.len());
+    let head = format!("POST /v1/analyze HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", picture.len());
     stream.write_all(&[head.as_bytes(), &picture[..20]].concat()).await.unwrap();
     stream.shutdown().await.unwrap();
     let answer = read(&mut stream).await;
@@ -214,10 +214,10 @@ async fn a_truncated_upload_is_no_request() {
 #[tokio::test]
 async fn what_is_no_http_is_refused() {
     let server = start(|_| {}).await;
-    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(100_000));
+    let long = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "a".repeat(100_000));
     let many = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "x-a: b\r\n".repeat(5000));
     let tls: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-    let both = "POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc";
+    let both = "POST /v1/analyze HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabc";
     let garbage: [(&[u8], &str); 5] = [
         (tls, "400"),
         (b"\0\0\0\0\r\n\r\n", "400"),
@@ -278,6 +278,13 @@ async fn many_small_parts_and_deep_nesting_cost_little() {
     server.post("/v1/analyze", FORM, form(&parts)).await.fails(400, "no_image");
     let deep = format!("{{\"image\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
     server.post("/v1/analyze", "application/json", deep.clone()).await.fails(400, "malformed");
+    let many = format!("[{}\"\"]", "\"\",".repeat(1_000_000));
+    for (path, name) in [("/v1/analyze", "images"), ("/analyze", "img")] {
+        let body = format!("{{\"{name}\": {many}}}");
+        server.post(path, "application/json", body).await.fails(413, "too_many_images");
+    }
+    let actions = format!("{{\"img\": \"\", \"actions\": {many}}}");
+    server.post("/analyze", "application/json", actions).await.fails(400, "malformed");
     let deep = deep.replace("image", "inputs");
     assert_eq!(server.post("/v2/models/expressions/infer", "application/json", deep).await.status, 400);
     still_answers(&server).await;

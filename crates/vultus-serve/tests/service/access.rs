@@ -2,7 +2,8 @@
 
 use axum::body::Bytes;
 use http_body_util::Full;
-use hyper::Method;
+use hyper::{Method, Request, Version};
+use vultus_serve::host::HostName;
 use vultus_serve::token::Token;
 
 use crate::client::{Reply, Running, png, start};
@@ -36,6 +37,27 @@ async fn without_the_token_only_what_everyone_may_know_is_answered() {
     analyze(&server, &[]).await.fails(401, "unauthorized");
     analyze(&server, &[("authorization", "Bearer open-sesam")]).await.fails(401, "unauthorized");
     analyze(&server, &[("authorization", "Bearer open-sesame")]).await.succeeds();
+}
+
+#[tokio::test]
+async fn a_local_server_is_called_by_its_own_names() {
+    let server = start(|config| config.hosts = vec![HostName::new("faces.test").unwrap()]).await;
+    let ask = async |path: &str, host: Option<&str>, version: Version| {
+        let request = Request::builder().uri(path).version(version);
+        let request = host.into_iter().fold(request, |request, host| request.header("host", host));
+        server.send(request.body(Full::default()).unwrap()).await
+    };
+    for path in ["/", "/page.js", "/openapi.json", "/v1/model", "/metrics", "/v1/stream"] {
+        ask(path, Some("evil.test:80"), Version::HTTP_11).await.fails(421, "host_refused");
+    }
+    let refused = ask("/v2/models/expressions", Some("evil.test"), Version::HTTP_11).await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (421, &"host_refused".into()));
+    for path in ["/healthz", "/readyz", "/v2/health/live"] {
+        assert_eq!(ask(path, Some("evil.test"), Version::HTTP_11).await.status, 200, "{path}");
+    }
+    ask("/v1/model", Some("Faces.test:8080"), Version::HTTP_11).await.succeeds();
+    // No browser leaves the name out.
+    ask("/v1/model", None, Version::HTTP_10).await.succeeds();
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::client::{FORM, Reply, Running, form, png, start};
 /// Opens a connection and sends the head of a request with `length` bytes and the first of them.
 async fn begun(server: &Running, body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let head = format!("POST /v1/analyze HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!("POST /v1/analyze HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&body[..1]).await.unwrap();
     stream.flush().await.unwrap();

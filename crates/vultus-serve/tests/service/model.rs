@@ -1,6 +1,7 @@
 //! A model that is made, not trained.
 
 use vultus::bundle::Bundle;
+use vultus::inference::{Inference, Views};
 use vultus::labels::Labels;
 use vultus::preprocess::Preprocessing;
 use vultus::weights::{WeightTensor, Weights};
@@ -21,7 +22,8 @@ pub fn brightness() -> Bundle {
         preprocessing: Preprocessing { width: SIDE, height: SIDE, ..Preprocessing::default() },
         network: serde_json::from_str(r#"{"layers": [{"type": "flatten"}]}"#).unwrap(),
         weights,
-        inference: Default::default(),
+        // A mirror image has the same mean.
+        inference: Inference { views: Views { flip: true, shift: 0 }, temperature: 1.0 },
         training: serde_json::json!({"seed": 7}),
         metrics: serde_json::json!([{"split": "test", "accuracy": 0.5}]),
     }

@@ -7,6 +7,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use vultus_serve::token::Token;
@@ -108,17 +110,21 @@ async fn as_many_as_may_be_are_open_and_their_end_makes_room() {
 
 #[tokio::test]
 async fn a_message_that_is_too_large_closes_it() {
-    let server = start(|config| config.limits.body_bytes = 1000).await;
-    let mut socket = open(&server, &[]).await.unwrap();
-    let _ = socket.send(Message::binary(vec![0; 5000])).await;
-    assert!(matches!(close_code(&mut socket).await, Some(1008) | None));
+    let small_bodies = start(|config| config.limits.body_bytes = 1000).await;
+    let many_streams = start(|config| (config.limits.all_bodies_bytes, config.limits.streams) = (64_000, 64)).await;
+    for server in [small_bodies, many_streams] {
+        let mut socket = open(&server, &[]).await.unwrap();
+        assert_eq!(ask(&mut socket, Message::binary(vec![0; 1000])).await["error"]["code"], "not_an_image");
+        let _ = socket.send(Message::binary(vec![0; 1001])).await;
+        assert!(matches!(close_code(&mut socket).await, Some(1008) | None));
+    }
 }
 
 #[tokio::test]
 async fn silence_closes_it() {
     let server = start(|config| config.limits.silence = Duration::from_millis(60)).await;
     let mut socket = TcpStream::connect(server.address).await.unwrap();
-    let upgrade = "GET /v1/stream HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+    let upgrade = "GET /v1/stream HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     socket.write_all(upgrade.as_bytes()).await.unwrap();
     // From here on not even pings are answered.
@@ -127,6 +133,34 @@ async fn silence_closes_it() {
     assert!(ended.is_ok(), "the server keeps it open");
     let text = String::from_utf8_lossy(&all);
     assert!(text.starts_with("HTTP/1.1 101") && text.ends_with("nothing was heard for too long"), "{text}");
+}
+
+#[tokio::test]
+async fn a_frame_that_never_becomes_whole_closes_it_whatever_comes_between_its_parts() {
+    let server = start(|config| config.limits.idle = Duration::from_millis(300)).await;
+    let mut socket = open(&server, &[]).await.unwrap();
+    ask(&mut socket, Message::binary(png(9, 9, 1))).await;
+    let part = Frame::message(vec![0; 100], OpCode::Data(Data::Binary), false);
+    socket.send(Message::Frame(part)).await.unwrap();
+    let (mut write, mut read) = socket.split();
+    let pongs = async {
+        while write.send(Message::Pong("".into())).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let closed = async {
+        while let Some(Ok(message)) = read.next().await {
+            if let Message::Close(reason) = message {
+                return reason.map(|reason| reason.reason.to_string());
+            }
+        }
+        None
+    };
+    let closed = tokio::time::timeout(Duration::from_secs(10), async {
+        tokio::select! { reason = closed => reason, () = pongs => None }
+    });
+    assert_eq!(closed.await.unwrap().as_deref(), Some("no whole frame came for too long"));
 }
 
 #[tokio::test]
