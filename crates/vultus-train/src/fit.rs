@@ -236,7 +236,7 @@ fn identity(config: &TrainConfig, data: FitData<'_>) -> Result<String, FitError>
     }
     if targets.distillation > 0.0 {
         let teachers = targets.teachers.iter().map(|path| file_fingerprint(path.as_ref()));
-        identity["teachers"] = teachers.collect::<std::io::Result<Vec<String>>>()?.into();
+        identity["teachers"] = teachers.collect::<std::io::Result<Vec<String>>>().map_err(TeacherError::from)?.into();
     }
     Ok(identity.to_string())
 }

@@ -132,6 +132,9 @@ pub enum TeacherError {
     /// It cannot be read.
     #[error("train.targets.teachers: {0}")]
     Bundle(#[from] BundleError),
+    /// The system's refusal, naming the path.
+    #[error("train.targets.teachers: {0}")]
+    File(#[from] std::io::Error),
     /// It answers something else, or looks at other pictures.
     #[error("train.targets.teachers: {path} has {found}, and the network to be trained has {expected}")]
     Other {

@@ -306,4 +306,8 @@ fn votes_and_teachers_are_part_of_a_run_that_learns_from_them() {
     fs_err::write(&there, "other weights").unwrap();
     assert_ne!(taught_by(&there, 0.5)["teachers"], taught["teachers"]);
     assert_eq!(taught_by(&there, 0.0), plain, "nobody is asked");
+    config.train.targets.distillation = 0.5;
+    config.train.targets.teachers = vec!["absent.safetensors".to_owned()];
+    let error = identity(&config, data(&prepared)).unwrap_err().to_string();
+    assert!(error.contains("train.targets.teachers") && error.contains("absent.safetensors"), "{error}");
 }
