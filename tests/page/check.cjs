@@ -87,13 +87,15 @@ function sumOfBars(page) {
   return page.$$eval("#bars output", (outputs) => outputs.reduce((sum, output) => sum + parseFloat(output.textContent), 0));
 }
 
+/** At one moment: a camera's boxes come and go. */
 async function boxesAreInside(page) {
-  const frame = await page.locator("#frame").boundingBox();
-  for (const box of await page.$$("#boxes button")) {
-    const { x, y, width, height } = await box.boundingBox();
-    const inside = x >= frame.x - 3 && y >= frame.y - 3 && x + width <= frame.x + frame.width + 3 && y + height <= frame.y + frame.height + 3;
-    assert(inside, "a box is outside the picture");
-  }
+  const outside = await page.evaluate(() => {
+    const frame = document.getElementById("frame").getBoundingClientRect();
+    const boxes = [...document.querySelectorAll("#boxes button")].map((box) => box.getBoundingClientRect());
+    return boxes.filter((box) =>
+      box.left < frame.left - 3 || box.top < frame.top - 3 || box.right > frame.right + 3 || box.bottom > frame.bottom + 3).length;
+  });
+  assert.equal(outside, 0, "boxes are outside the picture");
 }
 
 async function pictures(address) {
@@ -192,9 +194,11 @@ async function camera(address) {
   await page.click("#camera");
   await page.waitForFunction(() => /frames a second/.test(document.getElementById("message").textContent));
   await page.waitForTimeout(12000);
-  assert.equal(await page.locator("#boxes button").count(), 1, "one face before the camera");
-  const drawn = await page.$$eval("#timeline path", (paths) => paths.filter((one) => one.getAttribute("d").length > 100).length);
-  assert.equal(drawn, await page.locator("#bars li").count(), "every class has its area in the timeline");
+  // A finder may miss a face in one frame or another: there is one with its box, and an area in the timeline for every class.
+  await page.waitForFunction(() => {
+    const drawn = [...document.querySelectorAll("#timeline path")].filter((one) => one.getAttribute("d").length > 100).length;
+    return document.querySelectorAll("#boxes button").length === 1 && drawn > 0 && drawn === document.querySelectorAll("#bars li").length;
+  });
   assert.match(await page.textContent("#trend"), /on average/);
   console.log(`camera: ${await page.textContent("#message")}`);
   await boxesAreInside(page);
