@@ -169,8 +169,18 @@ function seen(run, answer) {
     say(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)} frames a second`);
     [run.frames, run.since] = [0, now];
   }
-  // Not faster than the screen, and not at all while the page is hidden.
-  requestAnimationFrame(() => next(run));
+  soon(() => next(run));
+}
+
+/** Not faster than the screen; once a minute while the page is hidden, so that the server does not take it for gone. */
+function soon(act) {
+  const once = () => {
+    cancelAnimationFrame(frame);
+    clearTimeout(timer);
+    act();
+  };
+  const frame = requestAnimationFrame(once);
+  const timer = setTimeout(once, 60_000);
 }
 
 function end(run) {

@@ -22,10 +22,16 @@ pub(crate) struct BodyMemory {
     limits: Limits,
 }
 
-/// A body in memory; its share of the memory is free again when this is dropped.
-pub(crate) struct Collected {
-    pub bytes: Bytes,
+/// A body in memory with its share of the memory.
+struct Collected {
+    bytes: Vec<u8>,
     _share: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Collected {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl BodyMemory {
@@ -34,8 +40,9 @@ impl BodyMemory {
         Self { free: Arc::new(Semaphore::new(units)), limits }
     }
 
-    /// Reads all of `body`. Memory is counted as it arrives, so that announcing much costs others nothing.
-    pub async fn collect(&self, headers: &HeaderMap, body: Body) -> Result<Collected, ApiError> {
+    /// Reads all of `body`. Memory is counted as it arrives, so that announcing much costs others nothing, and is free again
+    /// when the last copy of the bytes, or of a part of them, is dropped.
+    pub async fn collect(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
         let limit = self.limits.body_bytes;
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|length| length > limit) {
@@ -47,7 +54,7 @@ impl BodyMemory {
         }
     }
 
-    async fn read(&self, mut body: Body, announced: usize) -> Result<Collected, ApiError> {
+    async fn read(&self, mut body: Body, announced: usize) -> Result<Bytes, ApiError> {
         let mut share = self.take(1)?;
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -65,7 +72,7 @@ impl BodyMemory {
             }
             bytes.extend_from_slice(&frame);
         }
-        Ok(Collected { bytes: bytes.into(), _share: share })
+        Ok(Bytes::from_owner(Collected { bytes, _share: share }))
     }
 
     fn take(&self, units: usize) -> Result<OwnedSemaphorePermit, ApiError> {
@@ -84,15 +91,15 @@ mod tests {
         BodyMemory::new(Limits { body_bytes, all_bodies_bytes, ..Limits::default() })
     }
 
-    async fn collect(memory: &BodyMemory, length: usize) -> Result<Collected, ApiError> {
+    async fn collect(memory: &BodyMemory, length: usize) -> Result<Bytes, ApiError> {
         memory.collect(&HeaderMap::new(), Body::from(vec![7; length])).await
     }
 
     #[tokio::test]
     async fn a_body_comes_whole_or_is_too_large() {
         let memory = memory(5000, 1 << 20);
-        assert_eq!(collect(&memory, 5000).await.unwrap().bytes, vec![7; 5000]);
-        assert_eq!(collect(&memory, 0).await.unwrap().bytes, Bytes::new());
+        assert_eq!(collect(&memory, 5000).await.unwrap(), vec![7; 5000]);
+        assert_eq!(collect(&memory, 0).await.unwrap(), Bytes::new());
         assert_eq!(collect(&memory, 5001).await.err(), Some(ApiError::BodyTooLarge { limit: 5000 }));
         let announced = [(CONTENT_LENGTH, HeaderValue::from_static("5001"))].into_iter().collect();
         let refused = memory.collect(&announced, Body::from("short")).await;
@@ -105,7 +112,11 @@ mod tests {
         let first = collect(&memory, 10_000).await.unwrap();
         assert_eq!(collect(&memory, 10_000).await.err(), Some(ApiError::Overloaded));
         assert!(collect(&memory, 1_000).await.is_ok());
+        // A part of it keeps all of it.
+        let part = first.slice(..10);
         drop(first);
+        assert_eq!(collect(&memory, 10_000).await.err(), Some(ApiError::Overloaded));
+        drop(part);
         assert!(collect(&memory, 10_000).await.is_ok());
         assert_eq!(memory.free.available_permits(), 16);
     }

@@ -73,6 +73,10 @@ impl Predict {
         // A table comes as a whole, at the end.
         let mut progress = Pictures::new(done.len(), self.output.is_none() && format != Format::Table);
         let names = DrawingNames::default();
+        if !drawings.is_empty() {
+            // Drawings of an earlier call keep their names.
+            done.iter().for_each(|path| drop(names.of(path)));
+        }
         let draw = |path: &str, picture: &DynamicImage, analysis: &Analysis| {
             draw(&analyzer, self.annotate.as_deref(), self.explain.as_deref(), &names.of(path), picture, analysis)
         };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::anyhow;
-use vultus_train::caveat::{self, Caveat};
+use vultus_train::caveat;
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::Dataset;
 use vultus_train::fingerprint::{fingerprint_of, votes_fingerprint};
@@ -66,15 +66,15 @@ impl Search {
         let mut runner = Runner {
             dataset: &dataset,
             indices: &indices,
-            caveats: caveat::of_search(&config, &dataset, &indices),
+            config: &config,
             left: 0,
             out: &out,
             describe: &describe,
             described: Ok(()),
         };
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
-        runner.described.map_err(usage_or_run)?;
         outcome.write_results(&out)?;
+        runner.described.map_err(usage_or_run)?;
         print_results(&outcome.results)?;
         if outcome.interrupted {
             let out = out.display();
@@ -128,8 +128,7 @@ fn train_winner(config: &TrainConfig, winner: &Setting, outcome: &SearchOutcome,
 struct Runner<'a> {
     dataset: &'a Dataset,
     indices: &'a [usize],
-    /// What to know before the first trial.
-    caveats: Vec<Caveat>,
+    config: &'a TrainConfig,
     /// Trials still to run here.
     left: usize,
     /// The search's directory.
@@ -178,9 +177,7 @@ impl TrialRunner for Runner<'_> {
             "{} settings, {} trials: {} done before, {} to do here",
             work.settings, work.trials, work.finished, work.missing
         ));
-        for caveat in &self.caveats {
-            say(caveat);
-        }
+        caveat::of_search(self.config, self.dataset, self.indices).iter().for_each(say);
         if work.ignored > 0 {
             say(format_args!("{} lines of the journals belong to another configuration or other data", work.ignored));
         }

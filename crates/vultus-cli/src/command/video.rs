@@ -103,12 +103,12 @@ impl Video {
         let (analyzer, model) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
         let mut reader = FilmReader::open(&film, self.fps)?;
-        let mut rows = FilmRows::open(format, &labels, self.output.as_deref())?;
         let rate = reader.frames_per_second();
         let mut writer = match &self.annotate {
             Some(path) => Some(FilmWriter::create(path, film.width, film.height, rate)?),
             None => None,
         };
+        let mut rows = FilmRows::open(format, &labels, self.output.as_deref())?;
 
         interrupt::listen()?;
         let mut timeline = Timeline::new(rate);

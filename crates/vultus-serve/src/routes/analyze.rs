@@ -119,7 +119,7 @@ pub(crate) async fn analyze(
     let (head, body) = request.into_parts();
     let kind = Kind::of(&head.headers)?;
     let body = app.bodies.collect(&head.headers, body).await?;
-    let pictures = pictures(kind, body.bytes.clone(), app.config.limits.pictures).await?;
+    let pictures = pictures(kind, body, app.config.limits.pictures).await?;
     let usable: Vec<Bytes> = pictures.iter().flatten().cloned().collect();
     let mut analyzed = app.pipeline.analyze(usable, parameters.faces()).await?.into_iter();
     let mut next = || analyzed.next().unwrap_or_else(|| Err(ApiError::internal("a picture has no result")));

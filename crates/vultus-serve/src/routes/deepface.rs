@@ -165,7 +165,7 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
     let (head, body) = request.into_parts();
     let kind = Kind::of(&head.headers)?;
     let body = app.bodies.collect(&head.headers, body).await?;
-    let question = Question::read(kind, body.bytes.clone(), app.config.limits.pictures).await?;
+    let question = Question::read(kind, body, app.config.limits.pictures).await?;
     let again = question.pictures.clone();
     let mut results = Vec::with_capacity(again.len());
     for (result, bytes) in app.pipeline.analyze(question.pictures, question.faces).await?.into_iter().zip(again) {

@@ -178,7 +178,7 @@ pub(crate) async fn infer(
     known(&app, &name)?;
     let (head, body) = request.into_parts();
     let body = app.bodies.collect(&head.headers, body).await?;
-    let asked: InferRequest = read(body.bytes.clone(), |body| json(body)).await?;
+    let asked: InferRequest = read(body, |body| json(body)).await?;
     let wanted = wanted(&asked)?;
     let [input] = asked.inputs.as_slice() else {
         return Err(ApiError::Malformed(format!("inputs must be one tensor, named `{INPUT}`")));

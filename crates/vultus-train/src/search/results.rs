@@ -230,7 +230,7 @@ fn setting_result(
         standard_deviation: known.as_deref().map(standard_deviation),
         scores,
         diverged,
-        seconds: trials.iter().flatten().map(|trial| trial.seconds).sum(),
+        seconds: trials.iter().flatten().fold(0.0, |sum, trial| sum + trial.seconds),
     }
 }
 
