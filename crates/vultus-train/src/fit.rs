@@ -22,7 +22,6 @@ use crate::config::{ClassWeights, FitConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::Dataset;
 use crate::device::{DeviceError, device};
 use crate::evaluate::cross_entropy;
-use crate::fingerprint::{file_fingerprint, fingerprint_of, votes_fingerprint};
 use crate::history::{self, EpochRecord, HistoryError};
 use crate::model::{Network, values_of};
 use crate::operations::Operations;
@@ -34,6 +33,13 @@ use crate::start::{Start, StartError, starting_weights};
 use crate::targets::{TeacherError, Teachers};
 use crate::tensorboard::{EventWriter, TensorboardError, seconds_since_1970};
 
+mod observer;
+mod resume;
+
+pub use self::observer::{Observer, Silent, StepReport};
+use self::resume::identity;
+pub use self::resume::resume_from;
+
 /// What a training run works on. Indices point into the data set.
 #[derive(Clone, Copy, Debug)]
 pub struct FitData<'a> {
@@ -44,45 +50,6 @@ pub struct FitData<'a> {
     /// Those that validate; may be empty.
     pub validation: &'a [usize],
 }
-
-/// Where the loop is, for people who wait.
-#[derive(Clone, Copy, Debug)]
-pub struct StepReport {
-    /// Epoch, from 1.
-    pub epoch: usize,
-    /// Epochs in all.
-    pub epochs: usize,
-    /// Steps done in this epoch.
-    pub step: usize,
-    /// Steps of an epoch.
-    pub steps: usize,
-    /// Mean loss of this epoch so far.
-    pub loss: f64,
-    /// Training accuracy of this epoch so far.
-    pub accuracy: f64,
-    /// Share of this epoch's time so far that was spent waiting for batches.
-    pub wait_share: f64,
-}
-
-/// Watches a training run, and may stop it.
-pub trait Observer {
-    /// Asked before each step; `true` ends the run after a checkpoint.
-    fn stop_requested(&self) -> bool {
-        false
-    }
-    /// Before the first step of a run that begins with a model's weights.
-    fn begins(&mut self, _start: &Start) {}
-    /// After each step.
-    fn step(&mut self, _report: &StepReport) {}
-    /// After each epoch.
-    fn epoch(&mut self, _record: &EpochRecord) {}
-}
-
-/// An observer that sees nothing and never stops.
-#[derive(Debug, Default)]
-pub struct Silent;
-
-impl Observer for Silent {}
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -194,51 +161,6 @@ pub fn fit(
     let mut fitting = Fitting::new(config, data, run, checkpoint)?;
     let ended = fitting.run(observer)?;
     fitting.finish(ended)
-}
-
-/// Reads the run's latest checkpoint; `None` if it has none yet. A run that was killed between the two files of an epoch
-/// has its best one later than its last.
-///
-/// # Errors
-/// A damaged checkpoint, or one that does not fit the configuration and the data, with what differs.
-pub fn resume_from(
-    config: &TrainConfig,
-    data: FitData<'_>,
-    run: &RunDirectory,
-) -> Result<Option<Checkpoint>, FitError> {
-    let identity = identity(config, data)?;
-    let mut latest: Option<Checkpoint> = None;
-    for path in [run.last_checkpoint(), run.best_checkpoint()].into_iter().filter(|path| path.exists()) {
-        let checkpoint = Checkpoint::load(&path, &identity)?;
-        if latest.as_ref().is_none_or(|latest| latest.progress.updates < checkpoint.progress.updates) {
-            latest = Some(checkpoint);
-        }
-    }
-    Ok(latest)
-}
-
-/// What must be the same for a checkpoint to fit. Votes and teachers are in it where they have a share in the targets.
-fn identity(config: &TrainConfig, data: FitData<'_>) -> Result<String, FitError> {
-    let images = || data.train.iter().chain(data.validation).copied();
-    let mut identity = serde_json::json!({
-        "labels": data.dataset.labels,
-        "network": config.network.identity(),
-        "optimizer": config.train.optimizer,
-        "preprocessing": config.preprocessing,
-        "seed": config.seed,
-        "batch_size": config.train.batch_size,
-        "data": fingerprint_of(data.dataset, images()),
-        "images": [data.train.len(), data.validation.len()],
-    });
-    let targets = &config.train.targets;
-    if targets.votes > 0.0 {
-        identity["votes"] = votes_fingerprint(data.dataset, data.train.iter().copied()).into();
-    }
-    if targets.distillation > 0.0 {
-        let teachers = targets.teachers.iter().map(|path| file_fingerprint(path.as_ref()));
-        identity["teachers"] = teachers.collect::<std::io::Result<Vec<String>>>().map_err(TeacherError::from)?.into();
-    }
-    Ok(identity.to_string())
 }
 
 /// State of a run while it goes on.
