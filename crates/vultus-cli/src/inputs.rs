@@ -18,8 +18,12 @@ const STDIN: &str = "-";
 /// A picture file larger than this is not read.
 const LARGEST_FILE: u64 = 512 << 20;
 
-/// Endings of the files that are taken from folders; what is named is read whatever it is called.
-const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "jfif", "bmp", "webp"];
+/// Endings of the files that are taken from folders; what is named is read whatever it is called. The second line are pictures
+/// of forms that are not read: their rows say so.
+const ENDINGS: [&str; 13] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "webp", //
+    "avif", "gif", "heic", "heif", "tif", "tiff",
+];
 
 /// The sources that `arguments` mean, in their order; folders and patterns in the order of the names. What lies in folders
 /// `left_out`, which are named without links, is none.
@@ -62,7 +66,7 @@ fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
         let name = name(&path);
         let mut pictures = Folder { waiting: vec![path], left_out: left_out.clone() }.peekable();
         if pictures.peek().is_none() {
-            return only(failed(name, "no PNG, JPEG, BMP or WebP file is in this folder or below".to_owned()));
+            return only(failed(name, "no picture is in this folder or below".to_owned()));
         }
         return Box::new(pictures);
     }
@@ -196,19 +200,21 @@ mod tests {
     #[test]
     fn folders_patterns_and_files_are_listed_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["b/2.png", "b/1.JPG", "b/notes.txt", "b/deep/er/3.webp", "a.png", "c.bmp", "[x].png"] {
+        for name in
+            ["b/2.png", "b/1.JPG", "b/notes.txt", "b/deep/er/3.webp", "b/phone.HEIC", "a.png", "c.bmp", "[x].png"]
+        {
             let path = folder.path().join(name);
             fs_err::create_dir_all(path.parent().unwrap()).unwrap();
             fs_err::write(path, "x").unwrap();
         }
         let names = |arguments: &[&str]| names(folder.path(), arguments);
-        assert_eq!(names(&["b"]), ["b/1.JPG", "b/2.png", "b/deep/er/3.webp"]);
+        assert_eq!(names(&["b"]), ["b/1.JPG", "b/2.png", "b/deep/er/3.webp", "b/phone.HEIC"]);
         assert_eq!(names(&["*.png", "b/notes.txt"]), ["[x].png", "a.png", "b/notes.txt"]);
-        assert_eq!(names(&["b/*"]), ["b/1.JPG", "b/2.png", "b/deep/er/3.webp", "b/notes.txt"]);
+        assert_eq!(names(&["b/*"]), ["b/1.JPG", "b/2.png", "b/deep/er/3.webp", "b/notes.txt", "b/phone.HEIC"]);
         assert_eq!(names(&["[x].png"]), ["[x].png"]);
         assert_eq!(names(&["none*.png"]), ["none*.png"]);
         assert_eq!(names(&["absent.png"]), ["absent.png"]);
-        assert_eq!(names(&[""]).len(), 7 - 1);
+        assert_eq!(names(&[""]).len(), 8 - 1);
     }
 
     #[test]

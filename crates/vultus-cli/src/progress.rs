@@ -55,11 +55,11 @@ impl Progress {
 
 /// A bar that is drawn from its first position on.
 fn bar(length: Option<u64>, template: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style.progress_chars("━╸ ")),
-        Err(_) => bar,
-    }
+    ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr()).with_style(style(template))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸ ")
 }
 
 impl Drop for Progress {
@@ -139,6 +139,17 @@ impl Shown {
         Self { bar, lines: !terminal, started, said: started }
     }
 
+    /// Counts in a thread of its own what there is to do, if a bar is there to show it, in the form `template` from then on.
+    fn count(&self, template: &'static str, count: impl FnOnce() -> u64 + Send + 'static) {
+        if let Some(bar) = self.bar.clone() {
+            std::thread::spawn(move || {
+                let length = count();
+                bar.set_length(length);
+                bar.set_style(style(template));
+            });
+        }
+    }
+
     /// One more. The bar has room for `short`; `line` is what a line says.
     fn advance(&mut self, short: impl FnOnce() -> String, line: impl FnOnce(f64) -> String) {
         if let Some(bar) = &self.bar {
@@ -210,12 +221,13 @@ pub struct Pictures {
 }
 
 impl Pictures {
-    /// Starts to count; `before` were done by an earlier call.
-    pub fn new(before: usize, results_on_stdout: bool) -> Self {
+    /// Starts to count; `before` were done by an earlier call. `all` says, when it comes to know, how many there are to do.
+    pub fn new(before: usize, results_on_stdout: bool, all: impl FnOnce() -> u64 + Send + 'static) -> Self {
         if before > 0 {
             say(format_args!("{before} pictures have rows already"));
         }
         let shown = Shown::new(None, "{spinner} {pos} pictures {msg} {per_sec} {elapsed}", results_on_stdout);
+        shown.count("{wide_bar} {pos}/{len} pictures {msg} {per_sec} {eta}", all);
         Self { shown, pictures: 0, faces: 0, failed: 0 }
     }
 

@@ -7,6 +7,7 @@ use image::{DynamicImage, Rgb, RgbImage};
 
 use crate::analyze::AnalyzedFace;
 use crate::faces::Area;
+use crate::preprocess::over_black;
 
 /// One colour a class, in turn: Okabe and Ito's palette, which colour-blind people can tell apart.
 pub const COLOURS: [Rgb<u8>; 8] = [
@@ -55,10 +56,7 @@ pub(crate) fn canvas(picture: &DynamicImage) -> RgbImage {
         return picture.to_rgb8();
     }
     let picture = picture.to_rgba8();
-    RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
-        let [colours @ .., alpha] = picture.get_pixel(x, y).0;
-        Rgb(colours.map(|colour| ((u32::from(colour) * u32::from(alpha) + 127) / 255) as u8))
-    })
+    RgbImage::from_fn(picture.width(), picture.height(), |x, y| Rgb(over_black(picture.get_pixel(x, y).0)))
 }
 
 /// A face's text: label and score, or that there is none.

@@ -206,7 +206,15 @@ mod tests {
     fn pictures_are_turned_upright() {
         let upright = decode(&jpeg_held(1), &DecodeLimits::default()).unwrap();
         assert_eq!((upright.width(), upright.height()), (40, 30));
-        for (orientation, turned) in [(3, upright.rotate180()), (6, upright.rotate90()), (8, upright.rotate270())] {
+        for (orientation, turned) in [
+            (2, upright.fliph()),
+            (3, upright.rotate180()),
+            (4, upright.flipv()),
+            (5, upright.rotate90().fliph()),
+            (6, upright.rotate90()),
+            (7, upright.rotate270().fliph()),
+            (8, upright.rotate270()),
+        ] {
             assert_eq!(decode(&jpeg_held(orientation), &DecodeLimits::default()).unwrap(), turned, "{orientation}");
         }
         // What makes no sense spoils nothing.
@@ -214,19 +222,24 @@ mod tests {
     }
 
     #[test]
-    fn deep_transparent_and_grey_pixels_are_read() {
+    fn deep_transparent_and_grey_pixels_are_read_and_classified_alike() {
+        let grey = GrayImage::from_fn(5, 4, |x, y| Luma([(x * 50 + y) as u8]));
+        let same = DynamicImage::from(grey.clone());
         let pictures = [
-            DynamicImage::new_luma16(5, 4),
-            DynamicImage::new_rgb16(5, 4),
-            DynamicImage::new_rgba16(5, 4),
-            DynamicImage::new_rgba8(5, 4),
-            DynamicImage::new_luma_a8(5, 4),
-            DynamicImage::new_luma8(5, 4),
+            same.to_luma16().into(),
+            same.to_rgb16().into(),
+            same.to_rgba16().into(),
+            same.to_rgba8().into(),
+            same.to_luma_alpha8().into(),
+            same.to_luma_alpha16().into(),
+            same,
         ];
         for picture in pictures {
             let mut bytes = Cursor::new(Vec::new());
             picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
-            assert_eq!(decode(bytes.get_ref(), &DecodeLimits::default()).unwrap(), picture);
+            let read = decode(bytes.get_ref(), &DecodeLimits::default()).unwrap();
+            assert_eq!(read, picture);
+            assert_eq!(crate::preprocess::grayscale(&read), grey, "{:?}", picture.color());
         }
     }
 

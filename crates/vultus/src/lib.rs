@@ -18,6 +18,9 @@
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
 
+/// The crate whose pictures the functions here take, in the version that they take.
+pub use image;
+
 pub mod analyze;
 pub mod annotate;
 pub mod batch;

@@ -142,6 +142,11 @@ pub fn grayscale(picture: &DynamicImage) -> GrayImage {
     }
 }
 
+/// The colours of a transparent pixel that is laid over black.
+pub(crate) fn over_black([red, green, blue, alpha]: [u8; 4]) -> [u8; 3] {
+    [red, green, blue].map(|colour| ((u32::from(colour) * u32::from(alpha) + 127) / 255) as u8)
+}
+
 /// A grey image of the size of `picture` from one value a pixel.
 fn from_pixels(picture: &DynamicImage, values: impl Iterator<Item = u8>) -> GrayImage {
     let mut grey = GrayImage::new(picture.width(), picture.height());

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::anyhow;
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -63,15 +63,22 @@ impl Predict {
         let (analyzer, _) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
         let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
-        let done = match (&self.output, append) {
+        let done = Arc::new(match (&self.output, append) {
             (Some(output), true) => resume::take_up(output, format, &labels)?,
             _ => HashSet::new(),
-        };
+        });
         let mut rows = PictureRows::open(format, &labels, self.output.as_deref(), append)?;
 
         interrupt::listen()?;
+        // Drawings may lie among the pictures, and are none of them.
+        let to_do = || {
+            let done = Arc::clone(&done);
+            sources(self.inputs.clone(), &drawings).filter(move |source| !done.contains(&source.path))
+        };
+        let counted = to_do();
         // A table comes as a whole, at the end.
-        let mut progress = Pictures::new(done.len(), self.output.is_none() && format != Format::Table);
+        let on_stdout = self.output.is_none() && format != Format::Table;
+        let mut progress = Pictures::new(done.len(), on_stdout, || counted.count() as u64);
         let names = DrawingNames::default();
         if !drawings.is_empty() {
             // Drawings of an earlier call keep their names.
@@ -81,9 +88,7 @@ impl Predict {
             draw(&analyzer, self.annotate.as_deref(), self.explain.as_deref(), &names.of(path), picture, analysis)
         };
         let draw: Option<&batch::Draw> = if drawings.is_empty() { None } else { Some(&draw) };
-        // Drawings may lie among the pictures, and are none of them.
-        let sources = sources(self.inputs, &drawings).filter(|source| !done.contains(&source.path));
-        batch::run(&analyzer, sources, draw, interrupt::requested, |record| {
+        batch::run(&analyzer, to_do(), draw, interrupt::requested, |record| {
             rows.write(&record)?;
             rows.flush()?;
             progress.record(&record);

@@ -78,7 +78,7 @@ fn good_pictures_are_classified_among_bad_ones_in_every_form() {
 }
 
 /// Every cell of a Parquet file against that of CSV.
-fn assert_same_as_csv(place: &Place, name: &str, header: &csv::StringRecord, records: &[csv::StringRecord]) {
+pub fn assert_same_as_csv(place: &Place, name: &str, header: &csv::StringRecord, records: &[csv::StringRecord]) {
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::record::Field;
 
@@ -93,7 +93,9 @@ fn assert_same_as_csv(place: &Place, name: &str, header: &csv::StringRecord, rec
                     Field::Null => String::new(),
                     Field::Str(text) => text.clone(),
                     Field::Int(number) => number.to_string(),
+                    Field::Long(number) => number.to_string(),
                     Field::Float(number) => number.to_string(),
+                    Field::Double(number) => number.to_string(),
                     other => panic!("{name} is {other:?}"),
                 };
                 (name, text)
@@ -203,6 +205,10 @@ fn drawings_are_pictures_of_the_same_size() {
         assert!(folder == "why" || drawing != original, "nothing is drawn");
         assert_eq!(fs_err::read_dir(place.path(folder)).unwrap().count(), 1);
     }
+    // The model in the program has learnt.
+    place.run(&["predict", "album/a.png", "--faces", "whole", "--explain", "rests-on"]).ends_with(0);
+    let drawing = image::open(place.path("rests-on/album/a.png.png")).unwrap().to_rgb8();
+    assert!(drawing != original, "nothing is drawn");
     // What is there is not replaced, and drawings are no pictures to predict.
     place.run(&arguments).ends_with(2).says(&["boxes", "not empty"]);
     let predict =

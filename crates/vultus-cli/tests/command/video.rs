@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::picture::png;
+use crate::predict::assert_same_as_csv;
 use crate::program::Place;
 
 /// A place with a trained run and a film of 12 frames, 10 a second; `None` without ffmpeg.
@@ -59,6 +60,11 @@ fn a_film_becomes_a_timeline_a_page_and_a_film() {
     assert_eq!(rows.lines().count(), 1 + 6, "{rows}");
     assert!(rows.starts_with("frame,time_s,person,x,y,"), "{rows}");
     place.run(&[&arguments[..], &["--output", "rows.csv"]].concat()).ends_with(2).says(&["rows.csv"]);
+    place.run(&[&arguments[..], &["--fps", "5", "--output", "rows.parquet"]].concat()).ends_with(0);
+    let mut reader = csv::Reader::from_reader(rows.as_bytes());
+    let header = reader.headers().unwrap().clone();
+    let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    assert_same_as_csv(&place, "rows.parquet", &header, &records);
     let short = place.run(&[&arguments[..], &["--seconds", "0.45"]].concat()).ends_with(0);
     assert_eq!(lines(&short.stdout).len(), 5);
 }

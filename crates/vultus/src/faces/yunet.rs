@@ -18,6 +18,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use self::network::Output;
 use super::{Area, Face, FaceError, Region, overlap};
 use crate::plan::Program;
+use crate::preprocess::over_black;
 
 /// Pixels a cell of the three grids.
 const STRIDES: [usize; 3] = [8, 16, 32];
@@ -143,7 +144,15 @@ impl Yunet {
         let scale = fit.min(MOST_ENLARGEMENT);
         let side = |length: u32, limit: usize| ((length as f32 * scale).round() as u32).clamp(1, limit as u32);
         let (width, height) = (side(picture.width(), self.width), side(picture.height(), self.height));
-        let mut pixels = picture.to_rgba8().into_raw();
+        let mut pixels = picture.to_rgba8();
+        if picture.color().has_alpha() {
+            // The finder sees what the classifier will see.
+            for pixel in pixels.pixels_mut() {
+                let colours = over_black(pixel.0);
+                pixel.0[..3].copy_from_slice(&colours);
+            }
+        }
+        let mut pixels = pixels.into_raw();
         if (width, height) != (picture.width(), picture.height()) {
             let failed = |error: &dyn std::fmt::Display| FaceError::Failed(format!("resizing: {error}"));
             let from = ImageRef::new(picture.width(), picture.height(), &pixels, PixelType::U8x4);

@@ -85,6 +85,9 @@ fn a_red_square_is_found_where_it_is() {
         assert!((x - expected_x).abs() < 1e-3 && (y - expected_y).abs() < 1e-3, "{landmarks:?}");
     }
     assert!(finder.find(&square([0, 255, 255]), 0.6).unwrap().is_empty(), "it is red that counts");
+    let mut unseen = square([255, 0, 0]).to_rgba8();
+    unseen.pixels_mut().for_each(|pixel| pixel.0[3] = 0);
+    assert!(finder.find(&unseen.into(), 0.6).unwrap().is_empty(), "what is transparent is black");
     // Nothing of the picture before is left beside a narrow one.
     assert!(finder.find(&DynamicImage::new_rgb8(8, 64), 0.6).unwrap().is_empty());
 }
