@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use vultus::analyze::{Analysis, Analyzer, Prepared};
 use vultus::decode::decode;
-use vultus::faces::{Area, Face, Region};
+use vultus::faces::Face;
 
 use crate::config::Limits;
 use crate::error::ApiError;
@@ -119,7 +119,7 @@ impl Pipeline {
     pub async fn classify(&self, crops: Vec<image::GrayImage>) -> Result<Analysis, ApiError> {
         let _ticket = self.ticket(crops.len())?;
         let (width, height) = crops.first().map_or((0, 0), image::GrayImage::dimensions);
-        let faces = vec![whole(width, height); crops.len()];
+        let faces = vec![Face::whole(width, height); crops.len()];
         self.in_time(self.batched(Prepared { width, height, faces, crops })).await?
     }
 
@@ -165,14 +165,9 @@ fn prepare(analyzer: &Analyzer, bytes: &[u8], faces: Faces) -> Result<Prepared, 
             let picture = decode(bytes, &analyzer.options().limits)?;
             let (width, height) = (picture.width(), picture.height());
             let crop = analyzer.classifier().preprocessing().to_face(&picture);
-            Ok(Prepared { width, height, faces: vec![whole(width, height)], crops: vec![crop] })
+            Ok(Prepared { width, height, faces: vec![Face::whole(width, height)], crops: vec![crop] })
         }
     }
-}
-
-/// All of a picture as a face.
-fn whole(width: u32, height: u32) -> Face {
-    Face { area: Area { x: 0, y: 0, width, height }, confidence: 1.0, landmarks: None, region: Region::Whole }
 }
 
 /// Classifies what comes, as much of it together as has come, up to about `batch` faces.

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::classifier::{Classifier, Prediction};
 use crate::decode::{DecodeError, DecodeLimits, decode};
-use crate::faces::{Area, Face, FaceError, FaceFinder, Region, whole};
+use crate::faces::{Area, Face, FaceError, FaceFinder, Region};
 use crate::parallel;
 
 /// What is said about the faces.
@@ -168,7 +168,7 @@ impl Analyzer {
     pub fn prepare(&self, picture: &DynamicImage) -> Result<Prepared, AnalyzeError> {
         let preprocessing = self.classifier.preprocessing();
         let faces = if (picture.width(), picture.height()) == (preprocessing.width, preprocessing.height) {
-            vec![whole(picture)]
+            vec![Face::whole(picture.width(), picture.height())]
         } else {
             self.finder.find(picture)?
         };

@@ -74,6 +74,13 @@ pub struct Face {
     pub region: Region,
 }
 
+impl Face {
+    /// All of a picture of `width` x `height` pixels.
+    pub fn whole(width: u32, height: u32) -> Self {
+        Self { area: Area { x: 0, y: 0, width, height }, confidence: 1.0, landmarks: None, region: Region::Whole }
+    }
+}
+
 /// How faces are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaceMethod {
@@ -166,7 +173,7 @@ impl FaceFinder {
             return Ok(Vec::new());
         }
         let mut faces = match &self.method {
-            Loaded::Whole => return Ok(vec![whole(picture)]),
+            Loaded::Whole => return Ok(vec![Face::whole(picture.width(), picture.height())]),
             Loaded::Rustface => rustface::find(picture)?,
             Loaded::Yunet(yunet) => yunet.find(picture, self.options.minimum_confidence)?,
         };
@@ -184,12 +191,6 @@ pub(crate) fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let along = |axis: usize| ((a[axis] + a[axis + 2]).min(b[axis] + b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
     let common = along(0) * along(1);
     common / (a[2] * a[3] + b[2] * b[3] - common).max(f32::MIN_POSITIVE)
-}
-
-/// All of a picture as one face.
-pub(crate) fn whole(picture: &DynamicImage) -> Face {
-    let area = Area { x: 0, y: 0, width: picture.width(), height: picture.height() };
-    Face { area, confidence: 1.0, landmarks: None, region: Region::Whole }
 }
 
 #[cfg(test)]

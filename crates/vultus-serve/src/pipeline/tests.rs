@@ -22,7 +22,7 @@ impl Pipeline {
 /// A picture with a face of each of the levels.
 fn picture(levels: &[u8]) -> Prepared {
     let crops = levels.iter().map(|&level| GrayImage::from_pixel(model::SIDE, model::SIDE, Luma([level]))).collect();
-    Prepared { width: 90, height: 60, faces: vec![whole(90, 60); levels.len()], crops }
+    Prepared { width: 90, height: 60, faces: vec![Face::whole(90, 60); levels.len()], crops }
 }
 
 fn labels(analysis: &Analysis) -> Vec<&str> {
