@@ -67,26 +67,32 @@ impl Kind {
 /// A form's fields.
 #[derive(Debug, Default)]
 pub(crate) struct Form {
-    /// The pictures: all fields of the name that was asked for.
+    /// The pictures, as [`first_filled`] chooses among the names that were asked for.
     pub pictures: Vec<Bytes>,
     /// Other fields that are short texts.
     pub texts: Vec<(String, String)>,
 }
 
 impl Form {
-    /// Reads a form whose pictures are in fields called `field`.
-    pub async fn read(boundary: String, body: Bytes, field: &str, most_pictures: usize) -> Result<Self, ApiError> {
+    /// Reads a form whose pictures are in fields of one of the names `fields`.
+    pub async fn read<const N: usize>(
+        boundary: String,
+        body: Bytes,
+        fields: [&str; N],
+        most_pictures: usize,
+    ) -> Result<Self, ApiError> {
         let broken = |error: multer::Error| ApiError::Malformed(format!("the form cannot be read: {error}"));
         let mut parts = Multipart::new(Body::from(body).into_data_stream(), boundary);
         let mut form = Self::default();
+        let mut pictures = [const { Vec::new() }; N];
         while let Some(part) = parts.next_field().await.map_err(broken)? {
             let name = part.name().unwrap_or_default().to_owned();
             let bytes = part.bytes().await.map_err(broken)?;
-            if name == field {
-                if form.pictures.len() == most_pictures {
+            if let Some(field) = fields.iter().position(|field| *field == name) {
+                if pictures[field].len() == most_pictures {
                     return Err(ApiError::TooManyPictures { limit: most_pictures });
                 }
-                form.pictures.push(bytes);
+                pictures[field].push(Ok(bytes));
             } else if bytes.len() <= TEXT_BYTES
                 && form.texts.len() < most_pictures
                 && let Ok(text) = String::from_utf8(bytes.into())
@@ -94,8 +100,19 @@ impl Form {
                 form.texts.push((name, text));
             }
         }
+        form.pictures = first_filled(pictures)?;
         Ok(form)
     }
+}
+
+/// The pictures of the first field that has any bytes; some clients send all fields and leave the others empty. Where none
+/// has any, those of the first.
+pub(crate) fn first_filled(
+    fields: impl IntoIterator<Item = Vec<Result<Bytes, ApiError>>>,
+) -> Result<Vec<Bytes>, ApiError> {
+    let blank = |pictures: &[Result<Bytes, _>]| pictures.iter().all(|one| one.as_ref().is_ok_and(Bytes::is_empty));
+    let chosen = fields.into_iter().reduce(|first, next| if blank(&first) && !blank(&next) { next } else { first });
+    chosen.into_iter().flatten().collect()
 }
 
 /// Reads a body that is JSON.
@@ -267,12 +284,12 @@ mod tests {
         };
         let body =
             [part("image", "one"), part("actions", "emotion"), part("image", "two"), "--b--\r\n".into()].concat();
-        let read = |most| Form::read("b".to_owned(), Bytes::from(body.clone()), "image", most);
+        let read = |most| Form::read("b".to_owned(), Bytes::from(body.clone()), ["image"], most);
         let form = read(2).await.unwrap();
         assert_eq!(form.pictures, ["one", "two"]);
         assert_eq!(form.texts, [("actions".to_owned(), "emotion".to_owned())]);
         assert_eq!(read(1).await.unwrap_err(), ApiError::TooManyPictures { limit: 1 });
-        let broken = Form::read("b".to_owned(), Bytes::from(part("image", "x")), "image", 2).await;
+        let broken = Form::read("b".to_owned(), Bytes::from(part("image", "x")), ["image"], 2).await;
         assert_eq!(broken.unwrap_err().code(), "malformed");
     }
 }

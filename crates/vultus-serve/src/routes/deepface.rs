@@ -17,7 +17,7 @@ use vultus::analyze::AnalyzedFace;
 use super::Answer;
 use crate::answer::most_probable;
 use crate::error::{ApiError, ErrorBody};
-use crate::picture::{Form, Kind, OneOrMore, from_json, from_text, json, read};
+use crate::picture::{Form, Kind, OneOrMore, first_filled, from_json, from_text, json, read};
 use crate::pipeline::Faces;
 use crate::state::App;
 
@@ -25,9 +25,13 @@ use crate::state::App;
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct DeepfaceJson<'a> {
     /// A picture in base64 or as a data URI, or several.
-    #[serde(alias = "img_path", borrow)]
-    #[schema(value_type = OneOrMore)]
-    img: &'a RawValue,
+    #[serde(borrow)]
+    #[schema(value_type = Option<OneOrMore>)]
+    img: Option<&'a RawValue>,
+    /// The same by its older name, where `img` is absent or empty.
+    #[serde(borrow)]
+    #[schema(value_type = Option<OneOrMore>)]
+    img_path: Option<&'a RawValue>,
     /// What is asked about; without `emotion` there is no answer.
     #[serde(default)]
     #[schema(value_type = Option<OneOrMore>)]
@@ -80,7 +84,10 @@ impl<'de> Deserialize<'de> for Actions {
 pub(crate) struct DeepfaceForm {
     /// A picture; may be given several times.
     #[schema(format = Binary, content_media_type = "application/octet-stream")]
-    img: Vec<String>,
+    img: Option<Vec<String>>,
+    /// The same by its older name, where `img` is absent or empty.
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    img_path: Option<Vec<String>>,
     /// What is asked about; without `emotion` there is no answer.
     actions: Option<String>,
     /// Whether a picture without a face is an error.
@@ -188,21 +195,22 @@ impl Question {
         const EXPECTED: &str = "JSON with `img` in base64, or a form with fields `img`";
         let (pictures, about_emotion, enforce_detection, detector) = match kind {
             Kind::Form(boundary) => {
-                let form = Form::read(boundary, body, "img", most).await?;
+                let form = Form::read(boundary, body, ["img", "img_path"], most).await?;
                 let text = |name| form.texts.iter().find(|(field, _)| field == name).map(|(_, text)| text.clone());
                 let enforce = text("enforce_detection").is_none_or(|text| !text.eq_ignore_ascii_case("false"));
                 let about_emotion = text("actions").is_none_or(|actions| actions.contains("emotion"));
                 let detector = text("detector_backend");
-                let texts = form.texts.iter().filter(|(field, _)| field == "img_path").map(|(_, text)| from_text(text));
-                let pictures: Answer<Vec<Bytes>> = form.pictures.into_iter().map(text_or_bytes).chain(texts).collect();
+                let pictures: Answer<Vec<Bytes>> = form.pictures.into_iter().map(text_or_bytes).collect();
                 (pictures?, about_emotion, enforce, detector)
             }
             Kind::Json => {
                 let read_all = move |body: &[u8]| {
                     let asked: DeepfaceJson = json(body)?;
-                    let pictures: Answer<Vec<Bytes>> = from_json(asked.img, most)?.into_iter().collect();
+                    let fields = [asked.img, asked.img_path].into_iter().flatten();
+                    let fields: Answer<Vec<_>> = fields.map(|field| from_json(field, most)).collect();
+                    let pictures = first_filled(fields?)?;
                     let about_emotion = asked.actions.is_none_or(|actions| actions.emotion);
-                    Ok((pictures?, about_emotion, asked.enforce_detection.unwrap_or(true), asked.detector_backend))
+                    Ok((pictures, about_emotion, asked.enforce_detection.unwrap_or(true), asked.detector_backend))
                 };
                 read(body, read_all).await?
             }
@@ -214,15 +222,12 @@ impl Question {
         if pictures.is_empty() {
             return Err(ApiError::NoPicture { expected: EXPECTED });
         }
-        if pictures.len() > most {
-            return Err(ApiError::TooManyPictures { limit: most });
-        }
         let faces = if detector.as_deref() == Some("skip") { Faces::Whole } else { Faces::Find };
         Ok(Self { pictures, enforce_detection, faces })
     }
 }
 
-/// A form's field `img` may be a file, or a text as in JSON.
+/// A form's field with a picture may be a file, or a text as in JSON.
 fn text_or_bytes(field: Bytes) -> Answer<Bytes> {
     match std::str::from_utf8(&field) {
         Ok(text) if ["data:", "http:", "https:"].iter().any(|scheme| text.starts_with(scheme)) => from_text(text),

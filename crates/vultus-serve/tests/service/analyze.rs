@@ -134,6 +134,36 @@ async fn a_deepface_client_gets_deepfaces_answer() {
 }
 
 #[tokio::test]
+async fn a_deepface_client_names_its_picture_one_way_or_the_other() {
+    let server = start(|_| {}).await;
+    let [bright, dark] = [250, 3].map(|level| format!("data:image/png;base64,{}", STANDARD.encode(png(30, 20, level))));
+    let (bright, dark) = (bright.as_str(), dark.as_str());
+    for (img, img_path, seen) in
+        [(bright, "", "bright"), (bright, dark, "bright"), (bright, "/etc/passwd", "bright"), ("", dark, "dark")]
+    {
+        let by_json = server.post_json("/analyze", json!({ "img": img, "img_path": img_path })).await;
+        let fields = form(&[("img_path", img_path.as_bytes()), ("img", img.as_bytes())]);
+        let by_form = server.post("/analyze", FORM, fields).await;
+        for answer in [by_json.succeeds(), by_form.succeeds()] {
+            assert_eq!(answer["results"][0]["dominant_emotion"], seen, "{img} {img_path}");
+        }
+    }
+    for asked in [
+        json!({ "img_path": dark }),
+        json!({ "img": null, "img_path": dark }),
+        json!({ "img": [], "img_path": [dark] }),
+    ] {
+        let answer = server.post_json("/analyze", asked.clone()).await.succeeds();
+        assert_eq!(answer["results"][0]["dominant_emotion"], "dark", "{asked}");
+    }
+    let broken = json!({ "img": "not base64!", "img_path": dark });
+    server.post_json("/analyze", broken).await.fails(400, "not_base64");
+    server.post_json("/analyze", json!({})).await.fails(400, "no_image");
+    server.post_json("/analyze", json!({ "img": "", "img_path": "" })).await.fails(422, "empty");
+    server.post("/analyze", FORM, form(&[("actions", b"emotion")])).await.fails(400, "no_image");
+}
+
+#[tokio::test]
 async fn a_deepface_client_is_refused_what_is_not_done_here() {
     let server = start_with(&FaceMethod::Rustface, AnalyzeOptions::default(), |_| {}).await;
     let img = STANDARD.encode(png(90, 60, 200));
