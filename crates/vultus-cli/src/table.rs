@@ -42,6 +42,12 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
         evaluation.log_loss,
         evaluation.ece
     ))?;
+    if let Some(votes) = &evaluation.votes {
+        print(format_args!(
+            "against the votes of FER+ ({} images): log loss {:.4}, where the votes' own entropy is {:.4}\n",
+            votes.n, votes.log_loss, votes.entropy
+        ))?;
+    }
     let header = ["true class", "images", "precision", "recall", "F1"].map(str::to_owned).into_iter();
     let mut rows = table(header.chain(evaluation.labels.iter().map(|label| format!("→ {label}"))));
     for (class, confusion) in evaluation.per_class.iter().zip(&evaluation.confusion) {

@@ -12,9 +12,10 @@ use vultus::labels::{Labels, canonical};
 use crate::batches::dataset_probabilities;
 use crate::dataset::{Dataset, split_name};
 use crate::evaluate::pictures::Pictures;
-use crate::evaluate::{Evaluation, EvaluationError, Predictions};
+use crate::evaluate::{Evaluation, EvaluationError, Predictions, VoteScores};
 use crate::prepare::{NoSplit, split_indices};
 use crate::run::write_json;
+use crate::targets::VotedClasses;
 
 /// Metrics, predictions and pictures of one split.
 #[derive(Clone, Debug)]
@@ -141,7 +142,13 @@ pub fn assess(
     let members = bundles.iter().cloned().map(Classifier::from_bundle).collect::<Result<Vec<_>, _>>()?;
     let classify = |pixels: &[f32]| asked.answer(mean_of(members.iter().map(|member| member.probabilities(pixels))));
     let probabilities = dataset_probabilities(classify, &bundle.preprocessing, dataset, &indices);
-    let evaluation = Evaluation::compute(split, &asked.labels, &truth, &probabilities)?;
+    let mut evaluation = Evaluation::compute(split, &asked.labels, &truth, &probabilities)?;
+    let voted = VotedClasses::new(&asked.labels);
+    let answers = indices.iter().zip(probabilities.chunks_exact(asked.labels.len()));
+    evaluation.votes = VoteScores::compute(answers.filter_map(|(&index, row)| {
+        let votes = dataset.samples[index].votes.as_ref()?;
+        Some((voted.shares(votes)?, row))
+    }));
     let predictions = Predictions::new(&asked.labels, &origins, &truth, &probabilities)?;
     let face = |row: usize| &dataset.samples[indices[row]].image;
     let pictures = Pictures::pick(&predictions, face)?;

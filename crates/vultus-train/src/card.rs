@@ -4,15 +4,16 @@
 //! and, where any are left, once without the images that also stand in the training split. Name and licence are the caller's;
 //! everything else is what the bundle says of itself.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
 
 use crate::assess::{AssessError, assess, dropped_in_training};
+use crate::config::LabelSource;
 use crate::dataset::Dataset;
-use crate::evaluate::{Evaluation, EvaluationError, wilson_interval};
+use crate::evaluate::{Evaluation, EvaluationError, VoteScores, wilson_interval};
 use crate::figure::grouped;
 use crate::figure::template::render;
 
@@ -41,10 +42,22 @@ pub struct CardText {
     pub name: String,
     /// The command of its last training.
     pub command: String,
+    /// The command that trains it from nothing, with all models that it began with or learnt from, and the hours that took;
+    /// where the last training is not all.
+    pub whole: Option<WholeTraining>,
     /// Name of the data set; without one, the card names the sources of the training.
     pub dataset: Option<String>,
     /// Identifier of the licence, such as `mit`; without one, the card names none.
     pub license: Option<String>,
+}
+
+/// Every training that a model needed.
+#[derive(Clone, Debug, Serialize)]
+pub struct WholeTraining {
+    /// The command.
+    pub command: String,
+    /// Hours on the machine of the last training.
+    pub hours: f64,
 }
 
 /// The data set whose limits the card can tell.
@@ -59,6 +72,12 @@ struct Card<'a> {
     fer_2013: bool,
     /// Whether images chose the temperature.
     calibrated: bool,
+    /// Whether the labels are the majorities of FER+'s votes.
+    ferplus: bool,
+    /// Whether training images were left out of training for standing in other splits.
+    leaks_dropped: bool,
+    /// The classes against FER+'s votes.
+    votes: Option<VoteScores>,
     labels: &'a [String],
     preprocessing: String,
     views: usize,
@@ -107,11 +126,17 @@ struct Result {
 struct Class {
     name: String,
     support: usize,
-    precision: String,
-    recall: String,
+    precision: Ratio,
+    recall: Ratio,
+    f1: String,
+}
+
+/// A share with its interval.
+#[derive(Serialize)]
+struct Ratio {
+    share: String,
     low: String,
     high: String,
-    f1: String,
 }
 
 /// The card of `bundle`, evaluated on `split` of `dataset`; images are known again by their pixels in `train_split`.
@@ -144,19 +169,21 @@ pub fn card(
         Err(error) => return Err(error.into()),
     }
     let classes = whole.per_class.iter().zip(&whole.confusion).enumerate().map(|(index, (scores, row))| {
-        let [low, high] = wilson_interval(row[index], scores.support);
+        let called: usize = whole.confusion.iter().map(|row| row[index]).sum();
         Class {
             name: scores.label.clone(),
             support: scores.support,
-            precision: percent(scores.precision),
-            recall: percent(scores.recall),
-            low: percent(low),
-            high: percent(high),
+            precision: Ratio::new(row[index], called),
+            recall: Ratio::new(row[index], scores.support),
             f1: format!("{:.3}", scores.f1),
         }
     });
     let seconds = bundle.training.get("seconds").and_then(Value::as_f64).unwrap_or_default();
-    let train = bundle.training.get("train").cloned().unwrap_or_default();
+    let fact = |name: &str| bundle.training.get(name).cloned();
+    let labels: LabelSource = fact("labels").and_then(|labels| serde_json::from_value(labels).ok()).unwrap_or_default();
+    let cleaning = fact("cleaning");
+    let settings = ["cleaning", "train"].map(|name| Some((name, fact(name)?)));
+    let recipe: BTreeMap<&str, Value> = settings.into_iter().flatten().collect();
     let sources = bundle.training.get("sources").and_then(Value::as_array).into_iter().flatten();
     let sources: Vec<&str> = sources.filter_map(Value::as_str).collect();
     let data_name = text.dataset.clone().unwrap_or_else(|| sources.join(" and "));
@@ -173,6 +200,9 @@ pub fn card(
         },
         fer_2013: data_name == FER_2013,
         calibrated: validated.is_some_and(|images| images > 0),
+        ferplus: labels == LabelSource::Ferplus,
+        leaks_dropped: cleaning.is_some_and(|cleaning| cleaning["leaks"] == "drop"),
+        votes: whole.votes.clone(),
         labels: bundle.labels.names(),
         preprocessing: format!("{} x {} grey pixels", bundle.preprocessing.width, bundle.preprocessing.height),
         views: bundle.inference.views.count(),
@@ -180,7 +210,7 @@ pub fn card(
         parameters: grouped(network.parameter_count() as u64),
         multiply_adds: format!("{:.1}", network.multiply_adds() as f64 / 1e6),
         training: &bundle.training,
-        recipe: toml::to_string(&train).unwrap_or_default(),
+        recipe: toml::to_string(&recipe).unwrap_or_default(),
         hours: format!("{:.1}", seconds / 3600.0),
         split,
         results,
@@ -188,6 +218,17 @@ pub fn card(
         confusion: whole.labels.iter().cloned().zip(whole.confusion.iter().cloned()).collect(),
     };
     render("card.md", TEMPLATE, &card).map_err(CardError::Template)
+}
+
+impl Ratio {
+    fn new(part: usize, all: usize) -> Self {
+        let [low, high] = wilson_interval(part, all);
+        Self {
+            share: percent(if all == 0 { 0.0 } else { part as f64 / all as f64 }),
+            low: percent(low),
+            high: percent(high),
+        }
+    }
 }
 
 fn result(images: String, evaluation: &Evaluation) -> Result {
@@ -274,7 +315,13 @@ mod tests {
     }
 
     fn text() -> CardText {
-        CardText { name: "mine".to_owned(), command: "vultus train".to_owned(), dataset: None, license: None }
+        CardText {
+            name: "mine".to_owned(),
+            command: "vultus train".to_owned(),
+            whole: None,
+            dataset: None,
+            license: None,
+        }
     }
 
     fn faces() -> Dataset {
@@ -329,6 +376,20 @@ mod tests {
         ] {
             assert!(named.contains(claim), "{claim} not in {named}");
         }
-        assert!(named.contains("| last training | `vultus train` |"), "{named}");
+        assert!(named.contains("| last training | `vultus train` |") && !named.contains("from nothing"), "{named}");
+    }
+
+    #[test]
+    fn a_card_of_votes_says_so_and_one_of_several_trainings_how_to_repeat_them() {
+        let whole = Some(WholeTraining { command: "all.sh".to_owned(), hours: 2.25 });
+        let mut model = bundle(1);
+        let facts = [("labels", json!("ferplus")), ("cleaning", json!({ "leaks": "drop" }))];
+        facts.into_iter().for_each(|(name, fact)| model.training[name] = fact);
+        let card = card(&model, &faces(), "test", "train", &CardText { whole, ..text() }).unwrap();
+        for claim in
+            ["majority of FER+'s", "| from nothing | `all.sh`, 2.2 hours", "leaks = \"drop\"", "were left out of"]
+        {
+            assert!(card.contains(claim), "{claim} not in {card}");
+        }
     }
 }

@@ -60,6 +60,34 @@ pub struct ReliabilityBin {
     pub accuracy: f64,
 }
 
+/// How near the answers come to the shares of several people's votes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VoteScores {
+    /// Number of images that have votes.
+    pub n: usize,
+    /// Mean over them of the cross-entropy of the votes, `-sum(q ln p)` with shares q of the votes and p as in `log_loss`
+    /// (Barsoum et al. 2016, "cross-entropy loss").
+    pub log_loss: f64,
+    /// The least that it can be: the mean entropy of the votes, `-sum(q ln q)`.
+    pub entropy: f64,
+}
+
+impl VoteScores {
+    /// From rows of votes' shares and of probabilities, both `[classes]`; `None` without any.
+    pub fn compute<'a>(rows: impl Iterator<Item = (Vec<f32>, &'a [f32])>) -> Option<Self> {
+        let (mut n, mut loss, mut entropy) = (0, 0.0, 0.0);
+        for (shares, probabilities) in rows {
+            n += 1;
+            for (&share, &p) in shares.iter().zip(probabilities).filter(|&(&share, _)| share > 0.0) {
+                loss += f64::from(share) * cross_entropy(p, LEAST_PROBABILITY);
+                entropy += f64::from(share) * cross_entropy(share, LEAST_PROBABILITY);
+            }
+        }
+        let mean = |sum: f64| sum / n as f64;
+        (n > 0).then(|| Self { n, log_loss: mean(loss), entropy: mean(entropy) })
+    }
+}
+
 /// All metrics of one split. Shares and scores are between 0 and 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -85,6 +113,9 @@ pub struct Evaluation {
     pub ece: f64,
     /// Mean of the highest probability.
     pub mean_confidence: f64,
+    /// The same answers against FER+'s votes, where the classes are FER+'s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub votes: Option<VoteScores>,
     /// Counts `[classes][classes]`: rows are true classes, columns predicted ones.
     pub confusion: Vec<Vec<usize>>,
     /// The same, each row divided by its sum; a row without images stays 0.
@@ -213,6 +244,7 @@ impl Evaluation {
             log_loss: loss / n as f64,
             ece: reliability.iter().map(|bin| ratio(bin.count, n) * (bin.accuracy - bin.confidence).abs()).sum(),
             mean_confidence: confidence_sum / n as f64,
+            votes: None,
             confusion_normalized: confusion
                 .iter()
                 .map(|row| row.iter().map(|&count| ratio(count, row.iter().sum())).collect())

@@ -74,6 +74,25 @@ impl TargetConfig {
     }
 }
 
+/// FER+'s votes of an image as shares of its eight classes, by name; for other classes, none.
+#[derive(Debug)]
+pub struct VotedClasses(Option<Meanings>);
+
+impl VotedClasses {
+    /// For the classes `labels`.
+    pub fn new(labels: &Labels) -> Self {
+        let voted_for = |vote: &&str| labels.index_of(&canonical(vote)).is_some();
+        let same =
+            labels.len() == ferplus::EXPRESSIONS && ferplus::CLASSES[..ferplus::EXPRESSIONS].iter().all(voted_for);
+        Self(same.then(|| meanings_by_name(labels)))
+    }
+
+    /// The shares `[8]`, without votes of a single tagger; `None` where none are left.
+    pub fn shares(&self, votes: &[u8; 10]) -> Option<Vec<f32>> {
+        voted(votes, self.0.as_ref()?, ferplus::EXPRESSIONS)
+    }
+}
+
 /// What each vote stands for: a distribution over the classes, or nothing.
 type Meanings = [Option<Vec<f32>>; 10];
 
@@ -252,5 +271,16 @@ mod tests {
         let config = TargetConfig { votes: 1.0, ..TargetConfig::default() };
         let rows = config.rows(&dataset(&[(0, votes(4, 4, 2))]), &[0], LabelSource::Ferplus);
         close(&rows, &[2.0 / 6.0, 4.0 / 6.0]);
+    }
+
+    #[test]
+    fn only_the_classes_of_the_votes_have_shares_of_votes() {
+        let eight = Labels::sorted(&ferplus::CLASSES[..8]).unwrap();
+        let shares = VotedClasses::new(&eight).shares(&votes(6, 3, 1)).unwrap();
+        let share = |name: &str| shares[eight.index_of(name).unwrap()];
+        close(&[share("neutral"), share("happy"), share("angry")], &[2.0 / 3.0, 1.0 / 3.0, 0.0]);
+        assert_eq!(VotedClasses::new(&eight).shares(&votes(1, 1, 1)), None);
+        let seven = Labels::new(["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"]).unwrap();
+        assert_eq!(VotedClasses::new(&seven).shares(&votes(6, 3, 1)), None);
     }
 }

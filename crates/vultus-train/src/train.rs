@@ -201,6 +201,7 @@ fn training_facts(
         "train_split": config.data.train_split,
         "images": { "train": prepared.train.len(), "validation": prepared.validation.len() },
         "labels": config.data.labels,
+        "cleaning": config.cleaning,
         "dropped_classes": dropped_classes(&prepared.dataset),
         "train": train,
         "ended": fitted.ended,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
 use vultus::persist::write_atomically;
-use vultus_train::card::{CardError, CardText, card};
+use vultus_train::card::{CardError, CardText, WholeTraining, card};
 use vultus_train::dataset::split_name;
 
 use super::evaluate::{default_split, read_sources};
@@ -28,6 +28,12 @@ pub struct Card {
     /// The command of the model's last training, for the card.
     #[arg(long, value_name = "TEXT")]
     command: String,
+    /// The command that trains the model from nothing, where the last training began with another model or learnt from some.
+    #[arg(long, value_name = "TEXT", requires = "hours")]
+    whole_command: Option<String>,
+    /// Hours that all of --whole-command takes.
+    #[arg(long, value_name = "H", requires = "whole_command")]
+    hours: Option<f64>,
     /// The data set's name, for the card. Without it, the names of the sources of the training.
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
@@ -52,7 +58,8 @@ impl Card {
             None => default_split(&dataset)?,
         };
         let train = bundle.training.get("train_split").and_then(|name| name.as_str()).unwrap_or(split_name::TRAIN);
-        let text = CardText { name, command: self.command, dataset: self.dataset, license: self.license };
+        let whole = self.whole_command.zip(self.hours).map(|(command, hours)| WholeTraining { command, hours });
+        let text = CardText { name, command: self.command, whole, dataset: self.dataset, license: self.license };
         let card = card(&bundle, &dataset, &split, train, &text).map_err(|error| match error {
             CardError::Assess(error) => Failure::usage(error),
             CardError::Trained(_) => Failure::usage(error),

@@ -175,3 +175,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn answers_are_held_against_shares_of_votes() {
+    let rows = [(vec![0.5, 0.5], [0.5, 0.5]), (vec![1.0, 0.0], [0.25, 0.75])];
+    let scores = VoteScores::compute(rows.iter().map(|(shares, row)| (shares.clone(), &row[..]))).unwrap();
+    assert_eq!(scores.n, 2);
+    assert!((scores.log_loss - (2.0_f64.ln() + 4.0_f64.ln()) / 2.0).abs() < 1e-9, "{scores:?}");
+    assert!((scores.entropy - 2.0_f64.ln() / 2.0).abs() < 1e-9, "{scores:?}");
+    assert_eq!(VoteScores::compute(std::iter::empty()), None);
+}

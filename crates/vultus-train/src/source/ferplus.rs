@@ -19,7 +19,7 @@ pub const CLASSES: [&str; 10] =
 pub const NOT_A_FACE: usize = 9;
 
 /// Number of entries of [`CLASSES`] that are expressions.
-const EXPRESSIONS: usize = 8;
+pub const EXPRESSIONS: usize = 8;
 
 /// The entry of [`CLASSES`] that more than half of the votes are for, single votes not counted (the majority protocol of
 /// Barsoum et al. 2016, "Training deep networks for facial expression recognition with crowd-sourced label distribution").
