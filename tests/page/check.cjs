@@ -13,6 +13,7 @@ const { values: given } = parseArgs({
 const shots = given.shots ?? "shots";
 fs.mkdirSync(shots, { recursive: true });
 let { portrait, group } = given;
+let two;
 const TOKEN = "a-token-for-the-page";
 
 /** Starts a server on a free port and gives its address. */
@@ -38,7 +39,7 @@ function launch(...flags) {
   return chromium.launch({ executablePath: given.chromium, args: ["--no-sandbox", ...flags] });
 }
 
-/** Makes pictures of faces.svg where none are given: one face, and two. */
+/** Makes pictures of faces.svg: one face, and two. They are the portrait and the group where none are given. */
 async function draw() {
   const browser = await launch();
   const page = await browser.newPage({ viewport: { width: 1200, height: 660 } });
@@ -49,7 +50,8 @@ async function draw() {
     return file;
   };
   portrait ??= await picture("one-face", 640);
-  group ??= await picture("two-faces", 1200);
+  two = await picture("two-faces", 1200);
+  group ??= two;
   await browser.close();
 }
 
@@ -162,33 +164,41 @@ async function pictures(address) {
   await browser.close();
 }
 
-/** Frames of a camera that moves before a picture, as Motion JPEG. */
-async function film(file, picture) {
+/** Frames of a camera that moves before a picture, as Motion JPEG; `fit` says how the picture fills them. */
+async function film(name, picture, fit) {
+  const file = path.resolve(shots, `${name}.mjpeg`);
   const browser = await launch();
   const page = await browser.newPage();
   const data = `data:image/png;base64,${fs.readFileSync(picture).toString("base64")}`;
-  const frames = await page.evaluate(async (data) => {
+  const frames = await page.evaluate(async ({ data, fit }) => {
     const image = new Image();
     image.src = data;
     await image.decode();
     const canvas = Object.assign(document.createElement("canvas"), { width: 640, height: 480 });
     const context = canvas.getContext("2d");
-    const scale = Math.max(640 / image.width, 480 / image.height) * 1.15;
+    const scale = Math[fit](640 / image.width, 480 / image.height) * 1.15;
+    context.fillStyle = "#a7b7bf";
     return Array.from({ length: 40 }, (_, index) => {
       const angle = (index / 40) * 2 * Math.PI;
       const [width, height] = [image.width * scale, image.height * scale];
+      context.fillRect(0, 0, 640, 480);
       context.drawImage(image, (640 - width) / 2 + 20 * Math.sin(angle), (480 - height) / 2 + 12 * Math.cos(angle), width, height);
       return canvas.toDataURL("image/jpeg", 0.9).split(",")[1];
     });
-  }, data);
+  }, { data, fit });
   fs.writeFileSync(file, Buffer.concat(frames.map((frame) => Buffer.from(frame, "base64"))));
   await browser.close();
+  return file;
+}
+
+/** A browser with a camera before which a picture moves. */
+async function withCamera(name, picture, fit) {
+  const file = await film(name, picture, fit);
+  return launch("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", `--use-file-for-fake-video-capture=${file}`);
 }
 
 async function camera(address) {
-  const file = path.resolve(shots, "camera.mjpeg");
-  await film(file, portrait);
-  const browser = await launch("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream", `--use-file-for-fake-video-capture=${file}`);
+  const browser = await withCamera("camera", portrait, "max");
   const page = await open(browser, address, { colorScheme: "dark", permissions: ["camera"] });
   await ready(page);
   await page.click("#camera");
@@ -217,6 +227,63 @@ async function camera(address) {
   await without.close();
 }
 
+/** Two people before the camera, whose faces come in another order with every frame: the one that is selected stays so. */
+async function company(address) {
+  const browser = await withCamera("company", two, "min");
+  const page = await open(browser, address, { permissions: ["camera"] });
+  const isRight = (image) => (face) => face.box[0] + face.box[2] / 2 > image.width / 2;
+  let [answers, hidden] = [0, false];
+  await page.routeWebSocket(/stream/, (socket) => {
+    socket.connectToServer().onMessage((message) => {
+      const image = JSON.parse(message);
+      image.faces.sort((a, b) => a.box[0] - b.box[0]);
+      if (answers++ % 2) image.faces.reverse();
+      if (hidden) image.faces = image.faces.filter((face) => !isRight(image)(face));
+      socket.send(JSON.stringify(image));
+    });
+  });
+  await page.reload();
+  await ready(page);
+  await page.click("#camera");
+  await page.waitForFunction(() => document.querySelectorAll("#boxes button").length === 2);
+  // The page shows a mirror image: who is right in the frame is left on the page.
+  const label = await page.evaluate(() => {
+    const place = (box) => box.getBoundingClientRect().left;
+    const [left] = [...document.querySelectorAll("#boxes button")].sort((a, b) => place(a) - place(b));
+    left.focus();
+    left.click();
+    return left.textContent.split(" ")[0];
+  });
+  const seen = new Set();
+  for (const last = answers + 20; answers < last;) {
+    const now = await page.evaluate(() => {
+      const chosen = document.querySelector("#boxes [aria-pressed=true]");
+      const side = parseFloat(chosen?.style.left) < 50 ? "left" : "right";
+      return [document.getElementById("who").textContent, side, document.activeElement === chosen].join();
+    });
+    seen.add(now);
+  }
+  assert.deepEqual([...seen], ["Face 2 of 2,left,true"], "number, side and focus of the selected face");
+  const trend = await page.textContent("#trend");
+  assert(new RegExp(`on average ${label} [6-9]\\d`).test(trend), `${trend} of one face, not of two: ${label}`);
+  await shoot(page, "company");
+  // Out of sight for a moment: nobody takes the place, and the timeline has a gap.
+  const gaps = () => page.$eval("#timeline path", (path) => path.getAttribute("d").split("M").length - 2);
+  const before = await gaps();
+  hidden = true;
+  await page.waitForFunction(() => document.getElementById("who").textContent === "Out of sight");
+  assert.equal(await page.locator("#boxes [aria-pressed=true]").count(), 0);
+  hidden = false;
+  await page.waitForFunction(() => parseFloat(document.querySelector("#boxes [aria-pressed=true]")?.style.left) < 50);
+  assert((await gaps()) > before, "a gap in the timeline");
+  // For good: then it is somebody else's turn, and their timeline.
+  hidden = true;
+  await page.waitForFunction(() => parseFloat(document.querySelector("#boxes [aria-pressed=true]")?.style.left) > 50);
+  assert.equal(await gaps(), 0);
+  assert.deepEqual(page.faults, []);
+  await browser.close();
+}
+
 async function locked() {
   const server = await serve({ VULTUS_TOKEN: TOKEN });
   const browser = await launch();
@@ -243,6 +310,7 @@ async function main() {
   try {
     await pictures(server.address);
     await camera(server.address);
+    await company(server.address);
     await locked();
   } finally {
     await server.stop();

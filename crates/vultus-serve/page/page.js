@@ -2,6 +2,7 @@
 
 import { Refusal, analyze, card, openStream, useToken } from "/server.js";
 import { hues, prepareBars, say, showBoxes, showCard, showFace } from "/view.js";
+import { Person } from "/person.js";
 import { Timeline } from "/timeline.js";
 
 const element = (id) => document.getElementById(id);
@@ -15,7 +16,10 @@ let model = null;
 let colours = new Map();
 let timeline = null;
 let image = null;
+/** Index of the selected face; -1 while the person of the camera who is looked at is not seen. */
 let selected = 0;
+/** The person before the camera who is looked at. */
+let person = new Person();
 let camera = null;
 /** Counts what was opened, so that what is no longer shown says nothing. */
 let turn = 0;
@@ -25,15 +29,19 @@ const inCamera = () => stage.dataset.mode === "camera";
 function show(answer) {
   image = answer;
   const faces = image?.faces ?? [];
-  selected = Math.min(selected, Math.max(faces.length - 1, 0));
   showBoxes(image, selected, inCamera(), colours, select);
-  const nothing = inCamera() ? "No face is seen. More light or less distance may help." : "No face was found in this picture.";
-  showFace(faces[selected], selected, faces.length, nothing);
+  showFace(faces[selected], selected, faces.length, nothing(faces));
+}
+
+function nothing(others) {
+  if (!inCamera()) return "No face was found in this picture.";
+  return others.length ? "The selected face is not seen. Another one can be selected." : "No face is seen. More light or less distance may help.";
 }
 
 function select(index) {
   if (index !== selected) timeline.clear();
   selected = index;
+  person = new Person(image.faces[index], index);
   show(image);
 }
 
@@ -141,6 +149,7 @@ async function watch() {
   element("timeline").hidden = false;
   element("camera").textContent = "Stop the camera";
   selected = 0;
+  person = new Person();
   timeline.clear();
   show(null);
   say("");
@@ -159,6 +168,13 @@ function seen(run, answer) {
     say(answer.error.message, true);
     setTimeout(() => next(run), 1000);
     return;
+  }
+  selected = person.follow(answer.faces);
+  if (selected < 0 && answer.faces.length && person.isGone()) {
+    // Somebody else, from here on.
+    person = new Person();
+    timeline.clear();
+    selected = person.follow(answer.faces);
   }
   show(answer);
   timeline.add(answer.faces[selected]);
@@ -222,7 +238,7 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("keydown", (event) => {
   const count = image?.faces?.length ?? 0;
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step || count < 2 || event.target.closest("input, dialog, summary")) return;
+  if (!step || !count || event.target.closest("input, dialog, summary")) return;
   event.preventDefault();
   select((selected + step + count) % count);
   element("boxes").children[selected].focus();

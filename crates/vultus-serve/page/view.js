@@ -87,7 +87,7 @@ export function showFace(face, index, count, nothing) {
     row.classList.toggle("best", Boolean(face) && row.dataset.label === best(face));
   }
   if (!face) {
-    element("who").textContent = "No face";
+    element("who").textContent = count ? "Out of sight" : "No face";
     element("verdict").textContent = nothing;
     return;
   }

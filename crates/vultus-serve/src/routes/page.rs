@@ -16,10 +16,11 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 const PERMISSIONS: HeaderName = HeaderName::from_static("permissions-policy");
 
 /// Where each file is, its content type, and its content.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("/", "text/html; charset=utf-8", include_str!("../../page/index.html")),
     ("/page.css", "text/css; charset=utf-8", include_str!("../../page/page.css")),
     ("/page.js", "text/javascript; charset=utf-8", include_str!("../../page/page.js")),
+    ("/person.js", "text/javascript; charset=utf-8", include_str!("../../page/person.js")),
     ("/server.js", "text/javascript; charset=utf-8", include_str!("../../page/server.js")),
     ("/timeline.js", "text/javascript; charset=utf-8", include_str!("../../page/timeline.js")),
     ("/view.js", "text/javascript; charset=utf-8", include_str!("../../page/view.js")),

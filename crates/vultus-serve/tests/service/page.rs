@@ -8,7 +8,8 @@ async fn the_page_loads_nothing_from_elsewhere() {
     let html = server.get("/").await;
     let policy = html.header("content-security-policy");
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    let scripts = ["/page.js", "/server.js", "/timeline.js", "/view.js"].map(|path| (path, "text/javascript"));
+    let scripts = ["/page.js", "/person.js", "/server.js", "/timeline.js", "/view.js"];
+    let scripts = scripts.map(|path| (path, "text/javascript"));
     let others = [("/", "text/html"), ("/page.css", "text/css"), ("/icon.svg", "image/svg+xml")];
     for (path, content_type) in others.into_iter().chain(scripts) {
         let reply = server.get(path).await;
