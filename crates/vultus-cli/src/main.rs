@@ -3,6 +3,8 @@
 //! stdout carries results, stderr messages and progress. Exit codes: 0 done, 1 the run failed, 2 bad usage or
 //! configuration, 130 interrupted, with what is done kept.
 
+#![forbid(unsafe_code)]
+
 mod analyzer;
 mod command;
 mod failure;

@@ -11,6 +11,8 @@
 //!
 //! It fetches nothing, stores nothing, and knows no terminal.
 
+#![forbid(unsafe_code)]
+
 pub mod answer;
 mod body;
 pub mod card;

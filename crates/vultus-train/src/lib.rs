@@ -18,6 +18,8 @@
 //! [`environment`] says what a result was made with. Burn is used in [`model`], [`operations`], [`optimizer`] and
 //! [`device`] and nowhere else. Finished networks run in the `vultus` crate.
 
+#![forbid(unsafe_code)]
+
 pub mod assess;
 pub mod audit;
 pub mod augment;

@@ -18,6 +18,8 @@
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
 
+#![forbid(unsafe_code)]
+
 /// The crate whose pictures the functions here take, in the version that they take.
 pub use image;
 
