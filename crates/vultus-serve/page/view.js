@@ -101,7 +101,8 @@ export function showFace(face, index, count, nothing) {
 
 function sureness(face) {
   const [first, second] = Object.entries(face.probabilities).sort((a, b) => b[1] - a[1]);
-  if (!face.label || face.score < 0.4) return "Unsure: no class stands out.";
+  if (!face.label) return "Not sure enough for a label.";
+  if (face.score < 0.4) return "Unsure: no class stands out.";
   if (second && first[1] - second[1] < 0.2) return `Between “${first[0]}” and “${second[0]}”.`;
   return face.score < 0.7 ? `Leaning to “${first[0]}”.` : `Clear: “${first[0]}”.`;
 }
