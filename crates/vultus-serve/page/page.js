@@ -9,6 +9,8 @@ const element = (id) => document.getElementById(id);
 const stage = element("stage");
 const [picture, video] = [element("picture"), element("video")];
 
+/** What the server reads. Other pictures that the browser shows are sent as JPEG. */
+const READ = ["image/png", "image/jpeg", "image/bmp", "image/webp"];
 /** Longest side of what is sent of a camera's frame, and of a picture that is too large for the server. */
 const [FRAME_PX, PICTURE_PX] = [640, 2048];
 
@@ -48,7 +50,11 @@ function select(index) {
 function fail(error) {
   const text = error instanceof Refusal ? error.message : String(error?.message ?? error);
   say(text.charAt(0).toUpperCase() + text.slice(1), true);
-  if (error?.code === "unauthorized") element("lock").showModal();
+  if (error?.code === "unauthorized") {
+    // Links carry no token.
+    element("metrics").hidden = true;
+    element("lock").showModal();
+  }
 }
 
 async function start() {
@@ -71,7 +77,8 @@ async function start() {
 // Pictures.
 
 async function open(file) {
-  if (!file || !model) return;
+  if (!model) return;
+  if (!file) return say("There is no file in this. A picture that is copied can be pasted; one that is saved can be chosen.", true);
   if (!file.type.startsWith("image/")) return say("This file is no picture.", true);
   stop();
   const mine = ++turn;
@@ -104,10 +111,10 @@ async function open(file) {
   }
 }
 
-/** The file, or a smaller copy of it if the server does not take it as it is. */
+/** The file, or a copy of it if the server does not take it as it is. */
 async function fitting(file) {
   const pixels = picture.naturalWidth * picture.naturalHeight;
-  if (file.size <= model.body_bytes && pixels <= model.pixels) return file;
+  if (READ.includes(file.type) && file.size <= model.body_bytes && pixels <= model.pixels) return file;
   return smaller(picture, picture.naturalWidth, picture.naturalHeight, PICTURE_PX, 0.92);
 }
 
@@ -224,7 +231,7 @@ element("file").addEventListener("change", (event) => {
   event.target.value = "";
 });
 element("camera").addEventListener("click", () => (camera ? stop() : watch()));
-document.addEventListener("paste", (event) => open([...event.clipboardData.files][0]));
+document.addEventListener("paste", (event) => event.target.closest("dialog") ?? open(event.clipboardData.files[0]));
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   stage.classList.add("over");
@@ -238,7 +245,7 @@ document.addEventListener("drop", (event) => {
 document.addEventListener("keydown", (event) => {
   const count = image?.faces?.length ?? 0;
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  if (!step || !count || event.target.closest("input, dialog, summary")) return;
+  if (!step || !count || event.target.closest("dialog")) return;
   event.preventDefault();
   select((selected + step + count) % count);
   element("boxes").children[selected].focus();
