@@ -24,6 +24,7 @@ async function serve(environment = {}, ...more) {
     env: { ...process.env, ...environment },
     stdio: ["ignore", "pipe", "inherit"],
   });
+  process.on("exit", () => server.kill());
   for await (const chunk of server.stdout) {
     const address = /http:\S+/.exec(String(chunk));
     if (address) return { address: address[0], stop: () => ended(server) };
