@@ -192,29 +192,18 @@ fn tanh_derivative(y: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{numbers, same_for_any_thread_count};
+    use crate::testing::{activate, numbers, same_for_any_thread_count};
 
     const ALL: [Activation; 5] =
         [Activation::Linear, Activation::Relu, Activation::LeakyRelu, Activation::Elu, Activation::Tanh];
-
-    /// The definitions in double precision.
-    fn reference(activation: Activation, v: f64) -> f64 {
-        match activation {
-            Activation::Linear => v,
-            Activation::Relu => v.max(0.0),
-            Activation::LeakyRelu => v.max(0.2 * v),
-            Activation::Elu => v.max(v.min(0.0).exp() - 1.0),
-            Activation::Tanh => v.tanh(),
-        }
-    }
 
     #[test]
     fn values_and_derivatives_follow_the_definition() {
         for activation in ALL {
             for v in numbers(3, 200).into_iter().map(|v| 4.0 * v) {
                 let y = activation.apply(v);
-                assert!((y as f64 - reference(activation, v as f64)).abs() < 1e-6, "{activation:?} at {v}");
-                let slope = (reference(activation, v as f64 + 1e-6) - reference(activation, v as f64 - 1e-6)) / 2e-6;
+                assert!((y as f64 - activate(activation, v as f64)).abs() < 1e-6, "{activation:?} at {v}");
+                let slope = (activate(activation, v as f64 + 1e-6) - activate(activation, v as f64 - 1e-6)) / 2e-6;
                 let derivative = activation.derivative_from_output(y) as f64;
                 assert!((derivative - slope).abs() < 1e-5, "{activation:?}: slope {derivative} at {v}, not {slope}");
             }
@@ -242,15 +231,20 @@ mod tests {
 
     #[test]
     fn nan_and_infinity_propagate() {
-        for activation in ALL {
-            let mut y = [f32::NAN, f32::INFINITY];
+        let slopes_at_infinity = [(1.0, 1.0), (1.0, 0.0), (1.0, LEAKY_SLOPE), (1.0, 0.0), (0.0, 0.0)];
+        for (activation, slopes) in ALL.into_iter().zip(slopes_at_infinity) {
+            let mut y = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
             activation.forward(&mut y);
-            assert!(y[0].is_nan(), "{activation:?}");
-            assert_eq!(y[1], activation.apply(f32::INFINITY));
-            assert!(activation.derivative_from_output(f32::NAN).is_nan(), "{activation:?}");
-            let mut gradient = [0.0];
-            activation.backward_serial(&[0.0], &[f32::NAN], &mut gradient);
-            assert!(gradient[0].is_nan(), "{activation:?}");
+            assert!(y[0].is_nan() && activation.derivative_from_output(y[0]).is_nan(), "{activation:?}");
+            for (y, v, slope) in [(y[1], f64::INFINITY, slopes.0), (y[2], f64::NEG_INFINITY, slopes.1)] {
+                assert_eq!(f64::from(y), activate(activation, v), "{activation:?} at {v}");
+                assert_eq!(activation.derivative_from_output(y), slope, "{activation:?} at {v}");
+            }
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut gradient = [0.0; 2];
+                activation.backward_serial(&[0.0, 0.5], &[value; 2], &mut gradient);
+                assert!(gradient.iter().all(|gradient| !gradient.is_finite()), "{activation:?}: {gradient:?}");
+            }
         }
     }
 }

@@ -463,4 +463,4 @@ pub(crate) fn column_sums(values: &[f32], sums: &mut [f32]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,9 @@
-//! What the tests of all kernels share: reproducible numbers, comparison with `f64` references, finite differences.
+//! What the tests of all kernels share: reproducible numbers, comparison with `f64` references, finite differences, and
+//! what becomes of values that are no finite number.
 
 use rayon::ThreadPoolBuilder;
 
+use crate::activation::Activation;
 use crate::simd::InstructionSet;
 
 /// `length` reproducible numbers in -1..1.
@@ -38,6 +40,51 @@ pub(crate) fn assert_within(actual: &[f32], expected: &[f64], bound: f64) {
     for (index, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
         let difference = (actual as f64 - expected).abs();
         assert!(difference <= bound, "element {index}: {actual} instead of {expected} +- {bound}");
+    }
+}
+
+/// Calls `check` with one of the `inputs` broken at its one of `places`: with each of them, and each value that is no finite
+/// number. The first argument says which it is. Empty inputs stay whole.
+pub(crate) fn with_each_input_broken<const N: usize>(
+    inputs: [Vec<f32>; N],
+    places: [usize; N],
+    check: impl Fn(usize, &[Vec<f32>; N]),
+) {
+    for index in (0..N).filter(|&index| !inputs[index].is_empty()) {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            println!("with {value} in input {index}"); // shown if the check fails
+            let mut broken = inputs.clone();
+            broken[index][places[index]] = value;
+            check(index, &broken);
+        }
+    }
+}
+
+/// Asserts that `actual` is no finite number wherever `expected` is none. Elsewhere it must come near it, but where it `may`
+/// be anything: where rearranged sums bring in what the definition does not.
+#[track_caller]
+pub(crate) fn assert_shows(actual: &[f32], expected: &[f64], may: impl Fn(usize) -> bool) {
+    assert_eq!(actual.len(), expected.len());
+    let finite = expected.iter().filter(|value| value.is_finite());
+    let bound = 1e-3 * finite.fold(0.1_f64, |largest, value| largest.max(value.abs()));
+    for (place, (&actual, &expected)) in actual.iter().zip(expected).enumerate() {
+        let shows = if expected.is_finite() {
+            may(place) || (f64::from(actual) - expected).abs() <= bound
+        } else {
+            !actual.is_finite()
+        };
+        assert!(shows, "element {place}: {actual} instead of {expected}");
+    }
+}
+
+/// An activation in double precision; NaN stays NaN.
+pub(crate) fn activate(activation: Activation, v: f64) -> f64 {
+    match activation {
+        Activation::Relu if v < 0.0 => 0.0,
+        Activation::LeakyRelu if v < 0.0 => 0.2 * v,
+        Activation::Elu if v < 0.0 => v.exp() - 1.0,
+        Activation::Tanh => v.tanh(),
+        _ => v,
     }
 }
 

@@ -103,6 +103,11 @@ impl Algorithm {
         (shape.kernel_height, shape.kernel_width, shape.stride) == (taps, taps, 1)
     }
 
+    /// Whether it can pool its outputs on the way: its tiles then hold whole windows.
+    pub(super) fn pools(self) -> bool {
+        by_algorithm!(self, true, T => <T as Transform>::OUTPUTS.is_multiple_of(2))
+    }
+
     /// The one that should be fastest where weights change from call to call, as in training.
     pub fn choose(shape: &ConvolutionShape) -> Self {
         Self::cheapest(shape, 45.0)

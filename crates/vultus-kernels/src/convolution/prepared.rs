@@ -52,9 +52,21 @@ impl Prepared {
         let fits = used.in_height + 2 * used.padding >= used.kernel_height
             && used.in_width + 2 * used.padding >= used.kernel_width;
         let mut algorithm = Algorithm::choose_prepared(if fits { &used } else { shape });
-        if pool && algorithm == Algorithm::Winograd3 {
-            algorithm = Algorithm::Winograd4; // its tiles hold whole windows
+        if pool && !algorithm.pools() {
+            algorithm = Algorithm::Winograd4;
         }
+        Self::new_by(algorithm, shape, weight, bias, activation, pool)
+    }
+
+    /// [`Prepared::new`] by a given algorithm, which can compute the shape and, where asked for, pool.
+    pub(super) fn new_by(
+        algorithm: Algorithm,
+        shape: &ConvolutionShape,
+        weight: &[f32],
+        bias: &[f32],
+        activation: Activation,
+        pool: bool,
+    ) -> Self {
         let mut packed = Aligned::zeros(algorithm.packed_len(shape));
         algorithm.pack(InstructionSet::best(), shape, weight, &mut packed);
         Self {
