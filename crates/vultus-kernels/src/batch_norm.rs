@@ -443,4 +443,4 @@ unsafe fn store_sums<L: Lanes>(sums: &[[L; 2]; GROUP], to: *mut f32, first: usiz
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

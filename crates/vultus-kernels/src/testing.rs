@@ -88,6 +88,16 @@ pub(crate) fn activate(activation: Activation, v: f64) -> f64 {
     }
 }
 
+/// The gradient in front of an activation, from its output and the gradient behind it: nothing passes a closed ReLU, also
+/// no NaN.
+pub(crate) fn pass_back(activation: Activation, y: f32, dy: f64) -> f64 {
+    match activation {
+        Activation::Linear => dy,
+        Activation::Relu if y <= 0.0 => 0.0,
+        _ => dy * f64::from(activation.derivative_from_output(y)),
+    }
+}
+
 /// Runs `compute` on one, two and five threads, asserts equal bits, and returns the result.
 #[track_caller]
 pub(crate) fn same_for_any_thread_count(compute: impl Fn() -> Vec<f32> + Sync) -> Vec<f32> {
