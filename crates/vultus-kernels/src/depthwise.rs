@@ -12,7 +12,7 @@
 mod axis;
 mod line;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use rayon::prelude::*;
 

@@ -112,7 +112,7 @@ fn mix(mut value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::same_for_any_thread_count;
+    use crate::testing::{same_for_any_thread_count, with_every_instruction_set};
 
     fn kept(rate: f32, key: u64, length: usize) -> Vec<f32> {
         let mut x = vec![1.0; length];
@@ -157,9 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn nan_stays() {
-        let mut x = vec![f32::NAN; 100];
-        apply(Dropout { rate: 0.5, key: 1 }, &mut x);
-        assert!(x.iter().all(|value| value.is_nan()));
+    fn what_is_no_number_shows_also_where_it_is_dropped() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            with_every_instruction_set(|| {
+                let mut x: Vec<f32> = (0..99).map(|index| if index % 3 == 0 { value } else { 1.0 }).collect();
+                apply(Dropout { rate: 0.5, key: 1 }, &mut x);
+                assert!(x.iter().enumerate().all(|(index, x)| x.is_finite() == (index % 3 > 0)), "{value}: {x:?}");
+            });
+        }
     }
 }

@@ -176,31 +176,79 @@ fn squared_sum_serial(x: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, numbers, same_for_any_thread_count, widen};
+    use crate::testing::{
+        assert_close, assert_shows, numbers, same_for_any_thread_count, widen, with_each_input_broken,
+        with_every_instruction_set,
+    };
+    use proptest::prelude::*;
 
     const ADAM: AdamUpdate =
         AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 1, scale: 1.0 };
 
-    #[test]
-    fn adam_equals_the_formulas_over_several_steps() {
-        let mut parameter = numbers(1, 100);
-        let (mut first, mut second) = (vec![0.0; 100], vec![0.0; 100]);
-        let (mut p, mut m, mut v) = (widen(&parameter), vec![0.0_f64; 100], vec![0.0_f64; 100]);
-        let (beta1, beta2) = (f64::from(ADAM.beta1), f64::from(ADAM.beta2));
-        for step in 1..=5 {
-            let gradient = numbers(10 + step, 100);
-            adam(&AdamUpdate { step, ..ADAM }, &mut parameter, &gradient, &mut first, &mut second);
-            for (index, g) in widen(&gradient).into_iter().enumerate() {
-                // Kingma and Ba's form with corrected moments; equal to Keras' up to the epsilon.
-                m[index] = beta1 * m[index] + (1.0 - beta1) * g;
-                v[index] = beta2 * v[index] + (1.0 - beta2) * g * g;
-                let (corrected, root) = (m[index] / (1.0 - beta1.powi(step as i32)), 1.0 - beta2.powi(step as i32));
-                p[index] -= 0.01 * corrected / ((v[index] / root).sqrt() + 1e-7 / root.sqrt());
-            }
+    /// Parameter, gradient and moments of one step, the gradient left as it is. In Kingma and Ba's form with corrected moments;
+    /// equal to Keras' up to the epsilon.
+    fn adam_reference(update: &AdamUpdate, [parameter, gradient, first, second]: &mut [Vec<f64>; 4]) {
+        let (beta1, beta2) = (f64::from(update.beta1), f64::from(update.beta2));
+        let rest = |beta: f64| 1.0 - beta.powi(update.step as i32);
+        let (epsilon, rate) = (f64::from(update.epsilon) / rest(beta2).sqrt(), f64::from(update.learning_rate));
+        for (index, g) in gradient.iter().map(|g| f64::from(update.scale) * g).enumerate() {
+            first[index] = beta1 * first[index] + (1.0 - beta1) * g;
+            second[index] = beta2 * second[index] + (1.0 - beta2) * g * g;
+            parameter[index] -= rate * first[index] / rest(beta1) / ((second[index] / rest(beta2)).sqrt() + epsilon);
         }
-        assert_close(&parameter, &p, 1e-6);
-        assert_close(&first, &m, 1e-6);
-        assert_close(&second, &v, 1e-6);
+    }
+
+    /// Parameter, gradient and velocity of one step, the gradient left as it is.
+    fn sgd_reference(update: &SgdUpdate, [parameter, gradient, velocity]: &mut [Vec<f64>; 3]) {
+        let [rate, momentum, scale] = [update.learning_rate, update.momentum, update.scale].map(f64::from);
+        for (index, g) in gradient.iter().map(|g| scale * g).enumerate() {
+            velocity[index] = momentum * velocity[index] - rate * g;
+            let step = if update.nesterov { momentum * velocity[index] - rate * g } else { velocity[index] };
+            parameter[index] += step;
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn updates_equal_the_formulas_over_several_steps(
+            length in 1_usize..200, seed in 0_u64..1000, scale in prop_oneof![Just(1.0_f32), 0.01_f32..1.0],
+            beta1 in 0.5_f32..0.95, beta2 in 0.9_f32..0.9999,
+            momentum in prop_oneof![Just(0.0_f32), 0.1_f32..0.99], nesterov in any::<bool>(),
+        ) {
+            with_every_instruction_set(|| {
+                let start = [numbers(seed, length), vec![0.0; length], vec![0.0; length], vec![0.0; length]];
+                let mut wide = start.each_ref().map(|values| widen(values));
+                let [mut parameter, _, mut first, mut second] = start.clone();
+                for step in 1..=5 {
+                    let (gradient, update) = (numbers(seed + step, length), AdamUpdate { step, scale, beta1, beta2, ..ADAM });
+                    adam(&update, &mut parameter, &gradient, &mut first, &mut second);
+                    wide[1] = widen(&gradient);
+                    adam_reference(&update, &mut wide);
+                }
+                for (found, expected) in [&parameter, &first, &second].into_iter().zip([&wide[0], &wide[2], &wide[3]]) {
+                    assert_close(found, expected, 2e-6);
+                }
+                let [mut parameter, _, mut velocity, _] = start;
+                let mut wide = [&parameter, &velocity, &velocity].map(|values| widen(values));
+                for step in 1..=5 {
+                    let gradient = numbers(seed + step, length);
+                    let update = SgdUpdate { learning_rate: 0.1, momentum, nesterov, scale };
+                    sgd(&update, &mut parameter, &gradient, &mut velocity);
+                    wide[1] = widen(&gradient);
+                    sgd_reference(&update, &mut wide);
+                }
+                assert_close(&parameter, &wide[0], 1e-6);
+                assert_close(&velocity, &wide[2], 1e-6);
+            });
+        }
+
+        #[test]
+        fn squared_sums_equal_the_definition(length in 0_usize..2 * ELEMENTS_PER_TASK, seed in 0_u64..1000) {
+            let x = numbers(seed, length);
+            let expected: f64 = widen(&x).iter().map(|x| x * x).sum();
+            prop_assert!((squared_sum(&x) - expected).abs() <= 1e-12 * expected);
+        }
     }
 
     #[test]
@@ -288,11 +336,35 @@ mod tests {
     }
 
     #[test]
-    fn nan_in_a_gradient_reaches_the_parameter() {
-        let (mut parameter, mut first, mut second) = ([1.0; 2], [0.0; 2], [0.0; 2]);
-        adam(&ADAM, &mut parameter, &[f32::NAN, 1.0], &mut first, &mut second);
-        assert!(parameter[0].is_nan() && parameter[1].is_finite());
-        assert!(squared_sum(&[f32::NAN, 1.0]).is_nan());
-        assert_eq!(squared_sum(&[3.0, 4.0]), 25.0);
+    fn what_is_no_number_shows_wherever_the_formulas_have_it() {
+        let positive = numbers(4, 21).into_iter().map(f32::abs).collect();
+        with_each_input_broken([numbers(1, 21), numbers(2, 21), numbers(3, 21), positive], [20; 4], |_, inputs| {
+            let update = AdamUpdate { step: 3, ..ADAM };
+            let mut expected = inputs.each_ref().map(|values| widen(values));
+            adam_reference(&update, &mut expected);
+            with_every_instruction_set(|| {
+                let [mut parameter, gradient, mut first, mut second] = inputs.clone();
+                adam(&update, &mut parameter, &gradient, &mut first, &mut second);
+                // Where the second moment is infinite, Keras' form of its update is NaN, and the parameter with it.
+                let may = |place| place == 20 && inputs[3][20].is_infinite();
+                assert_shows(&parameter, &expected[0], may);
+                assert_shows(&first, &expected[2], may);
+                assert_shows(&second, &expected[3], may);
+            });
+        });
+        with_each_input_broken([numbers(1, 21), numbers(2, 21), numbers(3, 21)], [20; 3], |broken, inputs| {
+            for nesterov in [false, true] {
+                let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov, scale: 1.0 };
+                let mut expected = inputs.each_ref().map(|values| widen(values));
+                sgd_reference(&update, &mut expected);
+                with_every_instruction_set(|| {
+                    let [mut parameter, gradient, mut velocity] = inputs.clone();
+                    sgd(&update, &mut parameter, &gradient, &mut velocity);
+                    assert_shows(&parameter, &expected[0], |_| false);
+                    assert_shows(&velocity, &expected[2], |_| false);
+                });
+            }
+            assert!(!squared_sum(&inputs[broken]).is_finite());
+        });
     }
 }

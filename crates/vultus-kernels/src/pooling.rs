@@ -262,42 +262,65 @@ pub fn global_average_backward(batch: usize, spatial: usize, channels: usize, dy
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
+    use crate::testing::{
+        assert_close, assert_shows, dot, finite_differences, numbers, same_for_any_thread_count, widen,
+        with_each_input_broken, with_every_instruction_set,
+    };
     use proptest::prelude::*;
 
-    #[derive(Clone, Copy)]
-    enum Kind {
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) enum Kind {
         Max,
         Average,
     }
 
-    fn reference(shape: &PoolingShape, x: &[f64], kind: Kind) -> Vec<f64> {
-        let mut y = Vec::new();
+    const KINDS: [Kind; 2] = [Kind::Max, Kind::Average];
+
+    /// Calls `f` with the place of each output and those of its window.
+    fn each_window(shape: &PoolingShape, mut f: impl FnMut(usize, Vec<usize>)) {
+        let (size, stride, mut output) = (shape.size, shape.stride, 0);
         for image in 0..shape.batch {
             for (row, column) in (0..shape.out_height()).flat_map(|r| (0..shape.out_width()).map(move |c| (r, c))) {
                 for channel in 0..shape.channels {
-                    let mut window = Vec::new();
-                    for i in 0..shape.size {
-                        for j in 0..shape.size {
-                            let (r, c) = (row * shape.stride + i, column * shape.stride + j);
-                            window.push(
-                                x[((image * shape.in_height + r) * shape.in_width + c) * shape.channels + channel],
-                            );
-                        }
-                    }
-                    y.push(match kind {
-                        Kind::Max => window.iter().fold(f64::NEG_INFINITY, |best, &value| best.max(value)),
-                        Kind::Average => window.iter().sum::<f64>() / window.len() as f64,
-                    });
+                    let pixel =
+                        |i, j| (image * shape.in_height + row * stride + i) * shape.in_width + column * stride + j;
+                    let window = (0..size).flat_map(|i| (0..size).map(move |j| (i, j)));
+                    f(output, window.map(|(i, j)| pixel(i, j) * shape.channels + channel).collect());
+                    output += 1;
                 }
             }
         }
+    }
+
+    /// Place of the largest value: the first of equals, or of those that are NaN.
+    fn winner(x: &[f64], window: &[usize]) -> usize {
+        let better = |place: usize, best: usize| x[place] > x[best] || x[place].is_nan() && !x[best].is_nan();
+        window.iter().copied().reduce(|best, place| if better(place, best) { place } else { best }).unwrap()
+    }
+
+    pub(crate) fn reference(shape: &PoolingShape, x: &[f64], kind: Kind) -> Vec<f64> {
+        let mut y = vec![0.0; shape.output_len()];
+        each_window(shape, |output, window| {
+            y[output] = match kind {
+                Kind::Max => x[winner(x, &window)],
+                Kind::Average => window.iter().map(|&place| x[place]).sum::<f64>() / window.len() as f64,
+            };
+        });
         y
     }
 
-    fn run(shape: &PoolingShape, x: &[f32], dy: &[f32], kind: Kind) -> (Vec<f32>, Vec<f32>) {
+    fn reference_gradient(shape: &PoolingShape, x: &[f64], dy: &[f64], kind: Kind) -> Vec<f64> {
+        let mut dx = vec![0.0; x.len()];
+        each_window(shape, |output, window| match kind {
+            Kind::Max => dx[winner(x, &window)] += dy[output],
+            Kind::Average => window.iter().for_each(|&place| dx[place] += dy[output] / window.len() as f64),
+        });
+        dx
+    }
+
+    fn run(shape: &PoolingShape, x: &[f32], dy: &[f32], kind: Kind) -> [Vec<f32>; 2] {
         let (mut y, mut dx) = (vec![f32::NAN; shape.output_len()], vec![f32::NAN; x.len()]);
         match kind {
             Kind::Max => {
@@ -305,7 +328,8 @@ mod tests {
                 max_forward(shape, x, &mut y, Some(&mut index));
                 let mut without = vec![0.0; y.len()];
                 max_forward(shape, x, &mut without, None);
-                assert_eq!(y, without);
+                let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&y), bits(&without));
                 max_backward(shape, dy, &index, &mut dx);
             }
             Kind::Average => {
@@ -313,26 +337,54 @@ mod tests {
                 average_backward(shape, dy, &mut dx);
             }
         }
-        (y, dx)
+        [y, dx]
+    }
+
+    fn run_global(batch: usize, spatial: usize, channels: usize, x: &[f32], dy: &[f32]) -> [Vec<f32>; 2] {
+        let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
+        global_average_forward(batch, spatial, channels, x, &mut y);
+        global_average_backward(batch, spatial, channels, dy, &mut dx);
+        [y, dx]
+    }
+
+    /// Output and gradient of the mean over all pixels.
+    fn global_reference(batch: usize, spatial: usize, channels: usize, x: &[f64], dy: &[f64]) -> [Vec<f64>; 2] {
+        let mut y = vec![0.0; batch * channels];
+        let output = |place: usize| place / channels / spatial * channels + place % channels;
+        x.iter().enumerate().for_each(|(place, x)| y[output(place)] += x / spatial as f64);
+        [y, (0..x.len()).map(|place| dy[output(place)] / spatial as f64).collect()]
     }
 
     fn check(shape: &PoolingShape) {
         let (x, dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
-        for kind in [Kind::Max, Kind::Average] {
-            let (y, dx) = run(shape, &x, &dy, kind);
-            assert_close(&y, &reference(shape, &widen(&x), kind), 1e-6);
-            let expected = finite_differences(&widen(&x), |x| dot(&reference(shape, x, kind), &dy));
-            assert_close(&dx, &expected, 1e-5);
+        for kind in KINDS {
+            let expected = reference_gradient(shape, &widen(&x), &widen(&dy), kind);
+            with_every_instruction_set(|| {
+                let [y, dx] = run(shape, &x, &dy, kind);
+                assert_close(&y, &reference(shape, &widen(&x), kind), 1e-6);
+                assert_close(&dx, &expected, 1e-6);
+            });
         }
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn every_shape_equals_the_definition(
-            batch in 1_usize..4, channels in 1_usize..6, size in 1_usize..5, stride in 1_usize..5, high in 0_usize..6, wide in 0_usize..6,
+            batch in 1_usize..4, channels in 1_usize..40, size in 1_usize..5, stride in 1_usize..5, high in 0_usize..6, wide in 0_usize..6,
         ) {
             check(&PoolingShape { batch, channels, in_height: size + high, in_width: size + wide, size, stride });
+        }
+
+        #[test]
+        fn global_means_of_every_shape_equal_the_definition(
+            batch in 1_usize..4, spatial in 1_usize..50, channels in 1_usize..40, seed in 0_u64..1000,
+        ) {
+            let (x, dy) = (numbers(seed, batch * spatial * channels), numbers(seed + 1, batch * channels));
+            let expected = global_reference(batch, spatial, channels, &widen(&x), &widen(&dy));
+            for (result, expected) in run_global(batch, spatial, channels, &x, &dy).iter().zip(&expected) {
+                assert_close(result, expected, 1e-6);
+            }
         }
     }
 
@@ -346,6 +398,19 @@ mod tests {
     #[test]
     fn the_largest_window_fits_the_index() {
         check(&PoolingShape { batch: 1, channels: 1, in_height: 15, in_width: 16, size: 15, stride: 1 });
+    }
+
+    #[test]
+    fn gradients_equal_finite_differences() {
+        for (kind, stride) in KINDS.into_iter().flat_map(|kind| [(kind, 2), (kind, 3)]) {
+            let shape = PoolingShape { batch: 2, channels: 3, in_height: 7, in_width: 9, size: 3, stride };
+            let (x, dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
+            let expected = finite_differences(&widen(&x), |x| dot(&reference(&shape, x, kind), &dy));
+            assert_close(&run(&shape, &x, &dy, kind)[1], &expected, 1e-5);
+        }
+        let (x, dy) = (numbers(1, 3 * 7 * 5), numbers(2, 3 * 5));
+        let output = |x: &[f64]| dot(&global_reference(3, 7, 5, x, &widen(&dy))[0], &dy);
+        assert_close(&run_global(3, 7, 5, &x, &dy)[1], &finite_differences(&widen(&x), output), 1e-6);
     }
 
     #[test]
@@ -371,63 +436,40 @@ mod tests {
 
     #[test]
     fn results_do_not_depend_on_the_number_of_threads() {
-        for (size, stride) in [(2, 2), (3, 2)] {
-            let shape = PoolingShape { batch: 5, channels: 8, in_height: 46, in_width: 46, size, stride };
+        let shape = PoolingShape { batch: 5, channels: 8, in_height: 46, in_width: 46, size: 2, stride: 2 };
+        for shape in [shape, PoolingShape { size: 3, ..shape }] {
             let (x, dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
-            for kind in [Kind::Max, Kind::Average] {
-                same_for_any_thread_count(|| {
-                    let (y, dx) = run(&shape, &x, &dy, kind);
-                    [y, dx].concat()
+            for kind in KINDS {
+                same_for_any_thread_count(|| run(&shape, &x, &dy, kind).concat());
+            }
+        }
+        let (x, dy) = (numbers(1, shape.input_len()), numbers(2, 5 * 8));
+        same_for_any_thread_count(|| run_global(5, 46 * 46, 8, &x, &dy).concat());
+    }
+
+    #[test]
+    fn what_is_no_number_shows_wherever_the_definition_has_it() {
+        // Windows overlap, and leave a column out.
+        let shape = PoolingShape { batch: 2, channels: 19, in_height: 5, in_width: 6, size: 3, stride: 2 };
+        let values = || [numbers(1, shape.input_len()), numbers(2, shape.output_len())];
+        for kind in KINDS {
+            // Row 2, column 2, the last channel of the second image: under all four windows; then the last of these.
+            let places = [((5 + 2) * 6 + 3) * 19 - 1, 2 * 4 * 19 - 1];
+            with_each_input_broken(values(), places, |_, [x, dy]| {
+                let expected = reference_gradient(&shape, &widen(x), &widen(dy), kind);
+                with_every_instruction_set(|| {
+                    let [y, dx] = run(&shape, x, dy, kind);
+                    assert_shows(&y, &reference(&shape, &widen(x), kind), |_| false);
+                    assert_shows(&dx, &expected, |_| false);
                 });
-            }
+            });
         }
-    }
-
-    #[test]
-    fn what_is_no_number_shows_in_the_means_that_see_it() {
-        for value in [f32::NAN, f32::INFINITY] {
-            // Windows overlap, and leave a column out.
-            let shape = PoolingShape { batch: 2, channels: 3, in_height: 5, in_width: 6, size: 3, stride: 2 };
-            let (mut x, mut dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
-            // Row 2, column 3, channel 1 of the second image: under the columns 1 of both rows of windows.
-            x[((5 + 2) * 6 + 3) * 3 + 1] = value;
-            // The first window of the second image, channel 2.
-            dy[2 * 2 * 3 + 2] = value;
-            let (y, dx) = run(&shape, &x, &dy, Kind::Average);
-            for (index, mean) in y.iter().enumerate() {
-                let (pixel, channel) = (index / 3, index % 3);
-                let sees = channel == 1 && (pixel == 4 + 1 || pixel == 4 + 3);
-                assert_eq!(!mean.is_finite(), sees, "mean {index}");
+        let values = [numbers(1, 2 * 30 * 19), numbers(2, 2 * 19)];
+        with_each_input_broken(values, [40 * 19 + 18, 2 * 19 - 1], |_, [x, dy]| {
+            let expected = global_reference(2, 30, 19, &widen(x), &widen(dy));
+            for (result, expected) in run_global(2, 30, 19, x, dy).iter().zip(&expected) {
+                assert_shows(result, expected, |_| false);
             }
-            for (index, gradient) in dx.iter().enumerate() {
-                let (row, column, channel) = (index / 18, index / 3 % 6, index % 3);
-                let under = channel == 2 && (5..8).contains(&row) && column < 3;
-                assert_eq!(!gradient.is_finite(), under, "gradient {index}");
-            }
-            let (mut y, mut dx, mut dy) = ([0.0; 6], vec![0.0; x.len()], [1.0; 6]);
-            global_average_forward(2, 30, 3, &x, &mut y);
-            dy[4] = value;
-            global_average_backward(2, 30, 3, &dy, &mut dx);
-            for (index, mean) in y.iter().enumerate() {
-                assert_eq!(!mean.is_finite(), index == 4, "mean {index}");
-            }
-            for (index, gradient) in dx.iter().enumerate() {
-                assert_eq!(!gradient.is_finite(), index >= 90 && index % 3 == 1, "gradient {index}");
-            }
-        }
-    }
-
-    #[test]
-    fn global_means_and_their_gradients() {
-        let (x, dy) = (numbers(1, 3 * 7 * 5), numbers(2, 3 * 5));
-        let (mut y, mut dx) = (vec![f32::NAN; 15], vec![f32::NAN; x.len()]);
-        global_average_forward(3, 7, 5, &x, &mut y);
-        global_average_backward(3, 7, 5, &dy, &mut dx);
-        let reference = |x: &[f64]| -> Vec<f64> {
-            let mean = |image: usize, c: usize| (0..7).map(|p| x[(image * 7 + p) * 5 + c]).sum::<f64>() / 7.0;
-            (0..15).map(|index| mean(index / 5, index % 5)).collect()
-        };
-        assert_close(&y, &reference(&widen(&x)), 1e-6);
-        assert_close(&dx, &finite_differences(&widen(&x), |x| dot(&reference(x), &dy)), 1e-6);
+        });
     }
 }

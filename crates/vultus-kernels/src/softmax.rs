@@ -109,7 +109,7 @@ fn largest(row: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, finite_differences, numbers, widen};
+    use crate::testing::{assert_close, assert_shows, finite_differences, numbers, widen, with_each_input_broken};
     use proptest::prelude::*;
 
     /// The definition, without any care for overflow.
@@ -160,18 +160,28 @@ mod tests {
     }
 
     #[test]
-    fn nan_reaches_loss_probabilities_and_gradient() {
-        for place in 0..3 {
-            let mut logits = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0];
-            logits[place] = f32::NAN;
-            let targets = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
-            let (mut probabilities, mut dlogits) = ([0.0; 6], [0.0; 6]);
-            assert!(cross_entropy_forward(3, &logits, &targets, &[1.0; 2], &mut probabilities).is_nan());
-            cross_entropy_backward(3, &probabilities, &targets, &[1.0; 2], 1.0, &mut dlogits);
-            softmax_rows(3, &mut logits);
-            for values in [logits, probabilities, dlogits] {
-                assert!(values[..3].iter().all(|value| value.is_nan()) && values[3..].iter().all(|v| v.is_finite()));
-            }
+    fn what_is_no_number_shows_wherever_the_definition_has_it() {
+        let positive = |seed, length| numbers(seed, length).iter().map(|value| value.abs() + 0.1).collect::<Vec<_>>();
+        for place in 5..10 {
+            let inputs = [numbers(1, 15), positive(2, 15), positive(3, 3)];
+            with_each_input_broken(inputs, [place, place, 1], |_, [logits, targets, weights]| {
+                let expected = probabilities_of(5, &widen(logits));
+                let gradient = |(index, p): (usize, &f64)| {
+                    let mass: f64 = widen(&targets[index / 5 * 5..][..5]).iter().sum();
+                    f64::from(weights[index / 5]) / 3.0 * (p * mass - f64::from(targets[index]))
+                };
+                let (mut probabilities, mut dlogits) = ([0.0; 15], [0.0; 15]);
+                let loss = cross_entropy_forward(5, logits, targets, weights, &mut probabilities);
+                assert_shows(&[loss], &[loss_of(5, &widen(logits), targets, weights)], |_| false);
+                cross_entropy_backward(5, &probabilities, targets, weights, 1.0, &mut dlogits);
+                let mut softmax = logits.clone();
+                softmax_rows(5, &mut softmax);
+                // The definition has zeros beside an infinite logit; here all of its row is NaN.
+                let may = |index: usize| index / 5 == 1 && logits[place] == f32::INFINITY;
+                assert_shows(&probabilities, &expected, may);
+                assert_shows(&softmax, &expected, may);
+                assert_shows(&dlogits, &expected.iter().enumerate().map(gradient).collect::<Vec<_>>(), may);
+            });
         }
     }
 

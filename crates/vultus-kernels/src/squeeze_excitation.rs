@@ -373,4 +373,4 @@ impl Kernel for Scale<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,5 +1,8 @@
 use super::*;
-use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
+use crate::testing::{
+    activate, assert_close, assert_shows, dot, finite_differences, numbers, same_for_any_thread_count, widen,
+    with_each_input_broken,
+};
 use proptest::prelude::*;
 
 /// The definition, with tanh.
@@ -43,21 +46,31 @@ fn products(rows: usize, inputs: usize, outputs: usize, x: &[f64], weight: &[f64
     [y, dx, dweight]
 }
 
-/// Every instruction set against the definition.
+/// Forward pass with bias and ReLU, and gradients before the activation, in double precision and by every instruction set.
+fn every_product(
+    (rows, inputs, outputs): (usize, usize, usize),
+    [x, weight, bias, dy]: [&[f32]; 4],
+    check: impl Fn(&[f32], &[f64]),
+) {
+    let [mut y, dx, dweight] = products(rows, inputs, outputs, &widen(x), &widen(weight), &widen(dy));
+    let places = y.iter_mut().enumerate();
+    places.for_each(|(place, y)| *y = activate(Activation::Relu, *y + f64::from(bias[place % outputs])));
+    for set in InstructionSet::available() {
+        println!("with {} instructions", set.name()); // shown if the check fails
+        let mut result = [vec![f32::NAN; y.len()], vec![f32::NAN; x.len()], vec![f32::NAN; weight.len()]];
+        forward_by(set, rows, inputs, outputs, x, weight, bias, Activation::Relu, &mut result[0]);
+        input_gradient_by(set, rows, inputs, outputs, dy, weight, &mut result[1]);
+        weight_gradient_by(set, rows, inputs, outputs, x, dy, &mut result[2]);
+        result.iter().zip([&y, &dx, &dweight]).for_each(|(result, expected)| check(result, expected));
+    }
+}
+
 fn check_products(rows: usize, inputs: usize, outputs: usize) {
     let (x, weight) = (numbers(1, rows * inputs), numbers(2, inputs * outputs));
     let (bias, dy) = (numbers(3, outputs), numbers(4, rows * outputs));
-    let [mut y, dx, dweight] = products(rows, inputs, outputs, &widen(&x), &widen(&weight), &widen(&dy));
-    y.iter_mut().enumerate().for_each(|(index, y)| *y = (*y + f64::from(bias[index % outputs])).max(0.0));
-    for set in InstructionSet::available() {
-        let mut result = [vec![f32::NAN; y.len()], vec![f32::NAN; x.len()], vec![f32::NAN; weight.len()]];
-        forward_by(set, rows, inputs, outputs, &x, &weight, &bias, Activation::Relu, &mut result[0]);
-        input_gradient_by(set, rows, inputs, outputs, &dy, &weight, &mut result[1]);
-        weight_gradient_by(set, rows, inputs, outputs, &x, &dy, &mut result[2]);
-        for (result, expected) in result.iter().zip([&y, &dx, &dweight]) {
-            assert_close(result, expected, 5e-6);
-        }
-    }
+    every_product((rows, inputs, outputs), [&x, &weight, &bias, &dy], |result, expected| {
+        assert_close(result, expected, 5e-6);
+    });
 }
 
 #[test]
@@ -105,6 +118,19 @@ fn sizes_of_zero_give_the_bias_and_no_gradient() {
     assert_eq!(dx, [0.0; 6]);
     backward(2, 0, 3, &[], &[], &[1.0; 6], &[1.0; 6], relu, Some(&mut []), &mut [], &mut dbias);
     assert_eq!(dbias, [2.0; 3]);
+}
+
+#[test]
+fn what_is_no_number_shows_wherever_the_definition_has_it() {
+    for (rows, inputs, outputs) in [(1, 600, 40), (3, 40, 7), (20, 600, 200)] {
+        let lengths = [rows * inputs, inputs * outputs, outputs, rows * outputs];
+        let (values, last) = (lengths.map(|length| numbers(1, length)), lengths.map(|length| length - 1));
+        with_each_input_broken(values, last, |_, values| {
+            every_product((rows, inputs, outputs), values.each_ref().map(|values| &values[..]), |result, expected| {
+                assert_shows(result, expected, |_| false);
+            });
+        });
+    }
 }
 
 #[test]

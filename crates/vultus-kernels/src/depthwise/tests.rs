@@ -1,7 +1,10 @@
 //! Every instruction set against the definition in double precision, whose gradients are held to finite differences.
 
 use super::*;
-use crate::testing::{assert_close, dot, finite_differences, numbers, same_for_any_thread_count, widen};
+use crate::testing::{
+    activate, assert_close, assert_shows, dot, finite_differences, numbers, same_for_any_thread_count, widen,
+    with_each_input_broken,
+};
 use proptest::prelude::*;
 
 /// Bound on the error, relative to the largest value (at least 1).
@@ -27,7 +30,7 @@ fn each_product(s: &DepthwiseShape, mut f: impl FnMut(usize, usize, usize)) {
 }
 
 /// Output and both gradients.
-fn reference(shape: &DepthwiseShape, x: &[f64], weight: &[f64], dy: &[f64]) -> [Vec<f64>; 3] {
+pub(crate) fn reference(shape: &DepthwiseShape, x: &[f64], weight: &[f64], dy: &[f64]) -> [Vec<f64>; 3] {
     let (mut y, mut dx, mut dweight) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; weight.len()]);
     each_product(shape, |output, input, tap| {
         y[output] += x[input] * weight[tap];
@@ -157,28 +160,28 @@ fn results_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
-fn nan_reaches_what_it_touches_and_nothing_else() {
-    for set in InstructionSet::available() {
-        let shape = shape(3, 1, 1);
-        let (mut x, weight) = (numbers(1, shape.input_len()), numbers(2, shape.weight_len()));
-        // Row 4, column 5, channel 7 of the second image.
-        let place = ((9 + 4) * 11 + 5) * 19 + 7;
-        x[place] = f32::NAN;
-        let mut y = vec![0.0; shape.output_len()];
-        forward_by(set, &shape, &x, &weight, None, Activation::Relu, &mut y);
-        let near = |index: usize| {
-            let (pixel, channel) = (index / 19, index % 19);
-            let (row, column) = (pixel / 11, pixel % 11);
-            channel == 7 && row.abs_diff(9 + 4) <= 1 && column.abs_diff(5) <= 1
-        };
-        for (index, value) in y.iter().enumerate() {
-            assert_eq!(value.is_nan(), near(index), "{set:?}, output {index}");
-        }
-        let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
-        weight_gradient_by(set, &shape, &x, &numbers(3, y.len()), &mut dweight);
-        input_gradient_by(set, &shape, &y, &weight, &mut dx);
-        assert!(dweight.iter().enumerate().all(|(index, value)| value.is_nan() == (index % 19 == 7)));
-        assert_eq!(dx.iter().filter(|value| value.is_nan()).count(), 25, "{set:?}");
+fn what_is_no_number_shows_wherever_the_definition_has_it() {
+    for (kernel, stride) in [(3, 1), (3, 2), (5, 1)] {
+        let shape = shape(kernel, stride, 1);
+        let lengths = [shape.input_len(), shape.weight_len(), 19, shape.output_len()];
+        // Row 4, column 5 of the second image, the first tap, and somewhere in the second image; the last channel of each.
+        let output = shape.output_len() / 4 * 3;
+        let places = [((9 + 4) * 11 + 6) * 19 - 1, 18, 18, output / 19 * 19 + 18];
+        with_each_input_broken(lengths.map(|length| numbers(1, length)), places, |_, [x, weight, bias, dy]| {
+            let [mut expected, dx, dweight] = reference(&shape, &widen(x), &widen(weight), &widen(dy));
+            let outputs = expected.iter_mut().enumerate();
+            outputs.for_each(|(place, y)| *y = activate(Activation::Relu, *y + f64::from(bias[place % 19])));
+            for set in InstructionSet::available() {
+                println!("with {} instructions", set.name()); // shown if the check fails
+                let mut found = [&expected, &dx, &dweight].map(|expected| vec![0.0; expected.len()]);
+                forward_by(set, &shape, x, weight, Some(bias), Activation::Relu, &mut found[0]);
+                input_gradient_by(set, &shape, dy, weight, &mut found[1]);
+                weight_gradient_by(set, &shape, x, dy, &mut found[2]);
+                for (found, expected) in found.iter().zip([&expected, &dx, &dweight]) {
+                    assert_shows(found, expected, |_| false);
+                }
+            }
+        });
     }
 }
 
