@@ -523,4 +523,4 @@ impl Kernel for GradientApply<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

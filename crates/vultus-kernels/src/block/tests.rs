@@ -1,5 +1,5 @@
-//! A block against its layers one after the other, with batches that take several parts; the layers have tests of their own
-//! against plain references.
+//! A block against its layers one after the other, with batches that take several parts, and small ones against finite
+//! differences; the layers have tests of their own against plain references.
 
 use super::*;
 use crate::batch_norm::NormGradients;
@@ -7,25 +7,19 @@ use crate::convolution::{self, ConvolutionShape};
 use crate::depthwise::{self, DepthwiseShape};
 use crate::squeeze_excitation;
 use crate::testing::{
-    assert_close, assert_within, numbers, same_for_any_thread_count, widen, with_every_instruction_set,
+    activate, assert_close, assert_shows, assert_within, dot, finite_differences, numbers, pass_back,
+    same_for_any_thread_count, widen, with_each_input_broken, with_every_instruction_set,
 };
 use proptest::prelude::*;
 
-/// Output, mean, variance, then gradients: of input, weights, bias, gamma, beta, residual, and the four of the squeeze and
-/// excitation.
+/// Output, mean, variance, then the gradients of [`Case::inputs`].
 type Results = Vec<Vec<f32>>;
 
 struct Case {
     block: Block,
     hidden: usize,
-    x: Vec<f32>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    gamma: Vec<f32>,
-    beta: Vec<f32>,
-    residual: Vec<f32>,
-    squeeze: [Vec<f32>; 4],
-    dy: Vec<f32>,
+    /// Input, weights, bias, gamma, beta, residual, the four of the squeeze and excitation, and the gradient of the output.
+    inputs: [Vec<f32>; 11],
 }
 
 impl Case {
@@ -35,49 +29,58 @@ impl Case {
             Tail::Activated { squeeze, .. } => squeeze.unwrap_or(0),
             Tail::Pooled { .. } => 0,
         };
-        let lengths = [channels * hidden, hidden, hidden * channels, channels];
-        Self {
+        let mut seed = seed;
+        let lengths = [
+            filters.input_len(),
+            filters.weight_len(),
+            channels,
+            channels,
+            channels,
+            filters.output_len(),
+            channels * hidden,
             hidden,
-            x: numbers(seed, filters.input_len()),
-            weight: numbers(seed + 1, filters.weight_len()),
-            bias: numbers(seed + 2, channels),
-            gamma: numbers(seed + 3, channels),
-            beta: numbers(seed + 4, channels),
-            residual: numbers(seed + 5, filters.output_len()),
-            squeeze: [0, 1, 2, 3].map(|index| numbers(seed + 6 + index as u64, lengths[index])),
-            dy: numbers(seed + 10, block.output_len()),
-            block,
-        }
+            hidden * channels,
+            channels.min(channels * hidden),
+            block.output_len(),
+        ];
+        let inputs = lengths.map(|length| {
+            seed += 1;
+            numbers(seed, length)
+        });
+        Self { block, hidden, inputs }
     }
 
     fn weights(&self) -> Weights<'_> {
-        let [squeeze, squeeze_bias, excitation, excitation_bias] = &self.squeeze;
+        let [.., squeeze, squeeze_bias, excitation, excitation_bias, _] = &self.inputs;
         Weights { squeeze, squeeze_bias, excitation, excitation_bias }
     }
 
     /// Room for the results, filled with what must be overwritten.
     fn empty(&self) -> Results {
-        let channels = self.bias.len();
-        let mut lengths = vec![self.dy.len(), channels, channels, self.x.len(), self.weight.len()];
-        lengths.extend([channels, channels, channels, self.residual.len()]);
-        lengths.extend(self.squeeze.iter().map(Vec::len));
-        lengths.into_iter().map(|length| vec![f32::NAN; length]).collect()
+        let (channels, [gradients @ .., dy]) = (self.block.filters.channels(), &self.inputs);
+        let lengths = [dy.len(), channels, channels].into_iter().chain(gradients.iter().map(Vec::len));
+        lengths.map(|length| vec![f32::NAN; length]).collect()
     }
 
     fn fused(&self) -> Results {
+        self.run(true)
+    }
+
+    /// Without the gradient of the input a thin block keeps nothing.
+    fn run(&self, with_dx: bool) -> Results {
         let mut results = self.empty();
         let [y, mean, variance, dx, dweight, dbias, dgamma, dbeta, dresidual, w1, b1, w2, b2] = &mut results[..] else {
             unreachable!("as many as `empty` makes")
         };
         let block = &self.block;
-        let Self { x, weight, bias, gamma, beta, residual, .. } = self;
+        let [x, weight, bias, gamma, beta, residual, .., dy] = &self.inputs;
         let inputs = Inputs { x, weight, bias, gamma, beta, residual, squeeze: self.weights() };
         let mut z = vec![f32::NAN; block.kept_len()];
         let squeezed = block.forward(&inputs, Outputs { z: &mut z, y, mean, variance });
         let kept = Kept { z: &z, y, mean, variance, squeezed: squeezed.as_ref() };
         let has_residual = matches!(block.tail, Tail::Activated { residual: true, .. });
         let gradients = BlockGradients {
-            dx: Some(dx),
+            dx: with_dx.then_some(dx),
             dweight,
             dbias: Some(dbias),
             dgamma,
@@ -90,7 +93,7 @@ impl Case {
                 excitation_bias: b2,
             }),
         };
-        block.backward(&inputs, &kept, &self.dy, gradients);
+        block.backward(&inputs, &kept, dy, gradients);
         results
     }
 
@@ -99,54 +102,73 @@ impl Case {
         let [y, mean, variance, dx, dweight, dbias, dgamma, dbeta, dresidual, w1, b1, w2, b2] = &mut results[..] else {
             unreachable!("as many as `empty` makes")
         };
-        let Self { x, weight, bias, gamma, beta, residual, dy, .. } = self;
+        let [x, weight, bias, gamma, beta, residual, .., dy] = &self.inputs;
         let Block { filters, before, epsilon, tail, .. } = self.block;
-        let Tail::Activated { squeeze, residual: has_residual, activation } = tail else {
-            unreachable!("pooling has tests of its own")
-        };
         let bias = Some(&bias[..]);
-        let mut z = vec![0.0; filters.output_len()];
+        let [mut z, mut dz] = [(); 2].map(|()| vec![0.0; filters.output_len()]);
         match &filters {
             Filters::Dense(shape) => convolution::forward(shape, x, weight, bias, before, &mut z),
             Filters::Depthwise(shape) => depthwise::forward(shape, x, weight, bias, before, &mut z),
         }
-        let (norm, linear) = (filters.norm(), Activation::Linear);
-        let mut normal = vec![0.0; z.len()];
-        batch_norm::forward_training(&norm, &z, gamma, beta, epsilon, None, linear, &mut normal, mean, variance);
-        let shape = self.block.squeeze_shape(self.hidden);
-        let middle = match squeeze {
-            Some(_) => Some(squeeze_excitation::forward_training(&shape, &normal, &self.weights(), y)),
-            None => {
-                y.copy_from_slice(&normal);
-                None
+        match tail {
+            Tail::Pooled { size, rate, key } => {
+                let (windows, dropout) = (filters.pooled(size), Dropout { rate, key });
+                norm_pool::forward_training(&windows, &z, gamma, beta, epsilon, dropout, y, mean, variance);
+                let statistics = Norm { gamma, beta, mean, variance, epsilon };
+                let gradients = NormGradients { dx: &mut dz, dgamma, dbeta, dbias: Some(dbias) };
+                norm_pool::backward(&windows, &z, &statistics, dropout, dy, before, gradients);
             }
-        };
-        if has_residual {
-            y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+            Tail::Activated { squeeze, residual: has_residual, activation } => {
+                let (norm, linear) = (filters.norm(), Activation::Linear);
+                let mut normal = vec![0.0; z.len()];
+                batch_norm::forward_training(
+                    &norm,
+                    &z,
+                    gamma,
+                    beta,
+                    epsilon,
+                    None,
+                    linear,
+                    &mut normal,
+                    mean,
+                    variance,
+                );
+                let shape = self.block.squeeze_shape(self.hidden);
+                let middle = match squeeze {
+                    Some(_) => Some(squeeze_excitation::forward_training(&shape, &normal, &self.weights(), y)),
+                    None => {
+                        y.copy_from_slice(&normal);
+                        None
+                    }
+                };
+                if has_residual {
+                    y.iter_mut().zip(residual).for_each(|(y, residual)| *y += residual);
+                }
+                activation.forward(y);
+                let dsum: Vec<f32> =
+                    y.iter().zip(dy).map(|(&y, &dy)| pass_back(activation, y, f64::from(dy)) as f32).collect();
+                if has_residual {
+                    dresidual.copy_from_slice(&dsum);
+                }
+                let mut dnormal = dsum.clone();
+                if let Some(middle) = &middle {
+                    let gradients =
+                        WeightGradients { squeeze: w1, squeeze_bias: b1, excitation: w2, excitation_bias: b2 };
+                    squeeze_excitation::backward(
+                        &shape,
+                        &normal,
+                        &self.weights(),
+                        middle,
+                        &dsum,
+                        Some(&mut dnormal),
+                        gradients,
+                    );
+                }
+                let statistics = Norm { gamma, beta, mean, variance, epsilon };
+                let gradients = NormGradients { dx: &mut dz, dgamma, dbeta, dbias: Some(dbias) };
+                batch_norm::backward(&norm, &z, &statistics, linear, &normal, &dnormal, before, None, gradients);
+            }
         }
-        activation.forward(y);
-        let mut dsum = dy.clone();
-        activation.backward(y, &mut dsum);
-        if has_residual {
-            dresidual.copy_from_slice(&dsum);
-        }
-        let mut dnormal = dsum.clone();
-        if let Some(middle) = &middle {
-            let gradients = WeightGradients { squeeze: w1, squeeze_bias: b1, excitation: w2, excitation_bias: b2 };
-            squeeze_excitation::backward(
-                &shape,
-                &normal,
-                &self.weights(),
-                middle,
-                &dsum,
-                Some(&mut dnormal),
-                gradients,
-            );
-        }
-        let mut dz = vec![0.0; z.len()];
-        let statistics = Norm { gamma, beta, mean, variance, epsilon };
-        let gradients = NormGradients { dx: &mut dz, dgamma, dbeta, dbias: Some(dbias) };
-        batch_norm::backward(&norm, &z, &statistics, linear, &normal, &dnormal, before, None, gradients);
         match &filters {
             Filters::Dense(shape) => {
                 convolution::weight_gradient(shape, x, &dz, dweight);
@@ -160,21 +182,53 @@ impl Case {
         results
     }
 
+    /// The definition in double precision.
+    fn reference(&self, inputs: &[Vec<f64>; 11]) -> Vec<f64> {
+        let Block { filters, before, tail, .. } = self.block;
+        let [x, weight, bias, gamma, beta, residual, squeeze @ .., _] = inputs;
+        let mut z = match &filters {
+            Filters::Dense(shape) => convolution::tests::reference(shape, x, weight),
+            Filters::Depthwise(shape) => {
+                let [z, ..] = depthwise::tests::reference(shape, x, weight, &vec![0.0; shape.output_len()]);
+                z
+            }
+        };
+        z.iter_mut().enumerate().for_each(|(place, z)| *z = activate(before, *z + bias[place % bias.len()]));
+        match tail {
+            Tail::Pooled { size, rate, key } => {
+                norm_pool::tests::reference(&filters.pooled(size), &z, gamma, beta, Dropout { rate, key })
+            }
+            Tail::Activated { residual: has_residual, activation, .. } => {
+                let (mut y, ..) =
+                    batch_norm::tests::reference(&filters.norm(), &z, gamma, beta, None, Activation::Linear);
+                if self.hidden > 0 {
+                    let [w1, b1, w2, b2] = squeeze.clone();
+                    let shape = self.block.squeeze_shape(self.hidden);
+                    y = squeeze_excitation::tests::reference(&shape, &[y, w1, b1, w2, b2]);
+                }
+                let added = |place: usize| if has_residual { residual[place] } else { 0.0 };
+                y.iter().enumerate().map(|(place, y)| activate(activation, y + added(place))).collect()
+            }
+        }
+    }
+
+    /// Whether the block has one of [`Results`].
+    fn has(&self, result: usize) -> bool {
+        let residual = matches!(self.block.tail, Tail::Activated { residual: true, .. });
+        result < 8 || result == 8 && residual || result > 8 && self.hidden > 0
+    }
+
     /// Both ways, and how close each result must come: a bias in front of a norm has a gradient that is a zero of many
     /// terms, and results that this block does not have stay as they were.
     fn check(&self, tolerance: f64) {
         let (fused, expected) = (self.fused(), self.one_after_the_other());
         for (index, (fused, expected)) in fused.iter().zip(&expected).enumerate() {
-            let has = match self.block.tail {
-                Tail::Activated { residual, .. } => index < 8 || index == 8 && residual || index > 8 && self.hidden > 0,
-                Tail::Pooled { .. } => index < 8,
-            };
-            if !has {
+            if !self.has(index) {
                 assert!(fused.iter().all(|value| value.is_nan()), "result {index} was written");
                 continue;
             }
             if index == 5 {
-                let rows = (self.residual.len() / self.bias.len()) as f64;
+                let rows = self.block.filters.norm().rows as f64;
                 let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
                 assert_within(fused, &widen(expected), tolerance * f64::from(largest).max(rows.sqrt()));
             } else {
@@ -201,6 +255,81 @@ fn dense(batch: usize, side: usize, inputs: usize, outputs: usize, stride: usize
 fn block(filters: Filters, squeeze: Option<usize>, residual: bool, activation: Activation) -> Block {
     let tail = Tail::Activated { squeeze, residual, activation };
     Block { filters, biased: true, before: Activation::Linear, epsilon: 1e-3, tail }
+}
+
+/// A small block of each kind: with all that can follow it, thin ones among them.
+fn every_kind(activation: Activation) -> Vec<Block> {
+    let depthwise =
+        DepthwiseShape { batch: 2, channels: 19, in_height: 4, in_width: 5, kernel: 3, stride: 1, padding: 1 };
+    let (thick, thin) = (dense(2, 4, 5, 19, 1), dense(2, 5, 1, 19, 1));
+    let pooled = |filters| {
+        let tail = Tail::Pooled { size: 2, rate: 0.25, key: 3 };
+        Block { tail, ..block(filters, None, false, activation) }
+    };
+    // A thin block ends linearly, with ReLU or by pooling.
+    let thin_end = if activation == Activation::Relu { activation } else { Activation::Linear };
+    let blocks = vec![
+        block(thick, None, false, activation),
+        block(thick, None, true, activation),
+        block(thick, Some(3), false, activation),
+        block(Filters::Depthwise(depthwise), Some(3), true, activation),
+        pooled(thick),
+        pooled(thin),
+        block(thin, None, false, thin_end),
+    ];
+    let relu_in_front = blocks.iter().map(|block| Block { before: Activation::Relu, ..*block }).collect::<Vec<_>>();
+    [blocks, relu_in_front].concat()
+}
+
+#[test]
+fn gradients_equal_finite_differences() {
+    for block in every_kind(Activation::Tanh) {
+        println!("{block:?}"); // shown if the check fails
+        let case = Case::new(block, 5);
+        let wide = case.inputs.each_ref().map(|values| widen(values));
+        let output = case.reference(&wide);
+        let gradient = |index: usize| {
+            finite_differences(&wide[index], |moved| {
+                let mut wide = wide.clone();
+                wide[index] = moved.to_vec();
+                dot(&case.reference(&wide), &case.inputs[10])
+            })
+        };
+        let expected: Vec<_> = [output, vec![], vec![]].into_iter().chain((0..10).map(gradient)).collect();
+        with_every_instruction_set(|| {
+            for with_dx in [true, false] {
+                let results = case.run(with_dx);
+                let written = |&index: &usize| case.has(index) && (with_dx || index != 3);
+                for index in (0..13).filter(|index| written(index) && !matches!(index, 1 | 2)) {
+                    assert_close(&results[index], &expected[index], 1e-4);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn what_is_no_number_shows_wherever_the_single_layers_show_it() {
+    for block in [Activation::Relu, Activation::Tanh].into_iter().flat_map(every_kind) {
+        println!("{block:?}"); // shown if the check fails
+        let mut inputs = Case::new(block, 5).inputs;
+        inputs[4][18] = 3.0; // gates of the last channel are open
+        let places = inputs.each_ref().map(|values| values.len().saturating_sub(1));
+        with_each_input_broken(inputs, places, |_, inputs| {
+            let case = Case { inputs: inputs.clone(), ..Case::new(block, 5) };
+            with_every_instruction_set(|| {
+                let expected = case.one_after_the_other();
+                for with_dx in [true, false] {
+                    let results = case.run(with_dx);
+                    for index in (0..13).filter(|&index| case.has(index) && (with_dx || index != 3)) {
+                        // Infinities may meet in the norm's map of the channel, from which the gradient of the input comes.
+                        let may = |place| index == 3 || place % 19 == 18;
+                        assert_shows(&results[index], &widen(&expected[index]), may);
+                    }
+                }
+            });
+        });
+    }
 }
 
 proptest! {
@@ -254,40 +383,24 @@ fn a_batch_of_several_parts_is_one_batch() {
 }
 
 /// The same for what pools: the parts' windows and dropout masks are those of the whole.
+fn several_pooled_parts() -> Case {
+    let tail = Tail::Pooled { size: 2, rate: 0.25, key: 3 };
+    Case::new(
+        Block { before: Activation::Relu, tail, ..block(dense(5, 130, 5, 32, 1), None, false, Activation::Linear) },
+        4,
+    )
+}
+
 #[test]
 fn a_pooled_batch_of_several_parts_is_one_batch() {
-    let filters = dense(5, 130, 5, 32, 1);
-    let tail = Tail::Pooled { size: 2, rate: 0.25, key: 3 };
-    let case =
-        Case::new(Block { before: Activation::Relu, tail, ..block(filters, None, false, Activation::Linear) }, 4);
-    let Case { x, weight, bias, gamma, beta, dy, .. } = &case;
-    let Filters::Dense(shape) = &filters else { unreachable!("as made above") };
-    let (relu, windows, dropout) = (Activation::Relu, filters.pooled(2), Dropout { rate: 0.25, key: 3 });
-    let mut z = vec![0.0; filters.output_len()];
-    convolution::forward(shape, x, weight, Some(bias), relu, &mut z);
-    let mut expected = case.empty();
-    let [y, mean, variance, dx, dweight, dbias, dgamma, dbeta, ..] = &mut expected[..] else {
-        unreachable!("as many as `empty` makes")
-    };
-    norm_pool::forward_training(&windows, &z, gamma, beta, 1e-3, dropout, y, mean, variance);
-    let mut dz = vec![0.0; z.len()];
-    let norm = Norm { gamma, beta, mean, variance, epsilon: 1e-3 };
-    let gradients = NormGradients { dx: &mut dz, dgamma, dbeta, dbias: Some(dbias) };
-    norm_pool::backward(&windows, &z, &norm, dropout, dy, relu, gradients);
-    convolution::weight_gradient(shape, x, &dz, dweight);
-    convolution::input_gradient(shape, &dz, weight, dx);
-    with_every_instruction_set(|| {
-        for (index, (fused, expected)) in case.fused().iter().zip(&expected).take(8).enumerate() {
-            // Where outputs are nearly always positive the bias has a gradient that is nearly a zero of many terms.
-            let tolerance = if index == 5 { 5e-4 } else { 2e-4 };
-            assert_close(fused, &widen(expected), tolerance);
-        }
-    });
+    let case = several_pooled_parts();
+    with_every_instruction_set(|| case.check(2e-4));
 }
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    for case in several_parts(Some(4), Activation::Relu).into_iter().chain(several_parts(None, Activation::Relu)) {
+    let [some, none] = [Some(4), None].map(|squeeze| several_parts(squeeze, Activation::Relu));
+    for case in some.into_iter().chain(none).chain([several_pooled_parts()]) {
         same_for_any_thread_count(|| case.fused().concat());
     }
 }
@@ -311,8 +424,12 @@ fn no_images_give_no_gradient() {
 
 #[test]
 fn sums_of_gradients() {
-    let (mut sum, other) = (numbers(1, 40_000), numbers(2, 40_000));
-    let expected: Vec<f32> = sum.iter().zip(&other).map(|(a, b)| a + b).collect();
-    add(&mut sum, &other);
+    let (one, other) = (numbers(1, 40_000), numbers(2, 40_000));
+    let expected: Vec<f32> = one.iter().zip(&other).map(|(a, b)| a + b).collect();
+    let sum = same_for_any_thread_count(|| {
+        let mut sum = one.clone();
+        add(&mut sum, &other);
+        sum
+    });
     assert_eq!(sum, expected);
 }
