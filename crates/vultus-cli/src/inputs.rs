@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use vultus::analyze::RecordError;
 use vultus::batch::Source;
+use vultus::decode::is_named_as_picture;
 
 use crate::http;
 
@@ -17,13 +18,6 @@ const STDIN: &str = "-";
 
 /// A picture file larger than this is not read.
 const LARGEST_FILE: u64 = 512 << 20;
-
-/// Endings of the files that are taken from folders; what is named is read whatever it is called. The second line are pictures
-/// of forms that are not read: their rows say so.
-const ENDINGS: [&str; 13] = [
-    "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "webp", //
-    "avif", "gif", "heic", "heif", "tif", "tiff",
-];
 
 /// The sources that `arguments` mean, in their order; folders and patterns in the order of the names. What lies in folders
 /// `left_out`, which are named without links, is none.
@@ -131,7 +125,7 @@ impl Iterator for Folder {
                 for entry in listing {
                     let entry = entry?;
                     let (path, kind) = (entry.path(), entry.file_type()?);
-                    if kind.is_dir() || (is_picture(&path) && !path.is_dir()) {
+                    if kind.is_dir() || (is_named_as_picture(&path) && !path.is_dir()) {
                         entries.push(path);
                     }
                 }
@@ -145,11 +139,6 @@ impl Iterator for Folder {
         }
         None
     }
-}
-
-fn is_picture(path: &Path) -> bool {
-    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
 
 fn file(path: PathBuf) -> Source {

@@ -172,6 +172,12 @@ impl Shown {
     }
 }
 
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 /// Counts a film's frames, and shows the count.
 #[derive(Debug)]
 pub struct Frames {

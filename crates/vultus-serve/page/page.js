@@ -11,7 +11,7 @@ const [picture, video] = [element("picture"), element("video")];
 
 /** What the server reads. Other pictures that the browser shows are sent as JPEG. */
 const READ = ["image/png", "image/jpeg", "image/bmp", "image/webp"];
-/** Longest side of what is sent of a camera's frame, and of a picture that is too large for the server. */
+/** Longest side of what is sent of a camera's frame, and of a picture that is made anew for the server. */
 const [FRAME_PX, PICTURE_PX] = [640, 2048];
 
 let model = null;
@@ -246,8 +246,10 @@ document.addEventListener("keydown", (event) => {
   const count = image?.faces?.length ?? 0;
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (!step || !count || event.target.closest("dialog")) return;
+  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
-  select((selected + step + count) % count);
+  const from = selected < 0 && step < 0 ? 0 : selected;
+  select((from + step + count) % count);
   element("boxes").children[selected].focus();
 });
 element("lock").addEventListener("close", () => {

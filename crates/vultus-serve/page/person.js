@@ -19,7 +19,7 @@ export class Person {
     const most = Math.max(...overlaps);
     if (!faces.length || most < LEAST_OVERLAP) return -1;
     const index = overlaps.indexOf(most);
-    // Back to its place among the others, so that buttons and their numbers stay with their people.
+    // Back to its place among the others, so that its button and number stay.
     const place = Math.min(this.place, faces.length - 1);
     [faces[place], faces[index]] = [faces[index], faces[place]];
     [this.box, this.seen] = [faces[place].box, performance.now()];

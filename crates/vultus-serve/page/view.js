@@ -31,7 +31,9 @@ function title(face) {
 export function showBoxes(image, selected, mirrored, colours, select) {
   const boxes = element("boxes");
   const faces = image?.faces ?? [];
-  // Buttons are kept, so that the focus stays where it is while a camera runs.
+  // Buttons are kept, so that the focus stays where it is while a camera runs; on the selected face it goes along with it.
+  const focused = boxes.contains(document.activeElement) ? document.activeElement : null;
+  const onSelected = focused?.getAttribute("aria-pressed") === "true";
   while (boxes.children.length > faces.length) boxes.lastChild.remove();
   while (boxes.children.length < faces.length) {
     const button = document.createElement("button");
@@ -56,6 +58,7 @@ export function showBoxes(image, selected, mirrored, colours, select) {
     button.setAttribute("aria-label", `Face ${index + 1} of ${faces.length}: ${title(face)}`);
     button.firstChild.textContent = title(face);
   });
+  if (focused && (onSelected || !focused.isConnected)) boxes.querySelector('[aria-pressed="true"]')?.focus();
 }
 
 /** Makes a bar for each label. */

@@ -42,8 +42,7 @@ pub struct CardText {
     pub name: String,
     /// The command of its last training.
     pub command: String,
-    /// The command that trains it from nothing, with all models that it began with or learnt from, and the hours that took;
-    /// where the last training is not all.
+    /// How it is trained from nothing, where the last training is not all.
     pub whole: Option<WholeTraining>,
     /// Name of the data set; without one, the card names the sources of the training.
     pub dataset: Option<String>,
@@ -51,12 +50,12 @@ pub struct CardText {
     pub license: Option<String>,
 }
 
-/// Every training that a model needed.
+/// All trainings that a model needed: its own, and those of the models that it began with or learnt from.
 #[derive(Clone, Debug, Serialize)]
 pub struct WholeTraining {
-    /// The command.
+    /// A command that has them all, and perhaps others.
     pub command: String,
-    /// Hours on the machine of the last training.
+    /// Hours that they took, on the machine of the last one.
     pub hours: f64,
 }
 
@@ -386,9 +385,12 @@ mod tests {
         let facts = [("labels", json!("ferplus")), ("cleaning", json!({ "leaks": "drop" }))];
         facts.into_iter().for_each(|(name, fact)| model.training[name] = fact);
         let card = card(&model, &faces(), "test", "train", &CardText { whole, ..text() }).unwrap();
-        for claim in
-            ["majority of FER+'s", "| from nothing | `all.sh`, 2.2 hours", "leaks = \"drop\"", "were left out of"]
-        {
+        for claim in [
+            "majority of FER+'s",
+            "| from nothing | a part of `all.sh`: 2.2 hours",
+            "leaks = \"drop\"",
+            "The training left out",
+        ] {
             assert!(card.contains(claim), "{claim} not in {card}");
         }
     }

@@ -5,12 +5,26 @@
 //! allocated. It does not read files and does not change pixels: see [`crate::preprocess`].
 
 use std::io::Cursor;
+use std::path::Path;
 
 use image::error::LimitErrorKind;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 /// Bytes of the widest pixel that is decoded (four channels of 16 bits).
 const WIDEST_PIXEL_BYTES: u64 = 8;
+
+/// Endings of picture files, the second line of kinds that are not read.
+const ENDINGS: [&str; 13] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "webp", //
+    "avif", "gif", "heic", "heif", "tif", "tiff",
+];
+
+/// Whether a file has a picture's name. That of a kind that is not read counts as well, so that whoever goes through a folder
+/// hears of it. Only the content decides what is decoded.
+pub fn is_named_as_picture(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
+}
 
 /// How large a picture may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

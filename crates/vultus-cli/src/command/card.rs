@@ -28,11 +28,12 @@ pub struct Card {
     /// The command of the model's last training, for the card.
     #[arg(long, value_name = "TEXT")]
     command: String,
-    /// The command that trains the model from nothing, where the last training began with another model or learnt from some.
+    /// The command that trains the model from nothing, where the last training began with another model or learnt from some; it
+    /// may train others, too.
     #[arg(long, value_name = "TEXT", requires = "hours")]
     whole_command: Option<String>,
-    /// Hours that all of --whole-command takes.
-    #[arg(long, value_name = "H", requires = "whole_command")]
+    /// Hours of all trainings that the model needed, the last one among them.
+    #[arg(long, value_name = "H", requires = "whole_command", value_parser = hours)]
     hours: Option<f64>,
     /// The data set's name, for the card. Without it, the names of the sources of the training.
     #[arg(long, value_name = "NAME")]
@@ -43,6 +44,11 @@ pub struct Card {
     /// A new .md file; its name without the ending is the model's.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+}
+
+fn hours(text: &str) -> Result<f64, String> {
+    let hours: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if hours.is_finite() && hours >= 0.0 { Ok(hours) } else { Err("no number of hours".to_owned()) }
 }
 
 impl Card {

@@ -94,8 +94,9 @@ impl Predict {
             progress.record(&record);
             Ok::<(), Failure>(())
         })?;
-        rows.finish()?;
+        // The bar must be gone before a table is printed.
         progress.finish();
+        rows.finish()?;
         if interrupt::requested() {
             return Err(Failure::Interrupted(match &self.output {
                 Some(output) => format!("go on with --output {} --resume", output.display()),

@@ -39,7 +39,20 @@ fn every_command_tells_its_flags() {
         ),
         (&["compare"], &["<RUN>", "--out", "--json"]),
         (&["pack"], &["<RUN_OR_BUNDLE>", "--out", "--half"]),
-        (&["card"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--command", "--dataset", "--license", "--out"]),
+        (
+            &["card"],
+            &[
+                "<RUN_OR_BUNDLE>",
+                "--data",
+                "--split",
+                "--command",
+                "--whole-command",
+                "--hours",
+                "--dataset",
+                "--license",
+                "--out",
+            ],
+        ),
         (&["report"], &["<RUN>"]),
         (
             &["predict"],

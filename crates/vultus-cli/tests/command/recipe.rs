@@ -196,8 +196,12 @@ fn votes_become_classes_and_targets() {
     card(&["--split", "train", "--out", "card.md"])
         .ends_with(2)
         .says(&["split train is what the model was trained on"]);
-    card(&["--split", "PublicTest", "--out", "card.md", "--dataset", "mine"]).ends_with(0);
-    assert!(fs_err::read_to_string(place.path("card.md")).unwrap().contains("| all of public_test | 7 |"));
+    let one = ["--split", "PublicTest", "--out", "card.md", "--dataset", "mine", "--whole-command", "all.sh"];
+    card(&one).ends_with(2).says(&["--hours"]);
+    card(&[&one[..], &["--hours", "inf"]].concat()).ends_with(2).says(&["no number of hours"]);
+    card(&[&one[..], &["--hours", "1.5"]].concat()).ends_with(0);
+    let text = fs_err::read_to_string(place.path("card.md")).unwrap();
+    assert!(text.contains("| all of public_test | 7 |") && text.contains("`all.sh`: 1.5 hours"), "{text}");
 
     // Without votes there are no such classes, and no such targets.
     let without = ["evaluate", "run/model.safetensors", "--data", "fer2013.csv", "--split", "PublicTest"];

@@ -7,6 +7,7 @@ use std::fmt;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
+use image::guess_format;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -230,7 +231,7 @@ impl Question {
 /// A form's field with a picture may be a file, or a text as in JSON.
 fn text_or_bytes(field: Bytes) -> Answer<Bytes> {
     match std::str::from_utf8(&field) {
-        Ok(text) if ["data:", "http:", "https:"].iter().any(|scheme| text.starts_with(scheme)) => from_text(text),
+        Ok(text) if !text.is_empty() && guess_format(&field).is_err() => from_text(text),
         _ => Ok(field),
     }
 }

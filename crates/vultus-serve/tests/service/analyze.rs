@@ -156,6 +156,10 @@ async fn a_deepface_client_names_its_picture_one_way_or_the_other() {
         let answer = server.post_json("/analyze", asked.clone()).await.succeeds();
         assert_eq!(answer["results"][0]["dominant_emotion"], "dark", "{asked}");
     }
+    let plain = dark.split_once(',').unwrap().1;
+    let in_form = server.post("/analyze", FORM, form(&[("img_path", plain.as_bytes())])).await.succeeds();
+    assert_eq!(in_form["results"][0]["dominant_emotion"], "dark", "{in_form}");
+    server.post("/analyze", FORM, form(&[("img_path", b"/etc/passwd")])).await.fails(400, "not_base64");
     let broken = json!({ "img": "not base64!", "img_path": dark });
     server.post_json("/analyze", broken).await.fails(400, "not_base64");
     server.post_json("/analyze", json!({})).await.fails(400, "no_image");

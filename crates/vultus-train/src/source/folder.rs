@@ -8,14 +8,11 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use vultus::decode::DecodeLimits;
+use vultus::decode::{DecodeLimits, is_named_as_picture};
 use vultus::preprocess::Preprocessing;
 
 use super::{NamedSample, Reading, face_from_bytes};
 use crate::dataset::{DataError, Removal, RemovalReason, split_name};
-
-/// Extensions of the files that are tried; the content decides.
-const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "bmp", "webp"];
 
 /// An image file with what its place says about it.
 struct Candidate {
@@ -98,7 +95,7 @@ fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataErro
         }
         if entry.file_type()?.is_dir() {
             collect_files(&path, files)?;
-        } else if has_image_extension(&path) && !path.is_dir() {
+        } else if is_named_as_picture(&path) && !path.is_dir() {
             files.push(path);
         }
     }
@@ -121,10 +118,6 @@ fn folders_in(root: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
 
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
-}
-
-fn has_image_extension(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
 #[cfg(test)]
