@@ -171,14 +171,16 @@ fn a_residual_opens_and_closes_the_gate_whether_or_not_its_gradient_is_wanted() 
 
 #[test]
 fn what_is_no_number_shows_wherever_the_definition_has_it() {
-    let (shape, last) = (NormShape { rows: 40, channels: 37 }, 36);
-    for (before, activation, with_residual) in (0..12).map(|i| (ACTIVATIONS[i % 2], ACTIVATIONS[i / 2 % 3], i >= 6)) {
+    let shape = NormShape { rows: 40, channels: 37 };
+    // Inside a whole vector, and in what is left behind the last one.
+    for (case, channel) in (0..24).map(|i| (i % 12, [20, 36][i / 12])) {
+        let (before, activation, with_residual) = (ACTIVATIONS[case % 2], ACTIVATIONS[case / 2 % 3], case >= 6);
         let rows = if with_residual { 40 } else { 0 };
         let mut values = [shape.len(), 37, 37, shape.len(), rows * 37].map(|length| numbers(7, length));
         values[0].iter_mut().for_each(|x| *x = before.apply(*x));
-        values[2][last] = 3.0; // gates of the last channel are open
-        let place = 20 * 37 + last;
-        with_each_input_broken(values, [place, last, last, place, place], |_, [x, gamma, beta, dy, residual]| {
+        values[2][channel] = 3.0; // its gates are open
+        let place = 20 * 37 + channel;
+        with_each_input_broken(values, [place, channel, channel, place, place], |_, [x, gamma, beta, dy, residual]| {
             let residual = with_residual.then_some(&residual[..]);
             let wide_residual = residual.map(widen);
             let (y, mean, variance) =
@@ -190,7 +192,7 @@ fn what_is_no_number_shows_wherever_the_definition_has_it() {
                 let expected = [&y, &mean, &variance, &dx, &dgamma, &dbeta, &dbias, &dresidual];
                 for (result, expected) in results.iter().zip(expected).take(if with_residual { 8 } else { 7 }) {
                     // Scale and shift of the channel are one map, in which infinities may meet.
-                    assert_shows(result, expected, |place| place % 37 == last);
+                    assert_shows(result, expected, |place| place % 37 == channel);
                 }
             });
         });
