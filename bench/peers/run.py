@@ -90,11 +90,13 @@ def note(text: str) -> None:
 
 
 def environment(threads: int, cache: Path) -> dict[str, str]:
-    """The caller's, without two settings that make a library slower than it is by itself."""
+    """The caller's, without two settings that make a library slower than it is by itself, and with one that makes PyTorch faster."""
     kept = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
     ours = {
         "OMP_NUM_THREADS": str(threads),
         "CUDA_VISIBLE_DEVICES": "",
+        # Large pages, as mimalloc takes them for Vultus.
+        "THP_MEM_ALLOC_ENABLE": "1",
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
