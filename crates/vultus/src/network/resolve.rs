@@ -4,7 +4,7 @@
 //! layer that cannot be, by its place and key.
 
 use super::{
-    Activation, BatchNormConfig, ConvConfig, DenseConfig, DepthwiseConvConfig, FeatureShape, LayerConfig,
+    Activation, BatchNormConfig, ConvConfig, DenseConfig, DepthwiseConvConfig, FeatureShape, LayerConfig, LayerRow,
     NetworkConfig, Padding, ParameterRole, ParameterSpec, PoolConfig, ResidualConfig, ResolvedLayer, ResolvedNetwork,
     SqueezeExcitationConfig,
 };
@@ -12,6 +12,10 @@ use super::{
 /// Most parameters of a network: with an optimiser's two moments they must fit into a checkpoint, which
 /// [`crate::container`] limits to 2 GiB.
 const LARGEST_NETWORK: usize = 150_000_000;
+
+/// Most values that all layers together make of one picture: three times those of VGG-16 with batch norms on a picture of
+/// 224 x 224. A plan takes up to eight pictures at once however wide they are, and a short file could ask for any memory.
+const MOST_VALUES: usize = 1 << 27;
 
 /// A description that is no network.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -56,6 +60,19 @@ pub enum NetworkError {
         /// Its parameters.
         parameters: usize,
     },
+    /// More values than a plan should have room for.
+    #[error(
+        "network.layers.{layer} ({kind}): up to here, a picture becomes {values} values, more than the {MOST_VALUES} that are \
+         supported: use smaller pictures, fewer filters or a larger stride"
+    )]
+    TooWide {
+        /// Place in the description of the layer that is too much.
+        layer: String,
+        /// The layer's type.
+        kind: &'static str,
+        /// Values of all layers up to this one.
+        values: usize,
+    },
     /// A classifier needs classes.
     #[error("a classifier needs at least 2 classes, not {0}")]
     Classes(usize),
@@ -66,7 +83,8 @@ impl NetworkConfig {
     /// appends the head.
     ///
     /// # Errors
-    /// A value out of range or a layer that does not fit names the layer's index and key.
+    /// A value out of range, a layer that does not fit and one that is too much name the layer's index; more parameters than
+    /// are supported.
     pub fn resolve(&self, height: usize, width: usize, classes: usize) -> Result<ResolvedNetwork, NetworkError> {
         if classes < 2 {
             return Err(NetworkError::Classes(classes));
@@ -76,7 +94,17 @@ impl NetworkConfig {
         let layers = resolve_layers("", self.layers.iter().chain(std::iter::once(&head)), input)?;
         let network = ResolvedNetwork { input, classes, layers };
         let parameters = network.parameter_count();
-        if parameters > LARGEST_NETWORK { Err(NetworkError::TooLarge { parameters }) } else { Ok(network) }
+        if parameters > LARGEST_NETWORK {
+            return Err(NetworkError::TooLarge { parameters });
+        }
+        let mut values = 0;
+        for LayerRow { place: layer, kind, output, .. } in network.table() {
+            values += output.len();
+            if values > MOST_VALUES {
+                return Err(NetworkError::TooWide { layer, kind, values });
+            }
+        }
+        Ok(network)
     }
 }
 

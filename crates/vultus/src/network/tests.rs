@@ -300,3 +300,20 @@ fn ranges_hold_with_the_32_bits_that_are_computed_with() {
         assert!(message.contains(&format!("network.layers.0.{key} is")), "{message}");
     }
 }
+
+/// No parameters to speak of, and hundreds of gigabytes between two layers.
+#[test]
+fn a_network_that_no_memory_would_hold_is_refused_with_its_layer() {
+    let mean = || LayerConfig::GlobalAveragePool(GlobalAveragePoolConfig {});
+    let refused = |layers: Vec<LayerConfig>, size: usize| {
+        NetworkConfig { layers }.resolve(size, size, 2).map_err(|error| error.to_string())
+    };
+    let message = refused(vec![conv(4096, 1, 1), mean()], 2048).unwrap_err();
+    assert!(message.starts_with("network.layers.0 (conv): ") && message.contains("17179869184 values"), "{message}");
+    // Each layer inside the bound, and all together beyond it.
+    let nested = (0..9).fold(vec![conv(16, 1, 1)], |inside, _| vec![conv(16, 1, 1), residual(inside, vec![])]);
+    let message = refused([nested, vec![mean()]].concat(), 1024).unwrap_err();
+    assert!(message.contains(".layers.") && message.contains("more than the 134217728"), "{message}");
+    refused(vec![conv(64, 3, 8), mean()], 2048).unwrap();
+    refused(vec![conv(64, 3, 1), conv(64, 3, 1), mean()], 224).unwrap();
+}
