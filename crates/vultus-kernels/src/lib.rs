@@ -7,7 +7,10 @@
 //! 2. [`batch_norm`], [`pooling`], [`dropout`], [`squeeze_excitation`]: the layers between them; [`norm_pool`] and
 //!    [`norm_squeeze`], several in one; [`block`], with the convolution in front, and [`thin_block`], with a first one;
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
-//! 4. [`optimizer`]: Adam and SGD, one pass over memory a step.
+//! 4. [`optimizer`]: Adam and SGD, one pass over memory a step; [`orthogonal`]: the direction of Muon's.
+//!
+//! Around them: [`simd`], the instructions that they use; [`pool`], the threads that they run on; [`peak`], what the
+//! machine could do.
 //!
 //! Three promises hold everywhere. Results do not depend on the number of threads: work is cut by shape alone and
 //! partial sums meet in a fixed order. NaN and infinities propagate, so that a diverged training shows. No large

@@ -11,13 +11,13 @@ use crate::simd::InstructionSet;
 use crate::sizes::elements;
 
 /// Steps of the iteration.
-const STEPS: usize = 5;
+pub const STEPS: usize = 5;
 
 /// Coefficients of `p(s) = a s + b s^3 + c s^5`, which takes small singular values up fastest (Jordan et al. 2024).
-const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
+pub const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
-/// Keeps a matrix of zeros from being divided by zero.
-const TINY: f64 = 1e-7;
+/// Added to the norm of the matrix, so that one of zeros is not divided by zero.
+pub const TINY: f64 = 1e-7;
 
 /// Makes `matrix` `[rows, columns]`, row-major, about orthogonal. A matrix of zeros stays one; with a NaN or an
 /// infinity in it all becomes NaN.

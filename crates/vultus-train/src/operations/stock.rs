@@ -5,6 +5,7 @@ use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Distribution, Tensor};
 use vultus_kernels::activation::LEAKY_SLOPE;
+use vultus_kernels::orthogonal::{COEFFICIENTS, STEPS, TINY};
 
 use super::{
     Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, DepthwiseShape, Pooling, PoolingShape,
@@ -146,18 +147,19 @@ pub(super) fn sgd(
 }
 
 pub(super) fn orthogonalize(matrix: Tensor<1>, rows: usize, columns: usize) -> Tensor<1> {
-    let norm = matrix.clone().powi_scalar(2).sum().sqrt() + 1e-7;
+    let [a, b, c] = COEFFICIENTS;
+    let norm = matrix.clone().powi_scalar(2).sum().sqrt() + TINY;
     let mut x: Tensor<2> = (matrix / norm).reshape([rows, columns]);
-    for _ in 0..5 {
+    for _ in 0..STEPS {
         // On the shorter side.
         let gram = if rows < columns {
             x.clone().matmul(x.clone().transpose())
         } else {
             x.clone().transpose().matmul(x.clone())
         };
-        let both = gram.clone() * -4.7750 + gram.clone().matmul(gram) * 2.0315;
+        let both = gram.clone() * b + gram.clone().matmul(gram) * c;
         let product = if rows < columns { both.matmul(x.clone()) } else { x.clone().matmul(both) };
-        x = x * 3.4445 + product;
+        x = x * a + product;
     }
     x.reshape([rows * columns])
 }
