@@ -14,7 +14,7 @@ use crate::dataset::{Dataset, split_name};
 use crate::evaluate::pictures::Pictures;
 use crate::evaluate::{Evaluation, EvaluationError, Predictions, VoteScores};
 use crate::prepare::{NoSplit, split_indices};
-use crate::run::write_json;
+use crate::run::{EVALUATION, write_json};
 use crate::targets::VotedClasses;
 
 /// Metrics, predictions and pictures of one split.
@@ -215,7 +215,7 @@ impl Assessment {
         fs_err::create_dir_all(directory)?;
         self.predictions.write_csv(&directory.join("predictions.csv"))?;
         self.pictures.save(directory)?;
-        Ok(write_json(&directory.join("evaluation.json"), &self.evaluation)?)
+        Ok(write_json(&directory.join(EVALUATION), &self.evaluation)?)
     }
 }
 

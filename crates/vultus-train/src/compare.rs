@@ -17,7 +17,7 @@ use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
 use crate::figure::{self, FigureError};
 use crate::history::{self, HistoryError};
-use crate::run::{RunDirectory, RunError, evaluation_directories, is_search, metrics_path, read_json, write_json};
+use crate::run::{RunDirectory, RunError, evaluation_directories, is_search, metrics_path, write_json};
 use crate::spread::{mean, standard_deviation};
 use crate::train::Choice;
 
@@ -120,7 +120,7 @@ impl Run {
             history.iter().find(|record| Some(record.epoch) == chosen).and_then(|record| record.val_accuracy);
         let mut evaluations = BTreeMap::new();
         for directory in evaluation_directories(path, &config.data.train_split)? {
-            let evaluation: Evaluation = read_json(&directory.join("evaluation.json"))?;
+            let evaluation = Evaluation::load(&directory)?;
             evaluations.insert(evaluation.split.clone(), evaluation);
         }
         let minutes = (!history.is_empty()).then(|| history.iter().map(|record| record.seconds).sum::<f64>() / 60.0);

@@ -1,8 +1,8 @@
 //! What a classifier is worth, in numbers.
 //!
 //! In: the true classes of a split and one row of probabilities an image. Out: an [`Evaluation`], which every table and
-//! figure of the report is made from, and [`Predictions`], the same rows one by one. It runs no network, chooses no
-//! threshold and selects nothing.
+//! figure of the report is made from, also back from its file, and [`Predictions`], the same rows one by one. It runs no
+//! network, chooses no threshold and selects nothing.
 //!
 //! Definitions are those of scikit-learn, against which a golden test holds them: a ratio without cases is 0
 //! (`zero_division=0`), macro averages run over all labels, balanced accuracy over the classes that have images.
@@ -10,11 +10,15 @@
 pub mod pictures;
 mod predictions;
 
+use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vultus::classifier::highest;
 use vultus::labels::Labels;
+
+use crate::run::{EVALUATION, check_lengths, read_json, refuse};
 
 pub use predictions::{ConfusedPair, PredictionRow, Predictions};
 
@@ -194,6 +198,31 @@ pub fn cross_entropy(p: f32, least: f32) -> f64 {
 }
 
 impl Evaluation {
+    /// Reads `evaluation.json` from `directory`, which is called as the split.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged, lists of other lengths than the labels, or another split; the message names file
+    /// and key.
+    pub fn load(directory: &Path) -> io::Result<Self> {
+        let path = directory.join(EVALUATION);
+        let evaluation: Self = read_json(&path)?;
+        if directory.file_name() != Some(OsStr::new(&evaluation.split)) {
+            return refuse(&path, "split", &format!("is {:?}, and not the name of its directory", evaluation.split));
+        }
+        let Self { confusion, confusion_normalized, per_class, .. } = &evaluation;
+        let rows = |key: &str, index: usize, length: usize| (format!("{key}[{index}]"), length);
+        let counts = confusion.iter().enumerate().map(|(index, row)| rows("confusion", index, row.len()));
+        let shares = confusion_normalized.iter().enumerate();
+        let shares = shares.map(|(index, row)| rows("confusion_normalized", index, row.len()));
+        let whole = [
+            ("confusion".to_owned(), confusion.len()),
+            ("confusion_normalized".to_owned(), confusion_normalized.len()),
+            ("per_class".to_owned(), per_class.len()),
+        ];
+        check_lengths(&path, evaluation.labels.len(), whole.into_iter().chain(counts).chain(shares))?;
+        Ok(evaluation)
+    }
+
     /// Computes all metrics of a split from true class indices `truth` `[n]` and row-major `probabilities`
     /// `[n, classes]`. Of equal probabilities the class with the lower index ranks higher.
     ///

@@ -1,5 +1,8 @@
 //! The directory of a run: what lies where, and who may write there.
 //!
+//! In: a path. Out: a directory that is this process's alone while it is held, paths in it, and its JSON files. What
+//! stands in the files is the business of the modules that write them.
+//!
 //! ```text
 //! config.toml            the resolved configuration; `vultus train --config` runs it again
 //! environment.json       version, revision, seed, data hash, machine, command
@@ -63,6 +66,9 @@ pub enum RunError {
 const CONFIG: &str = "config.toml";
 const SEARCH_CONFIG: &str = "search.toml";
 const LOCK: &str = ".lock";
+
+/// The metrics in the directory of an evaluation.
+pub(crate) const EVALUATION: &str = "evaluation.json";
 
 impl RunDirectory {
     /// Makes the directory and writes `config` into it.
@@ -227,7 +233,7 @@ pub(crate) fn evaluation_directories(path: &Path, train_split: &str) -> io::Resu
     let mut directories = Vec::new();
     for entry in fs_err::read_dir(parent)? {
         let path = entry?.path();
-        if path.join("evaluation.json").exists() {
+        if path.join(EVALUATION).exists() {
             directories.push(path);
         }
     }
@@ -259,6 +265,29 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     let text = fs_err::read_to_string(path)?;
     serde_json::from_str(&text)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display())))
+}
+
+/// Refuses the file at `path` for its value at `key`.
+///
+/// # Errors
+/// Always.
+pub(crate) fn refuse<T>(path: &Path, key: &str, fault: &str) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: {key} {fault}", path.display())))
+}
+
+/// Checks the lengths of lists in the file at `path` that have an entry for each of `classes`; a list is named by its key.
+///
+/// # Errors
+/// The first list of another length, by file and key.
+pub(crate) fn check_lengths(
+    path: &Path,
+    classes: usize,
+    mut lists: impl Iterator<Item = (String, usize)>,
+) -> io::Result<()> {
+    match lists.find(|&(_, length)| length != classes) {
+        None => Ok(()),
+        Some((key, length)) => refuse(path, &key, &format!("has {length} entries, and there are {classes} labels")),
+    }
 }
 
 fn lock(path: &Path) -> Result<File, RunError> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use vultus::persist::write_atomically;
 
 use super::Predictions;
+use crate::run::{read_json, refuse};
 
 /// Most confident mistakes that are kept.
 const MISTAKES: usize = 24;
@@ -120,15 +121,19 @@ impl Pictures {
     /// Reads what [`Pictures::save`] wrote.
     ///
     /// # Errors
-    /// A file that is missing or damaged; the message names it.
+    /// A file that is missing, damaged or outside `directory`, also by a link; the message names it.
     pub fn load(directory: &Path) -> io::Result<Self> {
-        let path = directory.join(LIST);
-        let text = fs_err::read_to_string(&path)?;
-        let mut pictures: Self = serde_json::from_str(&text)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display())))?;
+        let list = directory.join(LIST);
+        let mut pictures: Self = read_json(&list)?;
+        let inside = fs_err::canonicalize(directory)?;
         let Self { mistakes, pairs } = &mut pictures;
         for picture in mistakes.iter_mut().chain(pairs.iter_mut().flat_map(|pair| &mut pair.pictures)) {
-            picture.png = fs_err::read(directory.join(&picture.file))?;
+            let path = directory.join(&picture.file);
+            // Whoever made the list may not have had all files that its reader has.
+            if !fs_err::canonicalize(&path)?.starts_with(&inside) {
+                return refuse(&list, "file", &format!("is {:?}, which is not in its directory", picture.file));
+            }
+            picture.png = fs_err::read(path)?;
         }
         Ok(pictures)
     }

@@ -1,4 +1,7 @@
 //! From the files of a run directory to its report.
+//!
+//! In: the path of a run. Out: all that its report tells, with lists that fit together, and the report itself. It draws
+//! nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +14,7 @@ use crate::environment::Environment;
 use crate::evaluate::Evaluation;
 use crate::evaluate::pictures::Pictures;
 use crate::history;
-use crate::run::{RunDirectory, evaluation_directories, metrics_path, read_json};
+use crate::run::{RunDirectory, check_lengths, evaluation_directories, metrics_path, read_json};
 use crate::search::TABLE;
 use crate::statistics::Statistics;
 use crate::train::{Choice, source_name};
@@ -28,13 +31,17 @@ pub fn write(run: &Path, with_pictures: bool) -> Result<PathBuf, ReportError> {
 fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> {
     let config = RunDirectory::config_of(run)?;
     let environment: Environment = read_json(&run.join("environment.json"))?;
-    let statistics: Statistics = read_json(&run.join("data.json"))?;
+    let data = run.join("data.json");
+    let statistics: Statistics = read_json(&data)?;
+    let counts = statistics.splits.iter().enumerate();
+    let counts = counts.map(|(index, split)| (format!("splits[{index}].classes"), split.classes.len()));
+    check_lengths(&data, statistics.labels.len(), counts)?;
     let history = if metrics_path(run).exists() { history::read(&metrics_path(run))? } else { Vec::new() };
     let choice = Choice::of_run(run, &config, &history)?;
     let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
     let (mut evaluations, mut pictures) = (Vec::new(), Pictures::default());
     for directory in evaluation_directories(run, &config.data.train_split)? {
-        evaluations.push(read_json::<Evaluation>(&directory.join("evaluation.json"))?);
+        evaluations.push(Evaluation::load(&directory)?);
         if with_pictures && evaluations.len() == 1 {
             pictures = Pictures::load(&directory)?;
         }

@@ -116,6 +116,75 @@ fn report_and_comparison_tell_the_epoch_of_the_model_that_is_there() {
     assert_eq!(choose(&history).epoch, Some(3));
 }
 
+/// The JSON file at `path` with another value at `key`.
+fn put(path: &Path, key: &str, value: serde_json::Value) {
+    let mut content: serde_json::Value = read_json(path).unwrap();
+    *content.pointer_mut(key).unwrap() = value;
+    write_json(path, &content).unwrap();
+}
+
+#[test]
+fn files_that_do_not_fit_together_are_refused_by_name_and_key() {
+    let place = tempfile::tempdir().unwrap();
+    let (folder, path) = (place.path().join("faces"), place.path().join("run"));
+    faces(&folder);
+    let config = config(&folder);
+    let run = RunDirectory::create(&path, &config).unwrap();
+    go(&config, &run, false, "first").unwrap();
+    let (data, test) = (path.join("data.json"), path.join("evaluation/test"));
+    let evaluation = test.join("evaluation.json");
+    let score = json!({ "label": "happy", "support": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0 });
+    for (file, key, value, words) in [
+        (&data, "/splits/1/classes", json!([2]), "splits[1].classes has 1 entries, and there are 2 labels"),
+        (&evaluation, "/per_class", json!([score]), "per_class has 1 entries"),
+        (&evaluation, "/labels", json!(["happy"]), "confusion has 2 entries, and there are 1 labels"),
+        (&evaluation, "/confusion/1", json!([1, 2, 3]), "confusion[1] has 3 entries"),
+        (&evaluation, "/confusion_normalized/0", json!([]), "confusion_normalized[0] has 0 entries"),
+        (&evaluation, "/split", json!("../test"), "split is \"../test\""),
+    ] {
+        let before = fs_err::read(file).unwrap();
+        put(file, key, value);
+        let named = format!("{}: {words}", file.display());
+        let message = report::write(&path, true).unwrap_err().to_string();
+        assert!(message.contains(&named), "{message}");
+        if file == &evaluation {
+            let message = compare(std::slice::from_ref(&path)).unwrap_err().to_string();
+            assert!(message.contains(&named), "{message}");
+        }
+        fs_err::write(file, before).unwrap();
+    }
+    report::write(&path, true).unwrap();
+}
+
+#[test]
+fn a_report_shows_no_files_from_elsewhere() {
+    let place = tempfile::tempdir().unwrap();
+    let (folder, path) = (place.path().join("faces"), place.path().join("run"));
+    faces(&folder);
+    let config = config(&folder);
+    let run = RunDirectory::create(&path, &config).unwrap();
+    go(&config, &run, false, "first").unwrap();
+    let list = path.join("evaluation/test/pictures.json");
+    let picture = |file: &str| {
+        let picture = json!({ "file": file, "truth": "sad", "predicted": "happy", "score": 0.5, "origin": "" });
+        write_json(&list, &json!({ "mistakes": [picture], "pairs": [] })).unwrap();
+        report::write(&path, true).map_err(|error| error.to_string())
+    };
+    fs_err::create_dir_all(list.with_file_name("pictures")).unwrap();
+    fs_err::write(list.with_file_name("pictures").join("own.png"), "a picture").unwrap();
+    picture("pictures/own.png").unwrap();
+    let foreign = folder.join("test/sad/0.png").display().to_string();
+    for file in [foreign.as_str(), "pictures/../../../config.toml"] {
+        let message = picture(file).unwrap_err();
+        assert!(message.contains("pictures.json: file is ") && message.contains(file), "{message}");
+    }
+    #[cfg(unix)]
+    {
+        fs_err::os::unix::fs::symlink(&foreign, list.with_file_name("pictures").join("link.png")).unwrap();
+        assert!(picture("pictures/link.png").unwrap_err().contains("link.png"));
+    }
+}
+
 #[test]
 fn the_selection_tells_of_a_least_improvement() {
     let mut config = TrainConfig::default();
