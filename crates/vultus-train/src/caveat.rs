@@ -11,7 +11,7 @@ use vultus::bundle::Bundle;
 use crate::clean::Policy;
 use crate::config::TrainConfig;
 use crate::dataset::{Dataset, RemovalReason};
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{fingerprint, split_fingerprint};
 use crate::prepare::Prepared;
 use crate::search::space::settings;
 use crate::split::stratified_folds;
@@ -69,7 +69,7 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
             facts["seed"].as_u64() == Some(config.seed)
                 && facts["train"]["validation_fraction"].as_f64() == Some(config.train.validation_fraction)
         };
-        caveats.extend(learnt([config].into_iter(), dataset, same_parts));
+        caveats.extend(learnt([config], dataset, &config.data.train_split, same_parts));
     }
     caveats.into_iter().collect()
 }
@@ -91,7 +91,7 @@ pub fn of_search(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> 
     caveats.extend(copies(folds.into_iter().map(copies_of).max().unwrap_or_default()));
     caveats.extend(configs.iter().flat_map(|config| without_votes(config, dataset, indices)));
     // Every image validates in some fold.
-    caveats.extend(learnt(configs.iter(), dataset, |_| false));
+    caveats.extend(learnt(&configs, dataset, &config.data.train_split, |_| false));
     caveats.into_iter().collect()
 }
 
@@ -121,11 +121,12 @@ fn without_votes(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> 
     asked.into_iter().filter(|&(_, asked)| asked && !voted).map(|(key, _)| Caveat::NoVotes { key }).collect()
 }
 
-/// The models that `configs` begin with or learn from and that were trained on `dataset`, unless in the `same_parts` by
-/// what their files say. One that cannot be read is none here: whoever needs it says why.
+/// The models that `configs` begin with or learn from and that were trained on the images of `split`, unless in the
+/// `same_parts` by what their files say. One that cannot be read is none here: whoever needs it says why.
 fn learnt<'a>(
-    configs: impl Iterator<Item = &'a TrainConfig>,
+    configs: impl IntoIterator<Item = &'a TrainConfig>,
     dataset: &Dataset,
+    split: &str,
     same_parts: impl Fn(&serde_json::Value) -> bool,
 ) -> Vec<Caveat> {
     let mut models: BTreeSet<&String> = BTreeSet::new();
@@ -136,10 +137,13 @@ fn learnt<'a>(
     if models.is_empty() {
         return Vec::new();
     }
-    let data = fingerprint(dataset);
+    let (images, all) = (split_fingerprint(dataset, split), fingerprint(dataset));
     let knows = |model: &str| {
         let facts = Bundle::load(Path::new(model)).map(|bundle| bundle.training).unwrap_or_default();
-        facts["data_sha256"] == data && !same_parts(&facts)
+        // Older files tell of all splits together.
+        let known =
+            if facts["train_sha256"].is_null() { facts["data_sha256"] == all } else { facts["train_sha256"] == images };
+        known && !same_parts(&facts)
     };
     models.into_iter().filter(|model| knows(model)).map(|model| Caveat::Learnt { model: model.clone() }).collect()
 }
@@ -230,32 +234,43 @@ mod tests {
         let network: NetworkConfig = serde_json::from_str(r#"{"layers":[{"type":"flatten"}]}"#).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors").display().to_string();
-        let save = |data: &str, seed: u64, fraction: f64| {
+        let save = |facts: serde_json::Value| {
             let bundle = Bundle {
                 labels: prepared.dataset.labels.clone(),
                 preprocessing: Preprocessing { width: 2, height: 2, ..Preprocessing::default() },
                 weights: initial_weights(&network.resolve(2, 2, 2).unwrap(), 1),
                 network: network.clone(),
                 inference: Inference::default(),
-                training: json!({ "data_sha256": data, "seed": seed, "train": { "validation_fraction": fraction } }),
+                training: facts,
                 metrics: serde_json::Value::Null,
             };
             bundle.save(Path::new(&path)).unwrap();
         };
+        let facts = |key: &str, images: &str, seed: u64, fraction: f64| {
+            let train = json!({ "validation_fraction": fraction });
+            json!({ key: images, "seed": seed, "train": train })
+        };
         let named = [Caveat::Learnt { model: path.clone() }];
         let mut config = TrainConfig::default();
         config.train.start.clone_from(&path);
-        let data = fingerprint(&prepared.dataset);
-        save(&data, 1, 0.2);
-        assert_eq!(of_run(&config, &prepared), []);
-        for (seed, fraction) in [(2, 0.2), (1, 0.1)] {
-            save(&data, seed, fraction);
-            assert_eq!(of_run(&config, &prepared), named);
+        let (all, train) = (fingerprint(&prepared.dataset), split_fingerprint(&prepared.dataset, "train"));
+        for (key, images) in [("data_sha256", &all), ("train_sha256", &train)] {
+            save(facts(key, images, 1, 0.2));
+            assert_eq!(of_run(&config, &prepared), []);
+            for (seed, fraction) in [(2, 0.2), (1, 0.1)] {
+                save(facts(key, images, seed, fraction));
+                assert_eq!(of_run(&config, &prepared), named);
+            }
+            save(facts(key, "other images", 2, 0.2));
+            assert_eq!(of_run(&config, &prepared), []);
         }
-        save("other images", 2, 0.2);
-        assert_eq!(of_run(&config, &prepared), []);
+        // Test images were added since, and what was trained on is the same.
+        let mut more = prepared.clone();
+        more.dataset.samples.push(Sample { split: "test".to_owned(), ..prepared.dataset.samples[0].clone() });
+        save(facts("train_sha256", &train, 2, 0.2));
+        assert_eq!(of_run(&config, &more), named);
 
-        save(&data, 1, 0.2);
+        save(facts("train_sha256", &train, 1, 0.2));
         let mut config = search("keys = [\"train.epochs\"]\nvalues = [1]");
         config.train.targets.teachers = vec![path.clone()];
         let indices = [2, 4, 5, 7];

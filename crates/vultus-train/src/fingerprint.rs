@@ -14,6 +14,11 @@ pub fn fingerprint(dataset: &Dataset) -> String {
     fingerprint_of(dataset, 0..dataset.samples.len())
 }
 
+/// As [`fingerprint`], over the samples of `split`.
+pub fn split_fingerprint(dataset: &Dataset, split: &str) -> String {
+    fingerprint_of(dataset, dataset.indices_of(split))
+}
+
 /// As [`fingerprint`], over the samples at `indices` in that order.
 pub fn fingerprint_of(dataset: &Dataset, indices: impl IntoIterator<Item = usize>) -> String {
     let mut hash = Sha256::new();

@@ -17,7 +17,7 @@ use crate::config::{Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
-use crate::fingerprint::fingerprint;
+use crate::fingerprint::{fingerprint, split_fingerprint};
 use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, resume_from};
 use crate::history::EpochRecord;
 use crate::prepare::Prepared;
@@ -194,6 +194,7 @@ fn training_facts(
         "data_sha256": environment.data_sha256,
         "platform": environment.platform,
         "processor": environment.processor,
+        "train_sha256": split_fingerprint(&prepared.dataset, &config.data.train_split),
         "instructions": environment.instructions,
         "threads": environment.threads,
         "started": environment.started,
