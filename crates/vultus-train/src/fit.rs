@@ -139,9 +139,6 @@ pub enum FitError {
         /// From 1.
         epoch: usize,
     },
-    /// The batches ended early.
-    #[error("the thread that makes batches ended before epoch {0} was over")]
-    Batches(usize),
 }
 
 /// Trains, from the start or from `checkpoint` (see [`resume_from`]).
@@ -302,7 +299,8 @@ impl<'a> Fitting<'a> {
                     return Ok(false);
                 }
                 let asked = Instant::now();
-                let batch = batches.recv().map_err(|_| FitError::Batches(epoch + 1))?;
+                // It never ends early, unless its thread panics, and then so does the scope.
+                let Ok(batch) = batches.recv() else { break };
                 self.progress.running.waited += asked.elapsed().as_secs_f64();
                 // Other devices order their work by the thread that asks for it.
                 match self.network.operations() {
