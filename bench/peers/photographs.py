@@ -114,7 +114,7 @@ def mini_xception(threads: int, seconds: float = 2.0) -> float:
 
 def fer_small(threads: int) -> float:
     """The same of ours."""
-    command = [PROGRAM, "bench", "--network", ROOT / "configs/fer-small.toml", "--mode", "infer", "--batch", "1"]
+    command = [PROGRAM, "bench", "--model", ROOT / "models/fer-small.safetensors", "--batch", "1"]
     command += ["--threads", str(threads), "--seconds", "2", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["ms_median"]

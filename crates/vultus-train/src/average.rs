@@ -55,3 +55,38 @@ impl Average {
 fn value(network: &Network, index: usize) -> Vec<f32> {
     values_of(network.parameter(index).clone().inner())
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use vultus::network::{FlattenConfig, LayerConfig, NetworkConfig};
+
+    use super::*;
+    use crate::model::initial_weights;
+
+    #[test]
+    fn the_average_follows_at_its_pace_and_faster_at_first() {
+        let layers = vec![LayerConfig::Flatten(FlattenConfig {})];
+        let resolved = NetworkConfig { layers }.resolve(1, 1, 2).unwrap();
+        let mut network = Network::new(resolved.clone(), &initial_weights(&resolved, 1), &Device::flex()).unwrap();
+        for index in 0..network.specs().len() {
+            network.update(index, |value| value.zeros_like());
+        }
+        let mut average = Average::new(0.9, &network).unwrap();
+        for index in 0..network.specs().len() {
+            network.update(index, |value| value.ones_like());
+        }
+        // Decays of 1/10, 2/11, and 0.9 from the 81st update on, where (1 + 81) / (10 + 81) is more.
+        let mut missing = 1.0;
+        for (updates, decay) in [(0, 0.1), (1, 2.0 / 11.0), (81, 0.9), (5000, 0.9)] {
+            average.update(&network, updates);
+            missing *= decay;
+            for spec in network.specs() {
+                for value in &average.weights(&network).get(&spec.name).unwrap().data {
+                    assert!((1.0 - value - missing).abs() < 1e-6, "{}: {value} after {updates}", spec.name);
+                }
+            }
+        }
+        assert!(Average::new(0.0, &network).is_none());
+    }
+}

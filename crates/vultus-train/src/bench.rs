@@ -1,9 +1,9 @@
 //! How fast a network trains and predicts on this machine.
 //!
-//! In: a configuration, a mode, a batch size and a time. Out: figures. Training is the product's own loop ([`fit`]) on
-//! random pictures held in memory, batches made ahead included, without validation or files; inference is the
-//! [`Plan`]. Operations are counted from the network's description, two for each multiply-add, so that Winograd's
-//! algorithms may exceed the machine's peak.
+//! In: a configuration and a mode, or a finished model; a batch size and a time. Out: figures. Training is the product's
+//! own loop ([`fit`]) on random pictures held in memory, batches made ahead included, without validation or files;
+//! inference is the [`Plan`]; a finished model is asked as predictions ask it, by the [`Classifier`]. Operations are counted
+//! from the network's description, two for each multiply-add, so that Winograd's algorithms may exceed the machine's peak.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use image::GrayImage;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
+use vultus::bundle::{Bundle, BundleFault};
+use vultus::classifier::Classifier;
 use vultus::labels::Labels;
 use vultus::network::{LayerConfig, ResolvedLayer, ResolvedNetwork};
 use vultus::plan::Plan;
@@ -38,7 +40,7 @@ const WARM_UP_STEPS: usize = 3;
 pub enum Mode {
     /// Forward, backward and update.
     Train,
-    /// Logits of a finished network, by a plan that is sized for the batch.
+    /// Logits of a finished network, by a plan that is sized for the batch; or a finished model's probabilities.
     Infer,
 }
 
@@ -57,7 +59,7 @@ pub struct Measured {
     pub threads: usize,
     /// The instructions that the kernels used.
     pub instructions: &'static str,
-    /// Multiply-adds of one image, forward.
+    /// Multiply-adds of one image, forward; of all of a model's views.
     pub multiply_adds: u64,
     /// Steps that were measured.
     pub steps: usize,
@@ -110,35 +112,24 @@ pub fn measure(
         Mode::Train => train(config, batch, patience)?,
         Mode::Infer => (infer(config, &network, batch, patience)?, None),
     };
-    let first = clock.first.map_or(started.elapsed(), |first| first.duration_since(started));
-    let threads = rayon::current_num_threads();
-    let peak = peak::measure(threads);
-    let mut times = clock.times;
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
     let operations = match mode {
         Mode::Train => training_operations(&network),
         Mode::Infer => 2 * network.multiply_adds(),
     };
-    let gflops = operations as f64 * batch as f64 / median / 1e9;
-    Ok(Measured {
-        mode,
-        version: env!("CARGO_PKG_VERSION"),
-        processor: processor(),
-        batch,
-        threads,
-        instructions: InstructionSet::best().name(),
-        multiply_adds: network.multiply_adds(),
-        steps: times.len(),
-        images_per_second: batch as f64 / median,
-        ms_median: 1e3 * median,
-        ms_min: 1e3 * times[0],
-        gflops,
-        peak_fraction: gflops / peak,
-        wait_share,
-        first_step_seconds: first.as_secs_f64(),
-        peak_rss_mb: peak_rss_mb(),
-    })
+    Ok(Measured { wait_share, ..clock.figures(mode, batch, network.multiply_adds(), operations, started) })
+}
+
+/// Measures how fast a finished model classifies, as [`measure`] does: its probabilities, with all of its views and its temperature.
+///
+/// # Errors
+/// Parts of the bundle that do not belong together.
+pub fn measure_model(bundle: Bundle, batch: usize, seconds: f64, started: Instant) -> Result<Measured, BundleFault> {
+    let network = bundle.resolve()?;
+    let multiply_adds = network.multiply_adds() * bundle.inference.views.count() as u64;
+    let classifier = Classifier::from_bundle(bundle)?;
+    let pixels = random_pixels(batch * network.input.len(), 1);
+    let clock = Clock::of(Duration::from_secs_f64(seconds), || drop(classifier.probabilities(&pixels)));
+    Ok(clock.figures(Mode::Infer, batch, multiply_adds, 2 * multiply_adds, started))
 }
 
 /// Operations of forward, backward and weight gradient. A first layer with weights needs no gradient of its input.
@@ -165,6 +156,16 @@ struct Clock {
 }
 
 impl Clock {
+    /// Times `step` until `patience` is over.
+    fn of(patience: Duration, mut step: impl FnMut()) -> Self {
+        let mut clock = Self::default();
+        while !clock.is_over(patience) {
+            step();
+            clock.tick();
+        }
+        clock
+    }
+
     /// One more step has ended.
     fn tick(&mut self) {
         let now = Instant::now();
@@ -182,6 +183,35 @@ impl Clock {
 
     fn is_over(&self, patience: Duration) -> bool {
         !self.times.is_empty() && self.warm.is_some_and(|warm| warm.elapsed() >= patience)
+    }
+
+    /// What the times say of steps with `batch` images of `operations` each, without the time waited for data.
+    fn figures(self, mode: Mode, batch: usize, multiply_adds: u64, operations: u64, started: Instant) -> Measured {
+        let first = self.first.map_or(started.elapsed(), |first| first.duration_since(started));
+        let threads = rayon::current_num_threads();
+        let peak = peak::measure(threads);
+        let mut times = self.times;
+        times.sort_by(f64::total_cmp);
+        let median = times[times.len() / 2];
+        let gflops = operations as f64 * batch as f64 / median / 1e9;
+        Measured {
+            mode,
+            version: env!("CARGO_PKG_VERSION"),
+            processor: processor(),
+            batch,
+            threads,
+            instructions: InstructionSet::best().name(),
+            multiply_adds,
+            steps: times.len(),
+            images_per_second: batch as f64 / median,
+            ms_median: 1e3 * median,
+            ms_min: 1e3 * times[0],
+            gflops,
+            peak_fraction: gflops / peak,
+            wait_share: None,
+            first_step_seconds: first.as_secs_f64(),
+            peak_rss_mb: peak_rss_mb(),
+        }
     }
 }
 
@@ -249,15 +279,14 @@ fn random_faces(config: &TrainConfig, batch: usize) -> Dataset {
 fn infer(config: &TrainConfig, network: &ResolvedNetwork, batch: usize, patience: Duration) -> Result<Clock, FitError> {
     let weights = initial_weights(network, config.seed);
     let plan = Plan::for_batch(network, &weights, batch)?;
-    let mut generator = ChaCha8Rng::seed_from_u64(config.seed);
-    let pixels: Vec<f32> = (0..batch * network.input.len()).map(|_| generator.random_range(0.0..1.0)).collect();
+    let pixels = random_pixels(batch * network.input.len(), config.seed);
     let mut logits = vec![0.0; batch * CLASSES];
-    let mut clock = Clock::default();
-    while !clock.is_over(patience) {
-        plan.logits_into(&pixels, &mut logits);
-        clock.tick();
-    }
-    Ok(clock)
+    Ok(Clock::of(patience, || plan.logits_into(&pixels, &mut logits)))
+}
+
+fn random_pixels(count: usize, seed: u64) -> Vec<f32> {
+    let mut generator = ChaCha8Rng::seed_from_u64(seed);
+    (0..count).map(|_| generator.random_range(0.0..1.0)).collect()
 }
 
 /// The high-water mark of the process's memory, where `/proc` has it.

@@ -214,6 +214,10 @@ impl Teachers {
 #[cfg(test)]
 mod tests {
     use image::GrayImage;
+    use serde_json::json;
+    use vultus::inference::Inference;
+    use vultus::network::{FlattenConfig, LayerConfig, NetworkConfig};
+    use vultus::weights::WeightTensor;
 
     use super::*;
     use crate::dataset::Sample;
@@ -271,6 +275,38 @@ mod tests {
         let config = TargetConfig { votes: 1.0, ..TargetConfig::default() };
         let rows = config.rows(&dataset(&[(0, votes(4, 4, 2))]), &[0], LabelSource::Ferplus);
         close(&rows, &[2.0 / 6.0, 4.0 / 6.0]);
+    }
+
+    /// A model of pictures of one pixel that gives `happy` the probability `p`, whatever it sees.
+    fn always(p: f32) -> Bundle {
+        let tensor = |shape: &[usize], data: &[f32]| WeightTensor { shape: shape.to_vec(), data: data.to_vec() };
+        let (kernel, bias) = (tensor(&[1, 2], &[0.0; 2]), tensor(&[2], &[(1.0 - p).ln(), p.ln()]));
+        Bundle {
+            labels: Labels::new(["angry", "happy"]).unwrap(),
+            preprocessing: Preprocessing { width: 1, height: 1, ..Preprocessing::default() },
+            network: NetworkConfig { layers: vec![LayerConfig::Flatten(FlattenConfig {})] },
+            weights: [("layers.1.weight".to_owned(), kernel), ("layers.1.bias".to_owned(), bias)].into_iter().collect(),
+            inference: Inference::default(),
+            training: json!({}),
+            metrics: json!({}),
+        }
+    }
+
+    #[test]
+    fn teachers_have_their_share_and_are_as_sure_as_their_heat_lets_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let teachers = vec![path("one.safetensors"), path("other.safetensors")];
+        let bundles = [always(0.7), always(0.9)];
+        for (bundle, path) in bundles.iter().zip(&teachers) {
+            bundle.save(&PathBuf::from(path)).unwrap();
+        }
+        let config = TargetConfig { distillation: 0.75, heat: 2.0, teachers, ..TargetConfig::default() };
+        let teachers = Teachers::load(&config, &bundles[0].labels, &bundles[0].preprocessing).unwrap().unwrap();
+        let mut targets = [1.0, 0.0, 0.0, 1.0];
+        teachers.teach(&[0.0, 1.0], &mut targets);
+        // Their mean is 1/5 to 4/5; at a heat of 2 the odds of 4 become 2, and the labels keep a quarter.
+        close(&targets, &[0.25 + 0.75 / 3.0, 0.75 * 2.0 / 3.0, 0.75 / 3.0, 0.25 + 0.75 * 2.0 / 3.0]);
     }
 
     #[test]

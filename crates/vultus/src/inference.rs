@@ -4,6 +4,8 @@
 //! In: pixels as the network reads them, and its probabilities. Out: pixels of the views, and calibrated probabilities.
 //! The settings travel with the model. Fitting the temperature is the business of training.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 /// Furthest shift of a view in pixels.
@@ -42,18 +44,21 @@ impl Views {
         self.shifts().len() * if self.flip { 2 } else { 1 }
     }
 
-    /// Pixels of each view of pictures `[n, height, width]` besides the pictures themselves, one `[n, height, width]` for
-    /// each. Beyond the edge a view repeats the picture's last row or column.
-    pub fn others(&self, pixels: &[f32], width: usize, height: usize) -> Vec<Vec<f32>> {
-        let mut views = Vec::with_capacity(self.count() - 1);
+    /// Pixels of every view of pictures `[n, height, width]`, first the pictures themselves: `[views, n, height, width]`.
+    /// Beyond the edge a view repeats the picture's last row or column.
+    pub fn of<'a>(&self, pixels: &'a [f32], width: usize, height: usize) -> Cow<'a, [f32]> {
+        if self.count() == 1 {
+            return Cow::Borrowed(pixels);
+        }
+        let mut views = Vec::with_capacity(self.count() * pixels.len());
         for (x, y) in self.shifts() {
             for mirrored in [false, true] {
-                if (x, y, mirrored) != (0, 0, false) && (!mirrored || self.flip) {
-                    views.push(view(pixels, width, height, (x, y), mirrored));
+                if !mirrored || self.flip {
+                    add_view(&mut views, pixels, width, height, (x, y), mirrored);
                 }
             }
         }
-        views
+        Cow::Owned(views)
     }
 
     fn shifts(&self) -> Vec<(isize, isize)> {
@@ -66,19 +71,24 @@ impl Views {
     }
 }
 
-fn view(pixels: &[f32], width: usize, height: usize, (x, y): (isize, isize), mirrored: bool) -> Vec<f32> {
+fn add_view(
+    views: &mut Vec<f32>,
+    pixels: &[f32],
+    width: usize,
+    height: usize,
+    (x, y): (isize, isize),
+    mirrored: bool,
+) {
     let within = |place: usize, by: isize, length: usize| place.saturating_add_signed(by).min(length - 1);
-    let mut view = Vec::with_capacity(pixels.len());
     for picture in pixels.chunks_exact(width * height) {
         for row in 0..height {
             let line = &picture[within(row, y, height) * width..][..width];
-            view.extend((0..width).map(|column| {
+            views.extend((0..width).map(|column| {
                 let column = if mirrored { width - 1 - column } else { column };
                 line[within(column, x, width)]
             }));
         }
     }
-    view
 }
 
 /// Raises each row of `classes` probabilities to the power of `1 / temperature` and makes it sum to 1 again.
@@ -104,14 +114,15 @@ mod tests {
     fn views_are_the_picture_its_mirror_image_and_its_shifts() {
         let pixels: Vec<f32> = (0..12).map(|value| value as f32).collect();
         let views = Views { flip: true, shift: 1 };
-        let found = views.others(&pixels, 3, 2);
-        assert_eq!(found.len() + 1, views.count());
-        assert_eq!(found.len(), 9);
-        assert_eq!(found[0][..6], [2.0, 1.0, 0.0, 5.0, 4.0, 3.0]);
+        let found = views.of(&pixels, 3, 2);
+        let found: Vec<&[f32]> = found.chunks_exact(12).collect();
+        assert_eq!((found.len(), views.count()), (10, 10));
+        assert_eq!(found[0], pixels);
+        assert_eq!(found[1][..6], [2.0, 1.0, 0.0, 5.0, 4.0, 3.0]);
         // To the upper left: each place shows what was there.
-        assert_eq!(found[1][..6], [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
-        assert_eq!(found[7][6..], [10.0, 11.0, 11.0, 10.0, 11.0, 11.0]);
-        assert!(Views::default().others(&pixels, 3, 2).is_empty());
+        assert_eq!(found[2][..6], [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(found[8][6..], [10.0, 11.0, 11.0, 10.0, 11.0, 11.0]);
+        assert_eq!(*Views::default().of(&pixels, 3, 2), pixels);
     }
 
     #[test]

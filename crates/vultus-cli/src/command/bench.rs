@@ -1,12 +1,14 @@
 //! `vultus bench`.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
+use vultus::bundle::Bundle;
 use vultus_train::bench::{self, Measured, Mode};
 
-use super::named_config;
+use super::{model_file, named_config};
 use crate::failure::Failure;
 
 /// Measure how fast a network trains or predicts on this machine, on random pictures.
@@ -18,6 +20,9 @@ pub struct Bench {
     /// Overrides a key of the configuration, such as train.optimizer.type=sgd; may be given several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// A finished model's file or run in place of a network: how fast it classifies, with all of its views.
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["network", "set", "mode"])]
+    model: Option<PathBuf>,
     /// What to measure.
     #[arg(long, value_enum, default_value = "train")]
     mode: ModeArgument,
@@ -48,7 +53,6 @@ impl Bench {
         if !(0.0..=86_400.0).contains(&self.seconds) {
             return Err(Failure::usage(anyhow!("--seconds is {}: use 0 to 86400", self.seconds)));
         }
-        let config = named_config(&self.network, &self.set)?;
         if let Some(threads) = self.threads {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
             pool.build_global().context("cannot start the threads")?;
@@ -57,7 +61,17 @@ impl Bench {
             ModeArgument::Train => Mode::Train,
             ModeArgument::Infer => Mode::Infer,
         };
-        let measured = bench::measure(&config, mode, self.batch as usize, self.seconds, started)?;
+        let batch = self.batch as usize;
+        let measured = match &self.model {
+            Some(path) => {
+                let bundle = Bundle::load(&model_file(path)?)?;
+                bench::measure_model(bundle, batch, self.seconds, started)
+                    .with_context(|| path.display().to_string())?
+            }
+            None => {
+                bench::measure(&named_config(&self.network, &self.set)?, mode, batch, self.seconds, started)?
+            }
+        };
         let text = if self.json { serde_json::to_string_pretty(&measured)? } else { self.describe(&measured) };
         writeln!(std::io::stdout().lock(), "{text}")?;
         Ok(())
@@ -71,7 +85,7 @@ impl Bench {
         let mut text = format!(
             "{} {verb} {:.0} images/s: {:.2} ms a step of {} (median of {}, fastest {:.2})\n\
              {:.0} GFLOP/s, {:.0} % of the peak of {} threads ({}); first step after {:.2} s",
-            self.network,
+            self.model.as_ref().map_or(self.network.clone(), |path| path.display().to_string()),
             measured.images_per_second,
             measured.ms_median,
             measured.batch,

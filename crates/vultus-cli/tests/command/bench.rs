@@ -78,6 +78,21 @@ fn the_instructions_can_be_limited_and_a_misspelt_limit_is_refused() {
 }
 
 #[test]
+fn a_finished_model_is_measured_with_all_of_its_views() {
+    let place = Place::with_config();
+    let multiply_adds = |run: &str, views: &[&str]| {
+        place.train(run, views);
+        let arguments = ["bench", "--model", run, "--batch", "1", "--seconds", "0", "--json"];
+        let object: serde_json::Value = serde_json::from_str(&place.run(&arguments).ends_with(0).stdout).unwrap();
+        assert_eq!(object["mode"], "infer");
+        object["multiply_adds"].as_u64().unwrap()
+    };
+    assert_eq!(multiply_adds("two", &["--set", "views.flip=true"]), 2 * multiply_adds("one", &[]));
+    place.run(&["bench", "--model", "one", "--mode", "train"]).ends_with(2).says(&["--mode"]);
+    place.run(&["bench", "--model", "absent"]).ends_with(1).says(&["absent"]);
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     let place = place();
     place.run(&["bench", "--network", "missing.toml"]).ends_with(2).says(&["missing.toml"]);
