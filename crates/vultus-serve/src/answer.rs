@@ -80,7 +80,7 @@ impl ImageAnswer {
             Ok(analysis) => Self::Analyzed(analysis.into()),
             Err(error) => {
                 trace.report(&error, app);
-                let request_id = matches!(error, ApiError::Internal(_)).then(|| trace.request_id.clone());
+                let request_id = error.defect().map(|_| trace.request_id.clone());
                 Self::Failed { error: ErrorDetail { request_id, ..(&error).into() } }
             }
         }

@@ -3,6 +3,7 @@
 //! In: what a handler found. Out: a response whose body `crate::exchange` writes, because only there the request's id
 //! is known.
 
+use std::any::Any;
 use std::fmt;
 
 use axum::Json;
@@ -92,6 +93,16 @@ pub enum ApiError {
         /// The same for people.
         message: String,
     },
+    /// One of several pictures cannot be used, where all of them are answered or none.
+    #[error("picture {number} of {count}: {error}")]
+    OfPictures {
+        /// Its place among them, from 1.
+        number: usize,
+        /// How many they are.
+        count: usize,
+        /// What is wrong with it.
+        error: Box<Self>,
+    },
     /// There is no face, and one is demanded.
     #[error("no face was found in the picture")]
     NoFace,
@@ -136,6 +147,34 @@ impl ApiError {
         Self::Internal(reason.to_string())
     }
 
+    /// The server failed by a panic.
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Self::internal(format_args!("panicked: {}", words.unwrap_or("no words")))
+    }
+
+    /// A picture needs more memory than there is for all of them.
+    pub(crate) fn memory(bytes: u64, limit: u64) -> Self {
+        let message = format!(
+            "the picture takes {bytes} bytes of memory while it is worked on, more than the limit of {limit}: make it smaller"
+        );
+        Self::Picture { code: "too_large", message }
+    }
+
+    /// The same, as what is wrong with one of `count` pictures; the error of an only picture stays as it is.
+    pub(crate) fn of_picture(self, index: usize, count: usize) -> Self {
+        if count == 1 { self } else { Self::OfPictures { number: index + 1, count, error: Box::new(self) } }
+    }
+
+    /// Why the server failed, if it did.
+    pub(crate) fn defect(&self) -> Option<&str> {
+        match self {
+            Self::Internal(reason) => Some(reason),
+            Self::OfPictures { error, .. } => error.defect(),
+            _ => None,
+        }
+    }
+
     /// The kind of error in one word, for programs.
     pub fn code(&self) -> &'static str {
         match self {
@@ -155,6 +194,7 @@ impl ApiError {
             Self::BodyTimeout { .. } => "body_timeout",
             Self::BodyIncomplete => "body_incomplete",
             Self::Picture { code, .. } => code,
+            Self::OfPictures { error, .. } => error.code(),
             Self::NoFace => "no_face",
             Self::Overloaded => "overloaded",
             Self::Stopping => "stopping",
@@ -180,6 +220,7 @@ impl ApiError {
             Self::Picture { code: "too_large", .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Picture { code: "not_an_image", .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Picture { .. } | Self::NoFace => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::OfPictures { error, .. } => error.status(),
             Self::Overloaded | Self::Stopping | Self::Timeout { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }

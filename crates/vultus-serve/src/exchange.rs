@@ -29,9 +29,9 @@ pub(crate) struct Trace {
 impl Trace {
     /// Tells the operator if `error` is the server's own failure.
     pub fn report(&self, error: &ApiError, app: &Shared) {
-        if let ApiError::Internal(message) = error {
+        if let Some(message) = error.defect() {
             let Self { request_id, route } = self.clone();
-            app.config.operator.tell(&Defect { request_id, route, message: message.clone() });
+            app.config.operator.tell(&Defect { request_id, route, message: message.to_owned() });
         }
     }
 }

@@ -68,7 +68,7 @@ impl Kind {
 #[derive(Debug, Default)]
 pub(crate) struct Form {
     /// The pictures, as [`first_filled`] chooses among the names that were asked for.
-    pub pictures: Vec<Bytes>,
+    pub pictures: Vec<Result<Bytes, ApiError>>,
     /// Other fields that are short texts.
     pub texts: Vec<(String, String)>,
 }
@@ -100,7 +100,7 @@ impl Form {
                 form.texts.push((name, text));
             }
         }
-        form.pictures = first_filled(pictures)?;
+        form.pictures = first_filled(pictures);
         Ok(form)
     }
 }
@@ -109,10 +109,10 @@ impl Form {
 /// has any, those of the first.
 pub(crate) fn first_filled(
     fields: impl IntoIterator<Item = Vec<Result<Bytes, ApiError>>>,
-) -> Result<Vec<Bytes>, ApiError> {
+) -> Vec<Result<Bytes, ApiError>> {
     let blank = |pictures: &[Result<Bytes, _>]| pictures.iter().all(|one| one.as_ref().is_ok_and(Bytes::is_empty));
     let chosen = fields.into_iter().reduce(|first, next| if blank(&first) && !blank(&next) { next } else { first });
-    chosen.into_iter().flatten().collect()
+    chosen.unwrap_or_default()
 }
 
 /// Reads a body that is JSON.
@@ -286,7 +286,7 @@ mod tests {
             [part("image", "one"), part("actions", "emotion"), part("image", "two"), "--b--\r\n".into()].concat();
         let read = |most| Form::read("b".to_owned(), Bytes::from(body.clone()), ["image"], most);
         let form = read(2).await.unwrap();
-        assert_eq!(form.pictures, ["one", "two"]);
+        assert_eq!(form.pictures, ["one", "two"].map(|picture| Ok(Bytes::from(picture))));
         assert_eq!(form.texts, [("actions".to_owned(), "emotion".to_owned())]);
         assert_eq!(read(1).await.unwrap_err(), ApiError::TooManyPictures { limit: 1 });
         let broken = Form::read("b".to_owned(), Bytes::from(part("image", "x")), ["image"], 2).await;

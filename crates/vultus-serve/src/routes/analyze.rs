@@ -134,9 +134,7 @@ pub(crate) async fn analyze(
 /// The pictures in a body, or why a part of it is none.
 async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Answer<Bytes>>> {
     let pictures = match kind {
-        Kind::Form(boundary) => {
-            Form::read(boundary, body, ["image"], most).await?.pictures.into_iter().map(Ok).collect()
-        }
+        Kind::Form(boundary) => Form::read(boundary, body, ["image"], most).await?.pictures,
         Kind::Json => read(body, move |body| from_json(json::<AnalyzeJson>(body)?.image, most)).await?,
         Kind::Raw if body.is_empty() => Vec::new(),
         Kind::Raw => vec![Ok(body)],

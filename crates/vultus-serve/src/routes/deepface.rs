@@ -152,6 +152,9 @@ struct Question {
     faces: Faces,
 }
 
+///
+/// Of several pictures all are answered or none: the error names the first that cannot be used. `/v1/analyze` gives each its
+/// own result.
 /// Finds faces and classifies their expressions, as DeepFace's server does.
 #[utoipa::path(
     post,
@@ -174,42 +177,50 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
     let kind = Kind::of(&head.headers)?;
     let body = app.bodies.collect(&head.headers, body).await?;
     let question = Question::read(kind, body, app.config.limits.pictures).await?;
-    let again = question.pictures.clone();
-    let mut results = Vec::with_capacity(again.len());
-    for (result, bytes) in app.pipeline.analyze(question.pictures, question.faces).await?.into_iter().zip(again) {
-        let mut faces = result?.faces;
-        if faces.is_empty() {
-            if question.enforce_detection {
-                return Err(ApiError::NoFace);
-            }
-            faces = app.pipeline.analyze(vec![bytes], Faces::Whole).await?.remove(0)?.faces;
-            faces.iter_mut().for_each(|face| face.confidence = 0.0);
-        }
+    let analyzed = app.pipeline.analyze(question.pictures.clone(), question.faces).await?;
+    let count = analyzed.len();
+    let mut results = Vec::with_capacity(count);
+    for (index, (result, bytes)) in analyzed.into_iter().zip(question.pictures).enumerate() {
+        let faces = match result {
+            Ok(analysis) if analysis.faces.is_empty() => faceless(&app, bytes, question.enforce_detection).await,
+            result => result.map(|analysis| analysis.faces),
+        };
+        let faces = faces.map_err(|error| error.of_picture(index, count))?;
         results.push(faces.into_iter().map(DeepfaceResult::from).collect());
     }
-    let results = if results.len() == 1 { Results::One(results.remove(0)) } else { Results::Several(results) };
+    let results = if count == 1 { Results::One(results.remove(0)) } else { Results::Several(results) };
     Ok(Json(DeepfaceAnswer { results }))
 }
+/// What is said of a picture without a face.
+async fn faceless(app: &App, bytes: Bytes, enforce_detection: bool) -> Answer<Vec<AnalyzedFace>> {
+    if enforce_detection {
+        return Err(ApiError::NoFace);
+    }
+    let mut faces = app.pipeline.analyze(vec![bytes], Faces::Whole).await?.remove(0)?.faces;
+    faces.iter_mut().for_each(|face| face.confidence = 0.0);
+    Ok(faces)
+}
+
 
 impl Question {
     async fn read(kind: Kind, body: Bytes, most: usize) -> Answer<Self> {
         const EXPECTED: &str = "JSON with `img` in base64, or a form with fields `img`";
-        let (pictures, about_emotion, enforce_detection, detector) = match kind {
+        let (pictures, about_emotion, enforce_detection, detector): (Vec<Answer<Bytes>>, _, _, _) = match kind {
             Kind::Form(boundary) => {
                 let form = Form::read(boundary, body, ["img", "img_path"], most).await?;
                 let text = |name| form.texts.iter().find(|(field, _)| field == name).map(|(_, text)| text.clone());
                 let enforce = text("enforce_detection").is_none_or(|text| !text.eq_ignore_ascii_case("false"));
                 let about_emotion = text("actions").is_none_or(|actions| actions.contains("emotion"));
                 let detector = text("detector_backend");
-                let pictures: Answer<Vec<Bytes>> = form.pictures.into_iter().map(text_or_bytes).collect();
-                (pictures?, about_emotion, enforce, detector)
+                let pictures = form.pictures.into_iter().map(|picture| picture.and_then(text_or_bytes)).collect();
+                (pictures, about_emotion, enforce, detector)
             }
             Kind::Json => {
                 let read_all = move |body: &[u8]| {
                     let asked: DeepfaceJson = json(body)?;
                     let fields = [asked.img, asked.img_path].into_iter().flatten();
                     let fields: Answer<Vec<_>> = fields.map(|field| from_json(field, most)).collect();
-                    let pictures = first_filled(fields?)?;
+                    let pictures = first_filled(fields?);
                     let about_emotion = asked.actions.is_none_or(|actions| actions.emotion);
                     Ok((pictures, about_emotion, asked.enforce_detection.unwrap_or(true), asked.detector_backend))
                 };
@@ -223,6 +234,9 @@ impl Question {
         if pictures.is_empty() {
             return Err(ApiError::NoPicture { expected: EXPECTED });
         }
+        let count = pictures.len();
+        let named = |(index, picture): (usize, Answer<Bytes>)| picture.map_err(|error| error.of_picture(index, count));
+        let pictures = pictures.into_iter().enumerate().map(named).collect::<Answer<Vec<Bytes>>>()?;
         let faces = if detector.as_deref() == Some("skip") { Faces::Whole } else { Faces::Find };
         Ok(Self { pictures, enforce_detection, faces })
     }

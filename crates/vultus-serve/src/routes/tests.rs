@@ -5,9 +5,11 @@ use std::sync::{Arc, mpsc};
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use image::{GrayImage, ImageFormat};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tower::ServiceExt;
 
@@ -79,6 +81,19 @@ async fn of_several_pictures_each_failure_is_told() {
     }
     let told: Vec<Defect> = heard.try_iter().collect();
     assert_eq!(told, vec![defect("/v1/analyze", REASON); 2]);
+}
+
+#[tokio::test]
+async fn a_failure_in_one_of_a_deepface_clients_pictures_is_told() {
+    let (app, heard) = broken();
+    let picture = STANDARD.encode(picture());
+    let request =
+        Request::post("/analyze").header(REQUEST_ID, "trace-1").header(header::CONTENT_TYPE, "application/json");
+    let body = json!({ "img": [picture, picture] }).to_string();
+    let (status, answer) = ask(router(app), request.body(Body::from(body)).unwrap()).await;
+    assert_eq!((status, &answer["error"]["code"]), (500, &"internal".into()));
+    assert!(answer["error"]["message"].as_str().unwrap().starts_with("picture 1 of 2: "), "{answer}");
+    assert_eq!(heard.try_iter().collect::<Vec<_>>(), [defect("/analyze", REASON)]);
 }
 
 #[tokio::test]

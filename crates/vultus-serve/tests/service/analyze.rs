@@ -181,3 +181,26 @@ async fn a_deepface_client_is_refused_what_is_not_done_here() {
     server.post_json("/analyze", json!({ "img": "http://127.0.0.1:1/a.png" })).await.fails(400, "url_refused");
     server.post_json("/analyze", json!({ "img_path": "/etc/passwd" })).await.fails(400, "not_base64");
 }
+
+#[tokio::test]
+async fn a_deepface_client_hears_which_of_its_pictures_cannot_be_used() {
+    let server = start_with(&FaceMethod::Rustface, AnalyzeOptions::default(), |_| {}).await;
+    // The second is a face, by its size.
+    let [wall, face] = [(90, 60), (8, 8)].map(|(width, height)| STANDARD.encode(png(width, height, 200)));
+    let broken = STANDARD.encode("no picture");
+    for (img, enforce, status, code, message) in [
+        (json!([face, wall, wall]), true, 422, "no_face", "picture 2 of 3: no face"),
+        (json!([face, wall, broken]), false, 415, "not_an_image", "picture 3 of 3: the content"),
+        (json!(["not base64!", face]), true, 400, "not_base64", "picture 1 of 2: the picture"),
+        (json!([wall]), true, 422, "no_face", "no face"),
+    ] {
+        let reply = server.post_json("/analyze", json!({ "img": img, "enforce_detection": enforce })).await;
+        reply.fails(status, code);
+        let body = reply.json();
+        assert!(body["error"]["message"].as_str().unwrap().starts_with(message), "{body}");
+    }
+    let fields = [("img", face.as_bytes()), ("img", b"not base64!")];
+    let reply = server.post("/analyze", FORM, form(&fields)).await;
+    reply.fails(400, "not_base64");
+    assert!(reply.json()["error"]["message"].as_str().unwrap().starts_with("picture 2 of 2: "), "{reply:?}");
+}
