@@ -3,7 +3,6 @@
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 use vultus::analyze::{Analysis, AnalyzedFace};
-use vultus::classifier::highest;
 
 use crate::error::{ApiError, ErrorDetail};
 use crate::exchange::Trace;
@@ -94,12 +93,6 @@ impl From<AnalyzedFace> for FaceAnswer {
         let entropy = entropy(probabilities.iter().map(|(_, probability)| *probability));
         Self { area, confidence, label, score, entropy, probabilities, landmarks }
     }
-}
-
-/// The most probable class, also where the model is too unsure for a label.
-pub(crate) fn most_probable(probabilities: &[(String, f32)]) -> &str {
-    let row: Vec<f32> = probabilities.iter().map(|(_, probability)| *probability).collect();
-    probabilities.get(highest(&row)).map_or("", |(name, _)| name)
 }
 
 /// The entropy of `probabilities` as a part of the highest that as many can have, 0..1.

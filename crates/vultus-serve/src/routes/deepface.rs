@@ -16,7 +16,6 @@ use utoipa::ToSchema;
 use vultus::analyze::AnalyzedFace;
 
 use super::Answer;
-use crate::answer::most_probable;
 use crate::error::{ApiError, ErrorBody};
 use crate::picture::{Form, Kind, OneOrMore, first_filled, from_json, from_text, json, read};
 use crate::pipeline::Faces;
@@ -120,8 +119,8 @@ pub(crate) struct DeepfaceResult {
     /// Every class with its probability in per cent.
     #[schema(value_type = std::collections::BTreeMap<String, f32>)]
     emotion: Map<String, Value>,
-    /// The most probable class.
-    dominant_emotion: String,
+    /// The most probable class; null if the model is too unsure.
+    dominant_emotion: Option<String>,
     /// Where the face is.
     region: Region,
     /// How sure the finder is that this is a face, 0 to 1.
@@ -152,10 +151,10 @@ struct Question {
     faces: Faces,
 }
 
+/// Finds faces and classifies their expressions, as DeepFace's server does.
 ///
 /// Of several pictures all are answered or none: the error names the first that cannot be used. `/v1/analyze` gives each its
 /// own result.
-/// Finds faces and classifies their expressions, as DeepFace's server does.
 #[utoipa::path(
     post,
     path = "/analyze",
@@ -191,6 +190,7 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
     let results = if count == 1 { Results::One(results.remove(0)) } else { Results::Several(results) };
     Ok(Json(DeepfaceAnswer { results }))
 }
+
 /// What is said of a picture without a face.
 async fn faceless(app: &App, bytes: Bytes, enforce_detection: bool) -> Answer<Vec<AnalyzedFace>> {
     if enforce_detection {
@@ -200,7 +200,6 @@ async fn faceless(app: &App, bytes: Bytes, enforce_detection: bool) -> Answer<Ve
     faces.iter_mut().for_each(|face| face.confidence = 0.0);
     Ok(faces)
 }
-
 
 impl Question {
     async fn read(kind: Kind, body: Bytes, most: usize) -> Answer<Self> {
@@ -234,10 +233,10 @@ impl Question {
         if pictures.is_empty() {
             return Err(ApiError::NoPicture { expected: EXPECTED });
         }
+        let faces = if detector.as_deref() == Some("skip") { Faces::Whole } else { Faces::Find };
         let count = pictures.len();
         let named = |(index, picture): (usize, Answer<Bytes>)| picture.map_err(|error| error.of_picture(index, count));
         let pictures = pictures.into_iter().enumerate().map(named).collect::<Answer<Vec<Bytes>>>()?;
-        let faces = if detector.as_deref() == Some("skip") { Faces::Whole } else { Faces::Find };
         Ok(Self { pictures, enforce_detection, faces })
     }
 }
@@ -252,13 +251,12 @@ fn text_or_bytes(field: Bytes) -> Answer<Bytes> {
 
 impl From<AnalyzedFace> for DeepfaceResult {
     fn from(face: AnalyzedFace) -> Self {
-        let dominant = most_probable(&face.probabilities).to_owned();
         let percent = |(name, probability): (String, f32)| (name, Value::from(f64::from(probability) * 100.0));
         let eye = |index: usize| face.landmarks.map(|points| points[index]).map(|(x, y)| [x as i32, y as i32]);
         let area = face.area;
         Self {
             region: Region { x: area.x, y: area.y, w: area.width, h: area.height, left_eye: eye(1), right_eye: eye(0) },
-            dominant_emotion: dominant,
+            dominant_emotion: face.label,
             face_confidence: face.confidence,
             emotion: face.probabilities.into_iter().map(percent).collect(),
         }

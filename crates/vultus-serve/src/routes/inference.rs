@@ -11,7 +11,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Answer;
 use super::tensor::{Element, RequestTensor, ResponseTensor, TensorDescription};
-use crate::answer::most_probable;
 use crate::error::{ApiError, InferenceErrorBody};
 use crate::picture::{json, read};
 use crate::state::{App, Shared};
@@ -80,7 +79,7 @@ pub(crate) struct InferRequest {
 /// An output that is wanted.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct RequestedOutput {
-    /// `probabilities` or `label`.
+    /// `probabilities`, or `label`, which is empty where the model is too unsure.
     name: String,
 }
 
@@ -196,7 +195,7 @@ pub(crate) async fn infer(
             name: LABEL,
             datatype: "BYTES",
             shape: vec![rows.len()],
-            data: rows.iter().map(|row| Element::Text(most_probable(&row.probabilities).to_owned())).collect(),
+            data: rows.iter().map(|row| Element::Text(row.label.clone().unwrap_or_default())).collect(),
         },
     });
     Ok(Json(InferAnswer { model_name: name, model_version: VERSION, outputs: outputs.collect(), id: asked.id }))

@@ -39,7 +39,7 @@ pub(crate) struct ResponseTensor {
 pub(crate) enum Element {
     /// Of a tensor `FP32`.
     Number(f32),
-    /// Of a tensor `BYTES`.
+    /// Of a tensor `BYTES`; empty for a face that the model is too unsure to label.
     Text(String),
 }
 

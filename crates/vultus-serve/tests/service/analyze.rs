@@ -101,6 +101,25 @@ async fn an_unsure_face_has_no_label() {
 }
 
 #[tokio::test]
+async fn no_client_gets_a_label_that_the_model_is_too_unsure_of() {
+    let options = AnalyzeOptions { abstain_below: 0.9, ..AnalyzeOptions::default() };
+    let server = start_with(&FaceMethod::Whole, options, |_| {}).await;
+    let [unsure, sure] = [128, 250].map(|level| STANDARD.encode(png(8, 8, level)));
+    let answer = server.post_json("/v1/analyze", json!({ "images": [unsure, sure] })).await.succeeds();
+    assert_eq!([0, 1].map(|index| label(&answer["images"][index]).as_str()), [None, Some("bright")]);
+
+    let answer = server.post_json("/analyze", json!({ "img": [unsure, sure] })).await.succeeds();
+    let [unsure, sure] = [0, 1].map(|index| &answer["results"][index][0]);
+    assert_eq!((&unsure["dominant_emotion"], &sure["dominant_emotion"]), (&json!(null), &json!("bright")));
+    assert!((unsure["emotion"]["dark"].as_f64().unwrap() - 50.0).abs() < 1.0, "{unsure}");
+
+    let data = [[128; 64], [250; 64]].concat();
+    let input = json!({ "name": "input", "datatype": "UINT8", "shape": [2, 8, 8, 1], "data": data });
+    let answer = server.post_json("/v2/models/expressions/infer", json!({ "inputs": [input] })).await.succeeds();
+    assert_eq!(answer["outputs"][1]["data"], json!(["", "bright"]));
+}
+
+#[tokio::test]
 async fn a_request_may_hold_so_many_pictures() {
     let server = start(|config| config.limits.pictures = 2).await;
     let picture = png(8, 8, 1);

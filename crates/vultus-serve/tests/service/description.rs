@@ -7,9 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use http_body_util::Full;
 use hyper::Method;
 use serde_json::{Value, json};
+use vultus::analyze::AnalyzeOptions;
+use vultus::faces::FaceMethod;
 use vultus_serve::token::Token;
 
-use crate::client::{Running, png, start};
+use crate::client::{Running, png, start, start_with};
 
 /// Everything a program may ask.
 const ROUTES: [&str; 16] = [
@@ -165,6 +167,14 @@ async fn answers_are_as_described() {
         ("/v2/models/expressions", "/paths/~1v2~1models~1{model}/get"),
     ] {
         holds(operation, "200", &server.get(path).await.succeeds());
+    }
+    let unsure = AnalyzeOptions { abstain_below: 0.9, ..AnalyzeOptions::default() };
+    let unsure = start_with(&FaceMethod::Whole, unsure, |_| {}).await;
+    let picture = STANDARD.encode(png(8, 8, 128));
+    for (path, field, operation) in
+        [("/v1/analyze", "image", "/paths/~1v1~1analyze/post"), ("/analyze", "img", "/paths/~1analyze/post")]
+    {
+        holds(operation, "200", &unsure.post_json(path, json!({ field: picture })).await.succeeds());
     }
     let locked = start(|config| config.token = Some(Token::new("open-sesame").unwrap())).await;
     for (path, operation) in [
