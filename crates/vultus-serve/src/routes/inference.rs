@@ -71,7 +71,7 @@ pub(crate) struct InferRequest {
     id: Option<String>,
     /// One tensor: `input`.
     inputs: Vec<RequestTensor>,
-    /// Which outputs are wanted; all by default.
+    /// Which outputs are wanted, and in which order; all by default.
     #[serde(default)]
     outputs: Option<Vec<RequestedOutput>>,
 }
@@ -93,7 +93,7 @@ pub(crate) struct InferAnswer {
     /// The question's.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    /// The outputs that are wanted.
+    /// The outputs that are wanted, in the question's order.
     outputs: Vec<ResponseTensor>,
 }
 
@@ -277,17 +277,19 @@ fn unknown(app: &Shared) -> ApiError {
     ApiError::UnknownModel { served: format!("{:?}, version {VERSION}", app.card.name) }
 }
 
-/// The names of the outputs that are wanted.
+/// The names of the outputs that are wanted, each once, in the order in which they are asked for.
 fn wanted(asked: &InferRequest) -> Answer<Vec<&'static str>> {
     const ALL: [&str; 2] = [PROBABILITIES, LABEL];
-    let Some(outputs) = &asked.outputs else { return Ok(ALL.to_vec()) };
-    for output in outputs {
-        if !ALL.contains(&output.name.as_str()) {
-            return Err(ApiError::Malformed(format!("the outputs are `{PROBABILITIES}` and `{LABEL}`")));
+    let mut names = Vec::new();
+    for output in asked.outputs.iter().flatten() {
+        let name = ALL.into_iter().find(|name| *name == output.name);
+        let name =
+            name.ok_or_else(|| ApiError::Malformed(format!("the outputs are `{PROBABILITIES}` and `{LABEL}`")))?;
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
-    let wanted = |name: &&'static str| outputs.is_empty() || outputs.iter().any(|output| output.name == *name);
-    Ok(ALL.into_iter().filter(wanted).collect())
+    Ok(if names.is_empty() { ALL.to_vec() } else { names })
 }
 
 /// A tensor's rows as pictures.

@@ -75,13 +75,24 @@ async fn the_only_version_is_the_model() {
 }
 
 #[tokio::test]
-async fn only_the_outputs_that_are_wanted_come() {
+async fn only_the_outputs_that_are_wanted_come_in_the_order_in_which_they_are_asked_for() {
     let server = start(|_| {}).await;
     let input = json!({ "name": "input", "datatype": "UINT8", "shape": [1, 8, 8], "data": vec![0; 64] });
     let asked = json!({ "inputs": [input], "outputs": [{ "name": "label" }] });
     let answer = server.post_json("/v2/models/expressions/infer", asked).await.succeeds();
     assert_eq!(answer["outputs"].as_array().unwrap().len(), 1);
     assert_eq!(answer["outputs"][0]["data"], json!(["dark"]));
+    for (asked, names) in [
+        (json!([{ "name": "label" }, { "name": "probabilities" }]), json!(["label", "probabilities"])),
+        (json!([{ "name": "probabilities" }, { "name": "label" }]), json!(["probabilities", "label"])),
+        (json!([{ "name": "label" }, { "name": "label" }]), json!(["label"])),
+        (json!([]), json!(["probabilities", "label"])),
+    ] {
+        let asked = json!({ "inputs": [input], "outputs": asked });
+        let answer = server.post_json("/v2/models/expressions/infer", asked.clone()).await.succeeds();
+        let came: Vec<&Value> = answer["outputs"].as_array().unwrap().iter().map(|output| &output["name"]).collect();
+        assert_eq!(json!(came), names, "{asked}");
+    }
     let asked = json!({ "inputs": [input], "outputs": [{ "name": "logits" }] });
     refused(&server.post_json("/v2/models/expressions/infer", asked).await, "outputs");
 }
