@@ -272,7 +272,7 @@ async fn wrong_types_are_refused_by_content_not_by_name() {
 }
 
 #[tokio::test]
-async fn many_small_parts_and_deep_nesting_cost_little() {
+async fn many_small_parts_and_deep_nesting_are_answered_as_any_mistake_is() {
     let server = start(|_| {}).await;
     let parts = vec![("x", b"y".as_slice()); 20_000];
     server.post("/v1/analyze", FORM, form(&parts)).await.fails(400, "no_image");
