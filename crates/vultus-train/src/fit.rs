@@ -161,6 +161,15 @@ pub fn fit(
 }
 
 /// State of a run while it goes on.
+/// Finds what [`fit`] would refuse at once, before a run has a directory: the models that it begins with or learns from,
+/// and a state too large for a checkpoint.
+///
+/// # Errors
+/// See [`FitError`].
+pub fn check(config: &TrainConfig, data: FitData<'_>) -> Result<(), FitError> {
+    Fitting::new(config, data, None, None).map(drop)
+}
+
 struct Fitting<'a> {
     config: &'a TrainConfig,
     data: FitData<'a>,
@@ -204,11 +213,9 @@ impl<'a> Fitting<'a> {
         let train = &config.train;
         let mut optimizer = Optimizer::new(&train.optimizer, train.clip_norm, train.weight_decay, &network);
         let mut average = Average::new(train.average_decay, &network);
-        if run.is_some() {
-            let parameters = network.resolved().parameter_count();
-            let averaged = if average.is_some() { parameters } else { 0 };
-            check_size(parameters + optimizer.state_len(&network) + averaged)?;
-        }
+        let parameters = network.resolved().parameter_count();
+        let averaged = if average.is_some() { parameters } else { 0 };
+        check_size(parameters + optimizer.state_len(&network) + averaged)?;
         let mut progress = Progress::default();
         let mut best_weights = None;
         if let Some(checkpoint) = checkpoint {

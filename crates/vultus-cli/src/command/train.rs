@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::DataError;
-use vultus_train::fit::Ended;
+use vultus_train::fit::{self, Ended, FitData};
 use vultus_train::history;
 use vultus_train::prepare::{PrepareError, Prepared, prepare};
 use vultus_train::run::{RunDirectory, RunError};
-use vultus_train::start;
 use vultus_train::train::{Trained, train};
 
 use super::{ConfigArguments, invocation, next_run_directory};
@@ -46,7 +45,8 @@ impl Train {
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("train"));
         // The directory comes last: a slip in the configuration does not use it up.
         let prepared = prepare(&config).map_err(usage_or_data)?;
-        start::model(&config.train.start, &config.preprocessing).map_err(Failure::usage)?;
+        let Prepared { dataset, train, validation } = &prepared;
+        fit::check(&config, FitData { dataset, train, validation }).map_err(Failure::usage)?;
         let run = RunDirectory::create(&out, &config).map_err(usage_or_run)?;
         say(format_args!("run directory: {}", out.display()));
         train_and_show(&config, &prepared, &run, false)
