@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, PathPersistError, TempPath};
 
 /// How the names of files begin that are not finished yet.
 const UNFINISHED: &str = ".writing-";
@@ -35,6 +35,29 @@ pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     builder().tempfile_in(directory).map_err(named)
+}
+
+/// Writes the new file `path`, complete or absent. One that is there is left alone.
+///
+/// # Errors
+/// The system's refusal; the message names `path`. What is complete already is kept beside it, and named.
+pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
+    let mut file = beside(path)?;
+    file.write_all(content).and_then(|()| file.as_file().sync_all()).map_err(named)?;
+    put_new(file.into_temp_path(), path)
+}
+
+/// Gives the complete `file` the name `path` in the same directory, unless there is a file of that name.
+///
+/// # Errors
+/// The system's refusal, or a file that is there; the message names `path` and the place where `file` stays.
+pub fn put_new(file: TempPath, path: &Path) -> io::Result<()> {
+    file.persist_noclobber(path).map_err(|PathPersistError { error, path: mut file }| {
+        file.disable_cleanup(true);
+        let (path, file) = (path.display(), file.display());
+        io::Error::new(error.kind(), format!("cannot write {path}: {error}; it is complete in {file}"))
+    })
 }
 
 /// Removes what a killed process left unfinished in `directory`; call it only where no other process writes. Without the
@@ -82,6 +105,18 @@ mod tests {
         assert!(error.to_string().contains("file") && error.to_string().contains("no space left"), "{error}");
         assert_eq!(fs_err::read(&path).unwrap(), b"old");
         assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_new_file_replaces_none_and_is_not_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        write_new(&path, b"first").unwrap();
+        let message = write_new(&path, b"second").unwrap_err().to_string();
+        assert_eq!(fs_err::read(&path).unwrap(), b"first");
+        assert!(message.contains(&path.display().to_string()), "{message}");
+        let kept = message.rsplit_once("complete in ").unwrap().1;
+        assert_eq!(fs_err::read(kept).unwrap(), b"second");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `vultus video`.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -8,7 +7,7 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use image::RgbImage;
 use vultus::annotate::{annotate, name_of};
-use vultus::persist::write_atomically;
+use vultus::persist::write_new;
 use vultus::video::ffmpeg::{Film, FilmReader, FilmWriter, MOST_FRAMES_PER_SECOND};
 use vultus::video::report::{ReportFacts, page};
 use vultus::video::timeline::Timeline;
@@ -142,8 +141,8 @@ impl Video {
             // A film that breaks off leaves what it had.
             Err(End::Failed(failure)) if timeline.frames > 0 => Some(failure),
             Err(End::Failed(failure)) => {
-                // There is nothing to keep.
-                if let Some(output) = self.output.as_deref().filter(|output| output.is_file()) {
+                // There is nothing to keep; Parquet has no file yet.
+                if let Some(output) = self.output.as_deref().filter(|_| format != Format::Parquet) {
                     let _ = std::fs::remove_file(output);
                 }
                 return Err(failure);
@@ -160,7 +159,7 @@ impl Video {
                 program: format!("vultus {}", env!("CARGO_PKG_VERSION")),
             };
             let page = page(&timeline, &labels, &facts)?;
-            write_atomically(report, |file| file.write_all(page.as_bytes()))?;
+            write_new(report, page.as_bytes())?;
         }
         progress.finish();
         if let Some(complaint) = reader.complaint() {

@@ -12,8 +12,10 @@ use std::time::Instant;
 
 use image::RgbImage;
 use serde::Deserialize;
+use tempfile::TempPath;
 
 use crate::analyze::AnalyzeError;
+use crate::persist::put_new;
 
 /// A film may not have more pixels a frame.
 const MOST_PIXELS: u64 = 64_000_000;
@@ -48,6 +50,9 @@ pub enum VideoError {
         /// What the program says.
         reason: String,
     },
+    /// The film is complete, and cannot have its name; the message names both files.
+    #[error(transparent)]
+    Unnamed(#[from] io::Error),
     /// The face finder failed.
     #[error(transparent)]
     Analyze(#[from] AnalyzeError),
@@ -192,6 +197,18 @@ fn reason(said: Option<String>) -> String {
     said.unwrap_or_else(|| "ffmpeg gives no reason".to_owned())
 }
 
+/// A program at work, which ends when it is dropped.
+#[derive(Debug)]
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may still be at work when nobody wants more of it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A program that Ctrl-C on a terminal does not reach: when it ends is decided here.
 fn apart(program: &str) -> Command {
     let mut command = Command::new(program);
@@ -219,7 +236,7 @@ fn read_messages(messages: &File) -> Option<String> {
 #[derive(Debug)]
 pub struct FilmReader {
     film: Film,
-    program: Child,
+    program: Program,
     pixels: ChildStdout,
     messages: File,
     frames_per_second: f64,
@@ -262,8 +279,9 @@ impl FilmReader {
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
+            .map(Program)
             .map_err(no_program)?;
-        let pixels = program.stdout.take().ok_or_else(|| no_program(io::Error::other("no pipe")))?;
+        let pixels = program.0.stdout.take().ok_or_else(|| no_program(io::Error::other("no pipe")))?;
         Ok(Self {
             film: film.clone(),
             program,
@@ -326,7 +344,7 @@ impl FilmReader {
             self.frames += 1;
             return Ok(RgbImage::from_raw(width, height, pixels).map(|frame| (time_s, frame)));
         }
-        let status = self.program.wait().map_err(|error| unreadable(error.to_string()))?;
+        let status = self.program.0.wait().map_err(|error| unreadable(error.to_string()))?;
         let messages = read_messages(&self.messages);
         // The program ends well where a file is cut off, but does not do so in silence; nor does it where the file is whole
         // and parts of it are damaged.
@@ -340,28 +358,20 @@ impl FilmReader {
     }
 }
 
-impl Drop for FilmReader {
-    fn drop(&mut self) {
-        // It may still be decoding when nobody wants more frames.
-        let _ = self.program.kill();
-        let _ = self.program.wait();
-    }
-}
-
 /// Writes frames as a film; the file is complete or absent.
 #[derive(Debug)]
 pub struct FilmWriter {
     path: PathBuf,
-    /// Where the film grows: beside `path`, with the same ending.
-    unfinished: PathBuf,
-    program: Child,
     pixels: Option<ChildStdin>,
+    program: Program,
+    /// Where the film grows: beside `path`, with the same ending.
+    unfinished: TempPath,
     messages: File,
     size: (u32, u32),
 }
 
 impl FilmWriter {
-    /// Begins the film `path`, whose ending chooses its kind; an existing file is replaced when the film is complete.
+    /// Begins the film `path`, whose ending chooses its kind. An existing file is never replaced.
     ///
     /// # Errors
     /// No `ffmpeg`.
@@ -370,7 +380,7 @@ impl FilmWriter {
         let (stderr, messages) = messages().map_err(no_program)?;
         let mut unfinished = std::ffi::OsString::from(format!(".writing-{}-", std::process::id()));
         unfinished.push(path.file_name().unwrap_or_default());
-        let unfinished = path.with_file_name(unfinished);
+        let unfinished = TempPath::try_from_path(path.with_file_name(unfinished)).map_err(no_program)?;
         let mut name = std::ffi::OsString::from("file:");
         name.push(&unfinished);
         let mut program = apart("ffmpeg")
@@ -383,9 +393,10 @@ impl FilmWriter {
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
+            .map(Program)
             .map_err(no_program)?;
-        let pixels = program.stdin.take();
-        Ok(Self { path: path.to_owned(), unfinished, program, pixels, messages, size: (width, height) })
+        let pixels = program.0.stdin.take();
+        Ok(Self { path: path.to_owned(), pixels, program, unfinished, messages, size: (width, height) })
     }
 
     /// Adds a frame.
@@ -400,7 +411,7 @@ impl FilmWriter {
         let written = self.pixels.as_mut().map_or(Ok(()), |pixels| pixels.write_all(frame.as_raw()));
         written.map_err(|error| {
             // A closed pipe is no reason; the program has one.
-            let _ = self.program.wait();
+            let _ = self.program.0.wait();
             let reason = read_messages(&self.messages).unwrap_or_else(|| error.to_string());
             VideoError::Unwritable { path: self.path.clone(), reason }
         })
@@ -409,23 +420,18 @@ impl FilmWriter {
     /// Ends the film; without it the file is incomplete.
     ///
     /// # Errors
-    /// What `ffmpeg` says.
-    pub fn finish(mut self) -> Result<(), VideoError> {
-        drop(self.pixels.take());
-        let unwritable = |reason| VideoError::Unwritable { path: self.path.clone(), reason };
-        let status = self.program.wait().map_err(|error| unwritable(error.to_string()))?;
-        if status.success() {
-            return fs_err::rename(&self.unfinished, &self.path).map_err(|error| unwritable(error.to_string()));
+    /// What `ffmpeg` says, or a file that has got the film's name in the meantime.
+    pub fn finish(self) -> Result<(), VideoError> {
+        let Self { path, pixels, mut program, unfinished, messages, .. } = self;
+        let unwritable = |reason| VideoError::Unwritable { path: path.clone(), reason };
+        drop(pixels);
+        let status = program.0.wait().map_err(|error| unwritable(error.to_string()))?;
+        if !status.success() {
+            return Err(unwritable(reason(read_messages(&messages))));
         }
-        Err(unwritable(reason(read_messages(&self.messages))))
+        Ok(put_new(unfinished, &path)?)
     }
 }
 
-impl Drop for FilmWriter {
-    fn drop(&mut self) {
-        drop(self.pixels.take());
-        let _ = self.program.kill();
-        let _ = self.program.wait();
-        let _ = std::fs::remove_file(&self.unfinished);
-    }
-}
+#[cfg(test)]
+mod tests;
