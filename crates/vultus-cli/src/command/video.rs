@@ -154,7 +154,6 @@ impl Video {
             let facts = ReportFacts {
                 film: name(&self.film),
                 model: model.display().to_string(),
-                frames_per_second: rate,
                 size: (film.width, film.height),
                 program: format!("vultus {}", env!("CARGO_PKG_VERSION")),
             };

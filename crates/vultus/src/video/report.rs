@@ -26,8 +26,6 @@ pub struct ReportFacts {
     pub film: String,
     /// The model's name.
     pub model: String,
-    /// Frames a second that were looked at.
-    pub frames_per_second: f64,
     /// Width and height of the frames in pixels.
     pub size: (u32, u32),
     /// Name and version of the program that writes the page.
@@ -56,6 +54,7 @@ struct Page<'a> {
     width: f64,
     height: f64,
     frames: u64,
+    frames_per_second: String,
     length: String,
     person_count: u64,
     shown: usize,
@@ -68,11 +67,11 @@ struct Page<'a> {
 /// The template's, which no film can cause.
 pub fn page(timeline: &Timeline, labels: &[String], facts: &ReportFacts) -> Result<String, minijinja::Error> {
     let environment = Environment::new();
-    let end_s = timeline.end_s + 1.0 / facts.frames_per_second.max(1e-3);
+    let length_s = timeline.length_s();
     let stack = |title: String, curve: &Curve| Stack {
         title,
         faces: curve.faces,
-        paths: paths(curve, labels.len(), timeline.bin_s, end_s),
+        paths: paths(curve, labels.len(), timeline),
         means: curve.means().iter().map(|mean| format!("{mean:.3}")).collect(),
     };
     let persons = timeline.most_seen(MOST_PERSONS);
@@ -84,7 +83,7 @@ pub fn page(timeline: &Timeline, labels: &[String], facts: &ReportFacts) -> Resu
             format!("#{red:02x}{green:02x}{blue:02x}")
         })
         .collect();
-    let ticks = (0..=4).map(|quarter| clock(f64::from(quarter) / 4.0 * end_s)).collect();
+    let ticks = (0..=4).map(|quarter| clock(f64::from(quarter) / 4.0 * length_s)).collect();
     let page = Page {
         facts,
         labels,
@@ -94,7 +93,8 @@ pub fn page(timeline: &Timeline, labels: &[String], facts: &ReportFacts) -> Resu
         width: WIDTH,
         height: HEIGHT,
         frames: timeline.frames,
-        length: clock(end_s),
+        frames_per_second: format!("{:.2}", timeline.frames as f64 / length_s),
+        length: clock(length_s),
         person_count: timeline.person_count,
         shown: persons.len(),
         bin_s: format!("{:.1}", timeline.bin_s),
@@ -102,12 +102,12 @@ pub fn page(timeline: &Timeline, labels: &[String], facts: &ReportFacts) -> Resu
     environment.render_named_str("video.html", TEMPLATE, Serde(&page))
 }
 
-/// One closed path a class, each standing on the one before; a gap where nobody was seen.
-fn paths(curve: &Curve, classes: usize, bin_s: f64, end_s: f64) -> Vec<String> {
+/// One closed path a class, each standing on the one before; a gap where frames were looked at and nobody was seen.
+fn paths(curve: &Curve, classes: usize, timeline: &Timeline) -> Vec<String> {
     let mut paths = vec![String::new(); classes];
     let points: Vec<(usize, Vec<f64>)> = curve.points().collect();
-    let x = |bin: usize| (bin as f64 * bin_s / end_s * WIDTH).min(WIDTH);
-    for run in points.chunk_by(|a, b| a.0 + 1 == b.0) {
+    let x = |bin: usize| (bin as f64 * timeline.bin_s / timeline.length_s() * WIDTH).min(WIDTH);
+    for run in points.chunk_by(|a, b| timeline.next_bin(a.0) == Some(b.0)) {
         let mut below = vec![0.0; run.len()];
         for (class, path) in paths.iter_mut().enumerate() {
             let above: Vec<f64> = run
@@ -115,11 +115,11 @@ fn paths(curve: &Curve, classes: usize, bin_s: f64, end_s: f64) -> Vec<String> {
                 .zip(&below)
                 .map(|((_, means), below)| below + means.get(class).copied().unwrap_or(0.0))
                 .collect();
-            // A bin is a step, so that one alone is seen, too.
+            // A bin is a step to the next one, so that one alone is seen, too.
             let edge = |heights: &[f64], backwards: bool| {
                 let steps = run.iter().zip(heights).flat_map(|((bin, _), height)| {
                     let y = HEIGHT * (1.0 - height.min(1.0));
-                    [(x(*bin), y), (x(bin + 1), y)]
+                    [(x(*bin), y), (timeline.next_bin(*bin).map_or(WIDTH, x), y)]
                 });
                 let mut steps: Vec<(f64, f64)> = steps.collect();
                 if backwards {
@@ -151,20 +151,23 @@ mod tests {
     use crate::faces::{Area, Region};
     use crate::video::Person;
 
+    fn person(happy: f32) -> Person {
+        let face = AnalyzedFace {
+            area: Area { x: 0, y: 0, width: 9, height: 9 },
+            confidence: 1.0,
+            label: None,
+            score: happy,
+            probabilities: vec![("happy".to_owned(), happy), ("sad".to_owned(), 1.0 - happy)],
+            landmarks: None,
+            region: Region::Whole,
+        };
+        Person { person: 1, face }
+    }
+
     fn timeline() -> Timeline {
         let mut timeline = Timeline::new(10.0);
         for frame in 0..100 {
-            let happy = frame as f32 / 100.0;
-            let face = AnalyzedFace {
-                area: Area { x: 0, y: 0, width: 9, height: 9 },
-                confidence: 1.0,
-                label: None,
-                score: happy,
-                probabilities: vec![("happy".to_owned(), happy), ("sad".to_owned(), 1.0 - happy)],
-                landmarks: None,
-                region: Region::Whole,
-            };
-            let persons = if (40..60).contains(&frame) { vec![] } else { vec![Person { person: 1, face }] };
+            let persons = if (40..60).contains(&frame) { vec![] } else { vec![person(frame as f32 / 100.0)] };
             timeline.add(f64::from(frame) / 10.0, &persons);
         }
         timeline
@@ -174,7 +177,6 @@ mod tests {
         ReportFacts {
             film: "<b>holiday</b>.mp4".to_owned(),
             model: "runs/mine".to_owned(),
-            frames_per_second: 10.0,
             size: (640, 480),
             program: "vultus".to_owned(),
         }
@@ -182,7 +184,7 @@ mod tests {
 
     #[test]
     fn curves_are_stacked_from_floor_to_ceiling_with_a_gap_where_nobody_is() {
-        let paths = paths(&timeline().everyone, 2, timeline().bin_s, 10.0);
+        let paths = paths(&timeline().everyone, 2, &timeline());
         assert_eq!(paths.len(), 2);
         for path in &paths {
             assert_eq!(path.matches('M').count(), 2, "two runs: {path}");
@@ -190,6 +192,22 @@ mod tests {
         // At first only the upper class, which stands on the floor and reaches the ceiling.
         assert!(paths[1].starts_with("M0.0 0.0"), "{}", paths[1]);
         assert!(paths[0].starts_with("M0.0 109"), "{}", paths[0]);
+    }
+
+    #[test]
+    fn frames_that_come_slower_than_announced_leave_no_gaps() {
+        // A camera that announces 30 frames a second, of which 8 are looked at, now and then fewer.
+        let mut timeline = Timeline::new(30.0);
+        for frame in 0..40 {
+            let time_s = f64::from(frame) / 8.0 + if frame > 20 { 1.5 } else { 0.0 };
+            timeline.add(time_s, &[person(0.5)]);
+        }
+        let paths = paths(&timeline.everyone, 2, &timeline);
+        for path in &paths {
+            assert_eq!(path.matches('M').count(), 1, "one run: {path}");
+        }
+        assert!(paths[1].starts_with("M0.0 0.0") && paths[1].contains("L960.0 0.0"), "{}", paths[1]);
+        assert!(page(&timeline, &[], &facts()).unwrap().contains(" 6.12 a second"));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! In: the persons of one frame after the other. Out: curves of mean probabilities over time, for everyone together and
 //! for each person. Time is cut into equal bins, at most [`MOST_BINS`]; when a film is longer, two become one. Memory
-//! therefore does not grow with the film.
+//! therefore does not grow with the film. Frames may come at any times, later than the one before: it is known of each bin
+//! whether a frame was looked at in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Person;
 
@@ -14,7 +15,7 @@ pub const MOST_BINS: usize = 600;
 /// More persons than this are not kept: those who were seen least go first.
 const MOST_PERSONS: usize = 200;
 
-/// Fewest frames of a bin, so that none stays empty by rounding while somebody is there.
+/// Frames of the shortest bins, where frames come as evenly as announced.
 const FRAMES_PER_BIN: f64 = 2.0;
 
 /// Sums over one bin of time.
@@ -83,6 +84,8 @@ pub struct Timeline {
     pub frames: u64,
     /// Time of the last frame in seconds.
     pub end_s: f64,
+    /// Bins in which a frame was looked at.
+    looked: BTreeSet<usize>,
     /// All persons together.
     pub everyone: Curve,
     persons: BTreeMap<u64, Curve>,
@@ -91,12 +94,13 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// For a film of `frames_per_second`.
+    /// For a film of `frames_per_second`, or a camera that announces as many.
     pub fn new(frames_per_second: f64) -> Self {
         Self {
             bin_s: FRAMES_PER_BIN / frames_per_second.max(1e-3),
             frames: 0,
             end_s: 0.0,
+            looked: BTreeSet::new(),
             everyone: Curve::default(),
             persons: BTreeMap::new(),
             person_count: 0,
@@ -107,12 +111,14 @@ impl Timeline {
     pub fn add(&mut self, time_s: f64, persons: &[Person]) {
         while (time_s / self.bin_s) as usize >= MOST_BINS {
             self.bin_s *= 2.0;
+            self.looked = self.looked.iter().map(|bin| bin / 2).collect();
             self.everyone.halve();
             self.persons.values_mut().for_each(Curve::halve);
         }
         self.frames += 1;
         self.end_s = time_s;
         let bin = (time_s / self.bin_s) as usize;
+        self.looked.insert(bin);
         for Person { person, face } in persons {
             self.person_count = self.person_count.max(*person);
             self.everyone.add(bin, &face.probabilities);
@@ -125,6 +131,19 @@ impl Timeline {
             // Who has just come has had no time yet.
             let here: Vec<u64> = persons.iter().map(|person| person.person).collect();
             self.persons.retain(|person, curve| curve.faces > least || here.contains(person));
+        }
+    }
+
+    /// The next bin after `bin` in which a frame was looked at: until there, what `bin` shows is all that is known.
+    pub fn next_bin(&self, bin: usize) -> Option<usize> {
+        self.looked.range(bin + 1..).next().copied()
+    }
+
+    /// Seconds from the first frame to the end of the last one, which lasts as long as the mean of the others.
+    pub fn length_s(&self) -> f64 {
+        match self.frames {
+            0 | 1 => self.bin_s / FRAMES_PER_BIN,
+            frames => self.end_s * frames as f64 / (frames - 1) as f64,
         }
     }
 
@@ -161,13 +180,25 @@ mod tests {
         let mut timeline = Timeline::new(20.0);
         timeline.add(0.0, &[person(1, 1.0)]);
         timeline.add(0.05, &[person(1, 0.5), person(2, 0.0)]);
-        timeline.add(0.3, &[]);
+        timeline.add(0.34, &[]);
         timeline.add(0.42, &[person(1, 0.25)]);
         let points: Vec<_> = timeline.everyone.points().collect();
         assert_eq!(points, [(0, vec![0.5, 0.5]), (4, vec![0.25, 0.75])]);
         let most = timeline.most_seen(1);
         assert_eq!((most[0].0, most[0].1.faces), (1, 3));
         assert_eq!((timeline.frames, timeline.end_s, timeline.person_count), (4, 0.42, 2));
+        assert_eq!([0, 3, 4].map(|bin| timeline.next_bin(bin)), [Some(3), Some(4), None]);
+        assert!((timeline.length_s() - 0.56).abs() < 1e-9);
+    }
+
+    #[test]
+    fn bins_become_longer_with_the_film_and_are_still_known() {
+        let mut timeline = Timeline::new(2.0);
+        for second in [0, 1, 599, 600, 2399] {
+            timeline.add(f64::from(second), &[person(1, 1.0)]);
+        }
+        assert_eq!(timeline.bin_s, 4.0);
+        assert_eq!([0, 149, 150].map(|bin| timeline.next_bin(bin)), [Some(149), Some(150), Some(599)]);
     }
 
     #[test]
