@@ -59,9 +59,7 @@ pub fn run<E: From<VideoError>>(
     mut sink: impl FnMut(Frame) -> Result<(), E>,
 ) -> Result<(), E> {
     let at_once = if film.film().is_camera { 1 } else { FRAMES_AT_ONCE };
-    // Nobody is gone who is seen again two frames later.
-    let patience_s = options.patience_s.max(2.5 / film.frames_per_second());
-    let mut tracker = Tracker::new(TrackOptions { patience_s, ..options }, analyzer.options().abstain_below);
+    let mut tracker = Tracker::new(options, analyzer.options().abstain_below);
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Result<Vec<(f64, RgbImage)>, VideoError>>(1);
         scope.spawn(move || {

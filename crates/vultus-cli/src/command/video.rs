@@ -31,7 +31,7 @@ pub struct Video {
     film: PathBuf,
     #[command(flatten)]
     analyzer: AnalyzerArguments,
-    /// Look at this many frames a second, evenly spaced [default: all].
+    /// Look at this many evenly spaced frames a second, where there are more [default: at all].
     #[arg(long, value_name = "N", value_parser = frames_per_second, hide_default_value = true)]
     fps: Option<f64>,
     /// Stop after this many seconds of the film.
@@ -111,7 +111,6 @@ impl Video {
 
         interrupt::listen()?;
         let mut timeline = Timeline::new(rate);
-        let mut written = 0;
         let mut progress =
             Frames::new(film.seconds.map(|seconds| (seconds * rate).round() as u64), self.output.is_none());
         let options = TrackOptions { smoothing_s: self.smoothing, ..TrackOptions::default() };
@@ -125,13 +124,7 @@ impl Video {
             }
             timeline.add(frame.time_s, &frame.persons);
             if let Some(writer) = &mut writer {
-                // A film has frames at equal times; a camera's frame stays until the next one.
-                let until = (frame.time_s * rate).round() as u64 + 1;
-                let picture = drawn(&frame);
-                while written < until {
-                    writer.write(&picture)?;
-                    written += 1;
-                }
+                writer.write(frame.time_s, drawn(&frame))?;
             }
             progress.frame(frame.persons.len());
             Ok(())

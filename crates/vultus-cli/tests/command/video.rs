@@ -95,6 +95,7 @@ fn what_is_no_film_is_said() {
         .run(&["video", "film.mp4", "--model", "run", "--faces", "whole", "--annotate", "x.kind", "--report", "r.html"])
         .ends_with(1)
         .says(&["x.kind"]);
+    assert!(place.path("r.html").exists() && !place.path("x.kind").exists());
 }
 
 #[test]
@@ -110,15 +111,34 @@ fn pixels_become_square_and_long_gaps_lose_nobody() {
     let frames = lines(&place.run(&arguments).ends_with(0).stdout);
     assert_eq!(frames[0]["persons"][0]["box"], serde_json::json!([0, 0, 64, 64]));
 
+    long_film(&place);
+    let arguments = ["video", "long.mp4", "--model", "run", "--faces", "whole", "--fps", "0.5"];
+    let frames = lines(&place.run(&arguments).ends_with(0).stdout);
+    assert!(frames.len() > 2 && frames.iter().all(|frame| frame["persons"][0]["person"] == 1), "{frames:?}");
+}
+
+#[test]
+fn frames_of_an_uneven_film_have_their_own_times() {
+    let Some(place) = place_with_film() else { return };
     let made = Command::new("ffmpeg")
-        .args(["-v", "error", "-stream_loop", "5", "-i", "film.mp4", "-c", "copy", "long.mp4"])
+        .args(["-v", "error", "-i", "film.mp4", "-vf", "select='not(between(n,3,6))'", "-fps_mode", "passthrough"])
+        .arg("uneven.mkv")
         .current_dir(place.path(""))
         .stdin(Stdio::null())
         .status();
     assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
-    let arguments = ["video", "long.mp4", "--model", "run", "--faces", "whole", "--fps", "0.5"];
-    let frames = lines(&place.run(&arguments).ends_with(0).stdout);
-    assert!(frames.len() > 2 && frames.iter().all(|frame| frame["persons"][0]["person"] == 1), "{frames:?}");
+    let arguments = ["video", "uneven.mkv", "--model", "run", "--faces", "whole", "--report", "page.html"];
+    let frames = lines(&place.run(&arguments).ends_with(0).says(&["8 frames"]).stdout);
+    let times: Vec<f64> = frames.iter().map(|frame| frame["time_s"].as_f64().unwrap()).collect();
+    assert_eq!(times, [0.0, 0.1, 0.2, 0.7, 0.8, 0.9, 1.0, 1.1]);
+    assert_eq!(runs(&place, "page.html"), 1);
+}
+
+/// Pieces of the first curve of a page.
+fn runs(place: &Place, page: &str) -> usize {
+    let page = fs_err::read_to_string(place.path(page)).unwrap();
+    let path = page.split_once("<path d=\"").unwrap().1;
+    path.split_once('"').unwrap().0.matches('M').count()
 }
 
 /// Programs that read the film where the camera `/dev/null` is named: twice, as it happens, and at half the pace that is
@@ -156,16 +176,19 @@ exec '{installed}' "$@"
 
 #[cfg(unix)]
 #[test]
-fn a_cameras_frames_come_once_with_the_clocks_time() {
+fn a_cameras_frames_come_once_with_their_own_times() {
     let Some(place) = place_with_film() else { return };
     let path = fake_camera(&place);
     let arguments = ["video", "/dev/null", "--model", "run", "--faces", "whole", "--annotate", "boxes.mp4"];
-    let outcome = place.run_with(&arguments, &[("PATH", &path)]).ends_with(0);
+    let report = ["--report", "page.html"];
+    let outcome = place.run_with(&[&arguments[..], &report].concat(), &[("PATH", &path)]).ends_with(0);
     let times: Vec<f64> = lines(&outcome.stdout).iter().map(|frame| frame["time_s"].as_f64().unwrap()).collect();
     // 24 frames, 5 a second, which are not repeated to be 10.
     assert!((12..=24).contains(&times.len()), "{times:?}");
     assert!(times.is_sorted_by(|a, b| a < b) && times[0] == 0.0, "{times:?}");
     assert!(times[times.len() - 1] > 2.0, "{times:?}");
+    // Somebody was there in all of them.
+    assert_eq!(runs(&place, "page.html"), 1);
     let again = place.run(&["video", "boxes.mp4", "--model", "run", "--faces", "whole"]).ends_with(0);
     let written = lines(&again.stdout).len() as f64;
     assert!((written - 10.0 * times[times.len() - 1] - 1.0).abs() <= 1.0, "{written} {times:?}");
@@ -205,6 +228,16 @@ fn a_film_that_breaks_off_leaves_what_it_had_and_says_so() {
     let rows = lines(&fs_err::read_to_string(place.path("rows.jsonl")).unwrap());
     assert!((10..50).contains(&rows.len()), "{}", rows.len());
     assert!(place.path("page.html").exists() && place.path("boxes.mp4").exists());
+}
+
+/// A film of 72 frames, whose rows no buffer holds.
+fn long_film(place: &Place) {
+    let made = Command::new("ffmpeg")
+        .args(["-v", "error", "-stream_loop", "5", "-i", "film.mp4", "-c", "copy", "long.mp4"])
+        .current_dir(place.path(""))
+        .stdin(Stdio::null())
+        .status();
+    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
 }
 
 #[test]

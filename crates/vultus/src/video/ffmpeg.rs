@@ -1,14 +1,13 @@
 //! Films and cameras through the programs `ffmpeg` and `ffprobe`.
 //!
-//! In: a file's name or a camera's, and a rate. Out: frames of one size with their times, as raw pixels through a pipe: a
-//! film's evenly spaced, a camera's as they come; and a film from frames. The programs are looked for in the path; nothing
-//! of them is part of this one.
+//! In: a file's name or a camera's, and perhaps a rate. Out: frames of one size, each once and with its own time, as raw
+//! pixels through one pipe and times through another; and a film of even rate from frames with times. The programs are
+//! looked for in the path; nothing of them is part of this one.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
 
 use image::RgbImage;
 use serde::Deserialize;
@@ -20,7 +19,7 @@ use crate::persist::put_new;
 /// A film may not have more pixels a frame.
 const MOST_PIXELS: u64 = 64_000_000;
 
-/// The most frames a second that are read.
+/// The most frames a second that can be asked for, or that a written film has.
 pub const MOST_FRAMES_PER_SECOND: f64 = 240.0;
 
 /// Why a film cannot be read or written.
@@ -151,6 +150,11 @@ impl Film {
         let seconds = probe.format.duration.and_then(|text| text.parse().ok());
         Ok(Self { path: path.to_owned(), is_camera, width, height, frames_per_second, seconds })
     }
+
+    /// Bytes of a frame in memory.
+    pub fn frame_bytes(&self) -> u64 {
+        3 * u64::from(self.width) * u64::from(self.height)
+    }
 }
 
 /// Cameras are devices of characters, wherever they have their names.
@@ -232,50 +236,79 @@ fn read_messages(messages: &File) -> Option<String> {
     said(&bytes)
 }
 
+/// Picks frames of which `rate` a second are as good as evenly spaced, and none twice: the first one in each period of that
+/// length, where periods begin half of the film's own frame early.
+fn choice(rate: f64, film_rate: f64) -> String {
+    let period = |time: &str| format!("floor(({time}-start_t+{})*{rate})", 0.5 / film_rate);
+    format!("select='isnan(prev_selected_t)+gt({},{})',", period("t"), period("prev_selected_t"))
+}
+
+/// Makes the program write a line of each frame, with its time in microseconds, to its stdin, which is our pipe: every other
+/// way out carries pixels or messages already. The line comes before the pixels.
+const TELL_TIMES: &str =
+    r"settb=AVTB,metadata=add:key=vultus:value=frame,metadata=print:key=vultus:file=pipe\\:0:direct=1";
+
+/// The time in a line of [`TELL_TIMES`], in seconds where it is known; `None` for another line.
+fn time_in(line: &str) -> Option<Option<f64>> {
+    let time = line.strip_prefix("frame:")?.split_once("pts:")?.1.split_whitespace().next()?;
+    Some(time.parse::<i64>().ok().map(|microseconds| microseconds as f64 / 1e6))
+}
+
+/// What is told of the next frame's time, in seconds.
+fn told(times: &mut impl BufRead) -> io::Result<Option<f64>> {
+    let mut line = String::new();
+    while times.read_line(&mut line)? > 0 {
+        if let Some(time) = time_in(&line) {
+            return Ok(time);
+        }
+        line.clear();
+    }
+    Ok(None)
+}
+
 /// Reads a film's frames.
 #[derive(Debug)]
 pub struct FilmReader {
     film: Film,
     program: Program,
     pixels: ChildStdout,
+    times: BufReader<PipeReader>,
     messages: File,
     frames_per_second: f64,
-    frames: u64,
-    /// When the first frame came.
-    first: Option<Instant>,
+    /// Time of the first frame by the film's own count.
+    start_s: f64,
+    /// Seconds from the first frame to the last one that was read.
+    last_s: Option<f64>,
     complaint: Option<String>,
 }
 
 impl FilmReader {
-    /// Begins to read `film` with `frames_per_second` evenly spaced frames, or at its own rate. Of a camera, frames are
-    /// left out where there are more, and none is repeated.
+    /// Begins to read all frames of `film`, or about `frames_per_second` evenly spaced ones where there are more. None is
+    /// repeated.
     ///
     /// # Errors
     /// No `ffmpeg`, or no rate.
     pub fn open(film: &Film, frames_per_second: Option<f64>) -> Result<Self, VideoError> {
-        let rate = frames_per_second.or(film.frames_per_second).ok_or_else(|| VideoError::Unreadable {
+        let rates = [frames_per_second, film.frames_per_second].into_iter().flatten();
+        let rate = rates.reduce(f64::min).ok_or_else(|| VideoError::Unreadable {
             path: film.path.clone(),
             reason: "its frame rate is not known: name how many frames a second to look at".to_owned(),
         })?;
-        let frames_per_second = rate.min(MOST_FRAMES_PER_SECOND);
+        let choice = frames_per_second.map(|asked| choice(asked, film.frames_per_second.unwrap_or(asked)));
+        let choice = choice.unwrap_or_default();
         let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
         let (stderr, messages) = messages().map_err(no_program)?;
+        let (times, stdin) = io::pipe().map_err(no_program)?;
         // The size is said once more, so that frames never change it within a film.
         let size = format!("scale={}:{},setsar=1", film.width, film.height);
-        // Evenly spaced frames of a camera would be copies wherever it, or who looks at it, is slower.
-        let (choice, pace): (String, &[&str]) = if film.is_camera {
-            let least = 0.9 / frames_per_second;
-            (format!("select='isnan(prev_selected_t)+gte(t-prev_selected_t,{least})'"), &["-fps_mode", "passthrough"])
-        } else {
-            (format!("fps={frames_per_second}"), &[])
-        };
         let mut program = apart("ffmpeg")
             .args(["-v", "error", "-nostdin"])
             .args(source(&film.path, film.is_camera))
-            .args(["-map", "0:v:0", "-vf", &format!("{choice},{size}")])
-            .args(pace)
+            .args(["-map", "0:v:0", "-vf", &format!("{choice}{TELL_TIMES},{size}")])
+            // In the film's rate, frames that are closer than others would have the same time.
+            .args(["-fps_mode", "passthrough", "-enc_time_base", "1:1000000"])
             .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
@@ -286,10 +319,11 @@ impl FilmReader {
             film: film.clone(),
             program,
             pixels,
+            times: BufReader::new(times),
             messages,
-            frames_per_second,
-            frames: 0,
-            first: None,
+            frames_per_second: rate,
+            start_s: 0.0,
+            last_s: None,
             complaint: None,
         })
     }
@@ -299,7 +333,7 @@ impl FilmReader {
         &self.film
     }
 
-    /// Frames a second that are given; of a camera, at most.
+    /// Frames a second that are given, in the mean; of a camera, at most.
     pub fn frames_per_second(&self) -> f64 {
         self.frames_per_second
     }
@@ -309,7 +343,7 @@ impl FilmReader {
         self.complaint.as_deref()
     }
 
-    /// Up to `count` frames with the seconds from the first frame to them; none at the end. A camera's time is the clock's.
+    /// Up to `count` frames with the seconds from the first frame to them, each later than the one before; none at the end.
     ///
     /// # Errors
     /// A film that breaks off, once all its frames have been given, or cannot be decoded at all.
@@ -329,36 +363,45 @@ impl FilmReader {
 
     fn frame(&mut self) -> Result<Option<(f64, RgbImage)>, VideoError> {
         let unreadable = |reason: String| VideoError::Unreadable { path: self.film.path.clone(), reason };
-        let (width, height) = (self.film.width, self.film.height);
-        let bytes = 3 * u64::from(width) * u64::from(height);
+        let bytes = self.film.frame_bytes();
         let mut pixels = Vec::with_capacity(bytes as usize);
         let read = self.pixels.by_ref().take(bytes).read_to_end(&mut pixels);
         read.map_err(|error| unreadable(error.to_string()))?;
         if pixels.len() as u64 == bytes {
-            let now = Instant::now();
-            let time_s = if self.film.is_camera {
-                now.duration_since(*self.first.get_or_insert(now)).as_secs_f64()
-            } else {
-                self.frames as f64 / self.frames_per_second
-            };
-            self.frames += 1;
-            return Ok(RgbImage::from_raw(width, height, pixels).map(|frame| (time_s, frame)));
+            let told = told(&mut self.times).map_err(|error| unreadable(error.to_string()))?;
+            let time_s = self.time(told);
+            let frame = RgbImage::from_raw(self.film.width, self.film.height, pixels);
+            return Ok(frame.map(|frame| (time_s, frame)));
         }
         let status = self.program.0.wait().map_err(|error| unreadable(error.to_string()))?;
         let messages = read_messages(&self.messages);
         // The program ends well where a file is cut off, but does not do so in silence; nor does it where the file is whole
         // and parts of it are damaged.
-        let is_whole = |seconds: f64| self.frames + 2 >= (seconds * self.frames_per_second) as u64;
+        let is_whole = |seconds: f64| self.last_s.is_some_and(|last| last + 3.0 / self.frames_per_second >= seconds);
         let breaks_off = messages.is_some() && !self.film.seconds.is_some_and(is_whole);
-        if !status.success() || self.frames == 0 || breaks_off {
+        if !status.success() || self.last_s.is_none() || breaks_off {
             return Err(unreadable(reason(messages)));
         }
         self.complaint = messages;
         Ok(None)
     }
+
+    /// Seconds from the first frame to the next one. Time goes on evenly where nothing is told of it, or nonsense.
+    fn time(&mut self, told: Option<f64>) -> f64 {
+        let time_s = match (self.last_s, told) {
+            (None, told) => {
+                self.start_s = told.unwrap_or(0.0);
+                0.0
+            }
+            (Some(last), Some(told)) if told - self.start_s > last => told - self.start_s,
+            (Some(last), _) => last + 1.0 / self.frames_per_second,
+        };
+        self.last_s = Some(time_s);
+        time_s
+    }
 }
 
-/// Writes frames as a film; the file is complete or absent.
+/// Writes frames as a film of even rate; the file is complete or absent.
 #[derive(Debug)]
 pub struct FilmWriter {
     path: PathBuf,
@@ -368,6 +411,11 @@ pub struct FilmWriter {
     unfinished: TempPath,
     messages: File,
     size: (u32, u32),
+    frames_per_second: f64,
+    /// Frames that are in the film.
+    written: u64,
+    /// The latest frame, which stays until the next one.
+    last: Option<RgbImage>,
 }
 
 impl FilmWriter {
@@ -396,18 +444,44 @@ impl FilmWriter {
             .map(Program)
             .map_err(no_program)?;
         let pixels = program.0.stdin.take();
-        Ok(Self { path: path.to_owned(), pixels, program, unfinished, messages, size: (width, height) })
+        Ok(Self {
+            path: path.to_owned(),
+            pixels,
+            program,
+            unfinished,
+            messages,
+            size: (width, height),
+            frames_per_second,
+            written: 0,
+            last: None,
+        })
     }
 
-    /// Adds a frame.
+    /// Adds the frame of `time_s` seconds after the first one. The one before stays until then; of frames that are closer
+    /// than the rate has room for, some are left out.
     ///
     /// # Errors
     /// A frame of another size, or what `ffmpeg` says.
-    pub fn write(&mut self, frame: &RgbImage) -> Result<(), VideoError> {
+    pub fn write(&mut self, time_s: f64, frame: RgbImage) -> Result<(), VideoError> {
         if frame.dimensions() != self.size {
             let reason = "a frame has another size than the first".to_owned();
             return Err(VideoError::Unwritable { path: self.path.clone(), reason });
         }
+        let place = (time_s * self.frames_per_second).round() as u64;
+        if let Some(last) = self.last.take() {
+            while self.written < place {
+                self.put(&last)?;
+            }
+        }
+        if self.written <= place {
+            self.put(&frame)?;
+        }
+        self.last = Some(frame);
+        Ok(())
+    }
+
+    fn put(&mut self, frame: &RgbImage) -> Result<(), VideoError> {
+        self.written += 1;
         let written = self.pixels.as_mut().map_or(Ok(()), |pixels| pixels.write_all(frame.as_raw()));
         written.map_err(|error| {
             // A closed pipe is no reason; the program has one.

@@ -14,7 +14,7 @@ use crate::faces::overlap;
 pub struct TrackOptions {
     /// Least overlap (common over all area) of a face with where its person is expected.
     pub least_overlap: f32,
-    /// How long a person may be out of sight, in seconds.
+    /// How long a person may be out of sight, in seconds. Who is seen again two frames later is the same in any case.
     pub patience_s: f64,
     /// In how many seconds an old frame's weight falls to 1/e; 0 does not smooth.
     pub smoothing_s: f64,
@@ -25,6 +25,9 @@ impl Default for TrackOptions {
         Self { least_overlap: 0.25, patience_s: 1.0, smoothing_s: 0.4 }
     }
 }
+
+/// Nobody is gone who is seen again so many frames later, however long they took.
+const PATIENCE_FRAMES: u32 = 2;
 
 /// Follows faces.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ struct Track {
     /// Pixels a second of the centre.
     velocity: (f32, f32),
     seen_s: f64,
+    /// Frames since then.
+    frames: u32,
     /// Smoothed probabilities.
     probabilities: Vec<f32>,
 }
@@ -57,7 +62,10 @@ impl Tracker {
     /// Takes the faces of the frame at `time_s` seconds, later than the one before; gives them back in their order, as
     /// persons.
     pub fn next(&mut self, time_s: f64, faces: Vec<AnalyzedFace>) -> Vec<Person> {
-        self.tracks.retain(|track| time_s - track.seen_s <= self.options.patience_s);
+        self.tracks.retain_mut(|track| {
+            track.frames += 1;
+            track.frames <= PATIENCE_FRAMES || time_s - track.seen_s <= self.options.patience_s
+        });
         let bounds: Vec<[f32; 4]> = faces.iter().map(|face| face.area.bounds()).collect();
         let matches = self.matches(time_s, &bounds);
         let mut persons = Vec::with_capacity(faces.len());
@@ -71,7 +79,7 @@ impl Tracker {
                 None => {
                     self.last_number += 1;
                     let (number, velocity) = (self.last_number, (0.0, 0.0));
-                    self.tracks.push(Track { number, bounds, velocity, seen_s: time_s, probabilities });
+                    self.tracks.push(Track { number, bounds, velocity, seen_s: time_s, frames: 0, probabilities });
                     &self.tracks[self.tracks.len() - 1]
                 }
             };
@@ -123,7 +131,7 @@ impl Track {
         for (old, new) in self.probabilities.iter_mut().zip(probabilities) {
             *old = keep * *old + (1.0 - keep) * new;
         }
-        (self.bounds, self.seen_s) = (bounds, time_s);
+        (self.bounds, self.seen_s, self.frames) = (bounds, time_s, 0);
     }
 
     /// `face` with the smoothed probabilities.
@@ -185,8 +193,19 @@ mod tests {
         assert_eq!(numbers(&tracker.next(0.0, vec![face(10, 10, 0.5)])), [1]);
         assert!(tracker.next(0.5, Vec::new()).is_empty());
         assert_eq!(numbers(&tracker.next(0.9, vec![face(14, 10, 0.5)])), [1]);
+        assert!(tracker.next(1.2, Vec::new()).is_empty());
+        assert!(tracker.next(1.6, Vec::new()).is_empty());
         assert_eq!(numbers(&tracker.next(2.0, vec![face(14, 10, 0.5)])), [2]);
         assert_eq!(numbers(&tracker.next(2.1, vec![face(300, 10, 0.5), face(14, 10, 0.5)])), [3, 2]);
+    }
+
+    #[test]
+    fn frames_far_apart_lose_nobody() {
+        let mut tracker = Tracker::new(TrackOptions::default(), 0.0);
+        for (time_s, faces) in [(0.0, 1), (7.0, 1), (20.0, 0), (31.0, 1)] {
+            let persons = tracker.next(time_s, vec![face(10, 10, 0.5); faces]);
+            assert_eq!(numbers(&persons), vec![1; faces], "{time_s} s");
+        }
     }
 
     #[test]

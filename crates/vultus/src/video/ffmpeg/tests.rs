@@ -1,4 +1,5 @@
 use super::*;
+use image::Rgb;
 
 /// Makes `name` in a new directory with ffmpeg's `arguments`; `None` without the program.
 fn film(name: &str, arguments: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
@@ -19,12 +20,85 @@ fn second(filters: &str) -> Vec<&str> {
     [&source[..], &["-pix_fmt", "yuv420p", "-fps_mode", "passthrough"]].concat()
 }
 
+fn times(path: &Path, rate: Option<f64>) -> Vec<f64> {
+    let mut reader = FilmReader::open(&Film::probe(path).unwrap(), rate).unwrap();
+    reader.frames(1000).unwrap().into_iter().map(|(time_s, _)| time_s).collect()
+}
+
+fn tenths(times: &[u32]) -> Vec<f64> {
+    times.iter().map(|tenth| f64::from(*tenth) / 10.0).collect()
+}
+
+#[test]
+fn every_frame_of_an_uneven_film_comes_once_at_its_own_time() {
+    let uneven = second("select='not(between(n,3,5))',setpts='PTS+0.7/TB*gt(N,4)'");
+    let Some((_directory, path)) = film("film.mkv", &uneven) else { return };
+    assert_eq!(times(&path, None), tenths(&[0, 1, 2, 6, 7, 15, 16]));
+    // More than there are is not asked of any of them twice.
+    assert_eq!(times(&path, Some(50.0)), tenths(&[0, 1, 2, 6, 7, 15, 16]));
+    assert_eq!(times(&path, Some(2.0)), tenths(&[0, 6, 15]));
+}
+
+#[test]
+fn frames_of_an_even_film_are_chosen_evenly() {
+    let Some((_directory, path)) = film("film.mp4", &second("null")) else { return };
+    assert_eq!(times(&path, Some(10.0)), tenths(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]));
+    assert_eq!(times(&path, Some(5.0)), tenths(&[0, 2, 4, 6, 8]));
+    assert_eq!(times(&path, Some(1.0)), tenths(&[0]));
+    assert_eq!(times(&path, Some(7.0)).len(), 7);
+}
+
+#[test]
+fn a_film_whose_pictures_change_their_size_is_read_to_its_end() {
+    let Some((directory, first)) = film("film.ts", &second("null")) else { return };
+    let second = [&second("scale=96:32")[..], &["-output_ts_offset", "1"]].concat();
+    let Some((_other, second)) = film("film.ts", &second) else { return };
+    let path = directory.path().join("both.ts");
+    fs_err::write(&path, [fs_err::read(first).unwrap(), fs_err::read(second).unwrap()].concat()).unwrap();
+    let times = times(&path, None);
+    assert!(times.len() >= 19 && times.is_sorted_by(|a, b| a < b), "{times:?}");
+    assert!((times[times.len() - 1] - 1.9).abs() < 0.2, "{times:?}");
+}
+
+#[test]
+fn times_are_read_where_there_are_some() {
+    assert_eq!(time_in("frame:12   pts:1500000 pts_time:1.5\n"), Some(Some(1.5)));
+    assert_eq!(time_in("frame:0    pts:NOPTS pts_time:NOPTS\n"), Some(None));
+    assert_eq!(time_in("vultus=frame\n"), None);
+}
+
+#[test]
+fn time_goes_on_where_it_is_not_told_or_turns_back() {
+    let Some((_directory, path)) = film("film.mp4", &second("null")) else { return };
+    let mut reader = FilmReader::open(&Film::probe(&path).unwrap(), None).unwrap();
+    let told = [Some(3.0), Some(3.25), None, Some(3.25), Some(1.0), Some(4.0)];
+    let times: Vec<String> = told.into_iter().map(|told| format!("{:.2}", reader.time(told))).collect();
+    assert_eq!(times, ["0.00", "0.25", "0.35", "0.45", "0.55", "1.00"]);
+}
+
+#[test]
+fn in_a_written_film_a_frame_stays_until_the_next_one() {
+    let Some((directory, _)) = film("film.mp4", &second("null")) else { return };
+    let path = directory.path().join("written.mp4");
+    let mut writer = FilmWriter::create(&path, 32, 32, 10.0).unwrap();
+    // The third comes too soon to be seen.
+    for (time_s, grey) in [(0.0, 20), (0.4, 120), (0.41, 220), (0.6, 200)] {
+        writer.write(time_s, RgbImage::from_pixel(32, 32, Rgb([grey; 3]))).unwrap();
+    }
+    writer.finish().unwrap();
+    let mut reader = FilmReader::open(&Film::probe(&path).unwrap(), None).unwrap();
+    let seen: Vec<u8> = reader.frames(100).unwrap().iter().map(|(_, frame)| frame.get_pixel(16, 16).0[0]).collect();
+    let expected = [20, 20, 20, 20, 120, 220, 200];
+    assert_eq!(seen.len(), expected.len(), "{seen:?}");
+    assert!(seen.iter().zip(expected).all(|(seen, expected)| seen.abs_diff(expected) < 9), "{seen:?}");
+}
+
 #[test]
 fn a_file_that_has_appeared_meanwhile_is_left_alone() {
     let Some((directory, _)) = film("film.mp4", &second("null")) else { return };
     let path = directory.path().join("written.mp4");
     let mut writer = FilmWriter::create(&path, 32, 32, 10.0).unwrap();
-    writer.write(&RgbImage::new(32, 32)).unwrap();
+    writer.write(0.0, RgbImage::new(32, 32)).unwrap();
     fs_err::write(&path, "somebody's").unwrap();
     let message = writer.finish().unwrap_err().to_string();
     assert_eq!(fs_err::read(&path).unwrap(), b"somebody's");
