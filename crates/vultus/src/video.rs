@@ -5,8 +5,8 @@
 //! 3. [`timeline`]: what every person showed when, in as little memory as an hour needs;
 //! 4. [`report`]: the timeline as a page.
 //!
-//! In: a film's name. Out: [`Frame`]s in order, each with its persons. Frames are decoded while others are analyzed; a
-//! fixed number of them is in memory, however long the film is.
+//! In: a film's name. Out: [`Frame`]s in order, each with its persons. Frames are decoded while others are analyzed; a few
+//! of them are in memory, however long the film is, and fewer where they are large.
 
 pub mod ffmpeg;
 pub mod report;
@@ -18,12 +18,15 @@ use std::sync::mpsc::sync_channel;
 use image::{DynamicImage, RgbImage};
 use serde::Serialize;
 
-use self::ffmpeg::{FilmReader, VideoError};
+use self::ffmpeg::{Film, FilmReader, VideoError};
 use self::track::{TrackOptions, Tracker};
 use crate::analyze::{AnalyzedFace, Analyzer};
 
-/// Frames of a film that are analyzed together; those of a camera are analyzed as they come.
-const FRAMES_AT_ONCE: usize = 8;
+/// Frames of a film that are analyzed together, at most; those of a camera are analyzed as they come.
+const FRAMES_AT_ONCE: u64 = 8;
+
+/// Bytes of the frames that are analyzed together, unless one alone has more. As many wait meanwhile.
+const BYTES_AT_ONCE: u64 = 100_000_000;
 
 /// A person in a frame.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -58,10 +61,11 @@ pub fn run<E: From<VideoError>>(
     options: TrackOptions,
     mut sink: impl FnMut(Frame) -> Result<(), E>,
 ) -> Result<(), E> {
-    let at_once = if film.film().is_camera { 1 } else { FRAMES_AT_ONCE };
+    let at_once = frames_at_once(film.film());
     let mut tracker = Tracker::new(options, analyzer.options().abstain_below);
     std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel::<Result<Vec<(f64, RgbImage)>, VideoError>>(1);
+        // Frames are handed over, none lies between.
+        let (sender, receiver) = sync_channel::<Result<Vec<(f64, RgbImage)>, VideoError>>(0);
         scope.spawn(move || {
             loop {
                 let frames = film.frames(at_once);
@@ -86,3 +90,12 @@ pub fn run<E: From<VideoError>>(
         Ok(())
     })
 }
+
+/// How many frames of `film` are looked at together.
+fn frames_at_once(film: &Film) -> usize {
+    let most = if film.is_camera { 1 } else { FRAMES_AT_ONCE };
+    (BYTES_AT_ONCE / film.frame_bytes().max(1)).clamp(1, most) as usize
+}
+
+#[cfg(test)]
+mod tests;
