@@ -131,7 +131,7 @@ impl Video {
         });
         let failure = match result {
             Ok(()) | Err(End::Enough) => None,
-            // A film that breaks off leaves what it had.
+            // Whatever breaks off leaves what there was.
             Err(End::Failed(failure)) if timeline.frames > 0 => Some(failure),
             Err(End::Failed(failure)) => {
                 // There is nothing to keep; Parquet has no file yet.
@@ -141,23 +141,22 @@ impl Video {
                 return Err(failure);
             }
         };
-        rows.finish()?;
+        let unended = rows.finish().err().map(Failure::from);
         let unwritten = writer.and_then(|writer| writer.finish().err()).map(Failure::from);
-        if let Some(report) = &self.report {
-            let facts = ReportFacts {
-                film: name(&self.film),
-                model: model.display().to_string(),
-                size: (film.width, film.height),
-                program: format!("vultus {}", env!("CARGO_PKG_VERSION")),
-            };
-            let page = page(&timeline, &labels, &facts)?;
-            write_new(report, page.as_bytes())?;
-        }
+        let facts = ReportFacts {
+            film: name(&self.film),
+            model: model.display().to_string(),
+            size: (film.width, film.height),
+            program: format!("vultus {}", env!("CARGO_PKG_VERSION")),
+        };
+        let unreported = self.write_report(&timeline, &labels, &facts).err();
         progress.finish();
         if let Some(complaint) = reader.complaint() {
             say(format_args!("note: {} is damaged, and was read to its end: {complaint}", self.film.display()));
         }
-        if let Some(failure) = failure.or(unwritten) {
+        // The rows come last: that their reader has gone is no failure, and must not hide one.
+        let failures = [unwritten, unreported, failure, unended];
+        if let Some(failure) = failures.into_iter().flatten().next() {
             return Err(failure);
         }
         // A camera has no end but this one.
@@ -165,6 +164,11 @@ impl Video {
             return Err(Failure::Interrupted(format!("{} frames are in the results", timeline.frames)));
         }
         Ok(())
+    }
+
+    fn write_report(&self, timeline: &Timeline, labels: &[String], facts: &ReportFacts) -> Result<(), Failure> {
+        let Some(path) = &self.report else { return Ok(()) };
+        Ok(write_new(path, page(timeline, labels, facts)?.as_bytes())?)
     }
 
     /// Files to write are new, not the same, and in folders that there are: after an hour of film it is too late.

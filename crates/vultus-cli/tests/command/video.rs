@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::picture::png;
 use crate::predict::assert_same_as_csv;
-use crate::program::Place;
+use crate::program::{Place, VULTUS};
 
 /// A place with a trained run and a film of 12 frames, 10 a second; `None` without ffmpeg.
 fn place_with_film() -> Option<Place> {
@@ -238,6 +238,53 @@ fn long_film(place: &Place) {
         .stdin(Stdio::null())
         .status();
     assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+}
+
+/// Runs over `film` with a page and a film to write, and rows to `stdout`; gives the exit code and the messages.
+#[cfg(unix)]
+fn run_into(place: &Place, film: &str, number: u32, stdout: Stdio) -> (Option<i32>, String) {
+    let [page, boxes] = [format!("page{number}.html"), format!("boxes{number}.mp4")];
+    let ended = Command::new(VULTUS)
+        .args(["video", film, "--model", "run", "--faces", "whole", "--report", &page, "--annotate", &boxes])
+        .current_dir(place.path(""))
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(|mut program| {
+            // Whoever was to read the rows has gone.
+            drop(program.stdout.take());
+            program.wait_with_output()
+        })
+        .unwrap();
+    let messages = String::from_utf8(ended.stderr).unwrap();
+    assert!(place.path(&page).exists(), "{messages}");
+    place.run(&["video", &boxes, "--model", "run", "--faces", "whole"]).ends_with(0);
+    (ended.status.code(), messages)
+}
+
+#[cfg(unix)]
+#[test]
+fn a_page_and_a_film_are_kept_when_nobody_reads_the_rows() {
+    let Some(place) = place_with_film() else { return };
+    long_film(&place);
+    for (number, film) in (0..).zip(["film.mp4", "long.mp4"]) {
+        let (code, messages) = run_into(&place, film, number, Stdio::piped());
+        assert_eq!(code, Some(0), "{messages}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_page_and_a_film_are_kept_when_the_rows_have_no_room() {
+    let Some(place) = place_with_film() else { return };
+    long_film(&place);
+    for (number, film) in (0..).zip(["film.mp4", "long.mp4"]) {
+        let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_parts().0;
+        let (code, messages) = run_into(&place, film, number, full.into());
+        assert_eq!(code, Some(1), "{messages}");
+        assert!(messages.contains("No space left"), "{messages}");
+    }
 }
 
 #[test]
