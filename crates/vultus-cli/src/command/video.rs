@@ -111,8 +111,7 @@ impl Video {
 
         interrupt::listen()?;
         let mut timeline = Timeline::new(rate);
-        let mut progress =
-            Frames::new(film.seconds.map(|seconds| (seconds * rate).round() as u64), self.output.is_none());
+        let mut progress = Frames::new(expected(film.seconds, self.seconds, rate), self.output.is_none());
         let options = TrackOptions { smoothing_s: self.smoothing, ..TrackOptions::default() };
         let result = video::run(&analyzer, &mut reader, options, |frame| {
             if interrupt::requested() || self.seconds.is_some_and(|seconds| frame.time_s >= seconds) {
@@ -194,6 +193,11 @@ impl Video {
     }
 }
 
+/// About how many frames will be looked at, where the film's length is known.
+fn expected(film_s: Option<f64>, most_s: Option<f64>, frames_per_second: f64) -> Option<u64> {
+    film_s.map(|film_s| (most_s.map_or(film_s, |most_s| film_s.min(most_s)) * frames_per_second).round() as u64)
+}
+
 /// A frame with the persons drawn on it.
 fn drawn(frame: &Frame) -> RgbImage {
     let names: Vec<String> =
@@ -205,4 +209,17 @@ fn drawn(frame: &Frame) -> RgbImage {
 /// The last part of a path.
 fn name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_frames_are_expected_than_are_asked_for() {
+        assert_eq!(expected(Some(60.0), None, 25.0), Some(1500));
+        assert_eq!(expected(Some(60.0), Some(4.0), 25.0), Some(100));
+        assert_eq!(expected(Some(60.0), Some(90.0), 25.0), Some(1500));
+        assert_eq!(expected(None, Some(4.0), 25.0), None);
+    }
 }
