@@ -96,7 +96,8 @@ impl Video {
         };
         self.check_outputs()?;
         if !self.film.exists() {
-            return Err(Failure::usage(anyhow!("there is no film {}", self.film.display())));
+            let kind = if self.film.starts_with("/dev") { "camera" } else { "film" };
+            return Err(Failure::usage(anyhow!("there is no {kind} {}", self.film.display())));
         }
         let film = Film::probe(&self.film)?;
         let (analyzer, model) = self.analyzer.load()?;

@@ -79,7 +79,8 @@ fn what_is_no_film_is_said() {
         place.run(&["video", name, "--model", "run", "--output", "rows.csv"]).ends_with(1).says(&[name]);
         assert!(!place.path("rows.csv").exists());
     }
-    place.run(&["video", "absent.mp4", "--model", "run"]).ends_with(2).says(&["absent.mp4"]);
+    place.run(&["video", "absent.mp4", "--model", "run"]).ends_with(2).says(&["no film absent.mp4"]);
+    place.run(&["video", "/dev/video77", "--model", "run"]).ends_with(2).says(&["no camera /dev/video77"]);
     place.run(&["video", "film.mp4", "--model", "run", "--fps", "0"]).ends_with(2).says(&["--fps"]);
     place.run(&["video", "film.mp4", "--model", "run", "--format", "table"]).ends_with(2).says(&["table"]);
     place
