@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use vultus::container::{Container, ContainerError, Format, LARGEST_FILE};
 use vultus::weights::{WeightTensor, Weights};
 
@@ -15,6 +16,9 @@ const FORMAT: Format = Format { name: "vultus-checkpoint", version: 1 };
 
 /// Prefix of the names of the optimiser's tensors.
 const OPTIMIZER: &str = "optimizer.";
+
+/// Key of an identity for the settings of `train`. Checkpoints from before it was there are compared without it.
+pub(crate) const SETTINGS: &str = "train";
 
 /// Bytes that names, history and the like may take beside the numbers of a checkpoint.
 const ROOM_FOR_TEXTS: u64 = 16 << 20;
@@ -66,7 +70,7 @@ pub struct BestEpoch {
 /// Everything a run needs to go on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
-    /// What must be the same for it to fit: labels, network, optimiser and data, as JSON.
+    /// What must be the same for it to fit: labels, network, optimiser, data and settings, as a JSON object.
     pub identity: String,
     /// How far the run had come.
     pub progress: Progress,
@@ -139,8 +143,7 @@ impl Checkpoint {
         let container = Container::load(path, FORMAT)?;
         let text = |name: &str| container.texts.get(name).cloned().unwrap_or_default();
         let found = text("identity");
-        if found != identity {
-            let part = differing_part(&found, identity);
+        if let Some(part) = differing_part(&found, identity) {
             return Err(CheckpointError::OtherRun { path: path.display().to_string(), part });
         }
         let progress = serde_json::from_str(&text("progress")).map_err(|error| content(path, &error))?;
@@ -163,15 +166,26 @@ fn content(path: &Path, error: &serde_json::Error) -> CheckpointError {
     CheckpointError::Container(ContainerError::Content { path: path.to_owned(), expected: FORMAT.name, reason })
 }
 
-/// First key whose value differs between two JSON objects.
-fn differing_part(found: &str, expected: &str) -> String {
-    let parse = |text: &str| serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text);
-    match (parse(found), parse(expected)) {
-        (Ok(found), Ok(expected)) => expected
-            .iter()
-            .find(|(key, value)| found.get(*key) != Some(value))
-            .map_or_else(|| "identity".to_owned(), |(key, _)| key.clone()),
-        _ => "identity".to_owned(),
+/// The first part in which two identities differ: a key, or keys with dots between them.
+fn differing_part(found: &str, expected: &str) -> Option<String> {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let (found, mut expected) = (parse(found), parse(expected));
+    if let (None, Value::Object(expected)) = (found.get(SETTINGS), &mut expected) {
+        expected.remove(SETTINGS);
+    }
+    differing_key(&found, &expected)
+}
+
+/// Empty where neither of two values that differ is an object.
+fn differing_key(found: &Value, expected: &Value) -> Option<String> {
+    if found == expected {
+        return None;
+    }
+    let mut keys = [expected, found].into_iter().filter_map(Value::as_object).flat_map(Map::keys);
+    match keys.find_map(|key| Some((key, differing_key(&found[key], &expected[key])?))) {
+        None => Some(String::new()),
+        Some((key, inner)) if inner.is_empty() => Some(key.clone()),
+        Some((key, inner)) => Some(format!("{key}.{inner}")),
     }
 }
 

@@ -160,7 +160,6 @@ pub fn fit(
     fitting.finish(ended)
 }
 
-/// State of a run while it goes on.
 /// Finds what [`fit`] would refuse at once, before a run has a directory: the models that it begins with or learns from,
 /// and a state too large for a checkpoint.
 ///
@@ -170,6 +169,7 @@ pub fn check(config: &TrainConfig, data: FitData<'_>) -> Result<(), FitError> {
     Fitting::new(config, data, None, None).map(drop)
 }
 
+/// State of a run while it goes on.
 struct Fitting<'a> {
     config: &'a TrainConfig,
     data: FitData<'a>,
@@ -403,10 +403,11 @@ impl<'a> Fitting<'a> {
         self.progress.epoch += 1;
         self.progress.step = 0;
         self.progress.history.push(record.clone());
-        let best = best_epoch(&self.config.train, &self.progress.history);
-        let improved = best != self.progress.best;
-        self.progress.best = best;
+        // Never an earlier epoch, whose weights are gone.
+        let better = better_epoch(&self.config.train, self.progress.best, &record);
+        let improved = better.is_some();
         if improved {
+            self.progress.best = better;
             self.best_weights = Some(self.weights());
         }
         if let Some(run) = self.run {
@@ -512,18 +513,17 @@ fn penalty(resolved: &ResolvedNetwork, weights: &Weights) -> Result<f64, Weights
 /// The best epoch by the monitored value: each must beat the best before it by more than `min_delta`. `None` where
 /// nothing validated.
 pub fn best_epoch(config: &FitConfig, history: &[EpochRecord]) -> Option<BestEpoch> {
-    let mut best: Option<BestEpoch> = None;
-    for record in history {
-        let (value, sign) = match config.monitor {
-            Monitor::ValAccuracy => (record.val_accuracy, 1.0),
-            Monitor::ValLoss => (record.val_loss, -1.0),
-        };
-        let Some(value) = value else { continue };
-        if best.is_none_or(|best| sign * (value - best.value) > config.early_stopping.min_delta) {
-            best = Some(BestEpoch { epoch: record.epoch, value });
-        }
-    }
-    best
+    history.iter().fold(None, |best, record| better_epoch(config, best, record).or(best))
+}
+
+/// The epoch of `record`, if it is better than `best`.
+fn better_epoch(config: &FitConfig, best: Option<BestEpoch>, record: &EpochRecord) -> Option<BestEpoch> {
+    let (value, sign) = match config.monitor {
+        Monitor::ValAccuracy => (record.val_accuracy?, 1.0),
+        Monitor::ValLoss => (record.val_loss?, -1.0),
+    };
+    let better = best.is_none_or(|best| sign * (value - best.value) > config.early_stopping.min_delta);
+    better.then_some(BestEpoch { epoch: record.epoch, value })
 }
 
 fn count_correct(probabilities: &[f32], labels: &[usize]) -> usize {

@@ -92,7 +92,6 @@ fn a_model_teaches_another_and_both_answer_as_one() {
     fails(&["--set", absent, "--set", "train.targets.distillation=0.5"])
         .ends_with(2)
         .says(&["train.targets.teachers", "absent.safetensors"]);
-}
     // What the data decide comes to light before the directory is made, too.
     let other = "train.targets.teachers=[\"first/model.safetensors\"]";
     let fewer = "cleaning.drop_classes=[\"disgust\"]";
@@ -100,6 +99,7 @@ fn a_model_teaches_another_and_both_answer_as_one() {
         .ends_with(2)
         .says(&["train.targets.teachers", "first/model.safetensors has the classes"]);
     assert!(!place.path("failed").exists(), "a slip uses up no directory");
+}
 
 #[test]
 fn a_run_begins_with_a_finished_model() {
@@ -125,11 +125,11 @@ fn a_run_begins_with_a_finished_model() {
     let fewer = train("fewer", first, &["--set", "cleaning.drop_classes=[\"disgust\"]"]).ends_with(0);
     assert_eq!(tensors(&fewer), (all - 2, all));
     train("failed", "absent.safetensors", &[]).ends_with(2).says(&["train.start", "absent.safetensors"]);
-    assert!(!place.path("failed").exists(), "a slip uses up no directory");
     let other = ["network.layers.0.filters=5", "network.layers.5.units=9", "cleaning.drop_classes=[\"disgust\"]"];
     train("failed", first, &other.map(|text| ["--set", text]).concat())
         .ends_with(2)
         .says(&["train.start: no tensor of", first]);
+    assert!(!place.path("failed").exists(), "a slip uses up no directory");
     // What a run began with may be gone when it goes on.
     std::fs::remove_file(place.path(first)).unwrap();
     place.run(&["train", "--resume", "--out", "again", "--set", "train.epochs=3"]).ends_with(0);

@@ -158,7 +158,7 @@ fn a_checkpoint_of_another_network_is_refused() {
     place.train("wide", &["--set", "network.layers.0.filters=6"]);
     place.train("seeded", &["--set", "seed=2"]);
     let before = metrics_of(&place.path("run"));
-    for (other, part) in [("wide", "its network differs"), ("seeded", "its seed differs")] {
+    for (other, part) in [("wide", "its network.layers differs"), ("seeded", "its seed differs")] {
         let name = "checkpoints/last.safetensors";
         fs_err::copy(place.path(other).join(name), place.path("run").join(name)).unwrap();
         let outcome = place.run(&["train", "--resume", "--out", "run"]).ends_with(1);

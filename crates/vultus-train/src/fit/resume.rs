@@ -2,9 +2,11 @@
 //!
 //! In: a configuration and its images. Out: the latest checkpoint of the run, if it is one of just this training.
 
+use serde_json::{Map, Value, json};
+
 use super::{FitData, FitError};
-use crate::checkpoint::Checkpoint;
-use crate::config::TrainConfig;
+use crate::checkpoint::{Checkpoint, SETTINGS};
+use crate::config::{FitConfig, TrainConfig};
 use crate::fingerprint::{file_fingerprint, fingerprint_of, votes_fingerprint};
 use crate::run::RunDirectory;
 use crate::targets::TeacherError;
@@ -30,10 +32,13 @@ pub fn resume_from(
     Ok(latest)
 }
 
+/// Settings of `train` that may be others when a run goes on, and those that stand elsewhere in its identity.
+const APART: [&str; 6] = ["start", "epochs", "keep", "checkpoint_minutes", "batch_size", "optimizer"];
+
 /// What must be the same for a checkpoint to fit. Votes and teachers are in it where they have a share in the targets.
 pub(super) fn identity(config: &TrainConfig, data: FitData<'_>) -> Result<String, FitError> {
     let images = || data.train.iter().chain(data.validation).copied();
-    let mut identity = serde_json::json!({
+    let mut identity = json!({
         "labels": data.dataset.labels,
         "network": config.network.identity(),
         "optimizer": config.train.optimizer,
@@ -43,6 +48,7 @@ pub(super) fn identity(config: &TrainConfig, data: FitData<'_>) -> Result<String
         "data": fingerprint_of(data.dataset, images()),
         "images": [data.train.len(), data.validation.len()],
     });
+    identity[SETTINGS] = settings(&config.train).into();
     let targets = &config.train.targets;
     if targets.votes > 0.0 {
         identity["votes"] = votes_fingerprint(data.dataset, data.train.iter().copied()).into();
@@ -52,4 +58,28 @@ pub(super) fn identity(config: &TrainConfig, data: FitData<'_>) -> Result<String
         identity["teachers"] = teachers.collect::<std::io::Result<Vec<String>>>().map_err(TeacherError::from)?.into();
     }
     Ok(identity.to_string())
+}
+
+/// What of `train` decides a run and is not as by default: a setting that a later version brings changes no identity.
+fn settings(train: &FitConfig) -> Map<String, Value> {
+    let decisive = |train: &FitConfig| match json!(train) {
+        Value::Object(settings) => settings.into_iter().filter(|(key, _)| !APART.contains(&key.as_str())).collect(),
+        _ => Map::new(),
+    };
+    let mut train = train.clone();
+    // Their contents count, not where they lie.
+    train.targets.teachers.clear();
+    changed(decisive(&train), &decisive(&FitConfig::default()))
+}
+
+/// The keys, at any depth, whose values are not those of `defaults`.
+fn changed(settings: Map<String, Value>, defaults: &Map<String, Value>) -> Map<String, Value> {
+    let differing = settings.into_iter().filter_map(|(key, value)| match (value, defaults.get(&key)) {
+        (Value::Object(inner), Some(Value::Object(defaults))) => {
+            let inner = changed(inner, defaults);
+            (!inner.is_empty()).then(|| (key, inner.into()))
+        }
+        (value, default) => (default != Some(&value)).then_some((key, value)),
+    });
+    differing.collect()
 }

@@ -196,7 +196,7 @@ fn a_checkpoint_of_another_network_is_refused() {
     fit(&config, data(&prepared), Some(&run), None, &mut StopAfter(std::cell::Cell::new(1))).unwrap();
     let other = TrainConfig { network: small_network(0.3), ..config };
     let message = resume_from(&other, data(&prepared), &run).unwrap_err().to_string();
-    assert!(message.contains("its network differs"), "{message}");
+    assert!(message.contains("its network.layers differs"), "{message}");
 }
 
 #[test]
@@ -222,18 +222,124 @@ fn early_stopping_counts_epochs_without_improvement() {
     assert_eq!((fitted.ended, fitted.history.len(), fitted.epoch), (Ended::StoppedEarly, 3, 1));
 }
 
+/// The weights after so many epochs.
+fn weights_after(epochs: usize, config: &TrainConfig, prepared: &Prepared) -> Weights {
+    let mut config = config.clone();
+    (config.train.epochs, config.train.keep) = (epochs, Keep::Last);
+    run_silently(&config, prepared).weights
+}
+
 #[test]
 fn last_or_best_epoch_is_kept() {
     let mut config = config();
+    config.train.epochs = 5;
     config.train.keep = Keep::Last;
     let prepared = prepare(&config).unwrap();
     let last = run_silently(&config, &prepared);
-    assert_eq!(last.epoch, 3);
-    config.train.keep = Keep::Best;
-    let best = run_silently(&config, &prepared);
-    assert_eq!(best.epoch, best.best.unwrap().epoch);
-    let highest = best.history.iter().filter_map(|record| record.val_accuracy).fold(0.0, f64::max);
-    assert_eq!(best.best.unwrap().value, highest);
+    assert_eq!(last.epoch, 5);
+    for monitor in [Monitor::ValAccuracy, Monitor::ValLoss] {
+        config.train.monitor = monitor;
+        config.train.keep = Keep::Best;
+        let best = run_silently(&config, &prepared);
+        let value = |record: &EpochRecord| match monitor {
+            Monitor::ValAccuracy => record.val_accuracy.unwrap(),
+            Monitor::ValLoss => -record.val_loss.unwrap(),
+        };
+        let highest = best.history.iter().map(value).fold(f64::NEG_INFINITY, f64::max);
+        let first = best.history.iter().find(|record| value(record) == highest).unwrap();
+        assert_eq!((best.epoch, best.best.unwrap().epoch), (first.epoch, first.epoch));
+        assert_eq!(best.weights, weights_after(best.epoch, &config, &prepared));
+    }
+}
+
+/// As checkpoints were before their identity had the settings of `train`.
+fn make_older(path: &std::path::Path, identity: &str, change: impl Fn(&mut Progress)) {
+    let mut checkpoint = Checkpoint::load(path, identity).unwrap();
+    let mut older: serde_json::Value = serde_json::from_str(identity).unwrap();
+    older.as_object_mut().unwrap().shift_remove("train");
+    checkpoint.identity = older.to_string();
+    change(&mut checkpoint.progress);
+    checkpoint.save(path).unwrap();
+}
+
+#[test]
+fn an_older_run_goes_on_and_its_best_epoch_has_its_own_weights() {
+    let mut config = config();
+    config.train.epochs = 2;
+    // The first epoch stays the best.
+    config.train.early_stopping.min_delta = 1.0;
+    let prepared = prepare(&config).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let run = RunDirectory::create(&directory.path().join("run"), &config).unwrap();
+    fit(&config, data(&prepared), Some(&run), None, &mut Silent).unwrap();
+    let first = identity(&config, data(&prepared)).unwrap();
+    // By another judgement it would be the second, whose weights nobody kept.
+    for path in [run.last_checkpoint(), run.best_checkpoint()] {
+        make_older(&path, &first, |progress| {
+            for record in &mut progress.history[1..] {
+                record.val_accuracy = Some(2.0);
+            }
+        });
+    }
+    config.train.early_stopping.min_delta = 0.0;
+    config.train.epochs = 4;
+    let checkpoint = resume_from(&config, data(&prepared), &run).unwrap();
+    assert_eq!(checkpoint.as_ref().unwrap().progress.best.unwrap().epoch, 1);
+    let resumed = fit(&config, data(&prepared), Some(&run), checkpoint, &mut Silent).unwrap();
+    assert_eq!(resumed.history.len(), 4);
+    assert_eq!(resumed.weights, weights_after(resumed.epoch, &config, &prepared), "epoch {}", resumed.epoch);
+    // What it writes now knows its settings.
+    config.train.monitor = Monitor::ValLoss;
+    let message = resume_from(&config, data(&prepared), &run).unwrap_err().to_string();
+    assert!(message.contains("its train.monitor differs"), "{message}");
+}
+
+#[test]
+fn settings_that_decide_a_run_are_part_of_it() {
+    let config = config();
+    let prepared = prepare(&config).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let run = RunDirectory::create(&directory.path().join("run"), &config).unwrap();
+    fit(&config, data(&prepared), Some(&run), None, &mut StopAfter(std::cell::Cell::new(1))).unwrap();
+    let resume = |text: &str| {
+        let other = config.with_overrides(&[text.to_owned()]).unwrap();
+        resume_from(&other, data(&prepared), &run).map(drop).map_err(|error| error.to_string())
+    };
+    for text in ["train.epochs=9", "train.keep=last", "train.checkpoint_minutes=1", "train.start=gone.safetensors"] {
+        resume(text).unwrap();
+    }
+    for text in [
+        "train.monitor=val_loss",
+        "train.early_stopping.min_delta=0.1",
+        "train.early_stopping.patience=9",
+        "train.class_weights=none",
+        "train.schedule.type=cosine",
+        "train.augmentation.flip=1.0",
+        "train.targets.smoothing=0.1",
+        "train.clip_norm=1.0",
+        "train.weight_decay=0.1",
+        "train.average_decay=0.9",
+        "train.optimizer.learning_rate=0.1",
+    ] {
+        let key = text.split('=').next().unwrap();
+        let key = key.strip_prefix("train.").filter(|key| key.starts_with("optimizer")).unwrap_or(key);
+        let message = resume(text).unwrap_err();
+        assert!(message.contains(&format!("its {key} differs")), "{message}");
+    }
+}
+
+#[test]
+fn what_would_be_refused_is_found_before_there_is_a_directory() {
+    let mut config = config();
+    let prepared = prepare(&config).unwrap();
+    let refusal = |config: &TrainConfig| check(config, data(&prepared)).unwrap_err().to_string();
+    check(&config, data(&prepared)).unwrap();
+    config.train.targets.distillation = 0.5;
+    config.train.targets.teachers = vec!["absent.safetensors".to_owned()];
+    assert!(refusal(&config).contains("train.targets.teachers"));
+    config.train.targets.distillation = 0.0;
+    config.train.start = "absent.safetensors".to_owned();
+    assert!(refusal(&config).contains("train.start"));
 }
 
 #[test]
@@ -279,7 +385,7 @@ fn votes_and_teachers_are_part_of_a_run_that_learns_from_them() {
     };
     let plain = of(&config, &prepared);
     let facts: Vec<&String> = plain.as_object().unwrap().keys().collect();
-    let known = ["labels", "network", "optimizer", "preprocessing", "seed", "batch_size", "data", "images"];
+    let known = ["labels", "network", "optimizer", "preprocessing", "seed", "batch_size", "data", "images", "train"];
     assert_eq!(facts, known);
 
     let (first, second) = (prepared.train[0], prepared.train[1]);
