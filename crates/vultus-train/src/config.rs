@@ -24,6 +24,9 @@ use crate::search::SearchConfig;
 use crate::source::synthetic::SyntheticConfig;
 use crate::targets::TargetConfig;
 
+/// Epochs are multiplied by their steps, and nobody waits for more.
+const MOST_EPOCHS: usize = 1_000_000;
+
 const BETA1: &str = "train.optimizer.beta1";
 const BETA2: &str = "train.optimizer.beta2";
 const MOMENTUM: &str = "train.optimizer.momentum";
@@ -89,7 +92,7 @@ pub enum LabelSource {
 pub struct FitConfig {
     /// Model file whose weights training begins with, as far as they fit; empty begins with random ones.
     pub start: String,
-    /// Passes over the training images.
+    /// Passes over the training images, up to a million.
     pub epochs: usize,
     /// Images of one step; the last step of an epoch may have fewer.
     pub batch_size: usize,
@@ -509,7 +512,8 @@ impl TrainConfig {
         let seed = self.seed;
         // TOML has no larger integers.
         require(i64::try_from(seed).is_ok(), "seed", seed.to_string(), "use 0 to 9223372036854775807")?;
-        require(fit.epochs >= 1, "train.epochs", fit.epochs.to_string(), "use 1 or more")?;
+        let epochs = fit.epochs;
+        require((1..=MOST_EPOCHS).contains(&epochs), "train.epochs", epochs.to_string(), "use 1 to 1000000")?;
         require(
             (1..=65_536).contains(&fit.batch_size),
             "train.batch_size",

@@ -102,6 +102,7 @@ fn unknown_keys_are_named() {
 fn values_out_of_range_are_named() {
     for (text, key) in [
         ("train.epochs=0", "train.epochs"),
+        ("train.epochs=1000001", "train.epochs"),
         ("train.validation_fraction=1.0", "train.validation_fraction"),
         ("train.optimizer.learning_rate=-1.0", "learning_rate"),
         // In range as they are written, and not with the 32 bits that they are used with.
