@@ -69,6 +69,12 @@ impl Evaluate {
         if let Some(shift) = self.shift.filter(|&shift| shift > MOST_SHIFT) {
             return Err(Failure::usage(anyhow!("--shift {shift}: use 0 to {MOST_SHIFT} pixels")));
         }
+        // Held from before the model is read until the evaluation of just this model is kept.
+        let run = if self.on_own_data() {
+            Some(RunDirectory::open(&run_directory(&self.models[0])?).map_err(usage_or_run)?)
+        } else {
+            None
+        };
         let mut bundles = Vec::with_capacity(self.models.len());
         for model in &self.models {
             let mut bundle = Bundle::load(&model_file(model)?)?;
@@ -78,12 +84,6 @@ impl Evaluate {
             bundles.push(bundle);
         }
         let bundle = &bundles[0];
-        // Held while the run's evaluation is renewed.
-        let run = if self.on_own_data() {
-            Some(RunDirectory::open(&run_directory(&self.models[0])?).map_err(usage_or_run)?)
-        } else {
-            None
-        };
         let (dataset, split) = if self.validation {
             let Some((_, config)) = &run else {
                 return Err(Failure::usage(anyhow!(
