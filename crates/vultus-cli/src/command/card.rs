@@ -53,6 +53,9 @@ fn hours(text: &str) -> Result<f64, String> {
 
 impl Card {
     pub fn run(self) -> Result<(), Failure> {
+        if self.out.extension().is_none_or(|ending| ending != "md") {
+            return Err(Failure::usage(anyhow!("{}: the card is a .md file", self.out.display())));
+        }
         if self.out.exists() {
             return Err(Failure::usage(anyhow!("{} exists: name another file", self.out.display())));
         }

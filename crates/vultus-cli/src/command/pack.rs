@@ -15,7 +15,7 @@ pub struct Pack {
     /// A run directory, that of a search whose winner is trained, or a model file.
     #[arg(value_name = "RUN_OR_BUNDLE")]
     model: PathBuf,
-    /// A new file, ending in .safetensors.
+    /// A new .safetensors file.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Store kernels in half precision: half the size, and probabilities that differ by about 0.001.
@@ -25,6 +25,9 @@ pub struct Pack {
 
 impl Pack {
     pub fn run(self) -> Result<(), Failure> {
+        if self.out.extension().is_none_or(|ending| ending != "safetensors") {
+            return Err(Failure::usage(anyhow!("{}: a model is a .safetensors file", self.out.display())));
+        }
         if self.out.exists() {
             return Err(Failure::usage(anyhow!("{} exists: name another file", self.out.display())));
         }

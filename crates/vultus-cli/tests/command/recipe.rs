@@ -150,6 +150,7 @@ fn a_packed_model_is_smaller_and_answers_alike() {
     assert_eq!(loss("whole.safetensors"), loss("run/model.safetensors"));
     assert!((loss("half.safetensors") - loss("whole.safetensors")).abs() < 0.01);
     place.run(&["pack", "run", "--out", "half.safetensors"]).ends_with(2).says(&["half.safetensors exists"]);
+    place.run(&["pack", "run", "--out", "model"]).ends_with(2).says(&["model: a model is a .safetensors file"]);
 }
 
 #[test]
@@ -209,6 +210,7 @@ fn votes_become_classes_and_targets() {
         .says(&["split train is what the model was trained on"]);
     let one = ["--split", "PublicTest", "--out", "card.md", "--dataset", "mine", "--whole-command", "all.sh"];
     card(&one).ends_with(2).says(&["--hours"]);
+    card(&["--split", "PublicTest", "--out", "card.txt"]).ends_with(2).says(&["card.txt: the card is a .md file"]);
     card(&[&one[..], &["--hours", "inf"]].concat()).ends_with(2).says(&["no number of hours"]);
     card(&[&one[..], &["--hours", "1.5"]].concat()).ends_with(0);
     let text = fs_err::read_to_string(place.path("card.md")).unwrap();
