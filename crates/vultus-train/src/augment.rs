@@ -58,7 +58,7 @@ pub struct AugmentConfig {
     pub flip: f64,
     /// Shifts by up to a quarter of a side, in each direction.
     pub shift: f64,
-    /// Crops to a square at a random place, with a side of 1 down to 0.5 of the face's, and enlarges it again.
+    /// Crops to a part at a random place, with sides of 1 down to 0.5 of the face's, both alike, and enlarges it again.
     pub crop: f64,
     /// Turns by up to 45 degrees, either way.
     pub rotation: f64,

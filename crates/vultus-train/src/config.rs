@@ -137,7 +137,8 @@ pub enum ClassWeights {
     Balanced,
 }
 
-/// The update rule and its constants, with Keras' names and defaults.
+/// The update rule and its constants. The defaults of Adam and SGD are Keras', but for SGD's momentum, which is 0 there;
+/// those of Muon are its authors' momentum and Adam's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum OptimizerConfig {

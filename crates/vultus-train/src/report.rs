@@ -1,8 +1,8 @@
 //! The report of a run: ONE self-contained HTML file, and its figures as files.
 //!
-//! In: everything a run directory holds, already read. Out: HTML with inline SVG, inline styles and pictures as `data:`
-//! URIs; no scripts, nothing loaded from anywhere; light and dark; fit to print. It computes no metric and reads no
-//! file.
+//! In: the files of a run directory, which `collect` reads and nothing else does. Out: HTML with inline SVG, inline
+//! styles and pictures as `data:` URIs; no scripts, nothing loaded from anywhere; light and dark; fit to print. It computes
+//! no metric.
 
 mod collect;
 mod page;

@@ -1,4 +1,7 @@
 //! Keys of a configuration as text: `network.layers.*.rate`.
+//!
+//! In: a key and a value as they are typed, and a tree of values. Out: the tree with the value at the key, or the part of
+//! the key that leads nowhere. What the values may be is checked by who reads the tree.
 
 use toml::{Table, Value};
 

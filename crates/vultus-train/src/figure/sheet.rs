@@ -1,4 +1,6 @@
-//! Rows of pictures with names in front of them, as one PNG.
+//! Rows of pictures with names in front of them.
+//!
+//! In: the rows. Out: one PNG. Where the pictures come from is the caller's business.
 
 use std::io::Cursor;
 

@@ -1,4 +1,7 @@
 //! Who watches the training loop, and may stop it.
+//!
+//! In: reports of steps and epochs. Out: nothing but the wish to stop. It shows nothing itself: progress bars are the
+//! caller's.
 
 use crate::history::EpochRecord;
 use crate::start::Start;

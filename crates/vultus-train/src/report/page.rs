@@ -1,4 +1,7 @@
-//! What the page's template shows: every number already written out, every figure and picture already text.
+//! What the page's template shows.
+//!
+//! In: all that a report tells, and its figures. Out: the same with every number written out, and every figure and picture
+//! as text.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
