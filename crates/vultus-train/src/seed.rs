@@ -1,6 +1,6 @@
 //! Seeds derived from seeds, so that nothing depends on how many numbers were drawn before.
 
-/// What a derived seed is for; the first part of its path.
+/// What a derived seed is for; the first part of its path. Finished runs and searches rest on the numbers.
 pub mod purpose {
     /// Initial weights.
     pub const WEIGHTS: u64 = 1;
@@ -10,6 +10,11 @@ pub mod purpose {
     pub const DROPOUT: u64 = 3;
     /// Changes to training images.
     pub const AUGMENTATION: u64 = 4;
+    /// Random settings of a search. The number is also that of [`AUGMENTATION`], which does no harm: this one is used with
+    /// `search.seed` to draw values of keys, that one with a run's seed to change images.
+    pub const SETTING: u64 = 4;
+    /// The run of a fold.
+    pub const TRIAL: u64 = 5;
 }
 
 /// A seed for the place `path` below `seed`. Different paths give unrelated seeds (SplitMix64's finaliser, Steele et
@@ -29,6 +34,12 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn purposes_keep_their_numbers() {
+        use purpose::{AUGMENTATION, DROPOUT, ORDER, SETTING, TRIAL, WEIGHTS};
+        assert_eq!([WEIGHTS, ORDER, DROPOUT, AUGMENTATION, SETTING, TRIAL], [1, 2, 3, 4, 4, 5]);
+    }
 
     #[test]
     fn places_have_their_own_seeds() {

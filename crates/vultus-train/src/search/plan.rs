@@ -13,14 +13,11 @@ use super::error::SearchError;
 use super::space::{Setting, settings};
 use crate::config::{DataConfig, FitConfig, TrainConfig};
 use crate::fingerprint::{file_fingerprint, hexadecimal};
-use crate::seed::derive_seed;
+use crate::seed::{derive_seed, purpose};
 use crate::split::stratified_folds;
 
 /// Goes up when the meaning of a trial changes, so that old results are not taken for new ones.
 const KEY_VERSION: u32 = 2;
-
-/// First part of the path of trial seeds.
-const TRIAL: u64 = 5;
 
 /// Folds of one search at most.
 const MAXIMUM_FOLDS: usize = 1000;
@@ -70,7 +67,7 @@ impl PlannedSetting {
     /// The configuration for one fold (from 0): each has its own seed, the same in every setting.
     pub fn config_of_fold(&self, fold: usize) -> TrainConfig {
         // TOML has signed integers only.
-        TrainConfig { seed: derive_seed(self.config.seed, &[TRIAL, fold as u64]) >> 1, ..self.config.clone() }
+        TrainConfig { seed: derive_seed(self.config.seed, &[purpose::TRIAL, fold as u64]) >> 1, ..self.config.clone() }
     }
 
     /// What the results of the setting's trials depend on, beside fold and data.

@@ -11,16 +11,13 @@ use toml::Value;
 use super::config::{Axis, AxisRange, SearchConfig, SearchMethod};
 use super::error::SearchError;
 use crate::config::TrainConfig;
-use crate::seed::derive_seed;
+use crate::seed::{derive_seed, purpose};
 
 /// Settings of one search at most: more is a slip of the pen.
 const MAXIMUM_SETTINGS: usize = 1_000_000;
 
 /// Draws for one random setting before it is taken for granted that there is no new one.
 const ATTEMPTS: u64 = 10_000;
-
-/// First part of the path of seeds of random settings.
-const DRAW: u64 = 4;
 
 /// Keys that do nothing inside a search, with the reason.
 const FIXED_KEYS: [(&str, &str); 8] = [
@@ -134,7 +131,7 @@ fn random(search: &SearchConfig) -> Result<Vec<Vec<Value>>, SearchError> {
     let mut seen = HashSet::new();
     for number in 0..search.trials as u64 {
         let draw = |attempt: u64| -> Vec<Value> {
-            let hash = |axis: usize| derive_seed(search.seed, &[DRAW, number, attempt, axis as u64]);
+            let hash = |axis: usize| derive_seed(search.seed, &[purpose::SETTING, number, attempt, axis as u64]);
             search.axes.iter().enumerate().map(|(index, axis)| drawn(axis, unit(hash(index)))).collect()
         };
         match (0..ATTEMPTS).map(draw).find(|values| seen.insert(format!("{values:?}"))) {
