@@ -72,7 +72,8 @@ struct EncodedRow {
 /// A file that is no Parquet file or is damaged, lacks the `image` or `label` column, is compressed in a way that is
 /// not built in, has numbers for labels and no names for them, or has no rows.
 pub fn read(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
-    // The parquet crate asserts some things that a damaged file can break.
+    // The parquet crate asserts some things that a damaged file can break. Its words still go to stderr: whoever silences a
+    // panic silences those of all threads.
     catch_unwind(AssertUnwindSafe(|| read_rows(path, preprocessing, limits))).unwrap_or_else(|_| {
         Err(DataError::Parquet { path: path.to_owned(), detail: "damaged: its reader gave up".to_owned() })
     })
