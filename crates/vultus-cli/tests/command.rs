@@ -3,8 +3,8 @@
 //! What is checked is the contract of the command line: exit codes, what stdout and stderr carry, what lies in the
 //! directories afterwards. Numbers themselves are checked beside the code that computes them.
 //!
-//! `VULTUS_DATA` names a folder with `fer2013-small.tar`, `VULTUS_SHARED` one with `images/` and `models/`; tests that need
-//! them say so and do nothing where they are absent.
+//! `VULTUS_DATA` names a folder with `fer2013-small.tar`, `VULTUS_SHARED` one with `images/` and `models/`. Without the
+//! variables, tests that need these files and do not find them beside the repository say so and pass.
 
 #[path = "command/bench.rs"]
 mod bench;

@@ -444,6 +444,7 @@ mod tests {
         // c=[3995,4097,7215,4965,4830,3171]; y=np.repeat(range(6),c); print(w('balanced',classes=np.unique(y),y=y).round(6))"
         let expected = [1.179516, 1.150151, 0.653107, 0.949077, 0.975604, 1.486019];
         let weights = class_weights(&[3995, 4097, 7215, 4965, 4830, 3171]);
+        assert_eq!(weights.len(), expected.len());
         for (weight, expected) in weights.iter().zip(expected) {
             assert!((weight - expected).abs() < 1e-6, "{weights:?}");
         }

@@ -316,17 +316,20 @@ impl Dataset {
     }
 }
 
-/// The real FER-2013 for tests, in the folder that `VULTUS_DATA` names or beside the repository; tests without it say so and
-/// pass.
+/// The real FER-2013 for tests, in the folder that `VULTUS_DATA` names, where it must be, or beside the repository; tests
+/// without it say so and pass.
 #[cfg(test)]
 pub(crate) fn fer2013() -> Option<PathBuf> {
     let named = std::env::var_os("VULTUS_DATA").map(PathBuf::from);
+    let is_named = named.is_some();
     let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data"));
     let path = named.unwrap_or_else(beside).join("fer2013.parquet");
-    if !path.exists() {
+    let found = path.is_file();
+    assert!(found || !is_named, "VULTUS_DATA is set, and there is no {}", path.display());
+    if !found {
         eprintln!("SKIPPED: {} is not there", path.display());
     }
-    path.exists().then_some(path)
+    found.then_some(path)
 }
 
 #[cfg(test)]

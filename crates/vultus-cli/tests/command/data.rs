@@ -1,28 +1,15 @@
 //! `vultus data`, and what sources do to training: folders, csv files, several at once, and everything unusable in them.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::picture::{bad_pictures, png};
-use crate::program::{Place, read_json};
-
-/// The folder with the test data, from `VULTUS_DATA` or beside the workspace.
-fn sample_archive() -> Option<PathBuf> {
-    let folder = std::env::var_os("VULTUS_DATA")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
-    let archive = folder.join("fer2013-small.tar");
-    if !archive.is_file() {
-        eprintln!("SKIPPED: there is no {}", archive.display());
-        return None;
-    }
-    Some(archive)
-}
+use crate::program::{Place, development_file, read_json};
 
 /// A place with the sample of FER-2013 in `fer2013-small`; `None` where it is absent.
 fn place_with_sample() -> Option<Place> {
-    let archive = sample_archive()?;
+    let archive = development_file("VULTUS_DATA", "shared/data", "fer2013-small.tar")?;
     let place = Place::with_config();
     let status = Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(place.path("")).status().unwrap();
     assert!(status.success());

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
 use crate::picture::png;
-use crate::program::Place;
+use crate::program::{Place, development_file};
 
 /// Answers every request for `/name` with the bytes of that name, and all others with 404; gives the address.
 fn serve(files: Vec<(&'static str, Vec<u8>)>) -> String {
@@ -41,14 +41,9 @@ fn a_download_that_is_not_the_known_file_is_refused_and_leaves_nothing() {
 
 #[test]
 fn the_known_file_is_installed_and_used() {
-    let folder = std::env::var("VULTUS_SHARED")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared").to_owned());
-    let file = std::path::Path::new(&folder).join("models/yunet_n_640_640.onnx");
-    let portrait = std::path::Path::new(&folder).join("images/astronaut.png");
-    if !file.is_file() || !portrait.is_file() {
-        eprintln!("SKIPPED: there is no {} or no {}", file.display(), portrait.display());
-        return;
-    }
+    let shared = |name| development_file("VULTUS_SHARED", "shared", name);
+    let Some(file) = shared("models/yunet_n_640_640.onnx") else { return };
+    let Some(portrait) = shared("images/astronaut.png") else { return };
     let place = Place::with_config();
     place.train("run", &[]);
     let address = serve(vec![("yunet.onnx", fs_err::read(&file).unwrap())]);

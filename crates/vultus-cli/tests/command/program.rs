@@ -219,6 +219,21 @@ impl Outcome {
     }
 }
 
+/// A file that is not in the repository: in the folder that `variable` names, where it must be, or in `folder` beside the
+/// repository; `None`, and a word on stderr, where it is absent.
+pub fn development_file(variable: &str, folder: &str, name: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let is_named = named.is_some();
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..").join(folder);
+    let path = named.unwrap_or_else(beside).join(name);
+    let found = path.is_file();
+    assert!(found || !is_named, "{variable} is set, and there is no {}", path.display());
+    if !found {
+        eprintln!("SKIPPED: there is no {}", path.display());
+    }
+    found.then_some(path)
+}
+
 /// What must be the same when a run is run again.
 #[derive(PartialEq)]
 pub struct Results {

@@ -5,13 +5,15 @@ use image::{GrayImage, Luma, imageops};
 use super::*;
 use crate::decode::{DecodeLimits, decode};
 
-/// A file for development, from the folder that `VULTUS_SHARED` names or beside the workspace; tests without it say so
-/// and pass.
+/// A file for development, from the folder that `VULTUS_SHARED` names, where it must be, or beside the workspace; tests
+/// without it say so and pass.
 fn shared(name: &str) -> Option<(PathBuf, Vec<u8>)> {
-    let folder = std::env::var("VULTUS_SHARED")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared").to_owned());
-    let path = Path::new(&folder).join(name);
+    let named = std::env::var_os("VULTUS_SHARED").map(PathBuf::from);
+    let is_named = named.is_some();
+    let beside = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
+    let path = named.unwrap_or_else(beside).join(name);
     let bytes = std::fs::read(&path).ok();
+    assert!(bytes.is_some() || !is_named, "VULTUS_SHARED is set, and there is no {}", path.display());
     if bytes.is_none() {
         eprintln!("SKIPPED: there is no {}", path.display());
     }
