@@ -24,7 +24,7 @@ use crate::device::{DeviceError, device};
 use crate::evaluate::cross_entropy;
 use crate::history::{self, EpochRecord, HistoryError};
 use crate::model::{Network, values_of};
-use crate::operations::Operations;
+use crate::operations::{KeptBuffers, Operations};
 use crate::optimizer::Optimizer;
 use crate::run::RunDirectory;
 use crate::schedule::learning_rate;
@@ -155,6 +155,7 @@ pub fn fit(
     if data.train.is_empty() {
         return Err(FitError::NoImages(config.data.train_split.clone()));
     }
+    let _buffers = KeptBuffers;
     let mut fitting = Fitting::new(config, data, run, checkpoint)?;
     let ended = fitting.run(observer)?;
     fitting.finish(ended)

@@ -22,6 +22,7 @@ pub use vultus_kernels::optimizer::{AdamUpdate, SgdUpdate};
 pub use vultus_kernels::pooling::PoolingShape;
 pub use vultus_kernels::squeeze_excitation::SqueezeShape;
 
+pub use self::buffers::KeptBuffers;
 use self::extension::{BlockLayers, DepthwiseLayers, Layers, SqueezeLayers, Updates};
 
 /// Which arithmetic the operations use.

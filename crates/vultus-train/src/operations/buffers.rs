@@ -2,7 +2,8 @@
 //!
 //! In: a length, or a tensor that nobody needs any more. Out: a vector whose contents are left over. A training step
 //! makes and drops the same large buffers each time; getting fresh ones from the system would cost a page fault for every
-//! four kilobytes and a pass that fills them with zeros.
+//! four kilobytes and a pass that fills them with zeros. What is kept goes back when a training ends: the next network wants
+//! other sizes.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +15,20 @@ const SMALLEST: usize = 1024;
 /// Buffers of one size that are kept.
 const MOST: usize = 32;
 
+/// What waits, by capacity.
 static FREE: Mutex<BTreeMap<usize, Vec<Vec<f32>>>> = Mutex::new(BTreeMap::new());
+
+/// Held by whoever trains: once it is dropped, nothing is kept any more. Another training of this process that still goes on
+/// gets fresh memory.
+#[derive(Debug)]
+pub struct KeptBuffers;
+
+impl Drop for KeptBuffers {
+    fn drop(&mut self) {
+        let kept = std::mem::take(&mut *FREE.lock().unwrap_or_else(PoisonError::into_inner));
+        drop(kept);
+    }
+}
 
 /// A vector of `length` numbers, whatever they are.
 pub(super) fn take(length: usize) -> Vec<f32> {
@@ -44,5 +58,66 @@ pub(super) fn give(tensor: FlexTensor) {
         if buffers.len() < MOST {
             buffers.push(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, Luma};
+    use vultus::labels::Labels;
+
+    use super::*;
+    use crate::config::TrainConfig;
+    use crate::dataset::{Dataset, Sample, split_name};
+    use crate::fit::{FitData, FitError, Observer, StepReport, fit};
+
+    /// Whether a buffer of `length` numbers waits. Other tests train at the same time, with smaller networks.
+    fn waits(length: usize) -> bool {
+        FREE.lock().unwrap().get(&length).is_some_and(|buffers| !buffers.is_empty())
+    }
+
+    struct Watcher {
+        length: usize,
+        seen: bool,
+    }
+
+    impl Observer for Watcher {
+        fn step(&mut self, _: &StepReport) {
+            self.seen |= waits(self.length);
+        }
+    }
+
+    /// Trains on four large pictures with so many filters.
+    fn train(filters: usize, rate: f64, watcher: &mut Watcher) -> Result<(), FitError> {
+        let text = format!(
+            "preprocessing = {{ width = 96, height = 96 }}\n[train]\nepochs = 3\nbatch_size = 4\n\
+             optimizer = {{ type = \"sgd\", learning_rate = {rate:?} }}\n\
+             [[network.layers]]\ntype = \"conv\"\nfilters = {filters}\nkernel = 3\n[[network.layers]]\ntype = \"flatten\""
+        );
+        let config = TrainConfig::from_toml(&text, "text").unwrap();
+        let sample = |number: usize| Sample {
+            image: GrayImage::from_fn(96, 96, |x, y| Luma([(x * y + number as u32 * 40) as u8])),
+            label: number % 2,
+            split: split_name::TRAIN.to_owned(),
+            origin: number.to_string(),
+            votes: None,
+        };
+        let labels = Labels::new(["happy", "sad"]).unwrap();
+        let dataset = Dataset { labels, samples: (0..4).map(sample).collect(), removed: Vec::new() };
+        let data = FitData { dataset: &dataset, train: &[0, 1, 2, 3], validation: &[] };
+        fit(&config, data, None, None, watcher).map(|_| ())
+    }
+
+    #[test]
+    fn what_a_training_kept_goes_when_it_ends() {
+        for (filters, rate) in [(29, 1e-6), (47, 1e-6)] {
+            let mut watcher = Watcher { length: 4 * 94 * 94 * filters, seen: false };
+            train(filters, rate, &mut watcher).unwrap();
+            assert!(watcher.seen, "nothing was kept");
+            assert!(!waits(watcher.length), "{filters} filters");
+        }
+        let mut watcher = Watcher { length: 4 * 94 * 94 * 29, seen: false };
+        assert!(matches!(train(29, 1e30, &mut watcher), Err(FitError::NotFinite { .. })));
+        assert!(!waits(watcher.length), "after an error");
     }
 }
