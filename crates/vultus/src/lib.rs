@@ -1,6 +1,6 @@
 //! From image bytes to facial-expression probabilities.
 //!
-//! 1. [`decode`]: bytes become a picture, or an error with its reason;
+//! 1. [`decode`]: bytes, of a [`picture_file`] or from elsewhere, become a picture, or an error with its reason;
 //! 2. [`preprocess`]: a picture of one face becomes grey pixels of the network's size, and numbers;
 //! 3. [`network`]: what a network is, as data, and the shapes and parameters that follow from it;
 //! 4. [`weights`]: its named tensors;
@@ -37,6 +37,7 @@ pub mod labels;
 pub mod network;
 mod parallel;
 pub mod persist;
+pub mod picture_file;
 pub mod plan;
 pub mod preprocess;
 pub mod video;

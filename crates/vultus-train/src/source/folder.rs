@@ -5,10 +5,12 @@
 //! sorted by path. Folders inside a class folder belong to the class. Hidden files, files with other extensions and
 //! folders beside the splits are none of its business.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use vultus::decode::{DecodeLimits, is_named_as_picture};
+use vultus::picture_file::{self, PictureFileError};
 use vultus::preprocess::Preprocessing;
 
 use super::{NamedSample, Reading, face_from_bytes};
@@ -53,10 +55,16 @@ pub fn read(root: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -
 fn read_file(candidate: Candidate, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Reading {
     let Candidate { path, class, split } = candidate;
     let origin = path.display().to_string();
-    let face = match fs_err::read(&path) {
+    let face = match picture_file::read(&path) {
         Ok(bytes) => face_from_bytes(&bytes, preprocessing, limits),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err((RemovalReason::Missing, error.to_string())),
-        Err(error) => Err((RemovalReason::Unreadable, error.to_string())),
+        Err(error) => {
+            let reason = match &error {
+                PictureFileError::TooLarge => RemovalReason::TooLarge,
+                PictureFileError::Unreadable(error) if error.kind() == ErrorKind::NotFound => RemovalReason::Missing,
+                PictureFileError::NotAFile | PictureFileError::Unreadable(_) => RemovalReason::Unreadable,
+            };
+            Err((reason, error.to_string()))
+        }
     };
     match face {
         Ok(image) => Ok(NamedSample { image, label: class, split, origin, votes: None }),
@@ -188,6 +196,29 @@ mod tests {
             .collect();
         use RemovalReason::{Missing, TooLarge, Unreadable};
         assert_eq!(reasons, [None, Some(Unreadable), Some(Missing), Some(Unreadable), Some(TooLarge)]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_and_files_beyond_the_limit_are_rows() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "happy/a.png", &png(1));
+        fs_err::File::create(root.path().join("happy/b.png")).unwrap().set_len(picture_file::LARGEST_FILE + 1).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.path().join("happy/c.png")).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(root.path().join("happy/d.png")).status();
+        assert!(made.is_ok_and(|status| status.success()), "mkfifo");
+        let removed: Vec<String> = read_all(root.path())
+            .unwrap()
+            .into_iter()
+            .filter_map(Result::err)
+            .map(|removal| format!("{}: {}", removal.reason.name(), removal.detail))
+            .collect();
+        let expected = [
+            "too_large: the file is larger than 512 MB",
+            "missing: No such file or directory (os error 2)",
+            "unreadable: it is no file, whatever it is called",
+        ];
+        assert_eq!(removed, expected);
     }
 
     #[test]
