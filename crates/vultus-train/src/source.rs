@@ -20,10 +20,7 @@ pub mod folder;
 pub mod parquet;
 pub mod synthetic;
 
-use synthetic::SyntheticConfig;
-
-/// Most drawn training images of a class: more would not fit into the memory of an ordinary machine.
-const MOST_SYNTHETIC: usize = 100_000;
+use synthetic::{MOST_PER_CLASS, SyntheticConfig};
 
 /// One place that images come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +59,12 @@ impl Source {
         }
         if let Some(count) = text.strip_prefix("synthetic:") {
             return match count.parse() {
-                Ok(per_class) if (1..=MOST_SYNTHETIC).contains(&per_class) => {
+                Ok(per_class) if (1..=MOST_PER_CLASS).contains(&per_class) => {
                     Ok(Self::Synthetic { per_class: Some(per_class) })
                 }
-                _ => Err(unknown("after `synthetic:` comes the number of training images a class, 1 to 100000")),
+                _ => Err(unknown(&format!(
+                    "after `synthetic:` comes the number of training images a class, 1 to {MOST_PER_CLASS}"
+                ))),
             };
         }
         if text.trim().is_empty() {
@@ -184,7 +183,7 @@ fn draw(
         config.train_per_class = count;
         config.test_per_class = (count / 5).max(1);
     }
-    config.validate().map_err(|error| DataError::Setting { key: "synthetic", detail: error.to_string() })?;
+    config.validate()?;
     let size_px = preprocessing.width.max(preprocessing.height);
     let faces = synthetic::generate(&config, size_px);
     Ok(faces

@@ -15,7 +15,7 @@ mod portrait;
 
 pub use expression::CLASSES;
 
-use crate::dataset::split_name;
+use crate::dataset::{DataError, split_name};
 use canvas::Canvas;
 use dice::Dice;
 use expression::Expression;
@@ -24,6 +24,9 @@ use image::imageops::{self, FilterType};
 use person::{Person, Scene};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+/// Most pictures of a class and split: more would not fit into the memory of an ordinary machine.
+pub const MOST_PER_CLASS: usize = 100_000;
 
 /// Largest side that is drawn, pixels; pictures above half of it are enlarged.
 const LARGEST_CANVAS: u32 = 1024;
@@ -53,31 +56,29 @@ impl Default for SyntheticConfig {
 }
 
 impl SyntheticConfig {
-    /// Checks the strengths.
+    /// Checks the counts and the strengths.
     ///
     /// # Errors
-    /// When `difficulty` or `noise` lies outside 0..1 or is no number.
-    pub fn validate(&self) -> Result<(), SyntheticError> {
-        for (key, value) in [("difficulty", self.difficulty), ("noise", self.noise)] {
+    /// No training pictures, more than [`MOST_PER_CLASS`] of either split, or a strength that lies outside 0..1 or is no
+    /// number; each names its key.
+    pub fn validate(&self) -> Result<(), DataError> {
+        let counts = [
+            ("data.synthetic.train_per_class", self.train_per_class, 1),
+            ("data.synthetic.test_per_class", self.test_per_class, 0),
+        ];
+        for (key, value, least) in counts {
+            if !(least..=MOST_PER_CLASS).contains(&value) {
+                let detail = format!("it is {value}, and must be from {least} to {MOST_PER_CLASS}");
+                return Err(DataError::Setting { key, detail });
+            }
+        }
+        for (key, value) in [("data.synthetic.difficulty", self.difficulty), ("data.synthetic.noise", self.noise)] {
             if !(0.0..=1.0).contains(&value) {
-                return Err(SyntheticError::Strength { key, value });
+                return Err(DataError::Setting { key, detail: format!("it is {value}, and must be from 0 to 1") });
             }
         }
         Ok(())
     }
-}
-
-/// Why a configuration cannot be drawn.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum SyntheticError {
-    /// A strength that is not in 0..1.
-    #[error("{key} of the synthetic faces is {value}; give a number from 0 to 1")]
-    Strength {
-        /// The configuration key.
-        key: &'static str,
-        /// What it was set to.
-        value: f32,
-    },
 }
 
 /// One drawn face.
@@ -244,10 +245,22 @@ mod tests {
     }
 
     #[test]
-    fn strengths_outside_their_range_are_refused_by_name() {
+    fn what_is_out_of_range_is_refused_by_its_key() {
         let message = |config: SyntheticConfig| config.validate().unwrap_err().to_string();
-        assert!(message(SyntheticConfig { difficulty: 1.5, ..few(1) }).starts_with("difficulty of the synthetic"));
-        assert!(message(SyntheticConfig { noise: f32::NAN, ..few(1) }).starts_with("noise of the synthetic"));
-        assert_eq!(few(1).validate(), Ok(()));
+        let strengths =
+            [SyntheticConfig { difficulty: 1.5, ..few(1) }, SyntheticConfig { noise: f32::NAN, ..few(1) }].map(message);
+        assert_eq!(strengths[0], "data.synthetic.difficulty: it is 1.5, and must be from 0 to 1");
+        assert_eq!(strengths[1], "data.synthetic.noise: it is NaN, and must be from 0 to 1");
+        let most = SyntheticConfig { train_per_class: MOST_PER_CLASS, test_per_class: 0, ..few(1) };
+        most.validate().unwrap();
+        let counts = [
+            SyntheticConfig { train_per_class: 0, ..most.clone() },
+            SyntheticConfig { train_per_class: MOST_PER_CLASS + 1, ..most.clone() },
+            SyntheticConfig { test_per_class: MOST_PER_CLASS + 1, ..most },
+        ]
+        .map(message);
+        assert_eq!(counts[0], "data.synthetic.train_per_class: it is 0, and must be from 1 to 100000");
+        assert_eq!(counts[1], "data.synthetic.train_per_class: it is 100001, and must be from 1 to 100000");
+        assert_eq!(counts[2], "data.synthetic.test_per_class: it is 100001, and must be from 0 to 100000");
     }
 }
