@@ -97,7 +97,7 @@ pub struct NoSplit {
 /// See [`DataError`].
 pub fn read(config: &TrainConfig) -> Result<Dataset, DataError> {
     let sources = config.data.sources.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let options = LoadOptions { synthetic: config.data.synthetic.clone(), ..LoadOptions::default() };
+    let options = LoadOptions::of(&config.data);
     let dataset = with_labels(load(&sources, &config.preprocessing, &options)?, config.data.labels)?;
     clean(dataset, &config.cleaning, &config.data.train_split)
 }

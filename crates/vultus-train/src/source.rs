@@ -12,6 +12,7 @@ use vultus::decode::{DecodeError, DecodeLimits, decode};
 use vultus::labels::{Labels, canonical};
 use vultus::preprocess::Preprocessing;
 
+use crate::config::DataConfig;
 use crate::dataset::{DataError, Dataset, Removal, RemovalReason, Sample};
 
 pub mod fer_csv;
@@ -106,6 +107,13 @@ pub struct LoadOptions {
     pub limits: DecodeLimits,
     /// How faces are drawn for `synthetic`; a count given in the source itself goes before these.
     pub synthetic: SyntheticConfig,
+}
+
+impl LoadOptions {
+    /// Those of a configuration.
+    pub fn of(data: &DataConfig) -> Self {
+        Self { synthetic: data.synthetic.clone(), ..Self::default() }
+    }
 }
 
 /// A face whose class is still a name: what the readers give.

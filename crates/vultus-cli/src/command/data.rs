@@ -17,6 +17,7 @@ use vultus_train::figure::sheet::sheet;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::statistics::Statistics;
 
+use super::train::usage_or_data;
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table::{print, table};
@@ -83,7 +84,8 @@ impl Augment {
         }
         let config = TrainConfig::load(self.config.as_deref(), &self.set).map_err(Failure::usage)?;
         let source = Source::parse(&self.source).map_err(Failure::usage)?;
-        let dataset = load(&[source], &config.preprocessing, &LoadOptions::default())?;
+        let dataset = load(&[source], &config.preprocessing, &LoadOptions::of(&config.data))
+            .map_err(|error| usage_or_data(error.into()))?;
         let count = usize::from(self.faces).min(dataset.samples.len());
         let place = |index: usize| index * dataset.samples.len() / count;
         let faces: Vec<GrayImage> = (0..count).map(|index| dataset.samples[place(index)].image.clone()).collect();

@@ -146,6 +146,18 @@ fn a_folder_with_no_images_is_named() {
 }
 
 #[test]
+fn a_sheet_has_the_faces_of_its_configuration() {
+    let place = Place::new();
+    let sheet = |out: &str, more: &[&str]| {
+        place.run(&[&["data", "augment", "synthetic:2", out, "--faces", "2"], more].concat()).ends_with(0);
+        fs_err::read(place.path(out)).unwrap()
+    };
+    let usual = sheet("usual.png", &[]);
+    assert!(usual == sheet("again.png", &["--set", "data.synthetic.seed=1"]));
+    assert!(usual != sheet("other.png", &["--set", "data.synthetic.seed=2"]));
+}
+
+#[test]
 fn bad_picture_files_become_rows_with_their_reason() {
     let place = place_with_folder();
     for (name, bytes, _) in bad_pictures() {
