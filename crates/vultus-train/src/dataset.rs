@@ -75,6 +75,19 @@ pub enum DataError {
         /// The folder or file.
         path: PathBuf,
     },
+    /// A folder that can be read in two ways.
+    #[error(
+        "{} has both Parquet files ({}) and folders of images ({}): name the Parquet files themselves, or move them away",
+        folder.display(), file.display(), image.display()
+    )]
+    TwoLayouts {
+        /// The folder.
+        folder: PathBuf,
+        /// The first Parquet file.
+        file: PathBuf,
+        /// The first image.
+        image: PathBuf,
+    },
     /// Images were found, and not one is usable.
     #[error("no image of the data could be used: {removed} were refused, the first of them {origin} ({detail})")]
     NothingReadable {

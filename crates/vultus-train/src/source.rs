@@ -31,7 +31,7 @@ pub enum Source {
         /// Training images a class; a fifth of it (at least 1) are drawn for the test split.
         per_class: Option<usize>,
     },
-    /// A folder of images, or of Parquet files.
+    /// A folder of images, or one of Parquet files.
     Folder(PathBuf),
     /// `fer2013.csv` or `icml_face_data.csv`.
     FerCsv(PathBuf),
@@ -156,16 +156,7 @@ pub fn load(sources: &[Source], preprocessing: &Preprocessing, options: &LoadOpt
 fn read(source: &Source, preprocessing: &Preprocessing, options: &LoadOptions) -> Result<Vec<Reading>, DataError> {
     match source {
         Source::Synthetic { per_class } => draw(*per_class, preprocessing, options),
-        Source::Folder(path) => match parquet::files_in(existing(path)?)? {
-            files if files.is_empty() => folder::read(path, preprocessing, &options.limits),
-            files => {
-                let mut readings = Vec::new();
-                for file in files {
-                    readings.extend(parquet::read(&file, preprocessing, &options.limits)?);
-                }
-                Ok(readings)
-            }
-        },
+        Source::Folder(path) => read_folder(existing(path)?, preprocessing, &options.limits),
         Source::FerCsv(path) => fer_csv::read(existing(path)?, preprocessing),
         Source::FerPlus { images, votes } => {
             let votes = ferplus::VoteFile::read(existing(votes)?)?;
@@ -173,6 +164,20 @@ fn read(source: &Source, preprocessing: &Preprocessing, options: &LoadOptions) -
         }
         Source::Parquet(path) => parquet::read(existing(path)?, preprocessing, &options.limits),
     }
+}
+
+/// Reads a folder of images, or one of Parquet files. One with both is refused: what is passed over would not be missed.
+fn read_folder(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
+    let files = parquet::files_in(path)?;
+    let Some(file) = files.first() else { return folder::read(path, preprocessing, limits) };
+    if let Some(image) = folder::first_file(path)? {
+        return Err(DataError::TwoLayouts { folder: path.to_owned(), file: file.clone(), image });
+    }
+    let mut readings = Vec::new();
+    for file in &files {
+        readings.extend(parquet::read(file, preprocessing, limits)?);
+    }
+    Ok(readings)
 }
 
 /// The path, if something is there.

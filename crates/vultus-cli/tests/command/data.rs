@@ -158,6 +158,18 @@ fn a_sheet_has_the_faces_of_its_configuration() {
 }
 
 #[test]
+fn a_folder_of_two_layouts_is_refused() {
+    let place = place_with_folder();
+    place.run(&["data", "convert", "faces", "tables/old.parquet"]).ends_with(0);
+    place.write("tables/notes/readme.txt", "no picture");
+    place.run(&["data", "stats", "tables"]).ends_with(0).prints(&["grumpy"]);
+    fs_err::rename(place.path("tables/old.parquet"), place.path("faces/old.parquet")).unwrap();
+    let refused = place.run(&["data", "stats", "faces"]).ends_with(1);
+    refused.says(&["faces has both", "faces/old.parquet", "faces/test/grumpy/8.png"]);
+    place.run(&["data", "stats", "faces/old.parquet"]).ends_with(0).prints(&["grumpy"]);
+}
+
+#[test]
 fn bad_picture_files_become_rows_with_their_reason() {
     let place = place_with_folder();
     for (name, bytes, _) in bad_pictures() {

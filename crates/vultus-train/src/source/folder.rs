@@ -28,6 +28,23 @@ struct Candidate {
 /// # Errors
 /// A folder that cannot be listed, or one without any image file.
 pub fn read(root: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
+    let candidates = candidates(root)?;
+    if candidates.is_empty() {
+        return Err(DataError::NoImages { path: root.to_owned() });
+    }
+    Ok(candidates.into_par_iter().map(|candidate| read_file(candidate, preprocessing, limits)).collect())
+}
+
+/// The first image file that [`read`] would read.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn first_file(root: &Path) -> Result<Option<PathBuf>, DataError> {
+    Ok(candidates(root)?.into_iter().next().map(|candidate| candidate.path))
+}
+
+/// All image files under `root` that have a class.
+fn candidates(root: &Path) -> Result<Vec<Candidate>, DataError> {
     let mut candidates = Vec::new();
     let folders = folders_in(root)?;
     let mut splits: Vec<(&PathBuf, &'static str)> = Vec::new();
@@ -45,10 +62,7 @@ pub fn read(root: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -
     for (path, split) in splits {
         collect_classes(&folders_in(path)?, split, &mut candidates)?;
     }
-    if candidates.is_empty() {
-        return Err(DataError::NoImages { path: root.to_owned() });
-    }
-    Ok(candidates.into_par_iter().map(|candidate| read_file(candidate, preprocessing, limits)).collect())
+    Ok(candidates)
 }
 
 /// Reads one file.
