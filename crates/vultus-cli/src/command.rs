@@ -23,6 +23,7 @@ use clap::Subcommand;
 use vultus_train::config::TrainConfig;
 use vultus_train::environment::Invocation;
 use vultus_train::run::{RunDirectory, bundle_path, is_search};
+use vultus_train::source::Source;
 
 use crate::failure::Failure;
 
@@ -114,8 +115,11 @@ impl ConfigArguments {
             config.device.clone_from(device);
         }
         let mut config = config.with_overrides(&self.set).map_err(Failure::usage)?;
-        for paths in [&mut config.data.sources, &mut config.train.targets.teachers] {
-            *paths = paths.iter().map(|path| absolute(path)).collect();
+        for source in &mut config.data.sources {
+            *source = Source::parse(source).map_err(Failure::usage)?.absolute().to_string();
+        }
+        for teacher in &mut config.train.targets.teachers {
+            *teacher = absolute(teacher);
         }
         if !config.train.start.is_empty() {
             let path = absolute(&config.train.start);
@@ -138,17 +142,9 @@ pub fn named_config(name: &str, set: &[String]) -> Result<TrainConfig, Failure> 
     config.and_then(|config| config.with_overrides(set)).map_err(Failure::usage)
 }
 
-/// A source that means the same in every directory, so that a run can be run again from anywhere.
-fn absolute(source: &str) -> String {
-    let one =
-        |path: &str| std::path::absolute(path).ok().filter(|path| path.exists()).map(|path| path.display().to_string());
-    if let Some(path) = one(source) {
-        return path;
-    }
-    match source.split_once(".csv+").map(|(images, votes)| (one(&format!("{images}.csv")), one(votes))) {
-        Some((Some(images), Some(votes))) => format!("{images}+{votes}"),
-        _ => source.to_owned(),
-    }
+/// A path that means the same in every directory, so that a run can be run again from anywhere.
+fn absolute(path: &str) -> String {
+    std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
 }
 
 /// The same path without links and `..`, as far as it is there; two spellings of one place are one.

@@ -49,7 +49,8 @@ pub enum Source {
 impl Source {
     /// Reads a source as written on the command line: `synthetic`, `synthetic:PER_CLASS`, a folder, a `.csv` file, a
     /// `.parquet` file, or `IMAGES.csv+VOTES.csv` for FER-2013 with FER+ votes. Nothing is opened; a path that is a
-    /// folder counts as one whatever it is called.
+    /// folder counts as one whatever it is called, but for `synthetic`, which always means drawn faces: a folder of that
+    /// name is `./synthetic`.
     ///
     /// # Errors
     /// Empty text, a count that is no number, or a file of another kind.
@@ -85,6 +86,22 @@ impl Source {
             Some(extension) if extension == "parquet" => Ok(Self::Parquet(path)),
             _ if path.is_file() => Err(unknown("a file must be a .csv or .parquet file; images are named by folder")),
             _ => Ok(Self::Folder(path)),
+        }
+    }
+
+    /// The same source, named such that it means the same in every folder.
+    #[must_use]
+    pub fn absolute(self) -> Self {
+        self.with_paths(|path| std::path::absolute(&path).unwrap_or(path))
+    }
+
+    fn with_paths(self, change: impl Fn(PathBuf) -> PathBuf) -> Self {
+        match self {
+            Self::Synthetic { per_class } => Self::Synthetic { per_class },
+            Self::Folder(path) => Self::Folder(change(path)),
+            Self::FerCsv(path) => Self::FerCsv(change(path)),
+            Self::FerPlus { images, votes } => Self::FerPlus { images: change(images), votes: change(votes) },
+            Self::Parquet(path) => Self::Parquet(change(path)),
         }
     }
 }
@@ -302,6 +319,24 @@ mod tests {
         }
         for bad in ["synthetic:many", "synthetic:0", " "] {
             assert!(matches!(Source::parse(bad), Err(DataError::UnknownSource { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_source_is_the_same_one_in_every_folder() {
+        let here = std::env::current_dir().unwrap();
+        let text = |name: &str| here.join(name).display().to_string();
+        for (given, absolute) in [
+            ("synthetic", "synthetic".to_owned()),
+            ("synthetic:12", "synthetic:12".to_owned()),
+            ("./synthetic", text("synthetic")),
+            ("faces", text("faces")),
+            ("X.PARQUET", text("X.PARQUET")),
+            ("A.CSV+b/B.csv", format!("{}+{}", text("A.CSV"), text("b/B.csv"))),
+        ] {
+            let source = Source::parse(given).unwrap().absolute();
+            assert_eq!(source.to_string(), absolute);
+            assert_eq!(Source::parse(&absolute).unwrap(), source);
         }
     }
 

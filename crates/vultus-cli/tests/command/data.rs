@@ -146,6 +146,28 @@ fn a_folder_with_no_images_is_named() {
 }
 
 #[test]
+fn synthetic_is_drawn_everywhere_and_a_folder_of_that_name_is_not() {
+    let place = Place::with_config();
+    for number in 0..16 {
+        let class = if number % 2 == 0 { "yawning" } else { "winking" };
+        place.write(&format!("synthetic/{class}/{number}.png"), png(number, 48));
+    }
+    let classes = |source: &str| {
+        let statistics = place.run(&["data", "stats", source, "--json"]).ends_with(0).json();
+        statistics["labels"].as_array().unwrap().len()
+    };
+    assert_eq!([classes("synthetic:2"), classes("synthetic"), classes("./synthetic")], [7, 7, 2]);
+    let few = ["--set", "data.synthetic.train_per_class=6", "--set", "data.synthetic.test_per_class=1"];
+    place.train("drawn", &[&["--data", "synthetic"], &few[..]].concat()).says(&["49 images of 7 classes"]);
+    place.train("photographed", &["--data", "./synthetic"]).says(&["16 images of 2 classes"]);
+    let sources = |run: &str| fs_err::read_to_string(place.path(run).join("config.toml")).unwrap();
+    assert!(sources("drawn").contains("[\"synthetic\"]"));
+    assert!(sources("photographed").contains(&format!("[{:?}]", place.text("synthetic"))));
+    let many = ["--config", "small.toml", "--data", "synthetic", "--set", "data.synthetic.test_per_class=1000000000"];
+    place.run(&[&["train", "--out", "many"], &many[..]].concat()).ends_with(2).says(&["data.synthetic.test_per_class"]);
+}
+
+#[test]
 fn a_sheet_has_the_faces_of_its_configuration() {
     let place = Place::new();
     let sheet = |out: &str, more: &[&str]| {
