@@ -5,7 +5,7 @@
 //! [`crate::audit`] and [`crate::clean`].
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use image::{DynamicImage, GrayImage};
 use vultus::decode::{DecodeError, DecodeLimits, decode};
@@ -95,6 +95,11 @@ impl Source {
         self.with_paths(|path| std::path::absolute(&path).unwrap_or(path))
     }
 
+    /// What it is called where its place is nobody's business: the last name of each path.
+    pub fn name(&self) -> String {
+        self.clone().with_paths(|path| last_names(&path, 1).into()).to_string()
+    }
+
     fn with_paths(self, change: impl Fn(PathBuf) -> PathBuf) -> Self {
         match self {
             Self::Synthetic { per_class } => Self::Synthetic { per_class },
@@ -104,6 +109,19 @@ impl Source {
             Self::Parquet(path) => Self::Parquet(change(path)),
         }
     }
+}
+
+/// The last `count` names of a path, which may be given away. Links are not followed.
+pub(crate) fn last_names(path: &Path, count: usize) -> String {
+    let mut names = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => names.push(name.to_string_lossy()),
+            Component::ParentDir => drop(names.pop()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    names[names.len().saturating_sub(count)..].join("/")
 }
 
 impl fmt::Display for Source {
@@ -337,6 +355,26 @@ mod tests {
             let source = Source::parse(given).unwrap().absolute();
             assert_eq!(source.to_string(), absolute);
             assert_eq!(Source::parse(&absolute).unwrap(), source);
+        }
+    }
+
+    #[test]
+    fn names_tell_of_no_place() {
+        for (text, name) in [
+            ("synthetic:12", "synthetic:12"),
+            ("/data/faces/", "faces"),
+            ("/data/faces/..", "data"),
+            ("/data/x.parquet", "x.parquet"),
+            ("/data/fer2013.csv+/else/where/fer2013new.csv", "fer2013.csv+fer2013new.csv"),
+        ] {
+            assert_eq!(Source::parse(text).unwrap().name(), name);
+        }
+        for (path, names) in [
+            ("/home/me/runs/fer-large/model.safetensors", "fer-large/model.safetensors"),
+            ("/model.safetensors", "model.safetensors"),
+            ("", ""),
+        ] {
+            assert_eq!(last_names(Path::new(path), 2), names);
         }
     }
 

@@ -23,6 +23,7 @@ use crate::history::EpochRecord;
 use crate::prepare::Prepared;
 use crate::report::{self, ReportError};
 use crate::run::{RunDirectory, bundle_path, describe_environment, evaluation_path, write_json};
+use crate::source::{Source, last_names};
 use crate::statistics::Statistics;
 use crate::temperature::fit_temperature;
 
@@ -170,7 +171,8 @@ pub fn write_removed(dataset: &Dataset, path: &Path) -> std::io::Result<()> {
     })
 }
 
-/// What a model's file tells of its training. It may be given away, so that no paths are in it.
+/// What a model's file tells of its training. It may be given away: sources have their names in it, and models the folder
+/// that they lie in as well, since those of runs have all the same name.
 fn training_facts(
     config: &TrainConfig,
     prepared: &Prepared,
@@ -179,7 +181,7 @@ fn training_facts(
 ) -> serde_json::Value {
     let mut train = config.train.clone();
     for path in train.targets.teachers.iter_mut().chain([&mut train.start]) {
-        *path = source_name(path).to_owned();
+        *path = last_names(Path::new(path), 2);
     }
     let begins = !train.start.is_empty();
     let mut train = json!(train);
@@ -220,9 +222,9 @@ fn dropped_classes(dataset: &Dataset) -> BTreeSet<&str> {
     dropped.filter_map(|removal| removal.label.as_deref()).collect()
 }
 
-/// The last part of a source's path, or `synthetic`.
-pub fn source_name(source: &str) -> &str {
-    Path::new(source).file_name().and_then(|name| name.to_str()).unwrap_or(source)
+/// What a source is called in a model's file and a report's title. What is no source any more was a folder.
+pub fn source_name(source: &str) -> String {
+    Source::parse(source).unwrap_or_else(|_| Source::Folder(source.into())).name()
 }
 
 /// What selects the epoch, in words.

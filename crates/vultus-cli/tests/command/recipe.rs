@@ -67,7 +67,8 @@ fn a_model_teaches_another_and_both_answer_as_one() {
     let taught = teach("0.9");
     let header = header_of(&taught.join("model.safetensors"));
     let facts = header["__metadata__"]["training"].as_str().unwrap();
-    assert!(facts.contains("\"teachers\":[\"model.safetensors\"]"), "no paths in {facts}");
+    assert!(facts.contains("\"teachers\":[\"first/model.safetensors\"]"), "{facts}");
+    assert!(!facts.contains(&place.text("")), "no paths in {facts}");
     assert!(Results::of(&taught) != Results::of(&teach("0.1")));
 
     let evaluate = |models: &[&str], more: &[&str]| {
@@ -119,7 +120,7 @@ fn a_run_begins_with_a_finished_model() {
     assert_eq!(taken, all);
     let header = header_of(&place.path("again/model.safetensors"));
     let facts = header["__metadata__"]["training"].as_str().unwrap();
-    assert!(facts.contains("\"start\":\"model.safetensors\""), "the file's name without its path in {facts}");
+    assert!(facts.contains("\"start\":\"first/model.safetensors\""), "the file's name with its folder's in {facts}");
     assert_eq!(tensors(&train("from-run", "first", &[]).ends_with(0)), (all, all));
     // Other classes have another last layer: a weight and a bias.
     let fewer = train("fewer", first, &["--set", "cleaning.drop_classes=[\"disgust\"]"]).ends_with(0);

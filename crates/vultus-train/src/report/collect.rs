@@ -81,7 +81,7 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
 }
 
 fn title(config: &TrainConfig, labels: &[String]) -> String {
-    let sources: Vec<&str> = config.data.sources.iter().map(|source| source_name(source)).collect();
+    let sources: Vec<String> = config.data.sources.iter().map(|source| source_name(source)).collect();
     format!("{} expressions, trained on {}", labels.len(), sources.join(" and "))
 }
 
