@@ -1,7 +1,7 @@
 //! What is wrong with a data set, counted and with examples.
 //!
 //! In: a [`Dataset`]. Out: an [`Audit`]: blank images, exact duplicates, duplicates with different labels, images that
-//! stand in more than one split, images that the FER+ taggers call no face. Identity is exact: the same size and the
+//! stand in more than one split, images that most FER+ taggers call no face. Identity is exact: the same size and the
 //! same pixels. It removes nothing: see [`crate::clean`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::dataset::{Dataset, Removal};
-use crate::source::ferplus;
+use crate::source::ferplus::is_not_a_face;
 
 /// Below this standard deviation of its pixels (0..255) an image is nearly flat. In FER-2013 the two flat images lie
 /// at 0.6 and 4.1, the darkest real faces at 9.1 and above.
@@ -98,7 +98,8 @@ pub struct SplitAudit {
     pub duplicates: Groups,
     /// Those of the duplicates that carry different labels.
     pub conflicts: Groups,
-    /// Images that every FER+ tagger calls no face; `None` if no image of the split has votes.
+    /// Images whose majority of FER+ votes calls them no face, which are those that `cleaning.not_a_face` drops; `None` if no
+    /// image of the split has votes.
     pub not_a_face: Option<Finding>,
 }
 
@@ -171,8 +172,9 @@ impl SplitAudit {
             .collect();
         let has_votes = members.iter().any(|&index| dataset.samples[index].votes.is_some());
         let not_a_face = has_votes.then(|| {
-            let found = members.iter().filter(|&&index| dataset.samples[index].votes.is_some_and(is_not_a_face));
-            Finding::of(found.map(|&index| dataset.samples[index].origin.as_str()))
+            let samples = members.iter().map(|&index| &dataset.samples[index]);
+            let found = samples.filter(|sample| sample.votes.as_ref().is_some_and(is_not_a_face));
+            Finding::of(found.map(|sample| sample.origin.as_str()))
         });
         Self {
             split: split.to_owned(),
@@ -234,12 +236,6 @@ impl Leak {
     }
 }
 
-/// Whether every vote says "not a face".
-fn is_not_a_face(votes: [u8; 10]) -> bool {
-    let all: u32 = votes.iter().map(|&count| u32::from(count)).sum();
-    all > 0 && u32::from(votes[ferplus::NOT_A_FACE]) == all
-}
-
 /// Whether the members of a group carry different labels.
 pub(crate) fn has_conflict(dataset: &Dataset, group: &[usize]) -> bool {
     group.windows(2).any(|pair| dataset.samples[pair[0]].label != dataset.samples[pair[1]].label)
@@ -261,6 +257,7 @@ pub(crate) fn groups_of_equal_pixels(dataset: &Dataset, indices: impl IntoIterat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clean::{CleaningConfig, Policy, Scope, clean};
     use crate::dataset::Sample;
     use crate::source::{LoadOptions, Source, load};
     use image::Luma;
@@ -311,28 +308,33 @@ mod tests {
         samples[1].image = GrayImage::from_fn(4, 4, |x, _| Luma([100 + x as u8]));
         samples[2].votes = Some([0, 0, 0, 0, 0, 0, 0, 0, 0, 10]);
         samples[3].votes = Some([0, 0, 0, 0, 0, 0, 0, 0, 1, 9]);
+        samples[4].votes = Some([5, 0, 0, 0, 0, 0, 0, 0, 0, 5]);
         let audit = Audit::compute(&dataset(samples));
         let train = &audit.splits[0];
         assert_eq!(train.black.examples, ["train 1 0"]);
         assert_eq!(train.nearly_flat.examples, ["train 2 0"]);
-        assert_eq!(train.not_a_face.as_ref().unwrap().examples, ["train 3 0"]);
+        assert_eq!(train.not_a_face.as_ref().unwrap().examples, ["train 3 0", "train 4 0"]);
     }
 
     #[test]
     fn the_known_faults_of_fer2013_come_out() {
         let Some(path) = crate::dataset::fer2013() else { return };
-        let audit = Audit::compute(
-            &load(&[Source::Parquet(path)], &Preprocessing::default(), &LoadOptions::default()).unwrap(),
-        );
+        let dataset = load(&[Source::Parquet(path)], &Preprocessing::default(), &LoadOptions::default()).unwrap();
+        let audit = Audit::compute(&dataset);
         let [train, public] = &audit.splits[..] else { panic!("two splits") };
         assert_eq!((train.images, public.images), (28_709, 3_589));
         assert_eq!((train.duplicates.groups, train.duplicates.images), (1_035, 2_271));
         assert_eq!((train.conflicts.groups, train.conflicts.images), (39, 107));
         assert_eq!(audit.leaks[0].images_of_second, 280);
-        // Of all 35,887 images 12 are black, 2 nearly flat and 176 no faces; the rest are in the private split.
+        // Of all 35,887 images 12 are black, 2 nearly flat and 176 no faces, as all ten taggers say; the rest are in the private split.
         assert_eq!((train.black.images, public.black.images), (11, 1));
         assert_eq!((train.nearly_flat.images, public.nearly_flat.images), (1, 1));
         let not_a_face = |split: &SplitAudit| split.not_a_face.as_ref().unwrap().images;
         assert_eq!((not_a_face(train), not_a_face(public)), (150, 10));
+        let policy = CleaningConfig { not_a_face: Policy::Drop, scope: Scope::All, ..CleaningConfig::default() };
+        let removed = clean(dataset, &policy, "train").unwrap().removed;
+        assert_eq!(removed.iter().filter(|row| row.split == "train").count(), not_a_face(train));
+        assert_eq!(removed.iter().filter(|row| row.split == "public_test").count(), not_a_face(public));
+        assert!(removed.iter().all(|row| row.detail == "10 of 10 taggers"), "{removed:?}");
     }
 }

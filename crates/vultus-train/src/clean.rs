@@ -11,7 +11,7 @@ use vultus::labels::Labels;
 
 use crate::audit::{Blank, blank, groups_of_equal_pixels, has_conflict};
 use crate::dataset::{DataError, Dataset, Removal, RemovalReason, Sample};
-use crate::source::ferplus::{NOT_A_FACE, majority};
+use crate::source::ferplus::{NOT_A_FACE, is_not_a_face};
 use crate::split::{SplitError, shuffled_classes, stratified_subset};
 
 /// Whether images with some fault stay.
@@ -236,7 +236,7 @@ fn not_a_face_verdicts(dataset: &Dataset, splits: &[String]) -> Verdicts {
     let verdict = |sample: &Sample| {
         let votes = sample.votes.as_ref().filter(|_| splits.contains(&sample.split))?;
         let detail = format!("{} of {} taggers", votes[NOT_A_FACE], votes.iter().map(|&n| u32::from(n)).sum::<u32>());
-        (majority(votes) == Some(NOT_A_FACE)).then_some((RemovalReason::NotAFace, detail))
+        is_not_a_face(votes).then_some((RemovalReason::NotAFace, detail))
     };
     dataset.samples.iter().map(verdict).collect()
 }

@@ -167,7 +167,7 @@ impl Inspect {
             finding("all black", &split.black)?;
             finding("nearly flat", &split.nearly_flat)?;
             if let Some(not_a_face) = &split.not_a_face {
-                finding("no face, say all FER+ taggers", not_a_face)?;
+                finding("no face, say most FER+ taggers", not_a_face)?;
             }
             for (name, groups) in [("duplicates", &split.duplicates), ("conflicting labels", &split.conflicts)] {
                 print(format_args!(

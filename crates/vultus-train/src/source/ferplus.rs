@@ -29,6 +29,11 @@ pub fn majority(votes: &[u8; 10]) -> Option<usize> {
     counted.iter().position(|&count| 2 * count > total)
 }
 
+/// Whether the [`majority`] says that it is no face.
+pub fn is_not_a_face(votes: &[u8; 10]) -> bool {
+    majority(votes) == Some(NOT_A_FACE)
+}
+
 /// The data set with the classes of the FER+ majority in place of its own. Images without one, without votes, or that
 /// are no face are taken out, each with a row.
 ///
