@@ -65,6 +65,9 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Most bytes of all bodies that are in memory at one time; and again of the messages of all WebSockets.
     pub all_bodies_bytes: usize,
+    /// Most bytes that pictures take together while they are decoded and faces are looked for; others wait, and one that
+    /// needs more for itself is refused.
+    pub decoded_bytes: usize,
     /// Most pictures, or rows of a tensor, in one request.
     pub pictures: usize,
     /// Most pictures that wait or are worked on at one time; beyond them the answer is 503.
@@ -105,6 +108,7 @@ impl Default for Limits {
         Self {
             body_bytes: 10 << 20,
             all_bodies_bytes: 256 << 20,
+            decoded_bytes: 1 << 30,
             pictures: 32,
             queue: 256,
             batch: 32,

@@ -1,21 +1,24 @@
 //! From a picture's bytes to an analysis, for many requests at once.
 //!
 //! A picture is taken on or refused: at most [`Limits::queue`] are waiting or worked on. Decoding and looking for faces
-//! happens on as many threads as there are processors; all faces meet in one thread, which classifies together what has
-//! come while it classified before. Nobody waits for a batch to fill.
+//! happens in their order, on as many threads as there are processors, and within a budget of memory (`memory`). All faces
+//! meet in one more thread, which classifies together what has come while it classified before. Nobody waits for a batch to
+//! fill. The threads are the pipeline's own, because face finders keep working memory for each thread that they are used on.
+
+mod memory;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::{io, thread};
 
 use axum::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use vultus::analyze::{Analysis, Analyzer, Prepared};
 use vultus::decode::decode;
 use vultus::faces::Face;
 
+use self::memory::PictureMemory;
 use crate::config::Limits;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -33,10 +36,9 @@ pub(crate) enum Faces {
 /// The way that all pictures take.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    analyzer: Arc<Analyzer>,
     limits: Limits,
     room: Arc<Semaphore>,
-    workers: Arc<Semaphore>,
+    pictures: mpsc::Sender<Picture>,
     classifier: mpsc::Sender<Job>,
     metrics: Arc<Metrics>,
 }
@@ -55,30 +57,50 @@ impl Drop for Ticket {
     }
 }
 
+/// Where the analysis of a picture goes.
+type Reply = oneshot::Sender<Result<Analysis, ApiError>>;
+
+/// A picture to find faces in.
+struct Picture {
+    bytes: Bytes,
+    faces: Faces,
+    reply: Reply,
+}
+
 /// Faces to classify.
 struct Job {
     picture: Prepared,
-    reply: oneshot::Sender<Analysis>,
+    reply: Reply,
 }
 
 impl Pipeline {
-    /// Starts the thread that classifies; it ends when the pipeline is dropped.
+    /// Starts the threads; they end when the pipeline is dropped.
     pub fn start(analyzer: Analyzer, limits: Limits, metrics: Arc<Metrics>) -> io::Result<Self> {
         let analyzer = Arc::new(analyzer);
         let (classifier, jobs) = mpsc::channel();
-        let worker = (Arc::clone(&analyzer), Arc::clone(&metrics));
+        let (with, figures) = (Arc::clone(&analyzer), Arc::clone(&metrics));
         thread::Builder::new()
             .name("classify".to_owned())
-            .spawn(move || classify(&worker.0, &jobs, limits.batch, &worker.1))?;
-        let processors = thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
-            analyzer,
-            limits,
-            room: Arc::new(Semaphore::new(limits.queue)),
-            workers: Arc::new(Semaphore::new(processors)),
-            classifier,
-            metrics,
-        })
+            .spawn(move || classify(&with, &jobs, limits.batch, &figures))?;
+        Self::before(classifier, &analyzer, limits, metrics)
+    }
+
+    /// Starts the threads that find faces for `classifier`.
+    fn before(
+        classifier: mpsc::Sender<Job>,
+        analyzer: &Arc<Analyzer>,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
+        let (pictures, queue) = mpsc::channel();
+        let shared = Arc::new((Mutex::new(queue), PictureMemory::new(limits.decoded_bytes)));
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            let (with, shared, classifier) = (Arc::clone(analyzer), Arc::clone(&shared), classifier.clone());
+            thread::Builder::new()
+                .name("prepare".to_owned())
+                .spawn(move || prepare(&with, &shared.0, &shared.1, &classifier))?;
+        }
+        Ok(Self { limits, room: Arc::new(Semaphore::new(limits.queue)), pictures, classifier, metrics })
     }
 
     /// Finds and classifies the faces of each picture; one result a picture, in order.
@@ -86,26 +108,20 @@ impl Pipeline {
     /// # Errors
     /// No room for them, or no answer in time. What is wrong with one picture is its own result.
     pub async fn analyze(
-        self: &Arc<Self>,
+        &self,
         pictures: Vec<Bytes>,
         faces: Faces,
     ) -> Result<Vec<Result<Analysis, ApiError>>, ApiError> {
         let _ticket = self.ticket(pictures.len())?;
-        let lost = ApiError::internal("the work on a picture broke off");
-        let mut results: Vec<Result<Analysis, ApiError>> = vec![Err(lost); pictures.len()];
-        let mut tasks = JoinSet::new();
-        for (index, bytes) in pictures.into_iter().enumerate() {
-            let pipeline = Arc::clone(self);
-            tasks.spawn(async move { (index, pipeline.picture(bytes, faces).await) });
-        }
+        let answers: Vec<_> = pictures.into_iter().map(|bytes| self.begin(bytes, faces)).collect();
         let all = async {
-            while let Some(done) = tasks.join_next().await {
-                if let Ok((index, result)) = done {
-                    results[index] = result;
-                }
+            let mut results = Vec::with_capacity(answers.len());
+            for answer in answers {
+                results.push(answered(answer).await);
             }
+            results
         };
-        self.in_time(all).await?;
+        let results = self.in_time(all).await?;
         for result in &results {
             self.metrics.picture(result.as_ref().err().map_or("ok", ApiError::code));
         }
@@ -120,7 +136,9 @@ impl Pipeline {
         let _ticket = self.ticket(crops.len())?;
         let (width, height) = crops.first().map_or((0, 0), image::GrayImage::dimensions);
         let faces = vec![Face::whole(width, height); crops.len()];
-        self.in_time(self.batched(Prepared { width, height, faces, crops })).await?
+        let (reply, answer) = oneshot::channel();
+        batch(&self.classifier, Job { picture: Prepared { width, height, faces, crops }, reply });
+        self.in_time(answered(answer)).await?
     }
 
     fn ticket(&self, pictures: usize) -> Result<Ticket, ApiError> {
@@ -137,28 +155,57 @@ impl Pipeline {
         timeout(limit, work).await.map_err(|_| ApiError::Timeout { seconds: limit.as_secs() })
     }
 
-    async fn picture(&self, bytes: Bytes, faces: Faces) -> Result<Analysis, ApiError> {
-        let permit = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| ApiError::Stopping)?;
-        let analyzer = Arc::clone(&self.analyzer);
-        let work = move || {
-            // Held until the work has ended, also where nobody waits for it any more.
-            let _permit = permit;
-            prepare(&analyzer, &bytes, faces)
-        };
-        let prepared = tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)??;
-        self.batched(prepared).await
-    }
-
-    async fn batched(&self, picture: Prepared) -> Result<Analysis, ApiError> {
+    fn begin(&self, bytes: Bytes, faces: Faces) -> oneshot::Receiver<Result<Analysis, ApiError>> {
         let (reply, answer) = oneshot::channel();
-        let ended = |_| ApiError::internal("the thread that classifies has ended");
-        self.classifier.send(Job { picture, reply }).map_err(ended)?;
-        answer.await.map_err(|_| ApiError::internal("the classifier panicked"))
+        // Where no thread takes it, the reply is dropped.
+        let _ = self.pictures.send(Picture { bytes, faces, reply });
+        answer
+    }
+}
+
+async fn answered(answer: oneshot::Receiver<Result<Analysis, ApiError>>) -> Result<Analysis, ApiError> {
+    answer.await.unwrap_or_else(|_| Err(ApiError::internal("the work on a picture broke off")))
+}
+
+/// Hands faces over to the thread that classifies.
+fn batch(classifier: &mpsc::Sender<Job>, job: Job) {
+    if let Err(mpsc::SendError(job)) = classifier.send(job) {
+        let _ = job.reply.send(Err(ApiError::internal("the thread that classifies has ended")));
+    }
+}
+
+/// Finds the faces in one picture after the other, beside other threads that do the same.
+fn prepare(
+    analyzer: &Analyzer,
+    pictures: &Mutex<mpsc::Receiver<Picture>>,
+    memory: &PictureMemory,
+    classifier: &mpsc::Sender<Job>,
+) {
+    loop {
+        // Locked until there is memory for the next picture: a large one is not passed over for ever.
+        let queue = pictures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(Picture { bytes, faces, reply }) = queue.recv() else { return };
+        // Nobody waits for an answer that took too long.
+        if reply.is_closed() {
+            continue;
+        }
+        let work = || {
+            let _share = memory.share_for(&bytes, &analyzer.options().limits)?;
+            drop(queue);
+            prepared(analyzer, &bytes, faces)
+        };
+        // The thread outlives a defect in the work on a picture.
+        match catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(ApiError::panicked(&*panic))) {
+            Ok(picture) => batch(classifier, Job { picture, reply }),
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
     }
 }
 
 /// Decodes a picture and finds its faces.
-fn prepare(analyzer: &Analyzer, bytes: &[u8], faces: Faces) -> Result<Prepared, ApiError> {
+fn prepared(analyzer: &Analyzer, bytes: &[u8], faces: Faces) -> Result<Prepared, ApiError> {
     match faces {
         Faces::Find => Ok(analyzer.prepare_bytes(bytes)?),
         Faces::Whole => {
@@ -185,15 +232,24 @@ fn classify(analyzer: &Analyzer, jobs: &mpsc::Receiver<Job>, batch: usize, metri
             }
             next = if faces < batch { jobs.try_recv().ok() } else { None };
         }
-        // The thread outlives a defect of the classifier: dropped replies are answered as internal errors.
-        let Ok(analyses) = catch_unwind(AssertUnwindSafe(|| analyzer.classify(pictures))) else { continue };
+        // The thread outlives a defect of the classifier.
+        let analyses = match catch_unwind(AssertUnwindSafe(|| analyzer.classify(pictures))) {
+            Ok(analyses) => analyses,
+            Err(panic) => {
+                let error = ApiError::panicked(&*panic);
+                for reply in replies {
+                    let _ = reply.send(Err(error.clone()));
+                }
+                continue;
+            }
+        };
         if faces > 0 {
             metrics.faces.inc_by(faces as u64);
             metrics.batch_faces.observe(faces as f64);
         }
         for (reply, analysis) in replies.into_iter().zip(analyses) {
             // An error says that nobody waits.
-            let _ = reply.send(analysis);
+            let _ = reply.send(Ok(analysis));
         }
     }
 }

@@ -82,8 +82,7 @@ fn surrounded(router: Router<App>, app: App) -> Router {
 
 /// The answer of a handler that panicked.
 fn panicked(payload: Box<dyn Any + Send>) -> Response {
-    let words = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    ApiError::internal(format_args!("panicked: {}", words.unwrap_or("no words"))).into_response()
+    ApiError::panicked(&*payload).into_response()
 }
 
 /// What anyone may ask, and what needs the token if there is one.

@@ -63,6 +63,9 @@ pub struct Serve {
     /// Most pixels of a picture.
     #[arg(long, value_name = "PIXELS", default_value_t = PIXELS)]
     max_pixels: u64,
+    /// Most bytes that pictures take together while they are decoded and faces are looked for; others wait.
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().decoded_bytes)]
+    max_decoded: usize,
     /// Most pictures in a request.
     #[arg(long, value_name = "N", default_value_t = Limits::default().pictures)]
     max_images: usize,
@@ -127,6 +130,7 @@ impl Serve {
         let limits = Limits {
             body_bytes: self.max_body,
             all_bodies_bytes: Limits::default().all_bodies_bytes.max(self.max_body.saturating_mul(2)),
+            decoded_bytes: self.max_decoded,
             pictures: self.max_images,
             queue: self.queue,
             batch: self.batch,

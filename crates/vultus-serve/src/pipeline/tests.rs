@@ -1,5 +1,8 @@
+use std::io::Cursor;
+use std::time::Duration;
+
 use super::*;
-use image::{GrayImage, Luma};
+use image::{DynamicImage, GrayImage, ImageFormat, Luma};
 use vultus::analyze::AnalyzeOptions;
 use vultus::classifier::Classifier;
 use vultus::faces::{FaceFinder, FaceMethod, FaceOptions};
@@ -13,9 +16,10 @@ pub(crate) fn analyzer() -> Analyzer {
 }
 
 impl Pipeline {
-    /// Makes of it a pipeline whose thread has ended.
+    /// Makes of it a pipeline whose thread that classifies has ended.
     pub(crate) fn lose_classifier(&mut self) {
-        self.classifier = mpsc::channel().0;
+        let metrics = Arc::clone(&self.metrics);
+        *self = Self::before(mpsc::channel().0, &Arc::new(analyzer()), self.limits, metrics).unwrap();
     }
 }
 
@@ -33,7 +37,7 @@ fn labels(analysis: &Analysis) -> Vec<&str> {
 fn what_has_come_is_classified_together_up_to_the_batch() {
     let (jobs, queue) = mpsc::channel();
     let pictures: [&[u8]; 6] = [&[250], &[3, 250], &[], &[3, 3, 250], &[250, 250, 250, 3, 3, 3, 3], &[3]];
-    let mut answers: Vec<oneshot::Receiver<Analysis>> = Vec::new();
+    let mut answers = Vec::new();
     for levels in pictures {
         let (reply, answer) = oneshot::channel();
         assert!(jobs.send(Job { picture: picture(levels), reply }).is_ok());
@@ -44,7 +48,7 @@ fn what_has_come_is_classified_together_up_to_the_batch() {
     classify(&analyzer(), &queue, 4, &metrics);
     for (mut answer, levels) in answers.into_iter().zip(pictures) {
         let expected: Vec<&str> = levels.iter().map(|&level| if level > 128 { "bright" } else { "dark" }).collect();
-        assert_eq!(labels(&answer.try_recv().unwrap()), expected);
+        assert_eq!(labels(&answer.try_recv().unwrap().unwrap()), expected);
     }
     // 1 + 2 + 0 + 3 reach four; a picture with seven is not cut up; one is left.
     assert_eq!(metrics.faces.get(), 14);
@@ -64,7 +68,7 @@ fn nothing_is_computed_for_those_who_have_gone() {
     classify(&analyzer(), &queue, 4, &metrics);
     assert_eq!(metrics.faces.get(), 1);
     let mut answer = waits.1;
-    assert_eq!(labels(&answer.try_recv().unwrap()), ["bright"]);
+    assert_eq!(labels(&answer.try_recv().unwrap().unwrap()), ["bright"]);
 }
 
 #[tokio::test]
@@ -81,4 +85,62 @@ async fn room_is_taken_and_given_back() {
     assert_eq!(pipeline.metrics.waiting.get(), 0);
     let analysis = pipeline.classify(picture(&[3, 250]).crops).await.unwrap();
     assert_eq!(labels(&analysis), ["dark", "bright"]);
+}
+
+/// A picture that is not decoded yet, and where its analysis comes.
+fn undecoded(bytes: Vec<u8>) -> (Picture, oneshot::Receiver<Result<Analysis, ApiError>>) {
+    let (reply, answer) = oneshot::channel();
+    (Picture { bytes: bytes.into(), faces: Faces::Find, reply }, answer)
+}
+
+fn png(picture: &DynamicImage) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn a_picture_waits_for_its_memory_and_those_behind_it_wait_too() {
+    let (large, small) = (png(&DynamicImage::new_luma8(90, 60)), png(&DynamicImage::new_luma8(9, 9)));
+    let memory = PictureMemory::new(90 * 60 * 7);
+    let ((send, queue), (classifier, jobs)) = (mpsc::channel(), mpsc::channel());
+    let queue = Mutex::new(queue);
+    let (analyzer, first) = (analyzer(), memory.take(1).unwrap());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            let classifier = classifier.clone();
+            scope.spawn(|| prepare(&analyzer, &queue, &memory, &{ classifier }));
+        }
+        let answers = [large, small].map(|bytes| {
+            let (picture, answer) = undecoded(bytes);
+            assert!(send.send(picture).is_ok());
+            answer
+        });
+        assert!(jobs.recv_timeout(Duration::from_millis(200)).is_err(), "decoded without memory");
+        drop(first);
+        let mut widths = [0; 2].map(|_| jobs.recv().unwrap().picture.width);
+        widths.sort_unstable();
+        assert_eq!(widths, [9, 90]);
+        drop((send, answers));
+    });
+}
+
+#[test]
+fn what_needs_more_memory_than_there_is_or_breaks_is_answered_and_the_next_one_too() {
+    let memory = PictureMemory::new(9 * 9 * 7);
+    let ((send, queue), (classifier, jobs)) = (mpsc::channel(), mpsc::channel());
+    let pictures = [(9, 10), (9, 9)].map(|(width, height)| png(&DynamicImage::new_luma8(width, height)));
+    let [mut refused, mut used] = pictures.map(|bytes| {
+        let (picture, answer) = undecoded(bytes);
+        assert!(send.send(picture).is_ok());
+        answer
+    });
+    drop(send);
+    prepare(&analyzer(), &Mutex::new(queue), &memory, &classifier);
+    let error = refused.try_recv().unwrap().unwrap_err();
+    assert_eq!((error.code(), error.status().as_u16()), ("too_large", 413));
+    assert!(error.to_string().contains("630 bytes") && error.to_string().contains("limit of 567"), "{error}");
+    assert_eq!(jobs.recv().unwrap().picture.height, 9);
+    assert!(used.try_recv().is_err(), "answered before it is classified");
+    assert!(memory.take(9 * 9 * 7).is_ok(), "all memory is free again");
 }

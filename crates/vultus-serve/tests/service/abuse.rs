@@ -1,8 +1,10 @@
 //! Clients that mean harm, or are merely broken. After each the server still answers.
 
+use std::io::Cursor;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use image::{DynamicImage, ImageFormat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vultus_serve::config::Limits;
@@ -68,10 +70,17 @@ async fn a_real_picture_of_ten_thousand_squared_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bomb_within_the_limit_of_pixels_is_worked_on_a_few_at_a_time() {
-    let server = start(|_| {}).await;
-    let picture = png(7_000, 7_000, 0);
-    let replies = join_all((0..6).map(|_| server.post("/v1/analyze", "image/png", picture.clone()))).await;
+async fn a_bomb_within_the_limit_of_pixels_is_refused_where_it_needs_more_memory_than_there_is() {
+    // Enough for a grey picture of the same size.
+    let server = start(|config| config.limits.decoded_bytes = 900 * 900 * 7).await;
+    let mut bomb = Cursor::new(Vec::new());
+    DynamicImage::new_rgba16(900, 900).write_to(&mut bomb, ImageFormat::Png).unwrap();
+    let (bomb, grey) = (bomb.into_inner(), png(900, 900, 0));
+    server.post("/v1/analyze", "image/png", bomb.clone()).await.fails(413, "too_large");
+    let images = server.post("/v1/analyze", FORM, form(&[("image", &bomb), ("image", &grey)])).await.succeeds();
+    assert_eq!(images["images"][0]["error"]["code"], "too_large", "{images}");
+    assert_eq!(images["images"][1]["faces"][0]["label"], "dark", "{images}");
+    let replies = join_all((0..6).map(|_| server.post("/v1/analyze", "image/png", grey.clone()))).await;
     for reply in replies {
         assert_eq!(reply.succeeds()["images"][0]["faces"][0]["label"], "dark");
     }

@@ -1,0 +1,137 @@
+//! The memory that pictures take while they are worked on.
+//!
+//! In: pictures, not decoded yet. Out: a share of what all of them may take together, as large as the header says that this
+//! one will need. Not counted is what a face finder works with, some 30 MB a thread.
+
+use std::io::Cursor;
+use std::panic::catch_unwind;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use image::{ImageDecoder, ImageFormat, ImageReader, Limits, guess_format};
+use vultus::decode::DecodeLimits;
+
+use crate::error::ApiError;
+
+/// A picture is there twice as it was decoded, when it is turned upright or a face is cut out...
+const COPIES: u64 = 2;
+
+/// ...and besides as RGBA and as grey while it becomes grey; as many bytes does a decoder need beside the picture.
+const MORE_PIXEL_BYTES: u64 = 5;
+
+/// Most bytes that reading a header may take.
+const HEADER_BYTES: u64 = 1 << 20;
+
+/// What all pictures may take together.
+#[derive(Debug)]
+pub(super) struct PictureMemory {
+    all: u64,
+    free: Mutex<u64>,
+    freed: Condvar,
+}
+
+/// A part of it, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Share<'a> {
+    memory: &'a PictureMemory,
+    bytes: u64,
+}
+
+impl PictureMemory {
+    pub fn new(bytes: usize) -> Self {
+        let all = bytes as u64;
+        Self { all, free: Mutex::new(all), freed: Condvar::new() }
+    }
+
+    /// Waits until there is as much as a picture needs, or all where that is not known.
+    ///
+    /// # Errors
+    /// It needs more than all pictures may have.
+    pub fn share_for(&self, picture: &[u8], limits: &DecodeLimits) -> Result<Share<'_>, ApiError> {
+        self.take(needed(picture, limits).unwrap_or(self.all))
+    }
+
+    pub fn take(&self, bytes: u64) -> Result<Share<'_>, ApiError> {
+        if bytes > self.all {
+            return Err(ApiError::memory(bytes, self.all));
+        }
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let enough = self.freed.wait_while(free, |free| *free < bytes);
+        *enough.unwrap_or_else(PoisonError::into_inner) -= bytes;
+        Ok(Share { memory: self, bytes })
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        *self.memory.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        self.memory.freed.notify_all();
+    }
+}
+
+/// Most bytes that a picture takes while it is worked on: none where its header is enough to refuse it, `None` where it
+/// cannot be read here.
+fn needed(bytes: &[u8], limits: &DecodeLimits) -> Option<u64> {
+    let readable = |format: &ImageFormat| format.reading_enabled();
+    let Some(format) = guess_format(bytes).ok().filter(readable) else { return Some(0) };
+    let header = || {
+        let mut allocation = Limits::no_limits();
+        allocation.max_alloc = Some(HEADER_BYTES);
+        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+        reader.limits(allocation);
+        let decoder = reader.into_decoder().ok()?;
+        let (width, height) = decoder.dimensions();
+        Some((u64::from(width) * u64::from(height), decoder.total_bytes()))
+    };
+    let (pixels, decoded) = catch_unwind(header).ok()??;
+    if pixels > limits.pixels {
+        return Some(0);
+    }
+    Some(decoded.saturating_mul(COPIES).saturating_add(pixels.saturating_mul(MORE_PIXEL_BYTES)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::DynamicImage;
+
+    #[test]
+    fn a_share_is_waited_for_and_given_back() {
+        let memory = PictureMemory::new(10);
+        let (first, second) = (memory.take(6).unwrap(), memory.take(4).unwrap());
+        std::thread::scope(|scope| {
+            let third = scope.spawn(|| memory.take(5).unwrap().bytes);
+            drop(second);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!third.is_finished(), "5 of 4 bytes");
+            drop(first);
+            assert_eq!(third.join().unwrap(), 5);
+        });
+        assert_eq!(memory.take(11).unwrap_err().code(), "too_large");
+        assert!(memory.take(10).is_ok(), "all of it is free again");
+    }
+
+    #[test]
+    fn what_a_picture_needs_is_known_from_its_header() {
+        let limits = DecodeLimits { pixels: 5400, ..DecodeLimits::default() };
+        let encoded = |picture: DynamicImage, format| {
+            let mut bytes = Cursor::new(Vec::new());
+            picture.write_to(&mut bytes, format).unwrap();
+            bytes.into_inner()
+        };
+        let png = |picture| encoded(picture, ImageFormat::Png);
+        // Twice as decoded, and five bytes a pixel.
+        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 60)), &limits), Some(5400 * 7));
+        assert_eq!(needed(&png(DynamicImage::new_rgba16(90, 60)), &limits), Some(5400 * 21));
+        for format in [ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::WebP] {
+            let bytes = encoded(DynamicImage::new_rgb8(90, 60), format);
+            assert_eq!(needed(&bytes, &limits), Some(5400 * 11), "{format:?}");
+        }
+        // These are not decoded.
+        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 61)), &limits), Some(0));
+        for bytes in [&b"dear diary"[..], b"GIF89a\x01\0\x01\0\0\0\0;", b""] {
+            assert_eq!(needed(bytes, &limits), Some(0));
+        }
+        // This one might be.
+        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 60))[..30], &limits), None);
+    }
+}
