@@ -81,8 +81,22 @@ async function show(page, file) {
   await says(page, "ms$");
 }
 
-async function says(page, pattern) {
-  await page.waitForFunction((pattern) => new RegExp(pattern).test(document.getElementById("message").textContent), pattern);
+async function says(page, pattern, id = "message") {
+  await page.waitForFunction(({ pattern, id }) => new RegExp(pattern).test(document.getElementById(id).textContent), { pattern, id });
+}
+
+/** What is written in `time` milliseconds to where screen readers read out what changes. */
+async function readOut(page, time) {
+  return page.evaluate(async (time) => {
+    const read = [];
+    const observer = new MutationObserver((changes) => read.push(...changes.map((change) => change.target.textContent)));
+    for (const place of document.querySelectorAll("output, [role=status], [role=alert], [role=log], [aria-live]")) {
+      observer.observe(place, { childList: true, characterData: true, subtree: true });
+    }
+    await new Promise((done) => setTimeout(done, time));
+    observer.disconnect();
+    return read;
+  }, time);
 }
 
 /** Goes to an element with the tabulator key. */
@@ -132,7 +146,7 @@ async function shoot(page, name) {
 
 /** The sum of the bars in per cent. */
 function sumOfBars(page) {
-  return page.$$eval("#bars output", (outputs) => outputs.reduce((sum, output) => sum + parseFloat(output.textContent), 0));
+  return page.$$eval("#bars span", (outputs) => outputs.reduce((sum, output) => sum + parseFloat(output.textContent), 0));
 }
 
 /** At one moment: a camera's boxes come and go. */
@@ -324,15 +338,16 @@ async function camera(address) {
   await ready(page);
   await tabTo(page, "#camera");
   await page.keyboard.press("Enter");
-  await page.waitForFunction(() => /frames a second/.test(document.getElementById("message").textContent));
-  await page.waitForTimeout(3000);
+  await says(page, "frames a second", "rate");
+  await says(page, "camera is on");
+  assert.deepEqual(await readOut(page, 3000), [], "nothing is read out while nothing happens");
   // A finder may miss a face in one frame or another: there is one with its box, and an area in the timeline for every class.
   await page.waitForFunction(() => {
     const drawn = [...document.querySelectorAll("#timeline path")].filter((one) => one.getAttribute("d").length > 100).length;
     return document.querySelectorAll("#boxes button").length === 1 && drawn > 0 && drawn === document.querySelectorAll("#bars li").length;
   });
   assert.match(await page.textContent("#trend"), /on average/);
-  console.log(`camera: ${await page.textContent("#message")}`);
+  console.log(`camera: ${await page.textContent("#rate")}`);
   await boxesAreInside(page);
   await shoot(page, "camera");
   await page.keyboard.press("Space");
@@ -409,7 +424,7 @@ async function company(address) {
   const phone = await open(browser, address, { ...PHONE, permissions: ["camera"] });
   await ready(phone);
   await phone.tap("#camera");
-  await says(phone, "frames a second");
+  await says(phone, "frames a second", "rate");
   await phone.waitForFunction(() => document.querySelectorAll("#boxes button").length === 2);
   await boxesAreInside(phone);
   await isNotWiderThanThePhone(phone);
@@ -425,6 +440,18 @@ async function locked() {
   const browser = await launch();
   const page = await open(browser, server.address);
   await page.waitForSelector("#lock[open]");
+  // It can be left, with what was typed forgotten, and comes back when it is wanted.
+  await page.fill("#token", "half-a-tok");
+  await page.keyboard.press("Escape");
+  await page.waitForTimeout(500);
+  assert.equal(await page.locator("#lock[open]").count(), 0, "the dialog is closed and stays so");
+  await tabTo(page, "#unlock");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#lock[open]");
+  assert.equal(await page.inputValue("#token"), "");
+  await page.click("#later");
+  await page.setInputFiles("#file", portrait);
+  await page.waitForSelector("#lock[open]");
   await page.fill("#token", "not-the-token");
   await page.keyboard.press("Enter");
   await page.waitForSelector("#lock[open]");
@@ -435,6 +462,7 @@ async function locked() {
   await show(page, portrait);
   assert.equal(await page.locator("#boxes button").count(), 1);
   assert(await page.locator("#metrics").isHidden(), "a link that would be refused");
+  assert(await page.locator("#unlock").isHidden(), "there is nothing to unlock");
   // The refusals themselves are on the console; nothing else.
   assert(page.faults.every((fault) => fault.includes("401")), page.faults.join("\n"));
   await browser.close();

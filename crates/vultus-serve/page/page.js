@@ -1,7 +1,7 @@
 // The page: a picture or the camera goes to the server, and what it says is shown.
 
 import { Refusal, analyze, card, openStream, useToken } from "/server.js";
-import { hues, prepareBars, say, showBoxes, showCard, showFace } from "/view.js";
+import { hues, prepareBars, say, showBoxes, showCard, showFace, showRate } from "/view.js";
 import { Person } from "/person.js";
 import { Timeline } from "/timeline.js";
 
@@ -53,6 +53,7 @@ function fail(error) {
   if (error?.code === "unauthorized") {
     // Links carry no token.
     element("metrics").hidden = true;
+    element("unlock").hidden = false;
     element("lock").showModal();
   }
 }
@@ -67,6 +68,7 @@ async function start() {
   }
   element("state").textContent = `${model.name} is ready`;
   element("state").dataset.ok = "yes";
+  element("unlock").hidden = true;
   colours = hues(model.labels);
   timeline = new Timeline(element("timeline"), model.labels, colours);
   prepareBars(model.labels, colours);
@@ -77,7 +79,7 @@ async function start() {
 // Pictures.
 
 async function open(file) {
-  if (!model) return;
+  if (!model) return start();
   if (!file) return say("There is no file in this. A picture that is copied can be pasted; one that is saved can be chosen.", true);
   if (!file.type.startsWith("image/")) return say("This file is no picture.", true);
   stop();
@@ -129,7 +131,7 @@ function smaller(source, width, height, longest, quality) {
 // The camera. One frame is on its way at a time: the picture is never behind.
 
 async function watch() {
-  if (!model) return;
+  if (!model) return start();
   stop();
   say("Waiting for the camera");
   const run = { stream: null, socket: null, frames: 0, since: performance.now() };
@@ -159,7 +161,6 @@ async function watch() {
   person = new Person();
   timeline.clear();
   show(null);
-  say("");
   next(run);
 }
 
@@ -176,6 +177,7 @@ function seen(run, answer) {
     setTimeout(() => next(run), 1000);
     return;
   }
+  say("The camera is on.");
   selected = person.follow(answer.faces);
   if (selected < 0 && answer.faces.length && person.isGone()) {
     // Somebody else, from here on.
@@ -188,8 +190,7 @@ function seen(run, answer) {
   run.frames += 1;
   const now = performance.now();
   if (now - run.since > 1000) {
-    const rate = (run.frames * 1000) / (now - run.since);
-    say(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)} frames a second`);
+    showRate((run.frames * 1000) / (now - run.since));
     [run.frames, run.since] = [0, now];
   }
   soon(() => next(run));
@@ -221,6 +222,7 @@ function stop() {
   if (inCamera()) stage.dataset.mode = "empty";
   element("camera").textContent = "Use the camera";
   show(null);
+  showRate(null);
   say("");
 }
 
@@ -252,11 +254,15 @@ document.addEventListener("keydown", (event) => {
   select((from + step + count) % count);
   element("boxes").children[selected].focus();
 });
-element("lock").addEventListener("close", () => {
+element("lock").addEventListener("submit", () => {
   useToken(element("token").value);
-  element("token").value = "";
   start();
 });
+element("lock").addEventListener("close", () => {
+  element("token").value = "";
+});
+element("later").addEventListener("click", () => element("lock").close());
+element("unlock").addEventListener("click", start);
 window.addEventListener("pagehide", stop);
 
 start();

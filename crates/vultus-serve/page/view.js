@@ -72,7 +72,8 @@ export function prepareBars(labels, colours) {
     const track = document.createElement("div");
     track.className = "track";
     track.append(document.createElement("i"));
-    const share = document.createElement("output");
+    // No `output`: what changes in it is read out, here with every frame.
+    const share = document.createElement("span");
     share.textContent = "–";
     row.append(name, track, share);
     return row;
@@ -86,7 +87,7 @@ export function showFace(face, index, count, nothing) {
   for (const row of element("bars").children) {
     const share = face?.probabilities[row.dataset.label];
     row.querySelector("i").style.width = `${(share ?? 0) * 100}%`;
-    row.querySelector("output").textContent = share === undefined ? "–" : percent(share);
+    row.querySelector("span").textContent = share === undefined ? "–" : percent(share);
     row.classList.toggle("best", Boolean(face) && row.dataset.label === best(face));
   }
   if (!face) {
@@ -158,8 +159,15 @@ function trained(training) {
   return rows;
 }
 
-/** Says what happens, or what went wrong. */
+/** Says what happens, or what went wrong, to those who listen, too. */
 export function say(text, bad = false) {
-  element("message").textContent = text;
-  element("message").classList.toggle("bad", bad);
+  const message = element("message");
+  // What is written again is read out again.
+  if (message.textContent !== text) message.textContent = text;
+  message.classList.toggle("bad", bad);
+}
+
+/** Shows how many frames a second there are, to those who look. */
+export function showRate(rate) {
+  element("rate").textContent = rate === null ? "" : `${rate < 10 ? rate.toFixed(1) : Math.round(rate)} frames a second`;
 }
