@@ -3,6 +3,8 @@
 //! In: arguments. Out: sources one after the other, each only when it is asked for, so that a million files are no
 //! burden. What cannot be read is a source, too: its row will say why.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,11 +21,14 @@ const STDIN: &str = "-";
 /// A picture file larger than this is not read.
 const LARGEST_FILE: u64 = 512 << 20;
 
-/// The sources that `arguments` mean, in their order; folders and patterns in the order of the names. What lies in folders
-/// `left_out`, which are named without links, is none.
+/// The sources that `arguments` mean, in their order; folders and patterns in the order of the names. A path comes once,
+/// however many arguments mean it. What lies in folders `left_out`, which are named without links, is none.
 pub fn sources(arguments: Vec<PathBuf>, left_out: &[PathBuf]) -> impl Iterator<Item = Source> + Send + use<> {
     let left_out = LeftOut(left_out.into());
-    arguments.into_iter().flat_map(move |path| argument(path, &left_out))
+    // Hashes, because there may be a million.
+    let (hashes, mut met) = (RandomState::new(), HashSet::new());
+    let all = arguments.into_iter().flat_map(move |path| argument(path, &left_out));
+    all.filter(move |source| met.insert(hashes.hash_one(&source.path)))
 }
 
 /// Whether an argument is a path, and neither stdin nor an address.
@@ -204,6 +209,28 @@ mod tests {
         assert_eq!(names(&["none*.png"]), ["none*.png"]);
         assert_eq!(names(&["absent.png"]), ["absent.png"]);
         assert_eq!(names(&[""]).len(), 8 - 1);
+    }
+
+    #[test]
+    fn what_several_arguments_mean_comes_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pictures = ["a/1.png", "a/b/2.png", "a/b/c/3.png"];
+        for name in pictures {
+            let path = folder.path().join(name);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, "x").unwrap();
+        }
+        // A recursive pattern means folders and what lies in them; so does what a shell makes of it.
+        for arguments in [
+            &["a/**/*"][..],
+            &["**/*"],
+            &["a", "a/1.png", "a/b", "a/b/2.png", "a/b/c", "a/b/c/3.png"],
+            &["a/1.png", "a/b/2.png", "a", "a/b/*.png"],
+        ] {
+            assert_eq!(names(folder.path(), arguments), pictures, "{arguments:?}");
+        }
+        assert_eq!(names(folder.path(), &["a/b/c", "a"]), ["a/b/c/3.png", "a/1.png", "a/b/2.png"]);
+        assert_eq!(names(folder.path(), &["absent.png", "absent.png"]), ["absent.png"]);
     }
 
     #[test]
