@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::bail;
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
@@ -11,7 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, PersistError};
 
 use super::{Cell, CellRows, Column, Kind};
 
@@ -106,7 +107,7 @@ impl ParquetRows {
                     let values: Vec<f64> = values.filter_map(Cell::double).collect();
                     writer.write_batch(&values, levels, None)?;
                 }
-                _ => anyhow::bail!("column {index} has a type that is never written"),
+                _ => bail!("column {index} has a type that is never written"),
             }
             column.close()?;
             index += 1;
@@ -152,7 +153,10 @@ impl CellRows for ParquetRows {
         if let (Out::File(file), Some(path)) = (out, self.path) {
             let file = file.into_inner().map_err(|error| error.into_error())?;
             file.as_file().sync_all()?;
-            file.persist(&path)?;
+            if let Err(PersistError { error, file }) = file.persist_noclobber(&path) {
+                let kept = file.keep()?.1;
+                bail!("cannot write {}: {error}; its rows are in {}", path.display(), kept.display());
+            }
         }
         Ok(())
     }
@@ -164,6 +168,18 @@ mod tests {
 
     use super::*;
     use crate::rows::column;
+
+    #[test]
+    fn a_file_that_has_appeared_meanwhile_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.parquet");
+        let rows = Box::new(ParquetRows::to_file(&path, &[column("path", Kind::Text)]).unwrap());
+        fs_err::write(&path, "somebody's").unwrap();
+        let message = rows.finish().unwrap_err().to_string();
+        assert_eq!(fs_err::read(&path).unwrap(), b"somebody's");
+        let kept = Path::new(message.rsplit_once("its rows are in ").unwrap().1);
+        assert!(SerializedFileReader::new(fs_err::File::open(kept).unwrap().into_parts().0).is_ok(), "{message}");
+    }
 
     #[test]
     fn any_name_is_a_columns_name() {
