@@ -63,8 +63,9 @@ impl Predict {
         let (analyzer, _) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
         let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
+        let is_input = |path: &str| sources(self.inputs.clone(), &drawings).any(|source| source.path == path);
         let done = Arc::new(match (&self.output, append) {
-            (Some(output), true) => resume::take_up(output, format, &labels)?,
+            (Some(output), true) => resume::take_up(output, format, &labels, is_input)?,
             _ => HashSet::new(),
         });
         let mut rows = PictureRows::open(format, &labels, self.output.as_deref(), append)?;

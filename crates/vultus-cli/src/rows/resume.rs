@@ -1,7 +1,7 @@
 //! Which pictures have rows already, in a file that an earlier call has left, complete or not.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -18,14 +18,19 @@ const BEGINNING: &[u8] = b"{\"path\":\"";
 const PASSING: [&str; 3] = ["unreachable", "unreadable", "unwritable"];
 
 /// Reads the paths that need no more rows in `path`, and cuts off what a killed process left unfinished, so that rows can be
-/// added. Of a CSV file the last picture is cut off, too: faces of it may be missing.
+/// added. Of a CSV file the last picture is cut off, too, if it is among the inputs: faces of it may be missing.
 ///
 /// # Errors
 /// A file that is not of this form or about other classes, and what cannot be read or written.
-pub fn take_up(path: &Path, format: Format, labels: &[String]) -> anyhow::Result<HashSet<String>> {
+pub fn take_up(
+    path: &Path,
+    format: Format,
+    labels: &[String],
+    is_input: impl Fn(&str) -> bool,
+) -> anyhow::Result<HashSet<String>> {
     let (done, length) = match format {
         Format::Json => json(path, labels)?,
-        Format::Csv => csv(path, labels)?,
+        Format::Csv => csv(path, labels, is_input)?,
         Format::Table | Format::Parquet => bail!("--resume is for JSON lines and CSV"),
     };
     let file = fs_err::OpenOptions::new().write(true).open(path)?;
@@ -84,8 +89,8 @@ fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)
     Ok((done, length))
 }
 
-/// Paths, and where the rows of the last picture begin.
-fn csv(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)> {
+/// Paths, and the length of what stays.
+fn csv(path: &Path, labels: &[String], is_input: impl Fn(&str) -> bool) -> anyhow::Result<(HashSet<String>, u64)> {
     let columns = columns(labels);
     let names = || columns.iter().map(|column| column.name.as_str());
     let mut header = csv::Writer::from_writer(Vec::new());
@@ -104,32 +109,76 @@ fn csv(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)>
         ));
     }
     let code = columns.iter().position(|column| column.name == "error_code").unwrap_or_default();
-    let mut done = HashSet::new();
-    let mut last = (String::new(), reader.position().byte());
-    let (mut any, mut passing) = (false, false);
-    let (mut bytes, mut broken) = (csv::ByteRecord::new(), None);
-    while reader.read_byte_record(&mut bytes)? {
-        if let Some(line) = broken {
-            bail!("line {line} of {} is no text in UTF-8: name another file with --output", path.display());
-        }
-        // What a killed process left at the end may be no whole row, and even no text.
-        let Ok(record) = csv::StringRecord::from_byte_record(bytes.clone()) else {
-            broken = Some(bytes.position().map_or(0, csv::Position::line));
-            continue;
-        };
-        let name = record.get(0).unwrap_or_default();
-        if !any || name != last.0 {
-            let start = record.position().map_or(last.1, csv::Position::byte);
-            let before = std::mem::replace(&mut last, (name.to_owned(), start));
-            if any && !passing {
-                done.insert(before.0);
-            }
-            any = true;
-        }
-        // Of several tries the last one counts.
-        passing = record.get(code).is_some_and(|code| PASSING.contains(&code));
+    let mut pictures = Pictures::default();
+    let mut add = |row: csv::ByteRecord| {
+        let start = row.position().cloned().unwrap_or_else(csv::Position::new);
+        let row = csv::StringRecord::from_byte_record(row).ok().filter(|row| row.len() == columns.len());
+        let row = row.with_context(|| {
+            let line = start.line();
+            format!("line {line} of {} is no row of vultus predict: name another file with --output", path.display())
+        })?;
+        pictures.add(&row[0], PASSING.contains(&&row[code]), start.byte());
+        anyhow::Ok(())
+    };
+    let (mut row, mut before) = (csv::ByteRecord::new(), None);
+    while reader.read_byte_record(&mut row)? {
+        before.replace(row.clone()).map_or(Ok(()), &mut add)?;
     }
-    Ok((done, last.1))
+    let mut length = fs_err::metadata(path)?.len();
+    // What a killed process left at the end may be no whole row, and even no text.
+    if let Some(last) = before {
+        let start = last.position().map_or(length, csv::Position::byte);
+        if !ends_a_line(path)? || add(last).is_err() {
+            length = start;
+        }
+    }
+    let Pictures { mut done, last } = pictures;
+    match last {
+        Some(last) if is_input(&last.path) => length = last.start,
+        Some(last) if !last.passing => {
+            done.insert(last.path);
+        }
+        _ => {}
+    }
+    Ok((done, length))
+}
+
+/// The pictures of rows that stand one behind the other.
+#[derive(Default)]
+struct Pictures {
+    /// Those before the last one, but for errors that may have passed.
+    done: HashSet<String>,
+    last: Option<Picture>,
+}
+
+/// A picture with rows.
+struct Picture {
+    path: String,
+    /// Whether its last row is an error that may have passed: of several tries the last one counts.
+    passing: bool,
+    /// Where its first row begins.
+    start: u64,
+}
+
+impl Pictures {
+    /// Adds a row that begins at `start`.
+    fn add(&mut self, path: &str, passing: bool, start: u64) {
+        match &mut self.last {
+            Some(last) if last.path == path => last.passing = passing,
+            last => {
+                let before = last.replace(Picture { path: path.to_owned(), passing, start });
+                self.done.extend(before.filter(|before| !before.passing).map(|before| before.path));
+            }
+        }
+    }
+}
+
+/// Whether a file that is not empty ends with the end of a line.
+fn ends_a_line(path: &Path) -> anyhow::Result<bool> {
+    let (mut file, mut last) = (fs_err::File::open(path)?, [0]);
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 #[cfg(test)]
@@ -141,6 +190,27 @@ mod tests {
         vec!["sad".to_owned()]
     }
 
+    /// Inputs without a picture.
+    fn nothing(_: &str) -> bool {
+        false
+    }
+
+    /// A file of CSV with rows of pictures and errors' codes.
+    fn rows_of_csv(rows: &[(&str, &str)]) -> String {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let columns = columns(&labels());
+        writer.write_record(columns.iter().map(|column| &column.name)).unwrap();
+        for (name, code) in rows {
+            let cell = |column: &Column| match column.name.as_str() {
+                "path" => (*name).to_owned(),
+                "error_code" => (*code).to_owned(),
+                _ => String::new(),
+            };
+            writer.write_record(columns.iter().map(cell)).unwrap();
+        }
+        String::from_utf8(writer.into_inner().unwrap()).unwrap()
+    }
+
     #[test]
     fn complete_lines_count_and_the_rest_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
@@ -150,23 +220,23 @@ mod tests {
             "{\"path\":\"a\",\"faces\":[]}\n{\"path\":\"b\\n\",\"error\":{\"code\":\"damaged\"}}\n{\"path\":\"c",
         )
         .unwrap();
-        let done = take_up(&path, Format::Json, &labels()).unwrap();
+        let done = take_up(&path, Format::Json, &labels(), nothing).unwrap();
         assert_eq!(done, ["a", "b\n"].map(str::to_owned).into());
         assert!(fs_err::read_to_string(&path).unwrap().ends_with("d\"}}\n"));
         let other = "{\"path\":\"a\",\"faces\":[]}\n{\"path\":\"b\",\"faces\":[{\"probabilities\":{\"happy\":1.0}}]}\n";
         fs_err::write(&path, other).unwrap();
-        let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
+        let message = take_up(&path, Format::Json, &labels(), nothing).unwrap_err().to_string();
         assert!(message.contains("line 2") && message.contains("classes"), "{message}");
-        assert!(take_up(&path, Format::Json, &["happy".to_owned()]).is_ok());
+        assert!(take_up(&path, Format::Json, &["happy".to_owned()], nothing).is_ok());
         for other in ["dear diary\n", "dear diary", "{\"my\":\"settings\"}", "{\n  \"path\": 1\n}"] {
             fs_err::write(&path, other).unwrap();
-            let message = take_up(&path, Format::Json, &labels()).unwrap_err().to_string();
+            let message = take_up(&path, Format::Json, &labels(), nothing).unwrap_err().to_string();
             assert!(message.contains("line 1") && message.contains("rows.jsonl"), "{message}");
             assert_eq!(fs_err::read_to_string(&path).unwrap(), other);
         }
         for unfinished in ["", "{\"pa", "{\"path\":\"c"] {
             fs_err::write(&path, unfinished).unwrap();
-            assert!(take_up(&path, Format::Json, &labels()).unwrap().is_empty());
+            assert!(take_up(&path, Format::Json, &labels(), nothing).unwrap().is_empty());
             assert_eq!(fs_err::read(&path).unwrap(), b"");
         }
     }
@@ -180,51 +250,62 @@ mod tests {
         let lines = [line("a", "unreachable"), line("b", "unreadable"), line("b", "no_face"), line("c", "damaged")];
         fs_err::write(&path, lines.concat()).unwrap();
         let expected: HashSet<String> = ["b", "c"].map(str::to_owned).into();
-        assert_eq!(take_up(&path, Format::Json, &labels()).unwrap(), expected);
+        assert_eq!(take_up(&path, Format::Json, &labels(), nothing).unwrap(), expected);
 
-        let mut writer = csv::Writer::from_path(&path).unwrap();
-        let columns = columns(&labels());
-        writer.write_record(columns.iter().map(|column| &column.name)).unwrap();
-        for (name, code) in [("a", "unreachable"), ("b", "unreadable"), ("b", ""), ("c", "damaged"), ("d", "")] {
-            let cell = |column: &Column| match column.name.as_str() {
-                "path" => name.to_owned(),
-                "error_code" => code.to_owned(),
-                _ => String::new(),
-            };
-            writer.write_record(columns.iter().map(cell)).unwrap();
-        }
-        writer.flush().unwrap();
-        // The last one may be incomplete.
-        assert_eq!(take_up(&path, Format::Csv, &labels()).unwrap(), expected);
+        let rows = [("a", "unreachable"), ("b", "unreadable"), ("b", ""), ("c", "damaged"), ("d", "unreadable")];
+        fs_err::write(&path, rows_of_csv(&rows)).unwrap();
+        assert_eq!(take_up(&path, Format::Csv, &labels(), nothing).unwrap(), expected);
     }
 
     #[test]
-    fn the_last_picture_of_a_csv_is_done_again() {
+    fn the_last_picture_of_a_csv_is_done_again_where_it_is_an_input() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.csv");
-        let header = columns(&labels()).iter().map(|column| column.name.clone()).collect::<Vec<_>>().join(",");
-        let kept = format!("{header}\na,1\n\"b\n,\",1\n\"b\n,\",2\n");
-        fs_err::write(&path, format!("{kept}c,1\nc,2\nc,\"thr")).unwrap();
-        assert_eq!(take_up(&path, Format::Csv, &labels()).unwrap(), ["a", "b\n,"].map(str::to_owned).into());
-        assert_eq!(fs_err::read_to_string(&path).unwrap(), kept);
-        fs_err::write(&path, format!("{header}\n")).unwrap();
-        assert!(take_up(&path, Format::Csv, &labels()).unwrap().is_empty());
-        assert!(take_up(&path, Format::Csv, &[]).unwrap_err().to_string().contains("other columns"));
-        for unfinished in ["", "path,wid", &header] {
+        let (kept, whole) = (
+            rows_of_csv(&[("a", ""), ("b\n,", ""), ("b\n,", "")]),
+            rows_of_csv(&[("a", ""), ("b\n,", ""), ("b\n,", ""), ("c", ""), ("c", "")]),
+        );
+        let set = |names: &[&str]| -> HashSet<String> { names.iter().map(|&name| name.to_owned()).collect() };
+        // Whole, and in the middle of a path in quotes, another path, a row, and the last cell of a row.
+        let message = format!("d{}unreadable,no su", ",".repeat(12));
+        for unfinished in ["", "\"c\n", "c", "d,1,2", &message] {
+            fs_err::write(&path, format!("{whole}{unfinished}")).unwrap();
+            let done = take_up(&path, Format::Csv, &labels(), |name| name == "other").unwrap();
+            assert_eq!(done, set(&["a", "b\n,", "c"]), "{unfinished}");
+            assert_eq!(fs_err::read_to_string(&path).unwrap(), whole, "{unfinished}");
+            fs_err::write(&path, format!("{whole}{unfinished}")).unwrap();
+            let done = take_up(&path, Format::Csv, &labels(), |name| name == "c").unwrap();
+            assert_eq!(done, set(&["a", "b\n,"]), "{unfinished}");
+            assert_eq!(fs_err::read_to_string(&path).unwrap(), kept, "{unfinished}");
+        }
+    }
+
+    #[test]
+    fn a_csv_that_is_somebody_elses_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        let header = rows_of_csv(&[]);
+        fs_err::write(&path, &header).unwrap();
+        assert!(take_up(&path, Format::Csv, &labels(), nothing).unwrap().is_empty());
+        assert!(take_up(&path, Format::Csv, &[], nothing).unwrap_err().to_string().contains("other columns"));
+        assert_eq!(fs_err::read_to_string(&path).unwrap(), header);
+        for unfinished in ["", "path,wid", header.trim_end()] {
             fs_err::write(&path, unfinished).unwrap();
-            assert!(take_up(&path, Format::Csv, &labels()).unwrap().is_empty());
+            assert!(take_up(&path, Format::Csv, &labels(), nothing).unwrap().is_empty());
             assert_eq!(fs_err::read(&path).unwrap(), b"", "{unfinished}");
         }
 
         // A row that was cut off inside a letter is done again; one that has others behind it is somebody's work.
-        let mut damaged = format!("{header}\na,1\nb").into_bytes();
-        damaged.push(0xc3);
-        fs_err::write(&path, &damaged).unwrap();
-        assert_eq!(take_up(&path, Format::Csv, &labels()).unwrap(), HashSet::new());
-        damaged.extend(b",1\nc,1\nd,1\n");
-        fs_err::write(&path, &damaged).unwrap();
-        let message = take_up(&path, Format::Csv, &labels()).unwrap_err().to_string();
-        assert!(message.contains("line 3") && message.contains("rows.csv"), "{message}");
-        assert_eq!(fs_err::read(&path).unwrap(), damaged);
+        let before = rows_of_csv(&[("a", "")]);
+        for broken in [&b"b\xc3"[..], b"b,1\n"] {
+            fs_err::write(&path, [before.as_bytes(), broken].concat()).unwrap();
+            assert_eq!(take_up(&path, Format::Csv, &labels(), nothing).unwrap(), ["a".to_owned()].into());
+            assert_eq!(fs_err::read_to_string(&path).unwrap(), before);
+            let damaged = [before.as_bytes(), broken, b"\nc,1\nd,1\n"].concat();
+            fs_err::write(&path, &damaged).unwrap();
+            let message = take_up(&path, Format::Csv, &labels(), nothing).unwrap_err().to_string();
+            assert!(message.contains("line 3") && message.contains("rows.csv"), "{message}");
+            assert_eq!(fs_err::read(&path).unwrap(), damaged);
+        }
     }
 }

@@ -177,6 +177,24 @@ fn an_output_is_gone_on_with_and_never_overwritten() {
 }
 
 #[test]
+fn rows_of_other_pictures_stay() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    for (number, name) in ["a/1.png", "a/2.png", "b/1.png"].into_iter().enumerate() {
+        place.write(name, png(number, 48));
+    }
+    for output in ["rows.jsonl", "rows.csv"] {
+        let predict = |input: &str| {
+            place.run(&["predict", input, "--model", "run", "--output", output, "--resume"]).ends_with(0);
+            fs_err::read_to_string(place.path(output)).unwrap()
+        };
+        let first = predict("a");
+        let both = predict("b");
+        assert!(both.starts_with(&first) && both.lines().count() == first.lines().count() + 1, "{both}");
+    }
+}
+
+#[test]
 fn drawings_are_pictures_of_the_same_size() {
     let place = Place::with_config();
     place.train("run", &[]);
