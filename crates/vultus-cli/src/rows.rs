@@ -44,6 +44,11 @@ impl Format {
         }
     }
 
+    /// Whether rows can be added to a file that an earlier call has left.
+    pub fn grows(self) -> bool {
+        matches!(self, Self::Json | Self::Csv)
+    }
+
     /// The form for stdout where none is asked for.
     pub fn of_stdout() -> Self {
         if io::stdout().is_terminal() { Self::Table } else { Self::Json }

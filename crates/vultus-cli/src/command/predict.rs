@@ -100,7 +100,8 @@ impl Predict {
         rows.finish()?;
         if interrupt::requested() {
             return Err(Failure::Interrupted(match &self.output {
-                Some(output) => format!("go on with --output {} --resume", output.display()),
+                Some(output) if format.grows() => format!("go on with --output {} --resume", output.display()),
+                Some(output) => format!("{} has the results so far, and cannot be gone on with", output.display()),
                 None => "the results so far are written".to_owned(),
             }));
         }
@@ -115,14 +116,12 @@ impl Predict {
         };
         let format = Format::choose(asked, self.output.as_deref())?;
         let Some(output) = &self.output else { return Ok(format) };
-        if self.resume && !matches!(format, Format::Json | Format::Csv) {
+        if self.resume && !format.grows() {
             return Err(Failure::usage(anyhow!("--resume is for JSON lines and CSV: a Parquet file cannot grow")));
         }
         if output.exists() && !self.resume {
-            return Err(Failure::usage(anyhow!(
-                "{} exists: go on with it by --resume, or name another file",
-                output.display()
-            )));
+            let way = if format.grows() { "go on with it by --resume, or name" } else { "name" };
+            return Err(Failure::usage(anyhow!("{} exists: {way} another file", output.display())));
         }
         Ok(format)
     }

@@ -294,6 +294,29 @@ fn an_interrupted_call_keeps_what_is_done() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn an_interrupted_parquet_file_has_what_is_done_and_is_not_gone_on_with() {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+
+    let place = Place::with_config();
+    place.train("run", &[]);
+    for number in 0..400 {
+        place.write(&format!("album/{number:03}.png"), png(number, 480));
+    }
+    let arguments =
+        ["predict", "album", "--model", "run", "--faces", "whole", "--output", "rows.parquet", "--annotate", "boxes"];
+    let mut call = place.start("call", &arguments);
+    call.wait_until("there is a drawing", || !place.files_named("000.png.png").is_empty());
+    assert_eq!(call.interrupt(), Some(130));
+    let log = fs_err::read_to_string(place.path("call.log")).unwrap();
+    assert!(log.contains("rows.parquet has the results so far") && !log.contains("--resume"), "{log}");
+    let file = SerializedFileReader::new(std::fs::File::open(place.path("rows.parquet")).unwrap()).unwrap();
+    let rows = file.metadata().file_metadata().num_rows();
+    assert!((1..400).contains(&rows), "{rows}");
+    place.run(&arguments).ends_with(2).says(&["rows.parquet exists: name another file"]);
+}
+
 #[test]
 fn an_unsure_face_has_no_label() {
     let place = Place::with_config();
