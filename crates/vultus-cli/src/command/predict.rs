@@ -48,10 +48,11 @@ pub struct Predict {
     /// read or written.
     #[arg(long, requires = "output")]
     resume: bool,
-    /// Write each picture with boxes and bars to this new folder.
+    /// Write each picture in which there is a face, with boxes and bars, to this new folder.
     #[arg(long, value_name = "DIR")]
     annotate: Option<PathBuf>,
-    /// Write each picture to this new folder, coloured where hiding a part of a face changes its result.
+    /// Write each picture in which there is a face to this new folder, coloured where hiding a part of the face changes its
+    /// result.
     #[arg(long, value_name = "DIR")]
     explain: Option<PathBuf>,
 }
