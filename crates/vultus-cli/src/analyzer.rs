@@ -37,8 +37,8 @@ pub struct AnalyzerArguments {
     /// A model file, or a run directory. Without it, the model in the program, fer-base.
     #[arg(long, value_name = "BUNDLE")]
     model: Option<PathBuf>,
-    /// How faces are found [default: rustface, or yunet with --face-model]. Pictures of exactly the size of the network's
-    /// input are always taken as a face.
+    /// How faces are found [default: rustface, or yunet with --face-model, but a picture of exactly the size of the
+    /// network's input is a face].
     #[arg(long, value_name = "METHOD", value_enum, hide_default_value = true)]
     faces: Option<Faces>,
     /// A YuNet model (ONNX).
@@ -74,7 +74,7 @@ impl AnalyzerArguments {
 
     /// What is said about the faces, for pictures within `limits`.
     pub fn options(&self, limits: DecodeLimits) -> AnalyzeOptions {
-        AnalyzeOptions { abstain_below: self.abstain_below, limits }
+        AnalyzeOptions { abstain_below: self.abstain_below, limits, always_search: self.faces.is_some() }
     }
 
     /// The model, and where it comes from.

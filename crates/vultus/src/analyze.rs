@@ -20,6 +20,9 @@ pub struct AnalyzeOptions {
     pub abstain_below: f32,
     /// How large a picture may be.
     pub limits: DecodeLimits,
+    /// Whether faces are looked for in pictures of exactly the size of the network's input, too. They are faces
+    /// themselves by default.
+    pub always_search: bool,
 }
 
 /// Finds and classifies faces, from any number of threads at once.
@@ -161,13 +164,14 @@ impl Analyzer {
     }
 
     /// The first half: finds the faces in a picture and cuts them out. A picture of exactly the size of the network's
-    /// input is a face itself.
+    /// input is a face itself, unless the options say otherwise.
     ///
     /// # Errors
     /// The finder's failure on this picture.
     pub fn prepare(&self, picture: &DynamicImage) -> Result<Prepared, AnalyzeError> {
         let preprocessing = self.classifier.preprocessing();
-        let faces = if (picture.width(), picture.height()) == (preprocessing.width, preprocessing.height) {
+        let is_face = (picture.width(), picture.height()) == (preprocessing.width, preprocessing.height);
+        let faces = if is_face && !self.options.always_search {
             vec![Face::whole(picture.width(), picture.height())]
         } else {
             self.finder.find(picture)?

@@ -142,7 +142,19 @@ fn a_wall_without_a_face_is_a_row_that_says_so() {
     let place = Place::with_config();
     place.train("run", &[]);
     place.write("wall.png", png(0, 200));
-    let outcome = place.run(&["predict", "wall.png", "--model", "run"]).ends_with(1);
+    let outcome = place.run(&["predict", "wall.png", "--model", "run", "--annotate", "boxes"]).ends_with(1);
+    assert_eq!(outcome.json()["error"]["code"], "no_face");
+    // And there is nothing to draw.
+    assert_eq!(fs_err::read_dir(place.path("boxes")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_picture_of_the_networks_size_is_a_face_unless_a_finder_is_named() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("small.png", png(0, 48));
+    place.run(&["predict", "small.png", "--model", "run"]).ends_with(0);
+    let outcome = place.run(&["predict", "small.png", "--model", "run", "--faces", "rustface"]).ends_with(1);
     assert_eq!(outcome.json()["error"]["code"], "no_face");
 }
 

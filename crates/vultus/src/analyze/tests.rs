@@ -46,6 +46,14 @@ fn many_pictures_equal_one_by_one_whatever_their_number_of_faces() {
 }
 
 #[test]
+fn pictures_of_the_networks_size_are_searched_where_that_is_wished() {
+    let mut analyzer = analyzer(&FaceMethod::Rustface, 0.0);
+    assert_eq!(analyzer.analyze(&grey(4, 4, 10)).unwrap().faces.len(), 1);
+    analyzer.options.always_search = true;
+    assert_eq!(analyzer.analyze(&grey(4, 4, 10)).unwrap().faces, []);
+}
+
+#[test]
 fn failures_keep_their_place() {
     let analyzer = analyzer(&FaceMethod::Whole, 0.0);
     let good = |value| Ok(analyzer.prepare(&grey(5, 5, value)).unwrap());
