@@ -246,6 +246,14 @@ impl RecordError {
     pub fn no_face() -> Self {
         Self { code: "no_face", message: "no face was found in the picture".to_owned() }
     }
+
+    /// The error of a picture on which the program itself failed.
+    pub fn internal() -> Self {
+        Self {
+            code: "internal",
+            message: "the program failed on this picture: that is a defect of the program".to_owned(),
+        }
+    }
 }
 
 impl From<AnalyzeError> for RecordError {

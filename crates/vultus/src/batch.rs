@@ -4,6 +4,7 @@
 //! the sources; a bad or faceless picture is a record with its reason. Reading, decoding and finding faces in one chunk of
 //! files goes on while the faces of the chunk before are classified, all together. It does not know where bytes come from.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::sync_channel;
 
 use image::DynamicImage;
@@ -65,7 +66,11 @@ pub fn run<E>(
                 let last = chunk.is_empty();
                 let halves = parallel::map(chunk, |source| {
                     let begun = !stop();
-                    begun.then(|| (first_half(analyzer, &source.path, source.read, draw), source.path))
+                    begun.then(|| {
+                        let half = AssertUnwindSafe(|| first_half(analyzer, &source.path, source.read, draw));
+                        // A defect that one picture brings to light does not end the work on the others.
+                        (catch_unwind(half).unwrap_or_else(|_| Err(RecordError::internal())), source.path)
+                    })
                 });
                 let halves = halves.into_iter().flatten().map(|(half, path)| (path, half)).collect();
                 // The receiver is gone after an error of the sink.
@@ -215,6 +220,18 @@ mod tests {
         }
         let good = plain.iter().filter(|record| record.outcome.is_ok()).count();
         assert_eq!(seen.into_inner().unwrap().len(), good);
+    }
+
+    #[test]
+    fn a_panic_is_the_record_of_its_picture() {
+        let draw = |path: &str, _: &DynamicImage, _: &Analysis| {
+            assert_ne!(path, "13", "a defect");
+            Ok(())
+        };
+        let records = records(Some(&draw));
+        assert_eq!(records.len(), 200);
+        let failed = records.iter().filter(|record| record.error().is_some_and(|error| error.code == "internal"));
+        assert_eq!(failed.map(|record| record.path.as_str()).collect::<Vec<_>>(), ["13"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! In: a picture. Out: square boxes with a confidence made from the cascade's score. It gives no landmarks.
 
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use image::{DynamicImage, imageops};
@@ -60,14 +61,16 @@ pub(super) fn find(picture: &DynamicImage) -> Result<Vec<Face>, FaceError> {
         return Ok(Vec::new());
     }
     let model = model()?;
-    let found = DETECTOR.with_borrow_mut(|detector| {
-        let detector = detector.get_or_insert_with(|| {
-            let mut detector = rustface::create_detector_with_model(model.clone());
-            detector.set_score_thresh(LOWEST_SCORE);
-            detector
-        });
-        detector.detect(&ImageData::new(grey.as_raw(), grey.width(), grey.height()))
+    let mut detector = DETECTOR.take().unwrap_or_else(|| {
+        let mut detector = rustface::create_detector_with_model(model.clone());
+        detector.set_score_thresh(LOWEST_SCORE);
+        detector
     });
+    let picture = ImageData::new(grey.as_raw(), grey.width(), grey.height());
+    let found = catch_unwind(AssertUnwindSafe(|| detector.detect(&picture)))
+        .map_err(|_| FaceError::Failed("the cascade panicked".to_owned()))?;
+    // Not reached by one that panicked.
+    DETECTOR.set(Some(detector));
     let face = |found: &rustface::FaceInfo| {
         let bounds = found.bbox();
         let side = bounds.width() as f32 / scale;
@@ -92,4 +95,33 @@ fn scale(width: u32, height: u32) -> f32 {
 /// is kept, .6 where the crate's own examples draw the line.
 fn confidence(score: f64) -> f32 {
     (score / (score + LOWEST_SCORE)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustface::FaceInfo;
+
+    /// A detector with a defect.
+    struct Defective;
+
+    impl Detector for Defective {
+        fn detect(&mut self, _: &ImageData) -> Vec<FaceInfo> {
+            panic!("a defect");
+        }
+        fn set_window_size(&mut self, _: u32) {}
+        fn set_slide_window_step(&mut self, _: u32, _: u32) {}
+        fn set_min_face_size(&mut self, _: u32) {}
+        fn set_max_face_size(&mut self, _: u32) {}
+        fn set_pyramid_scale_factor(&mut self, _: f32) {}
+        fn set_score_thresh(&mut self, _: f64) {}
+    }
+
+    #[test]
+    fn a_detector_that_panics_is_an_error_and_is_not_used_again() {
+        let wall = DynamicImage::new_luma8(100, 100);
+        DETECTOR.set(Some(Box::new(Defective)));
+        assert!(matches!(find(&wall), Err(FaceError::Failed(_))));
+        assert_eq!(find(&wall).unwrap(), []);
+    }
 }
