@@ -13,6 +13,7 @@ pub mod report;
 pub mod timeline;
 pub mod track;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::sync_channel;
 
 use image::{DynamicImage, RgbImage};
@@ -20,7 +21,8 @@ use serde::Serialize;
 
 use self::ffmpeg::{Film, FilmReader, VideoError};
 use self::track::{TrackOptions, Tracker};
-use crate::analyze::{AnalyzedFace, Analyzer};
+use crate::analyze::{Analysis, AnalyzedFace, Analyzer, Prepared, RecordError};
+use crate::parallel;
 
 /// Frames of a film that are analyzed together, at most; those of a camera are analyzed as they come.
 const FRAMES_AT_ONCE: u64 = 8;
@@ -51,18 +53,49 @@ pub struct Frame {
     pub persons: Vec<Person>,
 }
 
-/// Analyzes all frames of `film` and gives them to `sink` in order.
+/// A frame that could not be looked at.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("frame {index}, at {time_s:.3} s: {reason}", reason = error.message)]
+pub struct FrameError {
+    /// Its number, from 0.
+    pub index: u64,
+    /// Seconds since the first frame.
+    pub time_s: f64,
+    /// Why.
+    pub error: RecordError,
+}
+
+/// Analyzes all frames of `film` and gives them to `sink` in order; a frame that cannot be looked at is given as its error.
 ///
 /// # Errors
-/// What `ffmpeg` says, the finder's failure, or the first error of `sink`.
+/// What `ffmpeg` says, or the first error of `sink`.
 pub fn run<E: From<VideoError>>(
     analyzer: &Analyzer,
     film: &mut FilmReader,
     options: TrackOptions,
-    mut sink: impl FnMut(Frame) -> Result<(), E>,
+    sink: impl FnMut(Result<Frame, FrameError>) -> Result<(), E>,
+) -> Result<(), E> {
+    let tracker = Tracker::new(options, analyzer.options().abstain_below);
+    let look = |pictures: &[DynamicImage]| {
+        let prepare = |picture| caught(|| Ok(analyzer.prepare(picture)?));
+        analyzer.finish(parallel::map(pictures.iter().collect(), prepare))
+    };
+    follow(film, look, tracker, sink)
+}
+
+/// A defect that one frame brings to light does not end the work on the others.
+fn caught(prepare: impl FnOnce() -> Result<Prepared, RecordError>) -> Result<Prepared, RecordError> {
+    catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|_| Err(RecordError::internal()))
+}
+
+/// As [`run`], with `look` as what looks at some frames.
+fn follow<E: From<VideoError>>(
+    film: &mut FilmReader,
+    look: impl Fn(&[DynamicImage]) -> Vec<Result<Analysis, RecordError>>,
+    mut tracker: Tracker,
+    mut sink: impl FnMut(Result<Frame, FrameError>) -> Result<(), E>,
 ) -> Result<(), E> {
     let at_once = frames_at_once(film.film());
-    let mut tracker = Tracker::new(options, analyzer.options().abstain_below);
     std::thread::scope(|scope| {
         // Frames are handed over, none lies between.
         let (sender, receiver) = sync_channel::<Result<Vec<(f64, RgbImage)>, VideoError>>(0);
@@ -80,10 +113,12 @@ pub fn run<E: From<VideoError>>(
         for frames in receiver {
             let (times, pictures): (Vec<f64>, Vec<DynamicImage>) =
                 frames?.into_iter().map(|(time_s, frame)| (time_s, DynamicImage::from(frame))).unzip();
-            let analyses = analyzer.analyze_batch(&pictures);
+            let analyses = look(&pictures);
             for ((time_s, picture), analysis) in times.into_iter().zip(pictures).zip(analyses) {
-                let faces = analysis.map_err(VideoError::from)?.faces;
-                sink(Frame { index, time_s, picture, persons: tracker.next(time_s, faces) })?;
+                sink(match analysis {
+                    Ok(analysis) => Ok(Frame { index, time_s, picture, persons: tracker.next(time_s, analysis.faces) }),
+                    Err(error) => Err(FrameError { index, time_s, error }),
+                })?;
                 index += 1;
             }
         }

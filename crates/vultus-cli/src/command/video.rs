@@ -12,7 +12,7 @@ use vultus::video::ffmpeg::{Film, FilmReader, FilmWriter, MOST_FRAMES_PER_SECOND
 use vultus::video::report::{ReportFacts, page};
 use vultus::video::timeline::Timeline;
 use vultus::video::track::TrackOptions;
-use vultus::video::{self, Frame};
+use vultus::video::{self, Frame, FrameError};
 
 use super::resolved;
 use crate::analyzer::AnalyzerArguments;
@@ -113,11 +113,20 @@ impl Video {
         interrupt::listen()?;
         let mut timeline = Timeline::new(rate);
         let mut progress = Frames::new(expected(film.seconds, self.seconds, rate), self.output.is_none());
+        let mut missing = Missing::default();
         let options = TrackOptions { smoothing_s: self.smoothing, ..TrackOptions::default() };
         let result = video::run(&analyzer, &mut reader, options, |frame| {
-            if interrupt::requested() || self.seconds.is_some_and(|seconds| frame.time_s >= seconds) {
+            let time_s = frame.as_ref().map_or_else(|error| error.time_s, |frame| frame.time_s);
+            if interrupt::requested() || self.seconds.is_some_and(|seconds| time_s >= seconds) {
                 return Err(End::Enough);
             }
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    missing.add(error);
+                    return Ok(());
+                }
+            };
             rows.write(&frame)?;
             if film.is_camera {
                 rows.flush()?;
@@ -155,7 +164,7 @@ impl Video {
             say(format_args!("note: {} is damaged, and was read to its end: {complaint}", self.film.display()));
         }
         // The rows come last: that their reader has gone is no failure, and must not hide one.
-        let failures = [unwritten, unreported, failure, unended];
+        let failures = [unwritten, unreported, missing.failure(), failure, unended];
         if let Some(failure) = failures.into_iter().flatten().next() {
             return Err(failure);
         }
@@ -194,6 +203,26 @@ impl Video {
     }
 }
 
+/// Frames that could not be looked at: the first one, and how many.
+#[derive(Default)]
+struct Missing {
+    first: Option<FrameError>,
+    count: u64,
+}
+
+impl Missing {
+    fn add(&mut self, error: FrameError) {
+        self.count += 1;
+        self.first.get_or_insert(error);
+    }
+
+    fn failure(self) -> Option<Failure> {
+        let Self { first, count } = self;
+        first
+            .map(|first| Failure::Run(anyhow!("{count} frames could not be looked at and are left out; first {first}")))
+    }
+}
+
 /// About how many frames will be looked at, where the film's length is known.
 fn expected(film_s: Option<f64>, most_s: Option<f64>, frames_per_second: f64) -> Option<u64> {
     film_s.map(|film_s| (most_s.map_or(film_s, |most_s| film_s.min(most_s)) * frames_per_second).round() as u64)
@@ -214,6 +243,8 @@ fn name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vultus::analyze::RecordError;
+
     use super::*;
 
     #[test]
@@ -222,5 +253,18 @@ mod tests {
         assert_eq!(expected(Some(60.0), Some(4.0), 25.0), Some(100));
         assert_eq!(expected(Some(60.0), Some(90.0), 25.0), Some(1500));
         assert_eq!(expected(None, Some(4.0), 25.0), None);
+    }
+
+    #[test]
+    fn frames_that_are_left_out_are_counted_and_the_first_is_named() {
+        let mut missing = Missing::default();
+        assert!(missing.failure().is_none());
+        missing = Missing::default();
+        for index in [7, 9] {
+            missing.add(FrameError { index, time_s: index as f64 / 10.0, error: RecordError::internal() });
+        }
+        let Some(Failure::Run(error)) = missing.failure() else { panic!("no failure") };
+        let message = error.to_string();
+        assert!(message.starts_with("2 frames") && message.contains("frame 7, at 0.700 s: the program"), "{message}");
     }
 }

@@ -13,7 +13,6 @@ use image::RgbImage;
 use serde::Deserialize;
 use tempfile::TempPath;
 
-use crate::analyze::AnalyzeError;
 use crate::persist::put_new;
 
 /// A film may not have more pixels a frame.
@@ -52,9 +51,6 @@ pub enum VideoError {
     /// The film is complete, and cannot have its name; the message names both files.
     #[error(transparent)]
     Unnamed(#[from] io::Error),
-    /// The face finder failed.
-    #[error(transparent)]
-    Analyze(#[from] AnalyzeError),
 }
 
 /// What a film is.
@@ -508,4 +504,4 @@ impl FilmWriter {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

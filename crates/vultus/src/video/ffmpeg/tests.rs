@@ -2,7 +2,7 @@ use super::*;
 use image::Rgb;
 
 /// Makes `name` in a new directory with ffmpeg's `arguments`; `None` without the program.
-fn film(name: &str, arguments: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
+pub(in crate::video) fn film(name: &str, arguments: &[&str]) -> Option<(tempfile::TempDir, PathBuf)> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
     let made = Command::new("ffmpeg").args(["-v", "error"]).args(arguments).arg(&path).stdin(Stdio::null()).status();
