@@ -71,14 +71,7 @@ impl Views {
     }
 }
 
-fn add_view(
-    views: &mut Vec<f32>,
-    pixels: &[f32],
-    width: usize,
-    height: usize,
-    (x, y): (isize, isize),
-    mirrored: bool,
-) {
+fn add_view(views: &mut Vec<f32>, pixels: &[f32], width: usize, height: usize, (x, y): (isize, isize), mirrored: bool) {
     let within = |place: usize, by: isize, length: usize| place.saturating_add_signed(by).min(length - 1);
     for picture in pixels.chunks_exact(width * height) {
         for row in 0..height {

@@ -68,9 +68,7 @@ impl Bench {
                 bench::measure_model(bundle, batch, self.seconds, started)
                     .with_context(|| path.display().to_string())?
             }
-            None => {
-                bench::measure(&named_config(&self.network, &self.set)?, mode, batch, self.seconds, started)?
-            }
+            None => bench::measure(&named_config(&self.network, &self.set)?, mode, batch, self.seconds, started)?,
         };
         let text = if self.json { serde_json::to_string_pretty(&measured)? } else { self.describe(&measured) };
         writeln!(std::io::stdout().lock(), "{text}")?;

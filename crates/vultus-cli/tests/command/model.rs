@@ -1,5 +1,8 @@
 //! Which model is used, and files that are no model.
 
+use std::path::Path;
+
+use vultus::bundle::Bundle;
 use vultus::labels::BASIC_EXPRESSIONS;
 
 use crate::picture::png;
@@ -12,6 +15,28 @@ fn the_model_in_the_program_is_used_when_none_is_named() {
     let line = place.run(&["predict", "face.png", "--json"]).ends_with(0).json();
     let probabilities = line["faces"][0]["probabilities"].as_object().unwrap();
     assert_eq!(probabilities.keys().collect::<Vec<_>>(), BASIC_EXPRESSIONS.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_models_given_away_keep_to_their_limits_and_are_what_card_and_readme_say() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let readme = fs_err::read_to_string(repository.join("README.md")).unwrap();
+    for (name, most) in [("fer-small", 8), ("fer-base", 200), ("fer-large", 200), ("ferplus-base", 200)] {
+        let file = repository.join(format!("models/{name}.safetensors"));
+        assert!(fs_err::metadata(&file).unwrap().len() <= 12_000_000, "{name}");
+        let bundle = Bundle::load(&file).unwrap();
+        let millions = bundle.resolve().unwrap().multiply_adds() as f64 / 1e6;
+        assert!(millions <= f64::from(most), "{name}: {millions} million multiply-adds");
+
+        let card = fs_err::read_to_string(file.with_extension("md")).unwrap();
+        assert!(card.contains(&format!("{millions:.1} million multiply-adds a")), "{name}: {millions}");
+        assert!(card.contains(&format!("{} classes: {}.", bundle.labels.len(), bundle.labels)), "{name}");
+        assert!(card.contains(&format!("over {} views", bundle.inference.views.count())), "{name}");
+        let accuracy = card.lines().find_map(|line| line.trim().strip_prefix("value: ")).unwrap();
+        let accuracy = format!("| {:.2} % (", 100.0 * accuracy.parse::<f64>().unwrap());
+        let row = readme.lines().find(|line| line.starts_with(&format!("| [`{name}`]"))).unwrap();
+        assert!(row.contains(&accuracy), "README on {name}: {accuracy} is not in {row}");
+    }
 }
 
 #[test]
