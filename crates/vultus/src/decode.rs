@@ -4,11 +4,16 @@
 //! according to its EXIF orientation, or the reason why not. The size is checked from the header before any pixel is
 //! allocated. It does not read files and does not change pixels: see [`crate::preprocess`].
 
+mod jpeg;
+
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::error::LimitErrorKind;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+
+use self::jpeg::Jpeg;
 
 /// Bytes of the widest pixel that is decoded (four channels of 16 bits).
 const WIDEST_PIXEL_BYTES: u64 = 8;
@@ -50,17 +55,21 @@ pub enum DecodeError {
     /// The content is not one of the formats that are read.
     #[error("the content is not a PNG, JPEG, BMP or WebP picture")]
     NotAnImage,
-    /// The header announces more pixels than the limit allows.
-    #[error("the picture is {width} x {height} pixels, more than the limit of {limit} pixels: make it smaller")]
+    /// The header announces more pixels than the limits allow.
+    #[error(
+        "the picture is {width} x {height} pixels, and may have {} pixels in all and {} a side: make it smaller",
+        limits.pixels, limits.side_px
+    )]
     TooLarge {
         /// Width from the header.
         width: u32,
         /// Height from the header.
         height: u32,
-        /// The limit that it breaks, in pixels (of the area, or of the longer side).
-        limit: u64,
+        /// The limits, of which it breaks one.
+        limits: DecodeLimits,
     },
-    /// The format is known and the content broken off or corrupt.
+    /// The format is known, and the content broken off, not enough, or without sense. Only PNG has checksums: elsewhere,
+    /// changed bytes that make sense all the same are other pixels.
     #[error("the {format} picture is damaged: {detail}")]
     Damaged {
         /// Name of the format.
@@ -92,29 +101,41 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<DynamicImage, Decod
     }
     let format = image::guess_format(bytes).map_err(|_| DecodeError::NotAnImage)?;
     let name = format_name(format).ok_or(DecodeError::NotAnImage)?;
-    let damaged = |error: ImageError| DecodeError::Damaged { format: name, detail: error.to_string() };
+    unless_it_panics(name, || read(bytes, format, name, limits))
+}
 
-    let mut allocation = Limits::no_limits();
-    allocation.max_alloc = Some(limits.pixels.saturating_mul(WIDEST_PIXEL_BYTES));
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(allocation);
-    let mut decoder = reader.into_decoder().map_err(damaged)?;
+/// Other people's decoders meet what they have not been tried with.
+fn unless_it_panics<T>(format: &'static str, read: impl FnOnce() -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(DecodeError::Damaged { format, detail: "its decoder gave up".to_owned() }))
+}
+
+fn read(
+    bytes: &[u8],
+    format: ImageFormat,
+    name: &'static str,
+    limits: &DecodeLimits,
+) -> Result<DynamicImage, DecodeError> {
+    let damaged = |error: ImageError| DecodeError::Damaged { format: name, detail: error.to_string() };
+    let mut decoder: Box<dyn ImageDecoder + '_> = if format == ImageFormat::Jpeg {
+        let cut_off = || DecodeError::Damaged { format: name, detail: "it ends before its end marker".to_owned() };
+        Box::new(Jpeg::new(bytes, jpeg::end(bytes).ok_or_else(cut_off)?).map_err(damaged)?)
+    } else {
+        let mut allocation = Limits::no_limits();
+        allocation.max_alloc = Some(limits.pixels.saturating_mul(WIDEST_PIXEL_BYTES));
+        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+        reader.limits(allocation);
+        Box::new(reader.into_decoder().map_err(damaged)?)
+    };
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > limits.pixels {
-        return Err(DecodeError::TooLarge { width, height, limit: limits.pixels });
-    }
-    if width.max(height) > limits.side_px {
-        return Err(DecodeError::TooLarge { width, height, limit: u64::from(limits.side_px) });
-    }
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err(DecodeError::Damaged { format: name, detail: "it ends before its end marker".to_owned() });
+    let too_large = DecodeError::TooLarge { width, height, limits: *limits };
+    if u64::from(width) * u64::from(height) > limits.pixels || width.max(height) > limits.side_px {
+        return Err(too_large);
     }
     // A damaged EXIF block does not spoil the pixels.
     let orientation = decoder.orientation().ok();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| match error {
-        ImageError::Limits(ref inner) if inner.kind() == LimitErrorKind::InsufficientMemory => {
-            DecodeError::TooLarge { width, height, limit: limits.pixels }
-        }
+        ImageError::Limits(ref inner) if inner.kind() == LimitErrorKind::InsufficientMemory => too_large,
         other => damaged(other),
     })?;
     if let Some(orientation) = orientation {
@@ -132,30 +153,6 @@ fn format_name(format: ImageFormat) -> Option<&'static str> {
         ImageFormat::WebP => Some("WebP"),
         _ => None,
     }
-}
-
-/// Whether a JPEG's scan data run up to an end-of-image marker. The decoder fills the missing part of a broken-off
-/// file with grey and says nothing; such a face must not be trained on.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xDA;
-    const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
-    let mut position = 2;
-    while let Some(&[first, marker]) = bytes.get(position..position + 2).and_then(|pair| pair.first_chunk()) {
-        match (first, marker) {
-            (0xFF, START_OF_SCAN) => return bytes[position..].windows(2).any(|pair| pair == END_OF_IMAGE),
-            // Fill bytes before a marker, markers without a length.
-            (0xFF, 0xFF) => position += 1,
-            (0xFF, 0x01 | 0xD0..=0xD8) => position += 2,
-            (0xFF, _) => {
-                let Some(length) = bytes.get(position + 2..position + 4).and_then(|pair| pair.first_chunk()) else {
-                    return false;
-                };
-                position += 2 + usize::from(u16::from_be_bytes(*length)).max(2);
-            }
-            _ => position += 1,
-        }
-    }
-    false
 }
 
 #[cfg(test)]
@@ -276,6 +273,40 @@ mod tests {
     }
 
     #[test]
+    fn a_jpeg_whose_scan_makes_no_sense_is_damaged() {
+        let whole = encoded(ImageFormat::Jpeg);
+        let scan = whole.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
+        let middle = (scan + whole.len()) / 2;
+        // Codes that there are not, and bytes that are missing.
+        let (before, after) = (&whole[..middle], &whole[middle + 80..]);
+        for between in [&[0xFF, 0, 0xFF, 0, 0xFF, 0][..], &[]] {
+            let bytes = [before, between, after].concat();
+            assert!(image::load_from_memory(&bytes).is_ok(), "it is refused whoever reads it");
+            let error = decode(&bytes, &DecodeLimits::default()).err();
+            assert!(matches!(error, Some(DecodeError::Damaged { .. })), "{between:?}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_jpeg_need_not_be_perfect() {
+        let whole = encoded(ImageFormat::Jpeg);
+        let plain = decode(&whole, &DecodeLimits::default()).unwrap();
+        assert_eq!(plain, image::load_from_memory(&whole).unwrap());
+        let scan = whole.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
+        // Zeros before a marker, fill bytes before it, and a preview behind the end.
+        for (place, more) in [(scan, &[0; 9][..]), (scan, &[0xFF; 3]), (whole.len(), &whole)] {
+            let bytes = [&whole[..place], more, &whole[place..]].concat();
+            assert_eq!(decode(&bytes, &DecodeLimits::default()).as_ref(), Ok(&plain), "{place}");
+        }
+    }
+
+    #[test]
+    fn a_decoder_that_panics_has_met_a_damaged_file() {
+        let error = unless_it_panics::<()>("PNG", || panic!("a decoder's defect")).unwrap_err();
+        assert_eq!(error.code(), "damaged");
+    }
+
+    #[test]
     fn text_and_nothing_are_not_images() {
         assert_eq!(decode(b"dear diary, no pixels here", &DecodeLimits::default()), Err(DecodeError::NotAnImage));
         assert_eq!(decode(b"GIF89a\x01\0\x01\0\0\0\0;", &DecodeLimits::default()), Err(DecodeError::NotAnImage));
@@ -285,9 +316,12 @@ mod tests {
     #[test]
     fn a_huge_header_is_refused_before_allocation() {
         let error = decode(&png_header(30_000, 30_000), &DecodeLimits::default()).unwrap_err();
-        assert_eq!(error, DecodeError::TooLarge { width: 30_000, height: 30_000, limit: 64_000_000 });
+        assert_eq!(error, DecodeError::TooLarge { width: 30_000, height: 30_000, limits: DecodeLimits::default() });
         let error = decode(&png_header(1_000_000, 2), &DecodeLimits::default()).unwrap_err();
-        assert_eq!(error, DecodeError::TooLarge { width: 1_000_000, height: 2, limit: 65_535 });
+        assert_eq!(
+            error.to_string(),
+            "the picture is 1000000 x 2 pixels, and may have 64000000 pixels in all and 65535 a side: make it smaller"
+        );
         let tiny = DecodeLimits { pixels: 1199, ..DecodeLimits::default() };
         for format in FORMATS {
             let error = decode(&encoded(format), &tiny).unwrap_err();
