@@ -4,22 +4,20 @@
 //! burden. What cannot be read is a source, too: its row will say why.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vultus::analyze::RecordError;
 use vultus::batch::Source;
 use vultus::decode::is_named_as_picture;
+use vultus::picture_file::{self, LARGEST_FILE, PictureFileError, read_all};
 
 use crate::http;
 
 /// The argument that means stdin.
 const STDIN: &str = "-";
-
-/// A picture file larger than this is not read.
-const LARGEST_FILE: u64 = 512 << 20;
 
 /// The sources that `arguments` mean, in their order; folders and patterns in the order of the names. A path comes once,
 /// however many arguments mean it. What lies in folders `left_out`, which are named without links, is none.
@@ -53,7 +51,7 @@ fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
     // What is no text is a file's name and nothing else.
     let text = path.to_str().unwrap_or_default().to_owned();
     if text == STDIN {
-        return only(source(text, || read_all(std::io::stdin().lock())));
+        return only(source(text, || read_all(std::io::stdin().lock()).map_err(unusable)));
     }
     if http::is_url(&text) {
         let url = text.clone();
@@ -147,15 +145,12 @@ impl Iterator for Folder {
 }
 
 fn file(path: PathBuf) -> Source {
-    source(name(&path), move || read_all(std::fs::File::open(&path).map_err(unreadable)?))
+    source(name(&path), move || File::open(&path).map_err(PictureFileError::from).and_then(read_all).map_err(unusable))
 }
 
-/// What nobody has named: a pipe there may never end. A link may lead nowhere, which reading it will say.
+/// What nobody has named: a pipe there may never end.
 fn found(path: PathBuf) -> Source {
-    if path.exists() && !path.is_file() {
-        return failed(name(&path), "it is no file, whatever it is called".to_owned());
-    }
-    file(path)
+    source(name(&path), move || picture_file::read(&path).map_err(unusable))
 }
 
 fn source(path: String, read: impl FnOnce() -> Result<Vec<u8>, RecordError> + Send + 'static) -> Source {
@@ -166,19 +161,9 @@ fn failed(path: String, message: String) -> Source {
     source(path, || Err(RecordError { code: "unreadable", message }))
 }
 
-/// All bytes, but never more than a picture can have.
-fn read_all(source: impl Read) -> Result<Vec<u8>, RecordError> {
-    let mut bytes = Vec::new();
-    source.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        let message = format!("the file is larger than {} MB", LARGEST_FILE >> 20);
-        return Err(RecordError { code: "too_large", message });
-    }
-    Ok(bytes)
-}
-
-fn unreadable(error: std::io::Error) -> RecordError {
-    RecordError { code: "unreadable", message: error.to_string() }
+fn unusable(error: PictureFileError) -> RecordError {
+    let code = if matches!(error, PictureFileError::TooLarge) { "too_large" } else { "unreadable" };
+    RecordError { code, message: error.to_string() }
 }
 
 #[cfg(test)]
