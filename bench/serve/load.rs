@@ -1,9 +1,9 @@
 //! Asks a server as many clients would, and says how it fared.
 //!
-//!     load ADDRESS PICTURE CLIENTS SECONDS [RATE]
+//!     load [--json] ADDRESS PICTURE CLIENTS SECONDS [RATE]
 //!
-//! Each client has a connection of its own and posts PICTURE to /v1/analyze, again and again. Without RATE it asks as soon
-//! as it has its answer. With RATE, requests a second of all clients together are due at fixed times, and a request's time
+//! Each client has a connection of its own and posts PICTURE to /v1/analyze, again and again: its bytes, or with --json a
+//! text in base64. Without RATE it asks as soon as it has its answer. With RATE, requests a second of all clients together are due at fixed times, and a request's time
 //! counts from when it was due, so that a slow answer also makes those late that wait behind it.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -24,7 +26,8 @@ type Problem = Box<dyn std::error::Error + Send + Sync>;
 /// What is asked, and how often.
 struct Plan {
     address: String,
-    picture: Bytes,
+    content_type: &'static str,
+    body: Bytes,
     clients: u32,
     seconds: u64,
     rate: Option<f64>,
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
     let plan = match plan(&arguments) {
         Ok(plan) => plan,
         Err(problem) => {
-            eprintln!("{problem}\nusage: load ADDRESS PICTURE CLIENTS SECONDS [RATE]");
+            eprintln!("{problem}\nusage: load [--json] ADDRESS PICTURE CLIENTS SECONDS [RATE]");
             return ExitCode::from(2);
         }
     };
@@ -59,10 +62,21 @@ fn main() -> ExitCode {
 }
 
 fn plan(arguments: &[String]) -> Result<Plan, Problem> {
+    let (json, arguments) = match arguments {
+        [first, rest @ ..] if first == "--json" => (true, rest),
+        all => (false, all),
+    };
     let [address, picture, clients, seconds, rate @ ..] = arguments else { return Err("too few arguments".into()) };
+    let bytes = std::fs::read(picture)?;
+    let (content_type, body) = if json {
+        ("application/json", format!("{{\"image\": \"{}\"}}", STANDARD.encode(bytes)).into())
+    } else {
+        ("application/octet-stream", bytes.into())
+    };
     Ok(Plan {
         address: address.clone(),
-        picture: std::fs::read(picture)?.into(),
+        content_type,
+        body,
         clients: clients.parse()?,
         seconds: seconds.parse()?,
         rate: rate.first().map(|rate| rate.parse()).transpose()?,
@@ -138,8 +152,8 @@ async fn ask(plan: &Plan, connection: &mut Option<SendRequest<Full<Bytes>>>) -> 
     sender.ready().await?;
     let request = Request::post("/v1/analyze")
         .header("host", &plan.address)
-        .header("content-type", "application/octet-stream")
-        .body(Full::new(plan.picture.clone()))?;
+        .header("content-type", plan.content_type)
+        .body(Full::new(plan.body.clone()))?;
     let response = sender.send_request(request).await?;
     let status = response.status().as_u16();
     response.into_body().collect().await?;
