@@ -68,7 +68,7 @@ pub struct Limits {
     /// Most bytes that pictures take together while they are decoded and faces are looked for; others wait, and one that
     /// needs more for itself is refused.
     pub decoded_bytes: usize,
-    /// Most pictures, or rows of a tensor, in one request.
+    /// Most pictures, or rows of a tensor, in one request; no more than the queue holds.
     pub pictures: usize,
     /// Most pictures that wait or are worked on at one time; beyond them the answer is 503.
     pub queue: usize,

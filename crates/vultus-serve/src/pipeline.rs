@@ -29,6 +29,8 @@ pub(crate) enum Faces {
     /// Where the server's face finder sees them.
     #[default]
     Find,
+    /// The same; a picture in which it sees none is one face, at a confidence of 0.
+    FindOrWhole,
     /// The picture is one face.
     Whole,
 }
@@ -142,8 +144,7 @@ impl Pipeline {
     }
 
     fn ticket(&self, pictures: usize) -> Result<Ticket, ApiError> {
-        // What is more than all the room would never find any.
-        let units = u32::try_from(pictures.min(self.limits.queue)).map_err(|_| ApiError::Overloaded)?;
+        let units = u32::try_from(pictures).map_err(|_| ApiError::Overloaded)?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(units).map_err(|_| ApiError::Overloaded)?;
         let pictures = i64::from(units);
         self.metrics.waiting.inc_by(pictures);
@@ -208,13 +209,20 @@ fn prepare(
 fn prepared(analyzer: &Analyzer, bytes: &[u8], faces: Faces) -> Result<Prepared, ApiError> {
     match faces {
         Faces::Find => Ok(analyzer.prepare_bytes(bytes)?),
-        Faces::Whole => {
-            let picture = decode(bytes, &analyzer.options().limits)?;
-            let (width, height) = (picture.width(), picture.height());
-            let crop = analyzer.classifier().preprocessing().to_face(&picture);
-            Ok(Prepared { width, height, faces: vec![Face::whole(width, height)], crops: vec![crop] })
-        }
+        Faces::FindOrWhole => match analyzer.prepare_bytes(bytes)? {
+            found if found.faces.is_empty() => whole(analyzer, bytes, 0.0),
+            found => Ok(found),
+        },
+        Faces::Whole => whole(analyzer, bytes, 1.0),
     }
+}
+
+fn whole(analyzer: &Analyzer, bytes: &[u8], confidence: f32) -> Result<Prepared, ApiError> {
+    let picture = decode(bytes, &analyzer.options().limits)?;
+    let (width, height) = (picture.width(), picture.height());
+    let crop = analyzer.classifier().preprocessing().to_face(&picture);
+    let face = Face { confidence, ..Face::whole(width, height) };
+    Ok(Prepared { width, height, faces: vec![face], crops: vec![crop] })
 }
 
 /// Classifies what comes, as much of it together as has come, up to about `batch` faces.

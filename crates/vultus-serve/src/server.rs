@@ -78,6 +78,8 @@ impl Server {
         for limit in [&mut limits.queue, &mut limits.connections, &mut limits.streams] {
             *limit = most.min(*limit);
         }
+        // More pictures than all the room would never find any.
+        limits.pictures = limits.pictures.min(limits.queue);
 
         let refused = |reason| ServeError::Bind { address: config.address, reason };
         let listener = TcpListener::bind(config.address).await.map_err(refused)?;

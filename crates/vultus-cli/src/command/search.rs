@@ -8,7 +8,7 @@ use vultus_train::caveat;
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::Dataset;
 use vultus_train::fingerprint::{fingerprint_of, votes_fingerprint};
-use vultus_train::fit::{FitError, Observer};
+use vultus_train::fit::{self, FitData, FitError, Observer};
 use vultus_train::prepare::{prepare, training_indices};
 use vultus_train::run::{RunDirectory, RunError, check_search_directory, describe_search};
 use vultus_train::search::results::SearchResults;
@@ -17,7 +17,6 @@ use vultus_train::search::{
     PlannedWork, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner, TrialTask, run_search,
     winner_config,
 };
-use vultus_train::start;
 
 use super::train::{train_and_show, usage_or_data, usage_or_run};
 use super::{ConfigArguments, invocation, next_run_directory};
@@ -56,8 +55,9 @@ impl Search {
         // Folds validate; there is no split beside them.
         whole.train.validation_fraction = 0.0;
         let dataset = prepare(&whole).map_err(usage_or_data)?.dataset;
-        start::model(&whole.train.start, &whole.preprocessing).map_err(Failure::usage)?;
         let indices = training_indices(&config, &dataset).map_err(usage_or_data)?;
+        let all = FitData { dataset: &dataset, train: &indices, validation: &[] };
+        fit::check(&whole, all).map_err(Failure::usage)?;
         let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
         let fingerprint = fingerprint_of(&dataset, indices.iter().copied());
         let votes = votes_fingerprint(&dataset, indices.iter().copied());

@@ -147,7 +147,6 @@ pub(crate) struct Region {
 /// A request, however it came.
 struct Question {
     pictures: Vec<Bytes>,
-    enforce_detection: bool,
     faces: Faces,
 }
 
@@ -176,12 +175,12 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
     let kind = Kind::of(&head.headers)?;
     let body = app.bodies.collect(&head.headers, body).await?;
     let question = Question::read(kind, body, app.config.limits.pictures).await?;
-    let analyzed = app.pipeline.analyze(question.pictures.clone(), question.faces).await?;
+    let analyzed = app.pipeline.analyze(question.pictures, question.faces).await?;
     let count = analyzed.len();
     let mut results = Vec::with_capacity(count);
-    for (index, (result, bytes)) in analyzed.into_iter().zip(question.pictures).enumerate() {
+    for (index, result) in analyzed.into_iter().enumerate() {
         let faces = match result {
-            Ok(analysis) if analysis.faces.is_empty() => faceless(&app, bytes, question.enforce_detection).await,
+            Ok(analysis) if analysis.faces.is_empty() => Err(ApiError::NoFace),
             result => result.map(|analysis| analysis.faces),
         };
         let faces = faces.map_err(|error| error.of_picture(index, count))?;
@@ -189,16 +188,6 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
     }
     let results = if count == 1 { Results::One(results.remove(0)) } else { Results::Several(results) };
     Ok(Json(DeepfaceAnswer { results }))
-}
-
-/// What is said of a picture without a face.
-async fn faceless(app: &App, bytes: Bytes, enforce_detection: bool) -> Answer<Vec<AnalyzedFace>> {
-    if enforce_detection {
-        return Err(ApiError::NoFace);
-    }
-    let mut faces = app.pipeline.analyze(vec![bytes], Faces::Whole).await?.remove(0)?.faces;
-    faces.iter_mut().for_each(|face| face.confidence = 0.0);
-    Ok(faces)
 }
 
 impl Question {
@@ -233,11 +222,15 @@ impl Question {
         if pictures.is_empty() {
             return Err(ApiError::NoPicture { expected: EXPECTED });
         }
-        let faces = if detector.as_deref() == Some("skip") { Faces::Whole } else { Faces::Find };
+        let faces = match detector.as_deref() {
+            Some("skip") => Faces::Whole,
+            _ if enforce_detection => Faces::Find,
+            _ => Faces::FindOrWhole,
+        };
         let count = pictures.len();
         let named = |(index, picture): (usize, Answer<Bytes>)| picture.map_err(|error| error.of_picture(index, count));
         let pictures = pictures.into_iter().enumerate().map(named).collect::<Answer<Vec<Bytes>>>()?;
-        Ok(Self { pictures, enforce_detection, faces })
+        Ok(Self { pictures, faces })
     }
 }
 

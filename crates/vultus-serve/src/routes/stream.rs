@@ -115,7 +115,13 @@ impl Stream {
                         whole = heard;
                     }
                     match message {
-                        Some(Ok(Message::Binary(frame))) => self.answer(frame).await,
+                        Some(Ok(Message::Binary(frame))) => {
+                            let answer = self.answer(frame).await;
+                            // While the server was at work, the client had nothing to say.
+                            heard = Instant::now();
+                            whole = heard;
+                            answer
+                        }
                         Some(Ok(Message::Text(_))) => {
                             let error = ApiError::Malformed("send frames as binary messages".to_owned());
                             self.text(Err(error))
