@@ -83,6 +83,15 @@ async fn what_is_more_than_the_queue_holds_is_refused_and_the_rest_answered() {
 }
 
 #[tokio::test]
+async fn no_request_may_have_more_pictures_than_the_queue() {
+    let server = start(|config| (config.limits.queue, config.limits.pictures) = (2, 8)).await;
+    let picture = png(16, 16, 250);
+    let with = |count| form(&vec![("image", picture.as_slice()); count]);
+    server.post("/v1/analyze", FORM, with(2)).await.succeeds();
+    server.post("/v1/analyze", FORM, with(3)).await.fails(413, "too_many_images");
+}
+
+#[tokio::test]
 async fn an_answer_that_takes_too_long_is_given_up() {
     let server = start(|config| config.limits.answer = Duration::from_millis(1)).await;
     let reply = server.post("/v1/analyze", "image/png", png(3000, 3000, 9)).await;
