@@ -15,8 +15,9 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 
 use self::jpeg::Jpeg;
 
-/// Bytes of the widest pixel that is decoded (four channels of 16 bits).
-const WIDEST_PIXEL_BYTES: u64 = 8;
+/// Most bytes that a PNG file's descriptions, such as its colour profile, or one of its rows may take in memory. A
+/// description that takes more is passed over.
+const PNG_SIDE_BYTES: u64 = 16 << 20;
 
 /// Endings of picture files, the second line of kinds that are not read.
 const ENDINGS: [&str; 13] = [
@@ -122,7 +123,7 @@ fn read(
         Box::new(Jpeg::new(bytes, jpeg::end(bytes).ok_or_else(cut_off)?).map_err(damaged)?)
     } else {
         let mut allocation = Limits::no_limits();
-        allocation.max_alloc = Some(limits.pixels.saturating_mul(WIDEST_PIXEL_BYTES));
+        allocation.max_alloc = Some(PNG_SIDE_BYTES);
         let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
         reader.limits(allocation);
         Box::new(reader.into_decoder().map_err(damaged)?)
@@ -131,6 +132,10 @@ fn read(
     let too_large = DecodeError::TooLarge { width, height, limits: *limits };
     if u64::from(width) * u64::from(height) > limits.pixels || width.max(height) > limits.side_px {
         return Err(too_large);
+    }
+    if format == ImageFormat::WebP && largest_lossy_frame(bytes) > u64::from(width) * u64::from(height) {
+        let detail = "a frame is larger than the picture".to_owned();
+        return Err(DecodeError::Damaged { format: name, detail });
     }
     // A damaged EXIF block does not spoil the pixels.
     let orientation = decoder.orientation().ok();
@@ -142,6 +147,14 @@ fn read(
         picture.apply_orientation(orientation);
     }
     Ok(picture)
+}
+
+/// Pixels of the largest lossy frame in a WebP file; 0 if there is none. Its decoder takes memory for the size that the
+/// frame's own header gives before it compares that with the picture's (RFC 6386, section 9.1).
+fn largest_lossy_frame(bytes: &[u8]) -> u64 {
+    let frames = bytes.windows(18).filter(|chunk| chunk.starts_with(b"VP8 ") && chunk[11..14] == [0x9d, 0x01, 0x2a]);
+    let side = |low: u8, high: u8| u64::from(u16::from_le_bytes([low, high]) & 0x3fff);
+    frames.map(|chunk| side(chunk[14], chunk[15]) * side(chunk[16], chunk[17])).max().unwrap_or(0)
 }
 
 /// The names of the formats that are read.
@@ -194,6 +207,27 @@ mod tests {
             let picture = decode(&encoded(format), &DecodeLimits::default()).unwrap();
             assert_eq!((picture.width(), picture.height()), (40, 30), "{format:?}");
         }
+    }
+
+    #[test]
+    fn a_lossy_frame_is_no_larger_than_its_picture() {
+        // 4 x 3 pixels, red.
+        let lossy: &[u8] = b"RIFF2\x00\x00\x00WEBPVP8 &\x00\x00\x00p\x01\x00\x9d\x01*\x04\x00\x03\x00\x07@\x96%\xa0\x02t\x01@\x00\x00\xfe\xe4\x01c\x09\xa4\x9d\x1f\xcc\xdf\x85\x1f'P\x00\x00\x00";
+        let picture = decode(lossy, &DecodeLimits::default()).unwrap().to_rgb8();
+        assert_eq!(picture.dimensions(), (4, 3));
+        assert!(picture.pixels().all(|pixel| pixel[0] > 150 && pixel[1] < 90), "{picture:?}");
+
+        // In an extended file of 4 x 3 pixels, a frame that says of itself that it has 16383 x 16383.
+        let mut chunk = lossy[12..].to_vec();
+        chunk[14..18].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
+        let canvas = b"VP8X\x0a\0\0\0\0\0\0\0\x03\0\0\x02\0\0";
+        let length = (4 + canvas.len() + chunk.len()) as u32;
+        let file = [b"RIFF", &length.to_le_bytes()[..], b"WEBP", canvas, &chunk].concat();
+        let error = decode(&file, &DecodeLimits::default()).unwrap_err();
+        assert_eq!((error.code(), error.to_string().contains("a frame is larger")), ("damaged", true), "{error}");
+        // With its own size, it is the same picture.
+        let file = [b"RIFF", &length.to_le_bytes()[..], b"WEBP", canvas, &lossy[12..]].concat();
+        assert_eq!(decode(&file, &DecodeLimits::default()).unwrap().to_rgb8(), picture);
     }
 
     #[test]
