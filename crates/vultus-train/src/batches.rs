@@ -14,6 +14,7 @@ use vultus::preprocess::Preprocessing;
 
 use crate::augment::{AugmentConfig, Mixing, mix};
 use crate::dataset::{Dataset, Sample};
+use crate::operations::buffers;
 use crate::seed::{derive_seed, purpose};
 use crate::targets::Teachers;
 
@@ -93,7 +94,8 @@ impl<'a> BatchSource<'a> {
         let Self { dataset, preprocessing, augmentation, seed, .. } = *self;
         let classes = dataset.labels.len();
         let (width, height) = (preprocessing.width as usize, preprocessing.height as usize);
-        let mut pixels = vec![0.0; indices.len() * preprocessing.values()];
+        // The memory of an earlier batch, once it has been through the network.
+        let mut pixels = buffers::take(indices.len() * preprocessing.values());
         pixels.par_chunks_exact_mut(preprocessing.values()).zip(indices).for_each(|(pixels, &index)| {
             let face = augmentation.apply(&dataset.samples[index].image, seed, epoch, index);
             preprocessing.fill(&face, pixels);

@@ -6,7 +6,7 @@
 //! [`vultus_kernels`] with a hand-written backward pass (`extension`); on any other device the same functions are
 //! compositions of Burn's own operations (`stock`).
 
-mod buffers;
+pub(crate) mod buffers;
 mod extension;
 mod stock;
 #[cfg(test)]

@@ -31,7 +31,7 @@ impl Drop for KeptBuffers {
 }
 
 /// A vector of `length` numbers, whatever they are.
-pub(super) fn take(length: usize) -> Vec<f32> {
+pub(crate) fn take(length: usize) -> Vec<f32> {
     if length < SMALLEST {
         return vec![0.0; length];
     }
@@ -71,26 +71,26 @@ mod tests {
     use crate::dataset::{Dataset, Sample, split_name};
     use crate::fit::{FitData, FitError, Observer, StepReport, fit};
 
-    /// Whether a buffer of `length` numbers waits. Other tests train at the same time, with smaller networks.
-    fn waits(length: usize) -> bool {
-        FREE.lock().unwrap().get(&length).is_some_and(|buffers| !buffers.is_empty())
+    /// How many buffers of `length` numbers wait. Other tests train at the same time, with smaller networks.
+    fn waiting(length: usize) -> usize {
+        FREE.lock().unwrap().get(&length).map_or(0, Vec::len)
     }
 
     struct Watcher {
         length: usize,
-        seen: bool,
+        most: usize,
     }
 
     impl Observer for Watcher {
         fn step(&mut self, _: &StepReport) {
-            self.seen |= waits(self.length);
+            self.most = self.most.max(waiting(self.length));
         }
     }
 
     /// Trains on four large pictures with so many filters.
     fn train(filters: usize, rate: f64, watcher: &mut Watcher) -> Result<(), FitError> {
         let text = format!(
-            "preprocessing = {{ width = 96, height = 96 }}\n[train]\nepochs = 3\nbatch_size = 4\n\
+            "preprocessing = {{ width = 96, height = 96 }}\n[train]\nepochs = 12\nbatch_size = 4\n\
              optimizer = {{ type = \"sgd\", learning_rate = {rate:?} }}\n\
              [[network.layers]]\ntype = \"conv\"\nfilters = {filters}\nkernel = 3\n[[network.layers]]\ntype = \"flatten\""
         );
@@ -111,13 +111,21 @@ mod tests {
     #[test]
     fn what_a_training_kept_goes_when_it_ends() {
         for (filters, rate) in [(29, 1e-6), (47, 1e-6)] {
-            let mut watcher = Watcher { length: 4 * 94 * 94 * filters, seen: false };
+            let mut watcher = Watcher { length: 4 * 94 * 94 * filters, most: 0 };
             train(filters, rate, &mut watcher).unwrap();
-            assert!(watcher.seen, "nothing was kept");
-            assert!(!waits(watcher.length), "{filters} filters");
+            assert!(watcher.most > 0, "nothing was kept");
+            assert_eq!(waiting(watcher.length), 0, "{filters} filters");
         }
-        let mut watcher = Watcher { length: 4 * 94 * 94 * 29, seen: false };
+        let mut watcher = Watcher { length: 4 * 94 * 94 * 29, most: 0 };
         assert!(matches!(train(29, 1e30, &mut watcher), Err(FitError::NotFinite { .. })));
-        assert!(!waits(watcher.length), "after an error");
+        assert_eq!(waiting(watcher.length), 0, "after an error");
+    }
+
+    #[test]
+    fn batches_use_each_others_memory() {
+        let mut watcher = Watcher { length: 4 * 96 * 96, most: 0 };
+        train(3, 1e-6, &mut watcher).unwrap();
+        // Another test may train on as large pictures at the same time.
+        assert!((1..7).contains(&watcher.most), "{} of 12 batches wait", watcher.most);
     }
 }
