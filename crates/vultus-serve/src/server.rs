@@ -69,7 +69,12 @@ impl Server {
     /// An address that cannot be had, or limits with which nothing works.
     pub async fn bind(mut config: ServeConfig, analyzer: Analyzer, card: ModelCard) -> Result<Self, ServeError> {
         let limits = &mut config.limits;
-        let needed = [("the queue", limits.queue), ("connections", limits.connections), ("images", limits.pictures)];
+        let needed = [
+            ("the queue", limits.queue),
+            ("connections", limits.connections),
+            ("images", limits.pictures),
+            ("the memory of pictures", limits.decoded_bytes),
+        ];
         if let Some((name, _)) = needed.into_iter().find(|(_, value)| *value == 0) {
             return Err(ServeError::Limit(name));
         }

@@ -321,6 +321,21 @@ mod tests {
         }
     }
 
+    /// Of 40 x 30 pixels, as libjpeg writes them: in several scans, and with a restart marker behind every other block.
+    #[test]
+    fn progressive_jpegs_and_those_with_restarts_are_read_whole_or_not_at_all() {
+        let progressive = include_bytes!("../tests/golden/progressive.jpg");
+        let restarts = include_bytes!("../tests/golden/restarts.jpg");
+        for whole in [&progressive[..], restarts] {
+            assert_eq!(decode(whole, &DecodeLimits::default()).unwrap(), image::load_from_memory(whole).unwrap());
+            // Broken off in the middle of the last scan, with the end marker put back.
+            let scan = whole.windows(2).rposition(|pair| pair == [0xFF, 0xDA]).unwrap();
+            let cut = [&whole[..(scan + whole.len()) / 2], &[0xFF, 0xD9]].concat();
+            let error = decode(&cut, &DecodeLimits::default()).err();
+            assert!(matches!(error, Some(DecodeError::Damaged { .. })), "{error:?}");
+        }
+    }
+
     #[test]
     fn a_jpeg_need_not_be_perfect() {
         let whole = encoded(ImageFormat::Jpeg);

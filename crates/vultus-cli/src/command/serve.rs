@@ -66,7 +66,7 @@ pub struct Serve {
     /// Most bytes that pictures take together while they are decoded and faces are looked for; others wait.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().decoded_bytes)]
     max_decoded: usize,
-    /// Most pictures in a request.
+    /// Most pictures in a request; no more than the queue holds.
     #[arg(long, value_name = "N", default_value_t = Limits::default().pictures)]
     max_images: usize,
     /// Most pictures that wait or are worked on, 1 to 1000000; beyond them the answer is 503.

@@ -164,7 +164,7 @@ impl Video {
             say(format_args!("note: {} is damaged, and was read to its end: {complaint}", self.film.display()));
         }
         // The rows come last: that their reader has gone is no failure, and must not hide one.
-        let failures = [unwritten, unreported, missing.failure(), failure, unended];
+        let failures = [unwritten, unreported, failure, missing.failure(), unended];
         if let Some(failure) = failures.into_iter().flatten().next() {
             return Err(failure);
         }
@@ -218,8 +218,10 @@ impl Missing {
 
     fn failure(self) -> Option<Failure> {
         let Self { first, count } = self;
-        first
-            .map(|first| Failure::Run(anyhow!("{count} frames could not be looked at and are left out; first {first}")))
+        let frames = if count == 1 { "frame" } else { "frames" };
+        first.map(|first| {
+            Failure::Run(anyhow!("{count} {frames} could not be looked at and left out of the results; first {first}"))
+        })
     }
 }
 

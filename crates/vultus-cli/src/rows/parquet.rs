@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::bail;
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
@@ -12,7 +11,8 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
-use tempfile::{NamedTempFile, PersistError};
+use tempfile::NamedTempFile;
+use vultus::persist::put_new;
 
 use super::{Cell, CellRows, Column, Kind};
 
@@ -153,10 +153,7 @@ impl CellRows for ParquetRows {
         if let (Out::File(file), Some(path)) = (out, self.path) {
             let file = file.into_inner().map_err(|error| error.into_error())?;
             file.as_file().sync_all()?;
-            if let Err(PersistError { error, file }) = file.persist_noclobber(&path) {
-                let kept = file.keep()?.1;
-                bail!("cannot write {}: {error}; its rows are in {}", path.display(), kept.display());
-            }
+            put_new(file.into_temp_path(), &path)?;
         }
         Ok(())
     }
@@ -177,7 +174,7 @@ mod tests {
         fs_err::write(&path, "somebody's").unwrap();
         let message = rows.finish().unwrap_err().to_string();
         assert_eq!(fs_err::read(&path).unwrap(), b"somebody's");
-        let kept = Path::new(message.rsplit_once("its rows are in ").unwrap().1);
+        let kept = Path::new(message.rsplit_once("it is complete in ").unwrap().1);
         assert!(SerializedFileReader::new(fs_err::File::open(kept).unwrap().into_parts().0).is_ok(), "{message}");
     }
 

@@ -42,12 +42,12 @@ impl PictureMemory {
         Self { all, free: Mutex::new(all), freed: Condvar::new() }
     }
 
-    /// Waits until there is as much as a picture needs, or all where that is not known.
+    /// Waits until there is as much as a picture needs.
     ///
     /// # Errors
     /// It needs more than all pictures may have.
     pub fn share_for(&self, picture: &[u8], limits: &DecodeLimits) -> Result<Share<'_>, ApiError> {
-        self.take(needed(picture, limits).unwrap_or(self.all))
+        self.take(needed(picture, limits))
     }
 
     pub fn take(&self, bytes: u64) -> Result<Share<'_>, ApiError> {
@@ -68,11 +68,11 @@ impl Drop for Share<'_> {
     }
 }
 
-/// Most bytes that a picture takes while it is worked on: none where its header is enough to refuse it, `None` where it
-/// cannot be read here.
-fn needed(bytes: &[u8], limits: &DecodeLimits) -> Option<u64> {
+/// Most bytes that a picture takes while it is worked on: none where its header is enough to refuse it, or cannot be read,
+/// as decoding begins with it.
+fn needed(bytes: &[u8], limits: &DecodeLimits) -> u64 {
     let readable = |format: &ImageFormat| format.reading_enabled();
-    let Some(format) = guess_format(bytes).ok().filter(readable) else { return Some(0) };
+    let Some(format) = guess_format(bytes).ok().filter(readable) else { return 0 };
     let header = || {
         let mut allocation = Limits::no_limits();
         allocation.max_alloc = Some(HEADER_BYTES);
@@ -82,11 +82,12 @@ fn needed(bytes: &[u8], limits: &DecodeLimits) -> Option<u64> {
         let (width, height) = decoder.dimensions();
         Some((u64::from(width) * u64::from(height), decoder.total_bytes()))
     };
-    let (pixels, decoded) = catch_unwind(header).ok()??;
-    if pixels > limits.pixels {
-        return Some(0);
+    match catch_unwind(header) {
+        Ok(Some((pixels, decoded))) if pixels <= limits.pixels => {
+            decoded.saturating_mul(COPIES).saturating_add(pixels.saturating_mul(MORE_PIXEL_BYTES))
+        }
+        _ => 0,
     }
-    Some(decoded.saturating_mul(COPIES).saturating_add(pixels.saturating_mul(MORE_PIXEL_BYTES)))
 }
 
 #[cfg(test)]
@@ -120,18 +121,17 @@ mod tests {
         };
         let png = |picture| encoded(picture, ImageFormat::Png);
         // Twice as decoded, and five bytes a pixel.
-        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 60)), &limits), Some(5400 * 7));
-        assert_eq!(needed(&png(DynamicImage::new_rgba16(90, 60)), &limits), Some(5400 * 21));
+        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 60)), &limits), 5400 * 7);
+        assert_eq!(needed(&png(DynamicImage::new_rgba16(90, 60)), &limits), 5400 * 21);
         for format in [ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::WebP] {
             let bytes = encoded(DynamicImage::new_rgb8(90, 60), format);
-            assert_eq!(needed(&bytes, &limits), Some(5400 * 11), "{format:?}");
+            assert_eq!(needed(&bytes, &limits), 5400 * 11, "{format:?}");
         }
         // These are not decoded.
-        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 61)), &limits), Some(0));
+        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 61)), &limits), 0);
         for bytes in [&b"dear diary"[..], b"GIF89a\x01\0\x01\0\0\0\0;", b""] {
-            assert_eq!(needed(bytes, &limits), Some(0));
+            assert_eq!(needed(bytes, &limits), 0);
         }
-        // This one might be.
-        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 60))[..30], &limits), None);
+        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 60))[..30], &limits), 0);
     }
 }

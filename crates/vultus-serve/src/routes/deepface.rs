@@ -152,7 +152,7 @@ struct Question {
 
 /// Finds faces and classifies their expressions, as DeepFace's server does.
 ///
-/// Of several pictures all are answered or none: the error names the first that cannot be used. `/v1/analyze` gives each its
+/// Of several pictures all are answered or none: the error names one that cannot be used. `/v1/analyze` gives each its
 /// own result.
 #[utoipa::path(
     post,

@@ -1,4 +1,4 @@
-//! Memory of activations and gradients, used again from step to step.
+//! Memory of pixels, activations and gradients, used again from step to step.
 //!
 //! In: a length, or a tensor that nobody needs any more. Out: a vector whose contents are left over. A training step
 //! makes and drops the same large buffers each time; getting fresh ones from the system would cost a page fault for every
