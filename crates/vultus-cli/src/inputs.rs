@@ -61,7 +61,7 @@ fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
     }
     if path.is_dir() {
         let name = name(&path);
-        let mut pictures = Folder { waiting: vec![path], left_out: left_out.clone() }.peekable();
+        let mut pictures = Folder::new(path, None, left_out).peekable();
         if pictures.peek().is_none() {
             return only(failed(name, "no picture is in this folder or below".to_owned()));
         }
@@ -71,24 +71,39 @@ fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
     if path.exists() || !text.contains(['*', '?', '[']) {
         return only(file(path));
     }
-    match glob::glob(&text) {
-        Ok(paths) => {
-            let mut paths = paths.peekable();
-            if paths.peek().is_none() {
+    match expand(&text, left_out) {
+        Ok(sources) => {
+            let mut sources = sources.peekable();
+            if sources.peek().is_none() {
                 return only(failed(text, "no file has a name of this pattern".to_owned()));
             }
-            let left_out = left_out.clone();
-            Box::new(paths.flat_map(move |path| match path {
-                Ok(path) if path.is_dir() => {
-                    Box::new(Folder { waiting: vec![path], left_out: left_out.clone() }) as Sources
-                }
-                Ok(path) if path.parent().is_some_and(|folder| left_out.has(folder)) => Box::new(std::iter::empty()),
-                Ok(path) => only(found(path)),
-                Err(error) => only(failed(name(error.path()), error.error().to_string())),
-            }))
+            Box::new(sources)
         }
         Err(error) => only(failed(text, format!("it is no file, and no pattern either: {error}"))),
     }
+}
+
+/// What a pattern means; of folders, what lies in them. From `**` on it is looked for as in a folder: through no links, which
+/// may lead back.
+fn expand(text: &str, left_out: &LeftOut) -> Result<Sources, glob::PatternError> {
+    let pattern = Arc::new(glob::Pattern::new(text)?);
+    let (path, left_out) = (Path::new(text), left_out.clone());
+    let begins: PathBuf = path.components().take_while(|part| part.as_os_str() != "**").collect();
+    if begins.as_os_str().is_empty() {
+        return Ok(Box::new(Folder::new(begins, Some(pattern), &left_out)));
+    }
+    let recursive = begins.components().count() < path.components().count();
+    let hits = glob::glob(if recursive { begins.to_str().unwrap_or_default() } else { text })?;
+    Ok(Box::new(hits.flat_map(move |path| match path {
+        Ok(path) if path.is_dir() => {
+            let pattern = recursive.then(|| Arc::clone(&pattern));
+            Box::new(Folder::new(path, pattern, &left_out)) as Sources
+        }
+        Ok(_) if recursive => Box::new(std::iter::empty()),
+        Ok(path) if path.parent().is_some_and(|folder| left_out.has(folder)) => Box::new(std::iter::empty()),
+        Ok(path) => only(found(path)),
+        Err(error) => only(failed(name(error.path()), error.error().to_string())),
+    })))
 }
 
 fn only(source: Source) -> Sources {
@@ -109,7 +124,24 @@ fn name(path: &Path) -> String {
 struct Folder {
     /// Files and folders still to come, the next one last.
     waiting: Vec<PathBuf>,
+    /// What is meant of it: files of this name, and the pictures in folders of this name; without it, all pictures.
+    pattern: Option<Arc<glob::Pattern>>,
     left_out: LeftOut,
+}
+
+impl Folder {
+    fn new(path: PathBuf, pattern: Option<Arc<glob::Pattern>>, left_out: &LeftOut) -> Self {
+        Self { waiting: vec![path], pattern, left_out: left_out.clone() }
+    }
+
+    fn means(&self, file: &Path) -> bool {
+        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+        let is_picture = is_named_as_picture(file);
+        self.pattern.as_ref().map_or(is_picture, |pattern| {
+            let matches = |path: &Path| pattern.matches_path_with(path, options);
+            matches(file) || (is_picture && file.ancestors().skip(1).any(matches))
+        })
+    }
 }
 
 impl Iterator for Folder {
@@ -117,18 +149,19 @@ impl Iterator for Folder {
 
     fn next(&mut self) -> Option<Source> {
         while let Some(path) = self.waiting.pop() {
-            if !path.is_dir() {
+            let folder = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
+            if !folder.is_dir() {
                 return Some(found(path));
             }
-            if self.left_out.has(&path) {
+            if self.left_out.has(folder) {
                 continue;
             }
             let mut entries = Vec::new();
-            let listed = std::fs::read_dir(&path).and_then(|listing| {
+            let listed = std::fs::read_dir(folder).and_then(|listing| {
                 for entry in listing {
                     let entry = entry?;
-                    let (path, kind) = (entry.path(), entry.file_type()?);
-                    if kind.is_dir() || (is_named_as_picture(&path) && !path.is_dir()) {
+                    let (path, kind) = (path.join(entry.file_name()), entry.file_type()?);
+                    if kind.is_dir() || (self.means(&path) && !path.is_dir()) {
                         entries.push(path);
                     }
                 }
@@ -214,6 +247,9 @@ mod tests {
         ] {
             assert_eq!(names(folder.path(), arguments), pictures, "{arguments:?}");
         }
+        assert_eq!(names(folder.path(), &["a/**"]), pictures);
+        assert_eq!(names(folder.path(), &["a/**/c"]), ["a/b/c/3.png"]);
+        assert_eq!(names(folder.path(), &["?/**/[23].png"]), ["a/b/2.png", "a/b/c/3.png"]);
         assert_eq!(names(folder.path(), &["a/b/c", "a"]), ["a/b/c/3.png", "a/1.png", "a/b/2.png"]);
         assert_eq!(names(folder.path(), &["absent.png", "absent.png"]), ["absent.png"]);
     }
@@ -229,6 +265,20 @@ mod tests {
         let Source { path: named, read } = found.into_iter().next().unwrap();
         assert_eq!(named, path.display().to_string());
         assert_eq!(read().unwrap_err().code, "unreadable");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_back_are_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::create_dir(folder.path().join("deep")).unwrap();
+        fs_err::write(folder.path().join("deep/1.png"), "x").unwrap();
+        for link in ["one", "two"] {
+            std::os::unix::fs::symlink("..", folder.path().join("deep").join(link)).unwrap();
+        }
+        for argument in ["deep", "deep/**/*", "**/*.png", "**"] {
+            assert_eq!(names(folder.path(), &[argument]), ["deep/1.png"], "{argument}");
+        }
     }
 
     #[cfg(unix)]

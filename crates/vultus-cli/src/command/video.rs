@@ -127,13 +127,14 @@ impl Video {
                     return Ok(());
                 }
             };
-            rows.write(&frame)?;
-            if film.is_camera {
-                rows.flush()?;
-            }
             timeline.add(frame.time_s, &frame.persons);
             if let Some(writer) = &mut writer {
                 writer.write(frame.time_s, drawn(&frame))?;
+            }
+            // Last, as who reads them may be gone.
+            rows.write(&frame)?;
+            if film.is_camera {
+                rows.flush()?;
             }
             progress.frame(frame.persons.len());
             Ok(())
@@ -164,9 +165,12 @@ impl Video {
             say(format_args!("note: {} is damaged, and was read to its end: {complaint}", self.film.display()));
         }
         // The rows come last: that their reader has gone is no failure, and must not hide one.
-        let failures = [unwritten, unreported, failure, missing.failure(), unended];
-        if let Some(failure) = failures.into_iter().flatten().next() {
-            return Err(failure);
+        let mut failures = [unwritten, unreported, failure, missing.failure(), unended].into_iter().flatten();
+        if let Some(first) = failures.next() {
+            failures.for_each(|other| {
+                other.report();
+            });
+            return Err(first);
         }
         // A camera has no end but this one.
         if interrupt::requested() && !film.is_camera {

@@ -125,22 +125,33 @@ fn csv(path: &Path, labels: &[String], is_input: impl Fn(&str) -> bool) -> anyho
         before.replace(row.clone()).map_or(Ok(()), &mut add)?;
     }
     let mut length = fs_err::metadata(path)?.len();
-    // What a killed process left at the end may be no whole row, and even no text.
+    // What a killed process left at the end may be no whole row, and even no text. Its path, if more follows, is whole.
+    let mut torn = None;
     if let Some(last) = before {
         let start = last.position().map_or(length, csv::Position::byte);
+        let of_path = last.get(0).filter(|_| last.len() > 1).map(<[u8]>::to_vec);
         if !ends_a_line(path)? || add(last).is_err() {
-            length = start;
+            (length, torn) = (start, of_path);
         }
     }
     let Pictures { mut done, last } = pictures;
     match last {
-        Some(last) if is_input(&last.path) => length = last.start,
+        // Faces of it are missing, or may be.
+        Some(last) if torn.as_deref() == Some(last.path.as_bytes()) || is_input(&last.path) => length = last.start,
         Some(last) if !last.passing => {
             done.insert(last.path);
         }
         _ => {}
     }
-    Ok((done, length))
+    Ok((done, behind_line_feed(path, length)?))
+}
+
+/// `place`, or the one behind the line feed that stands there: where two characters end a line, a row begins between them.
+fn behind_line_feed(path: &Path, place: u64) -> anyhow::Result<u64> {
+    let (mut file, mut next) = (fs_err::File::open(path)?, [0]);
+    file.seek(SeekFrom::Start(place))?;
+    let feeds = file.read(&mut next)? == 1 && next == *b"\n";
+    Ok(place + u64::from(feeds))
 }
 
 /// The pictures of rows that stand one behind the other.
@@ -278,6 +289,22 @@ mod tests {
             assert_eq!(done, set(&["a", "b\n,"]), "{unfinished}");
             assert_eq!(fs_err::read_to_string(&path).unwrap(), kept, "{unfinished}");
         }
+    }
+
+    #[test]
+    fn a_picture_of_a_csv_with_a_torn_row_is_done_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        let (kept, whole) = (rows_of_csv(&[("a", "")]), rows_of_csv(&[("a", ""), ("b", ""), ("b", "")]));
+        fs_err::write(&path, format!("{whole}b,1,2")).unwrap();
+        assert_eq!(take_up(&path, Format::Csv, &labels(), nothing).unwrap(), ["a".to_owned()].into());
+        assert_eq!(fs_err::read_to_string(&path).unwrap(), kept);
+
+        // With two characters at the end of each line, as other programs write it.
+        let [whole, kept] = [whole, kept].map(|text| text.replace('\n', "\r\n"));
+        fs_err::write(&path, &whole).unwrap();
+        take_up(&path, Format::Csv, &labels(), |name| name == "b").unwrap();
+        assert_eq!(fs_err::read_to_string(&path).unwrap(), kept);
     }
 
     #[test]
