@@ -1,19 +1,28 @@
 //! CSV.
 
+use std::io;
+
 use super::{Cell, CellRows, Column, Sink};
 
 /// Writes a header and one line a row.
 pub struct CsvRows(csv::Writer<Sink>);
 
 impl CsvRows {
-    /// With the header, which is there at once, unless the file has one.
+    /// With the header, unless the file has one.
     pub fn new(sink: Sink, columns: &[Column], has_header: bool) -> anyhow::Result<Self> {
         let mut writer = csv::Writer::from_writer(sink);
         if !has_header {
-            writer.write_record(columns.iter().map(|column| column.name.as_str()))?;
-            writer.flush()?;
+            writer.write_record(columns.iter().map(|column| column.name.as_str())).map_err(system_error)?;
         }
         Ok(Self(writer))
+    }
+}
+
+/// The system's own error, where it is one: of a reader that has gone, it tells by its kind.
+fn system_error(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
     }
 }
 
@@ -26,7 +35,7 @@ impl CellRows for CsvRows {
             Some(Cell::Real(number)) => number.to_string(),
             Some(Cell::Double(number)) => number.to_string(),
         });
-        Ok(self.0.write_record(fields.collect::<Vec<_>>())?)
+        Ok(self.0.write_record(fields.collect::<Vec<_>>()).map_err(system_error)?)
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {

@@ -240,12 +240,17 @@ fn long_film(place: &Place) {
     assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
 }
 
-/// Runs over `film` with a page and a film to write, and rows to `stdout`; gives the exit code and the messages.
+/// Films and forms of which rows are written at once, late, or not before the end.
 #[cfg(unix)]
-fn run_into(place: &Place, film: &str, number: u32, stdout: Stdio) -> (Option<i32>, String) {
+const ROWS: [(&str, &str); 4] = [("film.mp4", "json"), ("film.mp4", "csv"), ("long.mp4", "json"), ("long.mp4", "csv")];
+
+/// Runs over a film with a page and a film to write, and rows to `stdout`; gives the exit code and the messages.
+#[cfg(unix)]
+fn run_into(place: &Place, (film, format): (&str, &str), number: u32, stdout: Stdio) -> (Option<i32>, String) {
     let [page, boxes] = [format!("page{number}.html"), format!("boxes{number}.mp4")];
     let ended = Command::new(VULTUS)
-        .args(["video", film, "--model", "run", "--faces", "whole", "--report", &page, "--annotate", &boxes])
+        .args(["video", film, "--format", format, "--model", "run", "--faces", "whole"])
+        .args(["--report", &page, "--annotate", &boxes])
         .current_dir(place.path(""))
         .stdin(Stdio::null())
         .stdout(stdout)
@@ -268,8 +273,8 @@ fn run_into(place: &Place, film: &str, number: u32, stdout: Stdio) -> (Option<i3
 fn a_page_and_a_film_are_kept_when_nobody_reads_the_rows() {
     let Some(place) = place_with_film() else { return };
     long_film(&place);
-    for (number, film) in (0..).zip(["film.mp4", "long.mp4"]) {
-        let (code, messages) = run_into(&place, film, number, Stdio::piped());
+    for (number, rows) in (0..).zip(ROWS) {
+        let (code, messages) = run_into(&place, rows, number, Stdio::piped());
         assert_eq!(code, Some(0), "{messages}");
     }
 }
@@ -279,9 +284,9 @@ fn a_page_and_a_film_are_kept_when_nobody_reads_the_rows() {
 fn a_page_and_a_film_are_kept_when_the_rows_have_no_room() {
     let Some(place) = place_with_film() else { return };
     long_film(&place);
-    for (number, film) in (0..).zip(["film.mp4", "long.mp4"]) {
+    for (number, rows) in (0..).zip(ROWS) {
         let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_parts().0;
-        let (code, messages) = run_into(&place, film, number, full.into());
+        let (code, messages) = run_into(&place, rows, number, full.into());
         assert_eq!(code, Some(1), "{messages}");
         assert!(messages.contains("No space left"), "{messages}");
     }
