@@ -127,6 +127,9 @@ impl Serve {
     fn config(&self) -> Result<ServeConfig, Failure> {
         let origins: Result<Vec<HeaderValue>, Failure> = self.cors_origin.iter().map(|origin| header(origin)).collect();
         let time = Duration::from_secs(self.timeout);
+        if self.max_images > self.queue {
+            say(format_args!("note: a request may hold {} pictures, not more than --queue", self.queue));
+        }
         let limits = Limits {
             body_bytes: self.max_body,
             all_bodies_bytes: Limits::default().all_bodies_bytes.max(self.max_body.saturating_mul(2)),
