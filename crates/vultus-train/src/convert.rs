@@ -88,7 +88,7 @@ fn write_folder(dataset: &Dataset, out: &Path, parent: &Path) -> Result<(), Data
         }
     }
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(vultus::persist::UNFINISHED);
     #[cfg(unix)] // The rights of an ordinary new folder; by default it would be private.
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
     let folder = builder.tempdir_in(parent)?;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use tempfile::{NamedTempFile, PathPersistError, TempPath};
 
-/// How the names of files begin that are not finished yet.
-const UNFINISHED: &str = ".writing-";
+/// How the names of files and folders begin that are not finished yet; [`remove_unfinished`] knows files by it.
+pub const UNFINISHED: &str = ".writing-";
 
 /// Writes a file through `write` so that `path` holds either all of it or what it held before: into a temporary file
 /// in the same directory, synchronised with the disk, then renamed. On an error the temporary file is removed.

@@ -13,7 +13,7 @@ use image::RgbImage;
 use serde::Deserialize;
 use tempfile::TempPath;
 
-use crate::persist::put_new;
+use crate::persist::{UNFINISHED, put_new};
 
 /// A film may not have more pixels a frame.
 const MOST_PIXELS: u64 = 64_000_000;
@@ -422,7 +422,7 @@ impl FilmWriter {
     pub fn create(path: &Path, width: u32, height: u32, frames_per_second: f64) -> Result<Self, VideoError> {
         let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
         let (stderr, messages) = messages().map_err(no_program)?;
-        let mut unfinished = std::ffi::OsString::from(format!(".writing-{}-", std::process::id()));
+        let mut unfinished = std::ffi::OsString::from(format!("{UNFINISHED}{}-", std::process::id()));
         unfinished.push(path.file_name().unwrap_or_default());
         let unfinished = TempPath::try_from_path(path.with_file_name(unfinished)).map_err(no_program)?;
         let mut name = std::ffi::OsString::from("file:");
