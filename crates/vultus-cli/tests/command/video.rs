@@ -1,5 +1,6 @@
 //! `vultus video`, where the program ffmpeg is installed.
 
+use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -14,17 +15,21 @@ fn place_with_film() -> Option<Place> {
     for number in 0..12 {
         place.write(&format!("frames/{number:02}.png"), png(number, 64));
     }
-    let made = Command::new("ffmpeg")
-        .args(["-v", "error", "-framerate", "10", "-i", "frames/%02d.png", "-pix_fmt", "yuv420p", "film.mp4"])
-        .current_dir(place.path(""))
-        .stdin(Stdio::null())
-        .status();
-    if !made.is_ok_and(|status| status.success()) {
+    let absent = Command::new("ffmpeg").arg("-version").output().err();
+    if absent.is_some_and(|error| error.kind() == ErrorKind::NotFound) {
         eprintln!("SKIPPED: the program ffmpeg is not installed");
         return None;
     }
+    ffmpeg(&place, &["-framerate", "10", "-i", "frames/%02d.png", "-pix_fmt", "yuv420p", "film.mp4"]);
     place.train("run", &[]);
     Some(place)
+}
+
+/// Runs ffmpeg there.
+fn ffmpeg(place: &Place, arguments: &[&str]) {
+    let mut program = Command::new("ffmpeg");
+    program.args(["-v", "error"]).args(arguments).current_dir(place.path("")).stdin(Stdio::null());
+    assert!(program.status().is_ok_and(|status| status.success()), "ffmpeg");
 }
 
 fn lines(text: &str) -> Vec<Value> {
@@ -102,12 +107,7 @@ fn what_is_no_film_is_said() {
 #[test]
 fn pixels_become_square_and_long_gaps_lose_nobody() {
     let Some(place) = place_with_film() else { return };
-    let made = Command::new("ffmpeg")
-        .args(["-v", "error", "-i", "film.mp4", "-vf", "scale=32:64,setsar=2", "squeezed.mkv"])
-        .current_dir(place.path(""))
-        .stdin(Stdio::null())
-        .status();
-    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+    ffmpeg(&place, &["-i", "film.mp4", "-vf", "scale=32:64,setsar=2", "squeezed.mkv"]);
     let arguments = ["video", "squeezed.mkv", "--model", "run", "--faces", "whole", "--fps", "2"];
     let frames = lines(&place.run(&arguments).ends_with(0).stdout);
     assert_eq!(frames[0]["persons"][0]["box"], serde_json::json!([0, 0, 64, 64]));
@@ -121,13 +121,10 @@ fn pixels_become_square_and_long_gaps_lose_nobody() {
 #[test]
 fn frames_of_an_uneven_film_have_their_own_times() {
     let Some(place) = place_with_film() else { return };
-    let made = Command::new("ffmpeg")
-        .args(["-v", "error", "-i", "film.mp4", "-vf", "select='not(between(n,3,6))'", "-fps_mode", "passthrough"])
-        .arg("uneven.mkv")
-        .current_dir(place.path(""))
-        .stdin(Stdio::null())
-        .status();
-    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+    ffmpeg(
+        &place,
+        &["-i", "film.mp4", "-vf", "select='not(between(n,3,6))'", "-fps_mode", "passthrough", "uneven.mkv"],
+    );
     let arguments = ["video", "uneven.mkv", "--model", "run", "--faces", "whole", "--report", "page.html"];
     let frames = lines(&place.run(&arguments).ends_with(0).says(&["8 frames"]).stdout);
     let times: Vec<f64> = frames.iter().map(|frame| frame["time_s"].as_f64().unwrap()).collect();
@@ -214,12 +211,7 @@ fn no_file_is_replaced() {
 #[test]
 fn a_film_that_breaks_off_leaves_what_it_had_and_says_so() {
     let Some(place) = place_with_film() else { return };
-    let made = Command::new("ffmpeg")
-        .args(["-v", "error", "-stream_loop", "4", "-i", "film.mp4", "-c:v", "mjpeg", "-q:v", "5", "whole.mkv"])
-        .current_dir(place.path(""))
-        .stdin(Stdio::null())
-        .status();
-    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+    ffmpeg(&place, &["-stream_loop", "4", "-i", "film.mp4", "-c:v", "mjpeg", "-q:v", "5", "whole.mkv"]);
     let film = fs_err::read(place.path("whole.mkv")).unwrap();
     place.write("half.mkv", &film[..film.len() / 2]);
     let arguments = ["video", "half.mkv", "--model", "run", "--faces", "whole"];
@@ -232,12 +224,7 @@ fn a_film_that_breaks_off_leaves_what_it_had_and_says_so() {
 
 /// A film of 72 frames, whose rows no buffer holds.
 fn long_film(place: &Place) {
-    let made = Command::new("ffmpeg")
-        .args(["-v", "error", "-stream_loop", "5", "-i", "film.mp4", "-c", "copy", "long.mp4"])
-        .current_dir(place.path(""))
-        .stdin(Stdio::null())
-        .status();
-    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+    ffmpeg(place, &["-stream_loop", "5", "-i", "film.mp4", "-c", "copy", "long.mp4"]);
 }
 
 /// Films and forms of which rows are written at once, late, or not before the end.
@@ -295,12 +282,7 @@ fn a_page_and_a_film_are_kept_when_the_rows_have_no_room() {
 #[test]
 fn a_film_with_damaged_parts_is_read_to_its_end() {
     let Some(place) = place_with_film() else { return };
-    let made = Command::new("ffmpeg")
-        .args(["-v", "error", "-i", "film.mp4", "-c:v", "mpeg4", "-q:v", "2", "whole.avi"])
-        .current_dir(place.path(""))
-        .stdin(Stdio::null())
-        .status();
-    assert!(made.is_ok_and(|status| status.success()), "ffmpeg");
+    ffmpeg(&place, &["-i", "film.mp4", "-c:v", "mpeg4", "-q:v", "2", "whole.avi"]);
     let mut film = fs_err::read(place.path("whole.avi")).unwrap();
     let middle = film.len() / 2;
     film[middle..middle + 60].fill(0xa5);

@@ -147,27 +147,12 @@ fn clock(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyze::AnalyzedFace;
-    use crate::faces::{Area, Region};
-    use crate::video::Person;
-
-    fn person(happy: f32) -> Person {
-        let face = AnalyzedFace {
-            area: Area { x: 0, y: 0, width: 9, height: 9 },
-            confidence: 1.0,
-            label: None,
-            score: happy,
-            probabilities: vec![("happy".to_owned(), happy), ("sad".to_owned(), 1.0 - happy)],
-            landmarks: None,
-            region: Region::Whole,
-        };
-        Person { person: 1, face }
-    }
+    use crate::video::timeline::tests::person;
 
     fn timeline() -> Timeline {
         let mut timeline = Timeline::new(10.0);
         for frame in 0..100 {
-            let persons = if (40..60).contains(&frame) { vec![] } else { vec![person(frame as f32 / 100.0)] };
+            let persons = if (40..60).contains(&frame) { vec![] } else { vec![person(1, frame as f32 / 100.0)] };
             timeline.add(f64::from(frame) / 10.0, &persons);
         }
         timeline
@@ -200,7 +185,7 @@ mod tests {
         let mut timeline = Timeline::new(30.0);
         for frame in 0..40 {
             let time_s = f64::from(frame) / 8.0 + if frame > 20 { 1.5 } else { 0.0 };
-            timeline.add(time_s, &[person(0.5)]);
+            timeline.add(time_s, &[person(1, 0.5)]);
         }
         let paths = paths(&timeline.everyone, 2, &timeline);
         for path in &paths {

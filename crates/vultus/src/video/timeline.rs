@@ -157,12 +157,12 @@ impl Timeline {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::analyze::AnalyzedFace;
     use crate::faces::{Area, Region};
 
-    fn person(person: u64, happy: f32) -> Person {
+    pub(in crate::video) fn person(person: u64, happy: f32) -> Person {
         let face = AnalyzedFace {
             area: Area { x: 0, y: 0, width: 9, height: 9 },
             confidence: 1.0,
