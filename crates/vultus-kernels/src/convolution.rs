@@ -5,8 +5,9 @@
 //! to 4 of the report's section 2: convolution, its padding, the forward and the backward pass; as usual in networks the
 //! kernel is not flipped. Dilation and channel groups are not offered.
 //!
-//! There are two ways to compute each of the three: `direct`, for any kernel and stride, and `winograd`, for
-//! kernels of 3 x 3 in four sizes and of 5 x 5 in two, with stride 1. [`Algorithm::choose`] picks by what each would cost.
+//! There are two ways to compute each of the three: `direct`, for any kernel and stride, and `winograd`, for kernels of 3 x
+//! 3 in four sizes and of 5 x 5 in two with stride 1, and of 3 x 3 with stride 2. [`Algorithm::choose`] picks by what each
+//! would cost.
 //! Results differ by rounding: relative to the largest output the error stays below [`Algorithm::tolerance`], which says
 //! for which sums; the tests hold them to that.
 
@@ -31,6 +32,7 @@ pub use prepared::Prepared;
 pub(crate) use rows::{RowsForward, RowsGradient};
 
 use algorithm::by_algorithm;
+use transform::Forward;
 
 /// Sizes of a convolution; zero padding is the same on all four sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +116,9 @@ impl ConvolutionShape {
         elements([self.output_len(), self.patch_length()])
     }
 
-    /// The convolution whose forward pass is this one's input gradient: stride 1 only.
+    /// The convolution whose forward pass is this one's input gradient.
     fn tiling_of_gradient(&self) -> Tiling {
+        let before = self.kernel_height as isize - 1 - self.padding as isize;
         Tiling {
             batch: self.batch,
             in_height: self.out_height(),
@@ -124,7 +127,8 @@ impl ConvolutionShape {
             out_height: self.in_height,
             out_width: self.in_width,
             out_channels: self.in_channels,
-            offset: self.padding as isize - (self.kernel_height as isize - 1),
+            // The first output that sees the first input.
+            offset: -before.div_euclid(self.stride as isize),
         }
     }
 
@@ -288,8 +292,8 @@ impl<'a> InputGradient<'a> {
             turned.par_chunks_mut(block).zip(weight.par_chunks(block).rev()).for_each(|(turned, weight)| {
                 direct::transpose(weight, shape.in_channels, shape.out_channels, turned);
             });
-            let mut packed = Scratch::take(winograd::weight_len::<T>(shape.out_channels, shape.in_channels));
-            winograd::transform_weights::<T>(set, shape.out_channels, shape.in_channels, &turned, &mut packed);
+            let mut packed = Scratch::take(winograd::weight_len::<<T as Forward>::InputGradient>(shape.out_channels, shape.in_channels));
+            winograd::transform_weights::<<T as Forward>::InputGradient>(set, shape.out_channels, shape.in_channels, &turned, &mut packed);
             packed
         });
         Self { algorithm, set, shape: *shape, weight, packed }
@@ -302,7 +306,7 @@ impl<'a> InputGradient<'a> {
         assert_eq!(dx.len(), shape.input_len(), "length of dx");
         by_algorithm!(self.algorithm, direct::input_gradient(self.set, &shape, dy, self.weight, dx), T => {
             let finish = Finish { bias: None, residual: None, relu: false, pool: false };
-            winograd::forward::<T>(self.set, &shape.tiling_of_gradient(), dy, &self.packed, finish, dx);
+            winograd::forward::<<T as Forward>::InputGradient>(self.set, &shape.tiling_of_gradient(), dy, &self.packed, finish, dx);
         });
     }
 }
@@ -356,6 +360,7 @@ enum WeightSums {
     Winograd6(winograd::WeightSums<transform::F6>),
     Winograd2Of5(winograd::WeightSums<transform::F2Of5>),
     Winograd4Of5(winograd::WeightSums<transform::F4Of5>),
+    Winograd3By2(winograd::WeightSums<transform::F3By2>),
 }
 
 impl WeightGradient {
@@ -369,6 +374,7 @@ impl WeightGradient {
             Algorithm::Winograd6 => WeightSums::Winograd6(winograd::WeightSums::new(set, tiling)),
             Algorithm::Winograd2Of5 => WeightSums::Winograd2Of5(winograd::WeightSums::new(set, tiling)),
             Algorithm::Winograd4Of5 => WeightSums::Winograd4Of5(winograd::WeightSums::new(set, tiling)),
+            Algorithm::Winograd3By2 => WeightSums::Winograd3By2(winograd::WeightSums::new(set, tiling)),
         };
         Self { set, shape: *shape, sums }
     }
@@ -386,6 +392,7 @@ impl WeightGradient {
             WeightSums::Winograd6(sums) => sums.add(images, x, dy),
             WeightSums::Winograd2Of5(sums) => sums.add(images, x, dy),
             WeightSums::Winograd4Of5(sums) => sums.add(images, x, dy),
+            WeightSums::Winograd3By2(sums) => sums.add(images, x, dy),
         }
     }
 
@@ -400,6 +407,7 @@ impl WeightGradient {
             WeightSums::Winograd6(sums) => sums.finish(dweight),
             WeightSums::Winograd2Of5(sums) => sums.finish(dweight),
             WeightSums::Winograd4Of5(sums) => sums.finish(dweight),
+            WeightSums::Winograd3By2(sums) => sums.finish(dweight),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a shape. Out: an [`Algorithm`], which packs weights and runs. What it computes with lies in `direct` and `winograd`.
 
-use super::transform::Transform;
+use super::transform::{Forward, Transform};
 use super::winograd::Finish;
 use super::{ConvolutionShape, direct, winograd};
 use crate::simd::InstructionSet;
@@ -24,6 +24,8 @@ pub enum Algorithm {
     Winograd2Of5,
     /// Winograd's F(4 x 4, 5 x 5).
     Winograd4Of5,
+    /// Winograd's F(3 x 3, 3 x 3) with stride 2, phase by phase, for an odd padding.
+    Winograd3By2,
 }
 
 /// Calls `$call` with the transform `T` of a Winograd algorithm, or gives `$direct`.
@@ -55,6 +57,10 @@ macro_rules! by_algorithm {
                 type $transform = $crate::convolution::transform::F4Of5;
                 $call
             }
+            Algorithm::Winograd3By2 => {
+                type $transform = $crate::convolution::transform::F3By2;
+                $call
+            }
         }
     };
 }
@@ -63,7 +69,7 @@ pub(super) use by_algorithm;
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Direct,
         Self::Winograd2,
         Self::Winograd3,
@@ -71,6 +77,7 @@ impl Algorithm {
         Self::Winograd6,
         Self::Winograd2Of5,
         Self::Winograd4Of5,
+        Self::Winograd3By2,
     ];
 
     /// The name in tables.
@@ -83,6 +90,7 @@ impl Algorithm {
             Self::Winograd6 => "F(6)",
             Self::Winograd2Of5 => "F(2, 5)",
             Self::Winograd4Of5 => "F(4, 5)",
+            Self::Winograd3By2 => "F(3) / 2",
         }
     }
 
@@ -91,7 +99,7 @@ impl Algorithm {
     /// 21 pixels make them: products of one size, of one sign or of either.
     pub fn tolerance(self) -> f64 {
         match self {
-            Self::Direct | Self::Winograd2 => 5e-6,
+            Self::Direct | Self::Winograd2 | Self::Winograd3By2 => 5e-6,
             Self::Winograd3 | Self::Winograd4 | Self::Winograd2Of5 => 5e-5,
             Self::Winograd6 | Self::Winograd4Of5 => 1e-4,
         }
@@ -99,8 +107,9 @@ impl Algorithm {
 
     /// Whether it can compute this convolution.
     pub fn can(self, shape: &ConvolutionShape) -> bool {
-        let taps = by_algorithm!(self, return true, T => <T as Transform>::TAPS);
-        (shape.kernel_height, shape.kernel_width, shape.stride) == (taps, taps, 1)
+        let (taps, stride) = by_algorithm!(self, return true, T => (<T as Transform>::TAPS, <T as Forward>::STRIDE));
+        (shape.kernel_height, shape.kernel_width, shape.stride) == (taps, taps, stride)
+            && (stride == 1 || shape.padding % 2 == 1)
     }
 
     /// Whether it can pool its outputs on the way: its tiles then hold whole windows.
@@ -110,45 +119,46 @@ impl Algorithm {
 
     /// The one that should be fastest where weights change from call to call, as in training.
     pub fn choose(shape: &ConvolutionShape) -> Self {
-        Self::cheapest(shape, 45.0)
+        Self::cheapest(shape, 45.0, |_| true)
     }
 
     /// The one that should be fastest with weights that were made ready before: they are only read.
-    pub(super) fn choose_prepared(shape: &ConvolutionShape) -> Self {
-        Self::cheapest(shape, 4.0)
+    /// With `pool` it can pool.
+    pub(super) fn choose_prepared(shape: &ConvolutionShape, pool: bool) -> Self {
+        Self::cheapest(shape, 4.0, |algorithm| !pool || algorithm.pools())
     }
 
     /// The one that should be fastest, by a cost model whose constants were measured: a multiply-add of the product at
     /// a point costs 1; transforming one number at one point, of an input or an output, costs what `transform` says;
     /// one transformed weight costs `weight`, to make it and bring it back from memory, or only that; a multiply-add of
     /// the direct way costs 1.1.
-    fn cheapest(shape: &ConvolutionShape, weight: f64) -> Self {
+    fn cheapest(shape: &ConvolutionShape, weight: f64, suits: impl Fn(Self) -> bool) -> Self {
         let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
         let cost = |algorithm: Self| {
-            let (size, transform) = match algorithm {
+            let transform = match algorithm {
                 Self::Direct => return 1.1 * shape.multiply_adds() as f64,
-                Self::Winograd2 => (2, 8.0),
-                Self::Winograd3 => (3, 12.0),
-                Self::Winograd4 => (4, 12.0),
-                Self::Winograd6 => (6, 17.0),
-                Self::Winograd2Of5 => (2, 12.0),
-                Self::Winograd4Of5 => (4, 17.0),
+                Self::Winograd2 | Self::Winograd3By2 => 8.0,
+                Self::Winograd3 | Self::Winograd4 | Self::Winograd2Of5 => 12.0,
+                Self::Winograd6 | Self::Winograd4Of5 => 17.0,
             };
+            let (size, points) =
+                by_algorithm!(algorithm, (1, 1), T => (<T as Transform>::OUTPUTS, <T as Transform>::POINTS));
             let (high, wide) = (shape.out_height().div_ceil(size), shape.out_width().div_ceil(size));
             let tiles = shape.batch as f64 * high as f64 * wide as f64;
-            let points = ((size + shape.kernel_height - 1) * (size + shape.kernel_height - 1)) as f64;
+            let points = (points * points) as f64;
             // Vectors are whole: few channels cost as much as sixteen.
             let (wide_in, wide_out) = (inputs.max(16.0), outputs.max(16.0));
             points * (tiles * (inputs * wide_out + transform * (wide_in + wide_out)) + weight * inputs * wide_out)
         };
-        let possible = Self::ALL.into_iter().filter(|algorithm| algorithm.can(shape));
+        let possible = Self::ALL.into_iter().filter(|&algorithm| algorithm.can(shape) && suits(algorithm));
         possible.min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(Self::Direct)
     }
 
     /// The one for the gradient of the input, which is a convolution with inputs and outputs exchanged.
     pub(crate) fn of_input_gradient(shape: &ConvolutionShape) -> Self {
         if shape.stride != 1 || shape.kernel_height != shape.kernel_width {
-            return Self::Direct;
+            // As many products as the forward pass has, by the same transforms the other way round.
+            return Self::choose(shape);
         }
         Self::choose(&ConvolutionShape {
             in_channels: shape.out_channels,

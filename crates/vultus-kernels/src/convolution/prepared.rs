@@ -51,10 +51,7 @@ impl Prepared {
         };
         let fits = used.in_height + 2 * used.padding >= used.kernel_height
             && used.in_width + 2 * used.padding >= used.kernel_width;
-        let mut algorithm = Algorithm::choose_prepared(if fits { &used } else { shape });
-        if pool && !algorithm.pools() {
-            algorithm = Algorithm::Winograd4;
-        }
+        let algorithm = Algorithm::choose_prepared(if fits { &used } else { shape }, pool);
         Self::new_by(algorithm, shape, weight, bias, activation, pool)
     }
 

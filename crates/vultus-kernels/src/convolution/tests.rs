@@ -182,10 +182,11 @@ fn pooled(shape: &ConvolutionShape, y: &[f64]) -> Vec<f64> {
     pooled
 }
 
-/// The same convolution with a kernel that the algorithm can do, and an output of the same size.
+/// The same convolution with a kernel or a stride that the algorithm can do.
 fn for_algorithm(algorithm: Algorithm, shape: ConvolutionShape) -> ConvolutionShape {
     let of_five = ConvolutionShape { kernel_height: 5, kernel_width: 5, padding: shape.padding + 1, ..shape };
-    if algorithm.can(&shape) { shape } else { of_five }
+    let shapes = [shape, of_five, ConvolutionShape { stride: 2, ..shape }];
+    shapes.into_iter().find(|shape| algorithm.can(shape)).expect("a shape for every algorithm")
 }
 
 const FACE: ConvolutionShape = ConvolutionShape {

@@ -5,6 +5,12 @@
 //! convolutional neural networks", equation 8) a tile of m x m outputs costs (m + r - 1)^2 multiplications a channel pair
 //! instead of r^2 m^2. Interpolation points of m + r - 1 = 4: 0, 1, -1 and infinity; of 5: also 2; of 6: +-2; of 8: +-2 and
 //! +-1/2. `B` depends on the points alone: kernels of 3 and of 5 share it.
+//!
+//! With stride 2 an output sees even inputs by the outer weights of three, and odd inputs by the middle one. Along a side the
+//! first is Winograd's F(m, 2) with m + 1 points, the second m plain products: (2 m + 1)^2 multiplications a channel pair
+//! instead of 9 m^2, and as many for the gradient of the input, where outputs and inputs change places.
+
+use std::marker::PhantomData;
 
 use crate::simd::Lanes;
 
@@ -14,22 +20,69 @@ pub(super) type Side<L> = [L; 8];
 /// Most weights along a side of a kernel.
 pub(super) const MOST_TAPS: usize = 5;
 
-/// F(m x m, r x r) for one m and one r.
+/// F(m x m, r x r) for one m, one r and one stride.
 pub(super) trait Transform: Send + Sync + 'static {
     /// m: outputs along a side.
     const OUTPUTS: usize;
     /// r: weights along a side.
     const TAPS: usize;
-    /// m + r - 1: points along a side.
+    /// Points along a side.
     const POINTS: usize = Self::OUTPUTS + Self::TAPS - 1;
+    /// Inputs along a side of a tile.
+    const INPUTS: usize = Self::POINTS;
+    /// Inputs from one tile to the next.
+    const STEP: usize = Self::OUTPUTS;
     /// G, `[points, r]`.
     const WEIGHTS: [[f32; MOST_TAPS]; 8];
-    /// B^T: from m + r - 1 inputs to as many points.
+    /// B^T: from inputs to points.
     fn input<L: Lanes>(d: &Side<L>) -> Side<L>;
-    /// A^T: from m + r - 1 points to m outputs.
+    /// A^T: from points to outputs.
     fn output<L: Lanes>(p: &Side<L>) -> Side<L>;
-    /// A: from m gradients of outputs to m + r - 1 points.
+}
+
+/// A transform of a convolution's forward pass, and what its gradients need.
+pub(super) trait Forward: Transform {
+    /// Inputs from one output to the next.
+    const STRIDE: usize = 1;
+    /// The transform of the gradient of the input, a convolution with weights turned round.
+    type InputGradient: Transform;
+    /// A: from gradients of outputs to points.
     fn gradient<L: Lanes>(y: &Side<L>) -> Side<L>;
+}
+
+/// What brings a line of a tile to points: an input or a gradient.
+pub(super) trait ToPoints {
+    /// Vectors of a line.
+    const SIDE: usize;
+    /// Points of a line.
+    const POINTS: usize;
+    /// From a line to points.
+    fn apply<L: Lanes>(line: &Side<L>) -> Side<L>;
+}
+
+/// B^T of a transform.
+pub(super) struct OfInput<T>(PhantomData<T>);
+/// A of a transform.
+pub(super) struct OfGradient<T>(PhantomData<T>);
+
+impl<T: Transform> ToPoints for OfInput<T> {
+    const SIDE: usize = T::INPUTS;
+    const POINTS: usize = T::POINTS;
+
+    #[inline(always)]
+    fn apply<L: Lanes>(line: &Side<L>) -> Side<L> {
+        T::input(line)
+    }
+}
+
+impl<T: Forward> ToPoints for OfGradient<T> {
+    const SIDE: usize = T::OUTPUTS;
+    const POINTS: usize = T::POINTS;
+
+    #[inline(always)]
+    fn apply<L: Lanes>(line: &Side<L>) -> Side<L> {
+        T::gradient(line)
+    }
 }
 
 const UNUSED: [f32; MOST_TAPS] = [0.0; MOST_TAPS];
@@ -65,6 +118,10 @@ pub(super) struct F6;
 pub(super) struct F2Of5;
 /// F(4 x 4, 5 x 5).
 pub(super) struct F4Of5;
+/// F(3 x 3, 3 x 3) with stride 2: points 0 to 3 of the even inputs, 4 to 6 of the odd ones.
+pub(super) struct F3By2;
+/// The gradient of its input, for an odd padding: a tile of 6 x 6 begins with a row and a column that the middle weights reach.
+pub(super) struct F3By2OfInput;
 
 impl Transform for F2 {
     const OUTPUTS: usize = 2;
@@ -97,6 +154,10 @@ impl Transform for F2 {
         r[1] = p[1].sub(p[2]).sub(p[3]);
         r
     }
+}
+
+impl Forward for F2 {
+    type InputGradient = Self;
 
     #[inline(always)]
     fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
@@ -144,6 +205,10 @@ impl Transform for F3 {
         r[2] = p[3].scaled(4.0, sum.add(p[4]));
         r
     }
+}
+
+impl Forward for F3 {
+    type InputGradient = Self;
 
     #[inline(always)]
     fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
@@ -197,6 +262,10 @@ impl Transform for F4 {
         r[3] = difference2.scaled(8.0, difference.add(p[5]));
         r
     }
+}
+
+impl Forward for F4 {
+    type InputGradient = Self;
 
     #[inline(always)]
     fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
@@ -261,6 +330,10 @@ impl Transform for F6 {
         r[5] = d2.scaled(32.0, p[7].add(d1).add(d3));
         r
     }
+}
+
+impl Forward for F6 {
+    type InputGradient = Self;
 
     #[inline(always)]
     fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
@@ -309,6 +382,10 @@ impl Transform for F2Of5 {
         r[1] = p[3].sub(p[4]).scaled(2.0, p[1].sub(p[2]).add(p[5]));
         r
     }
+}
+
+impl Forward for F2Of5 {
+    type InputGradient = Self;
 
     #[inline(always)]
     fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
@@ -354,6 +431,10 @@ impl Transform for F4Of5 {
         r[3] = d2.scaled(8.0, p[7].add(d1).add(d3));
         r
     }
+}
+
+impl Forward for F4Of5 {
+    type InputGradient = Self;
 
     #[inline(always)]
     fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
@@ -369,6 +450,95 @@ impl Transform for F4Of5 {
         let (even, odd) = (y[0].scaled(4.0, y[2]).times(2.0), y[1].scaled(4.0, y[3]));
         r[5] = even.add(odd);
         r[6] = even.sub(odd);
+        r
+    }
+}
+
+/// G of the phases: the outer weights as a kernel of two at 0, 1, -1 and infinity, then the middle one.
+const PHASES: [[f32; MOST_TAPS]; 8] = [
+    three(1.0, 0.0, 0.0),
+    three(0.5, 0.0, 0.5),
+    three(0.5, 0.0, -0.5),
+    three(0.0, 0.0, 1.0),
+    three(0.0, 1.0, 0.0),
+    three(0.0, 1.0, 0.0),
+    three(0.0, 1.0, 0.0),
+    UNUSED,
+];
+
+impl Transform for F3By2 {
+    const OUTPUTS: usize = 3;
+    const TAPS: usize = 3;
+    const POINTS: usize = 7;
+    const STEP: usize = 6;
+    const WEIGHTS: [[f32; MOST_TAPS]; 8] = PHASES;
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = d[0].sub(d[4]);
+        r[1] = d[2].add(d[4]);
+        r[2] = d[4].sub(d[2]);
+        r[3] = d[2].sub(d[6]);
+        (r[4], r[5], r[6]) = (d[1], d[3], d[5]);
+        r
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let sum = p[1].add(p[2]);
+        r[0] = p[0].add(sum).add(p[4]);
+        r[1] = p[1].sub(p[2]).add(p[5]);
+        r[2] = sum.sub(p[3]).add(p[6]);
+        r
+    }
+}
+
+impl Forward for F3By2 {
+    const STRIDE: usize = 2;
+    type InputGradient = F3By2OfInput;
+
+    #[inline(always)]
+    fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let even = y[0].add(y[2]);
+        r[0] = y[0];
+        r[1] = even.add(y[1]);
+        r[2] = even.sub(y[1]);
+        r[3] = y[2].times(-1.0);
+        (r[4], r[5], r[6]) = (y[0], y[1], y[2]);
+        r
+    }
+}
+
+impl Transform for F3By2OfInput {
+    const OUTPUTS: usize = 6;
+    const TAPS: usize = 3;
+    const POINTS: usize = 7;
+    const INPUTS: usize = 4;
+    const STEP: usize = 3;
+    const WEIGHTS: [[f32; MOST_TAPS]; 8] = PHASES;
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = d[0].sub(d[2]);
+        r[1] = d[1].add(d[2]);
+        r[2] = d[2].sub(d[1]);
+        r[3] = d[1].sub(d[3]);
+        (r[4], r[5], r[6]) = (d[0], d[1], d[2]);
+        r
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let mut r = side();
+        let sum = p[1].add(p[2]);
+        (r[0], r[2], r[4]) = (p[4], p[5], p[6]);
+        r[1] = p[0].add(sum);
+        r[3] = p[1].sub(p[2]);
+        r[5] = sum.sub(p[3]);
         r
     }
 }

@@ -1,4 +1,4 @@
-//! Convolutions 3 x 3 and 5 x 5 with stride 1 by Winograd's minimal filtering.
+//! Convolutions 3 x 3 and 5 x 5 with stride 1, and 3 x 3 with stride 2, by Winograd's minimal filtering.
 //!
 //! In: images `[batch, height, width, channels]` and weights `[r, r, in, out]`. Out: images, or the gradient of the
 //! weights. The gradient of the input is the same convolution with weights turned round. Three stages: transform the
@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::transform::{MOST_TAPS, Side, Transform};
+use super::transform::{MOST_TAPS, OfInput, Side, ToPoints, Transform};
 use crate::panel::RowsProduct;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -34,7 +34,7 @@ const FEWEST_TASKS: usize = 4;
 /// Tiles that one task of a shared stage transforms.
 const STAGE_TILES: usize = 8;
 
-/// Sizes of a convolution with stride 1. Unlike a layer's padding `offset` may be of either sign.
+/// Sizes of a convolution; the transform knows the stride. Unlike a layer's padding `offset` may be of either sign.
 #[derive(Clone, Copy)]
 pub(super) struct Tiling {
     pub(super) batch: usize,
@@ -63,9 +63,17 @@ impl Tiling {
 
     /// Image, and row and column of the first output, of a tile.
     #[inline(always)]
-    fn place<T: Transform>(&self, tile: usize) -> (usize, usize, usize) {
+    fn output<T: Transform>(&self, tile: usize) -> (usize, usize, usize) {
         let (high, wide) = (self.tiles_high::<T>(), self.tiles_wide::<T>());
         (tile / (high * wide), tile / wide % high * T::OUTPUTS, tile % wide * T::OUTPUTS)
+    }
+
+    /// Image, and row and column of the first input, of a tile.
+    #[inline(always)]
+    fn input<T: Transform>(&self, tile: usize) -> (usize, isize, isize) {
+        let (image, row, column) = self.output::<T>(tile);
+        let place = |output: usize| (output / T::OUTPUTS * T::STEP) as isize + self.offset;
+        (image, place(row), place(column))
     }
 
     /// Input channels rounded up to whole vectors of any width.
@@ -386,38 +394,32 @@ impl<L: Lanes> Columns<L> {
     }
 }
 
-/// Transforms a square of pixels, vector by vector, along both axes: with `B^T` (an input), or with `A` (a gradient).
-/// `layout` says where the vectors go; channels beyond the last are zero.
+/// Transforms a square of pixels, vector by vector, along both axes. `layout` says where the vectors go; channels beyond the
+/// last are zero.
 ///
 /// # Safety
 /// Every address is valid for reads of `channels` numbers, and the layout for writes of them, rounded up to whole vectors,
 /// at each point.
 #[inline(always)]
-unsafe fn transform_pixels<T: Transform, L: Lanes, const GRADIENT: bool>(
-    addresses: &[[*const f32; 8]; 8],
-    channels: usize,
-    layout: Layout,
-) {
-    let side = if GRADIENT { T::OUTPUTS } else { T::POINTS };
+unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 8], channels: usize, layout: Layout) {
     let mut first = 0;
     while first < channels {
         let whole = first + L::WIDTH <= channels;
         let mut columns = Columns::new();
-        for j in 0..side {
+        for j in 0..T::SIDE {
             let mut column = [L::splat(0.0); 8];
-            for i in 0..side {
+            for i in 0..T::SIDE {
                 // SAFETY: `channels` numbers can be read at each address, by contract.
                 column[i] = unsafe {
                     let from = addresses[i][j].add(first);
                     if whole { L::load(from) } else { L::load_some(from, channels - first) }
                 };
             }
-            columns.set(j, &if GRADIENT { T::gradient(&column) } else { T::input(&column) }, T::POINTS);
+            columns.set(j, &T::apply(&column), T::POINTS);
         }
         for i in 0..T::POINTS {
-            // SAFETY: `side` columns of `POINTS` vectors were set.
-            let row = unsafe { columns.row(i, side) };
-            let row = if GRADIENT { T::gradient(&row) } else { T::input(&row) };
+            // SAFETY: `SIDE` columns of `POINTS` vectors were set.
+            let row = T::apply(&unsafe { columns.row(i, T::SIDE) });
             for (j, &value) in row.iter().enumerate().take(T::POINTS) {
                 // SAFETY: by this function's contract.
                 unsafe { value.store(layout.at(i * T::POINTS + j, first)) }
@@ -443,15 +445,15 @@ impl<T: Transform> Kernel for InputStage<'_, T> {
         let (height, width, channels) = (tiling.in_height, tiling.in_width, tiling.in_channels);
         let padded = tiling.padded_in();
         for index in 0..self.range.count {
-            let (image, row, column) = tiling.place::<T>(self.range.first + index);
+            let (image, row, column) = tiling.input::<T>(self.range.first + index);
             let to = self.points_in.at((self.range.position + index) * padded);
             // SAFETY: the image is inside `x` (length checked in `forward`), `zeros` holds a row of channels; every
             // point has `padded` numbers for this tile, which is this task's own.
             unsafe {
                 let image = x.as_ptr().add(image * height * width * channels);
-                let (row, column) = (row as isize + tiling.offset, column as isize + tiling.offset);
-                let addresses = pixels(image, height, width, channels, row, column, T::POINTS, zeros.as_ptr());
-                transform_pixels::<T, L, false>(&addresses, channels, Layout { to, point: in_stride, panel: PANEL });
+                let addresses = pixels(image, height, width, channels, row, column, T::INPUTS, zeros.as_ptr());
+                let layout = Layout { to, point: in_stride, panel: PANEL };
+                transform_pixels::<OfInput<T>, L>(&addresses, channels, layout);
             }
         }
     }
@@ -474,7 +476,7 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
         let padded = tiling.padded_out();
         let floor = L::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
         for index in 0..self.range.count {
-            let (image, row, column) = tiling.place::<T>(self.range.first + index);
+            let (image, row, column) = tiling.output::<T>(self.range.first + index);
             let from = self.points_out.at((self.range.position + index) * padded);
             let (rows, columns) = (T::OUTPUTS.min(height - row), T::OUTPUTS.min(width - column));
             for first in (0..channels).step_by(L::WIDTH) {

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::{Layout, POINT_GAP, STAGE_TILES, TileRange, Tiling, pixels, transform_pixels};
-use crate::convolution::transform::{MOST_TAPS, Transform};
+use crate::convolution::transform::{Forward, MOST_TAPS, OfGradient, OfInput};
 use crate::panel::PanelsProduct;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -27,7 +27,7 @@ pub(in crate::convolution) struct WeightSums<T> {
     transform: std::marker::PhantomData<T>,
 }
 
-impl<T: Transform> WeightSums<T> {
+impl<T: Forward> WeightSums<T> {
     pub(in crate::convolution) fn new(set: InstructionSet, tiling: &Tiling) -> Self {
         let sums = Scratch::take(elements([T::POINTS * T::POINTS, sum_stride(tiling)]));
         Self { set, tiling: *tiling, sums, started: false, transform: std::marker::PhantomData }
@@ -135,7 +135,7 @@ struct GradientStage<'a, T> {
     transform: std::marker::PhantomData<T>,
 }
 
-impl<T: Transform> Kernel for GradientStage<'_, T> {
+impl<T: Forward> Kernel for GradientStage<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -143,7 +143,8 @@ impl<T: Transform> Kernel for GradientStage<'_, T> {
         let Self { tiling, panel, in_stride, out_stride, .. } = self;
         let zeros = self.zeros.as_ptr();
         for index in 0..self.range.count {
-            let (image, row, column) = tiling.place::<T>(self.range.first + index);
+            let (image, y, x) = tiling.input::<T>(self.range.first + index);
+            let (_, row, column) = tiling.output::<T>(self.range.first + index);
             let position = (self.range.position + index) * PANEL;
             let (to_in, to_out) = (self.points_in.at(position), self.points_out.at(position));
             // SAFETY: the images are inside `x` and `dy` (lengths checked in `add`), `zeros` holds a row
@@ -152,15 +153,16 @@ impl<T: Transform> Kernel for GradientStage<'_, T> {
             unsafe {
                 let (height, width, channels) = (tiling.in_height, tiling.in_width, tiling.in_channels);
                 let picture = self.x.as_ptr().add(image * height * width * channels);
-                let (y, x) = (row as isize + tiling.offset, column as isize + tiling.offset);
-                let addresses = pixels(picture, height, width, channels, y, x, T::POINTS, zeros);
-                transform_pixels::<T, L, false>(&addresses, channels, Layout { to: to_in, point: in_stride, panel });
+                let addresses = pixels(picture, height, width, channels, y, x, T::INPUTS, zeros);
+                let layout = Layout { to: to_in, point: in_stride, panel };
+                transform_pixels::<OfInput<T>, L>(&addresses, channels, layout);
                 fill_panel::<L>(to_in, T::POINTS * T::POINTS, in_stride, panel, channels);
                 let (height, width, channels) = (tiling.out_height, tiling.out_width, tiling.out_channels);
                 let picture = self.dy.as_ptr().add(image * height * width * channels);
                 let addresses =
                     pixels(picture, height, width, channels, row as isize, column as isize, T::OUTPUTS, zeros);
-                transform_pixels::<T, L, true>(&addresses, channels, Layout { to: to_out, point: out_stride, panel });
+                let layout = Layout { to: to_out, point: out_stride, panel };
+                transform_pixels::<OfGradient<T>, L>(&addresses, channels, layout);
                 fill_panel::<L>(to_out, T::POINTS * T::POINTS, out_stride, panel, channels);
             }
         }
@@ -193,7 +195,7 @@ struct WeightStage<'a, T> {
     transform: std::marker::PhantomData<T>,
 }
 
-impl<T: Transform> Kernel for WeightStage<'_, T> {
+impl<T: Forward> Kernel for WeightStage<'_, T> {
     type Output = ();
 
     #[inline(always)]
