@@ -22,6 +22,10 @@ use vultus_kernels::simd::InstructionSet;
 use vultus_kernels::squeeze_excitation::{self, SqueezeShape, WeightGradients, Weights};
 use vultus_kernels::{dense, orthogonal, peak, softmax};
 
+/// As in the program: large buffers lie in large pages, without which some kernels take twice as long.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Time that one figure takes.
 const PATIENCE: Duration = Duration::from_millis(250);
 

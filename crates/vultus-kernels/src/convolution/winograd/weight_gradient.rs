@@ -3,6 +3,8 @@
 //! In: inputs and gradients of outputs, part after part of the batch. Out: their sum over all tiles, `dG = B^T d B . A dY
 //! A^T` at each point, and `G^T dG G` once at the end.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::{Layout, POINT_GAP, STAGE_TILES, TileRange, Tiling, pixels, transform_pixels};
@@ -13,15 +15,25 @@ use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
 
-/// Numbers of the transformed tiles that one round of the weight gradient works on: 6 MB, so that they stay in the
-/// last-level cache.
+/// Numbers of the transformed tiles that one round of the weight gradient works on, of all groups: 6 MB, so that they stay in
+/// the last-level cache.
 const ROUND_NUMBERS: usize = 3 * 512 * 1024;
+/// Groups of tiles with sums of their own where there are many tiles for each sum.
+const GROUPS: usize = 2;
+/// As many tiles as this are many, times the sums of a tile's numbers.
+const TILES_PER_SUM: usize = 4;
 
 /// The gradient of the weights, summed up part by part of the batch.
 pub(in crate::convolution) struct WeightSums<T> {
     set: InstructionSet,
     /// Of the part that was added last.
     tiling: Tiling,
+    groups: Vec<Group<T>>,
+}
+
+/// The sums of a part of the tiles. What one core transforms another would have to fetch from it, which may take longer than to
+/// multiply it: groups share nothing, and each stays with a core as long as all have work.
+struct Group<T> {
     sums: Scratch,
     started: bool,
     transform: std::marker::PhantomData<T>,
@@ -29,8 +41,15 @@ pub(in crate::convolution) struct WeightSums<T> {
 
 impl<T: Forward> WeightSums<T> {
     pub(in crate::convolution) fn new(set: InstructionSet, tiling: &Tiling) -> Self {
-        let sums = Scratch::take(elements([T::POINTS * T::POINTS, sum_stride(tiling)]));
-        Self { set, tiling: *tiling, sums, started: false, transform: std::marker::PhantomData }
+        let (inputs, outputs) = (tiling.padded_in(), tiling.padded_out());
+        // Sums are read and written once a round, tiles once: the sums of another group must not weigh more than tiles do.
+        let many = tiling.tiles::<T>() * (inputs + outputs) >= TILES_PER_SUM * inputs * outputs;
+        let group = || Group {
+            sums: Scratch::take(elements([T::POINTS * T::POINTS, sum_stride(tiling)])),
+            started: false,
+            transform: std::marker::PhantomData,
+        };
+        Self { set, tiling: *tiling, groups: (0..if many { GROUPS } else { 1 }).map(|_| group()).collect() }
     }
 
     /// Adds what comes from `images` images: `x` is their input and `dy` the gradient of their outputs.
@@ -39,11 +58,50 @@ impl<T: Forward> WeightSums<T> {
         let (set, tiling) = (self.set, &self.tiling);
         assert_eq!(x.len(), elements([tiling.batch, tiling.in_channels, tiling.in_height, tiling.in_width]));
         assert_eq!(dy.len(), elements([tiling.batch, tiling.out_channels, tiling.out_height, tiling.out_width]));
+        let zeros = Scratch::zeros(tiling.padded_in().max(tiling.padded_out()));
+        let zeros: &[f32] = &zeros;
+        let (tiles, groups) = (tiling.tiles::<T>(), self.groups.len());
+        let each = tiles.div_ceil(groups);
+        let round = ROUND_NUMBERS / groups;
+        self.groups.par_iter_mut().enumerate().for_each(|(index, group)| {
+            let tiles = (index * each).min(tiles)..((index + 1) * each).min(tiles);
+            group.add(set, tiling, tiles, round, x, dy, zeros);
+        });
+    }
+
+    /// The gradient `[r, r, in, out]`, overwritten.
+    pub(in crate::convolution) fn finish(&self, dweight: &mut [f32]) {
+        let tiling = &self.tiling;
+        assert_eq!(dweight.len(), elements([T::TAPS * T::TAPS, tiling.in_channels, tiling.out_channels]));
+        let sums: Vec<&[f32]> = self.groups.iter().filter(|group| group.started).map(|group| &group.sums[..]).collect();
+        let (dweight, sums, sum_stride) = (Shared::new(dweight), &sums[..], sum_stride(tiling));
+        let per_task = 8;
+        (0..tiling.in_channels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+            let first = task * per_task;
+            let inputs = first..tiling.in_channels.min(first + per_task);
+            let transform = std::marker::PhantomData;
+            self.set.run(WeightStage::<T> { tiling: *tiling, inputs, sum_stride, sums, dweight, transform });
+        });
+    }
+}
+
+impl<T: Forward> Group<T> {
+    /// Adds what comes from some tiles, in rounds of about `round` numbers.
+    #[expect(clippy::too_many_arguments, reason = "what the groups of one call share, and the tiles of one of them")]
+    fn add(
+        &mut self,
+        set: InstructionSet,
+        tiling: &Tiling,
+        tiles: Range<usize>,
+        round: usize,
+        x: &[f32],
+        dy: &[f32],
+        zeros: &[f32],
+    ) {
         let points = T::POINTS * T::POINTS;
         let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
-        let tiles = tiling.tiles::<T>();
-        let most = (ROUND_NUMBERS / (points * (padded_in + padded_out))).clamp(32, 512);
-        let per_round = tiles.div_ceil(tiles.div_ceil(most).max(1)).next_multiple_of(STAGE_TILES);
+        let most = (round / (points * (padded_in + padded_out))).clamp(32, 512);
+        let per_round = tiles.len().div_ceil(tiles.len().div_ceil(most).max(1)).next_multiple_of(STAGE_TILES);
         // One panel holds PANEL channels of every tile of a round.
         let panel = per_round * PANEL + POINT_GAP;
         let (in_stride, out_stride) = (padded_in / PANEL * panel + POINT_GAP, padded_out / PANEL * panel + POINT_GAP);
@@ -51,11 +109,9 @@ impl<T: Forward> WeightSums<T> {
         let mut buffer = Scratch::take(points * (in_stride + out_stride));
         let (points_in, points_out) = buffer.split_at_mut(points * in_stride);
         let (points_in, points_out) = (Shared::new(points_in), Shared::new(points_out));
-        let zeros = Scratch::zeros(padded_in.max(padded_out));
-        let zeros: &[f32] = &zeros;
         let sums = Shared::new(&mut self.sums);
-        for first in (0..tiles).step_by(per_round) {
-            let count = per_round.min(tiles - first);
+        for first in tiles.clone().step_by(per_round.max(1)) {
+            let count = per_round.min(tiles.end - first);
             (0..count.div_ceil(STAGE_TILES)).into_par_iter().for_each(|task| {
                 let position = task * STAGE_TILES;
                 let range = TileRange { first: first + position, count: STAGE_TILES.min(count - position), position };
@@ -94,24 +150,6 @@ impl<T: Forward> WeightSums<T> {
             });
             self.started = true;
         }
-    }
-
-    /// The gradient `[r, r, in, out]`, overwritten.
-    pub(in crate::convolution) fn finish(&self, dweight: &mut [f32]) {
-        let tiling = &self.tiling;
-        assert_eq!(dweight.len(), elements([T::TAPS * T::TAPS, tiling.in_channels, tiling.out_channels]));
-        if !self.started {
-            dweight.fill(0.0);
-            return;
-        }
-        let (dweight, sums, sum_stride) = (Shared::new(dweight), &self.sums[..], sum_stride(tiling));
-        let per_task = 8;
-        (0..tiling.in_channels.div_ceil(per_task)).into_par_iter().for_each(|task| {
-            let first = task * per_task;
-            let inputs = first..tiling.in_channels.min(first + per_task);
-            let transform = std::marker::PhantomData;
-            self.set.run(WeightStage::<T> { tiling: *tiling, inputs, sum_stride, sums, dweight, transform });
-        });
     }
 }
 
@@ -185,12 +223,12 @@ unsafe fn fill_panel<L: Lanes>(to: *mut f32, points: usize, stride: usize, panel
     }
 }
 
-/// `G^T s G` of the sums of some input channels.
+/// `G^T s G` of the sums of some input channels, over all groups.
 struct WeightStage<'a, T> {
     tiling: Tiling,
-    inputs: std::ops::Range<usize>,
+    inputs: Range<usize>,
     sum_stride: usize,
-    sums: &'a [f32],
+    sums: &'a [&'a [f32]],
     dweight: Shared<'a>,
     transform: std::marker::PhantomData<T>,
 }
@@ -208,8 +246,11 @@ impl<T: Forward> Kernel for WeightStage<'_, T> {
                 for j in 0..T::POINTS {
                     for i in 0..T::POINTS {
                         let place = (i * T::POINTS + j) * self.sum_stride + input * padded_out + first;
-                        // SAFETY: the sums of a point are rows of `padded_out` numbers, whole vectors.
-                        let sum = unsafe { L::load(self.sums.as_ptr().add(place)) };
+                        let mut sum = L::splat(0.0);
+                        for sums in self.sums {
+                            // SAFETY: the sums of a point are rows of `padded_out` numbers, whole vectors.
+                            sum = sum.add(unsafe { L::load(sums.as_ptr().add(place)) });
+                        }
                         for (row, line) in lines.iter_mut().enumerate() {
                             if T::WEIGHTS[i][row] != 0.0 {
                                 line[j] = sum.scaled(T::WEIGHTS[i][row], line[j]);
