@@ -11,6 +11,7 @@ mod compile;
 mod program;
 mod step;
 
+use rayon::prelude::*;
 use vultus_kernels::{pool, softmax};
 
 pub(crate) use self::program::Program;
@@ -21,8 +22,8 @@ use crate::weights::{Weights, WeightsError};
 /// Samples for which [`Plan::new`] prepares a network.
 const USUAL_BATCH: usize = 32;
 
-/// Bytes that the widest step should read and write for one chunk of samples: so few that the values of a chunk stay in
-/// the last-level cache of an ordinary processor, so many that the weights, read once for each chunk, do not matter.
+/// Bytes that the widest step should read and write for the chunks of all cores: so few that their values stay in the
+/// last-level cache of an ordinary processor, so many that the weights, read once for each chunk, do not matter.
 const CHUNK_BYTES: usize = 16 << 20;
 
 /// Fewest samples of a chunk, however wide the network is: weights are read once for each chunk.
@@ -36,7 +37,8 @@ pub struct Plan {
     program: Program,
     inputs: usize,
     classes: usize,
-    samples_per_chunk: usize,
+    /// Of all cores together.
+    samples_per_round: usize,
 }
 
 impl Plan {
@@ -57,10 +59,10 @@ impl Plan {
         let steps = compile::compile(network, weights)?;
         let (inputs, classes) = (network.input.len(), network.classes);
         let widest = steps.iter().map(Step::width).max().unwrap_or(inputs);
-        let samples_per_chunk = (CHUNK_BYTES / (widest * size_of::<f32>())).max(FEWEST_SAMPLES_PER_CHUNK);
-        let batch = batch.clamp(1, samples_per_chunk);
+        let samples_per_round = (CHUNK_BYTES / (widest * size_of::<f32>())).max(FEWEST_SAMPLES_PER_CHUNK);
+        let batch = batch.clamp(1, samples_per_round);
         let logits = steps.len();
-        Ok(Self { program: Program::new(steps, inputs, &[logits], batch), inputs, classes, samples_per_chunk })
+        Ok(Self { program: Program::new(steps, inputs, &[logits], batch), inputs, classes, samples_per_round })
     }
 
     /// Values of one sample: height times width.
@@ -95,17 +97,29 @@ impl Plan {
         if samples == 0 {
             return;
         }
-        // Chunks of about equal size: a last one of few samples would waste the weights that it reads.
-        let chunk = samples.div_ceil(samples.div_ceil(self.samples_per_chunk));
-        let mut workspace = self.program.workspace(chunk);
         pool::enter(|| {
-            for (x, logits) in x.chunks(chunk * self.inputs).zip(logits.chunks_mut(chunk * self.classes)) {
-                let samples = x.len() / self.inputs;
-                self.program.input(samples, &mut workspace).copy_from_slice(x);
-                self.program.run(samples, &mut workspace);
-                logits.copy_from_slice(self.program.result(samples, &workspace, 0));
+            // Outside of a pool the kernels alone share out their work: whole chunks would begin in the middle of each other.
+            let threads = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
+            // Cores with samples of their own wait for each other once a round, not once a step, and find in their caches what
+            // they wrote. Chunks are of about equal size: a last one of few samples would waste the weights that it reads.
+            let cores = threads.min(samples / FEWEST_SAMPLES_PER_CHUNK).max(1);
+            let rounds = samples.div_ceil(self.samples_per_round.max(FEWEST_SAMPLES_PER_CHUNK * cores));
+            let chunk = samples.div_ceil(rounds * cores);
+            let rounds = x.chunks(cores * chunk * self.inputs).zip(logits.chunks_mut(cores * chunk * self.classes));
+            for (x, logits) in rounds {
+                let chunks = x.par_chunks(chunk * self.inputs).zip(logits.par_chunks_mut(chunk * self.classes));
+                chunks.for_each(|(x, logits)| self.run(x, logits));
             }
         });
+    }
+
+    /// A chunk of samples.
+    fn run(&self, x: &[f32], logits: &mut [f32]) {
+        let samples = x.len() / self.inputs;
+        let mut workspace = self.program.workspace(samples);
+        self.program.input(samples, &mut workspace).copy_from_slice(x);
+        self.program.run(samples, &mut workspace);
+        logits.copy_from_slice(self.program.result(samples, &workspace, 0));
         self.program.keep(workspace);
     }
 

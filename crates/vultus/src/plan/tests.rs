@@ -318,14 +318,18 @@ fn chunks_and_threads_do_not_matter() {
     let mut plan = check(paper(Padding::Valid), 7, 0.1, samples);
     let x = numbers(9, samples * 120);
     let expected = plan.probabilities(&x);
-    for samples_per_chunk in [1, 8, 20] {
-        plan.samples_per_chunk = samples_per_chunk;
+    for samples_per_round in [1, 8, 20] {
+        plan.samples_per_round = samples_per_round;
         std::thread::scope(|scope| {
             let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| plan.probabilities(&x))).collect();
             for run in runs {
                 assert_eq!(run.join().unwrap(), expected);
             }
         });
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| plan.probabilities(&x)), expected);
+        }
     }
     for row in expected.chunks(3) {
         assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
@@ -337,7 +341,7 @@ fn chunks_and_threads_do_not_matter() {
 fn chunks_fill_the_cache_and_no_more() {
     let chunk = |layers: Vec<LayerConfig>, side: usize| {
         let network = NetworkConfig { layers }.resolve(side, side, 3).unwrap();
-        Plan::new(&network, &weights(&network, 1, 0.1)).unwrap().samples_per_chunk
+        Plan::new(&network, &weights(&network, 1, 0.1)).unwrap().samples_per_round
     };
     // 48 x 48 in, 23 x 23 x 64 out of the convolution that pools.
     let pool = LayerConfig::MaxPool(PoolConfig { size: 2 });
