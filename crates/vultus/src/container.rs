@@ -3,7 +3,7 @@
 //! In: tensors and texts. Out: one file, and back. It does not know what the texts mean; [`crate::bundle`] does.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -154,8 +154,11 @@ impl Container {
     /// # Errors
     /// Why the file is refused: see [`ContainerError`].
     pub fn load(path: &Path, format: Format) -> Result<Self, ContainerError> {
-        check_size(path, fs_err::metadata(path)?.len(), format)?;
-        Self::from_bytes(&fs_err::read(path)?, path, format)
+        let mut file = fs_err::File::open(path)?;
+        check_size(path, file.metadata()?.len(), format)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Self::from_bytes(&bytes, path, format)
     }
 
     /// Reads and checks the bytes of a file; `path` is what errors call it.

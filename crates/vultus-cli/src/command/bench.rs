@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
+use serde::Serialize;
 use vultus::bundle::Bundle;
 use vultus_train::bench::{self, Measured, Mode};
 
@@ -48,6 +49,14 @@ enum ModeArgument {
     Infer,
 }
 
+/// The object that `--json` prints.
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    #[serde(flatten)]
+    measured: &'a Measured,
+}
+
 impl Bench {
     pub fn run(self, started: Instant) -> Result<(), Failure> {
         if !(0.0..=86_400.0).contains(&self.seconds) {
@@ -70,37 +79,41 @@ impl Bench {
             }
             None => bench::measure(&named_config(&self.network, &self.set)?, mode, batch, self.seconds, started)?,
         };
-        let text = if self.json { serde_json::to_string_pretty(&measured)? } else { self.describe(&measured) };
+        let name = self.model.as_ref().map_or(self.network, |path| path.display().to_string());
+        let text = if self.json {
+            serde_json::to_string_pretty(&Named { name: &name, measured: &measured })?
+        } else {
+            describe(&name, &measured)
+        };
         writeln!(std::io::stdout().lock(), "{text}")?;
         Ok(())
     }
+}
 
-    fn describe(&self, measured: &Measured) -> String {
-        let verb = match measured.mode {
-            Mode::Train => "trains",
-            Mode::Infer => "predicts",
-        };
-        let mut text = format!(
-            "{} {verb} {:.0} images/s: {:.2} ms a step of {} (median of {}, fastest {:.2})\n\
-             {:.0} GFLOP/s, {:.0} % of the peak of {} threads ({}); first step after {:.2} s",
-            self.model.as_ref().map_or(self.network.clone(), |path| path.display().to_string()),
-            measured.images_per_second,
-            measured.ms_median,
-            measured.batch,
-            measured.steps,
-            measured.ms_min,
-            measured.gflops,
-            100.0 * measured.peak_fraction,
-            measured.threads,
-            measured.instructions,
-            measured.first_step_seconds,
-        );
-        if let Some(megabytes) = measured.peak_rss_mb {
-            text += &format!("; {megabytes:.0} MB");
-        }
-        if let Some(share) = measured.wait_share {
-            text += &format!("; {:.1} % of the time spent waiting for data", 100.0 * share);
-        }
-        text
+fn describe(name: &str, measured: &Measured) -> String {
+    let verb = match measured.mode {
+        Mode::Train => "trains",
+        Mode::Infer => "predicts",
+    };
+    let mut text = format!(
+        "{name} {verb} {:.0} images/s: {:.2} ms a step of {} (median of {}, fastest {:.2})\n\
+         {:.0} GFLOP/s, {:.0} % of the peak of {} threads ({}); first step after {:.2} s",
+        measured.images_per_second,
+        measured.ms_median,
+        measured.batch,
+        measured.steps,
+        measured.ms_min,
+        measured.gflops,
+        100.0 * measured.peak_fraction,
+        measured.threads,
+        measured.instructions,
+        measured.first_step_seconds,
+    );
+    if let Some(megabytes) = measured.peak_rss_mb {
+        text += &format!("; {megabytes:.0} MB");
     }
+    if let Some(share) = measured.wait_share {
+        text += &format!("; {:.1} % of the time spent waiting for data", 100.0 * share);
+    }
+    text
 }

@@ -36,6 +36,7 @@ fn both_modes_print_one_object_with_the_figures() {
             assert!(object[key].as_f64().unwrap() > 0.0, "{key}: {object}");
         }
         assert_eq!((object["mode"].as_str(), object["batch"].as_u64()), (Some(mode), Some(4)));
+        assert_eq!(object["name"].as_str(), Some("tiny.toml"));
         assert_eq!(object["threads"].as_u64(), Some(2));
         assert_eq!(object["wait_share"].is_null(), mode == "infer");
         #[cfg(target_os = "linux")]

@@ -21,6 +21,9 @@ const MOST_PIXELS: u64 = 64_000_000;
 /// The most frames a second that can be asked for, or that a written film has.
 pub const MOST_FRAMES_PER_SECOND: f64 = 240.0;
 
+/// A frame of a written film stands still for no longer than this: clocks that jump would fill a disk with one picture.
+const LONGEST_STILL_S: f64 = 60.0;
+
 /// Why a film cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum VideoError {
@@ -37,6 +40,16 @@ pub enum VideoError {
     Unreadable {
         /// The film.
         path: PathBuf,
+        /// What the program says.
+        reason: String,
+    },
+    /// The film ends before its end.
+    #[error("{path} breaks off after {seconds:.1} s: {reason}", path = path.display())]
+    BreaksOff {
+        /// The film.
+        path: PathBuf,
+        /// From the first frame to the last one.
+        seconds: f64,
         /// What the program says.
         reason: String,
     },
@@ -376,7 +389,11 @@ impl FilmReader {
         let is_whole = |seconds: f64| self.last_s.is_some_and(|last| last + 3.0 / self.frames_per_second >= seconds);
         let breaks_off = messages.is_some() && !self.film.seconds.is_some_and(is_whole);
         if !status.success() || self.last_s.is_none() || breaks_off {
-            return Err(unreadable(reason(messages)));
+            let reason = reason(messages);
+            return Err(match self.last_s {
+                Some(seconds) => VideoError::BreaksOff { path: self.film.path.clone(), seconds, reason },
+                None => unreadable(reason),
+            });
         }
         self.complaint = messages;
         Ok(None)
@@ -410,6 +427,8 @@ pub struct FilmWriter {
     frames_per_second: f64,
     /// Frames that are in the film.
     written: u64,
+    /// Frames that are not, of gaps that were too long.
+    left_out: u64,
     /// The latest frame, which stays until the next one.
     last: Option<RgbImage>,
 }
@@ -449,12 +468,13 @@ impl FilmWriter {
             size: (width, height),
             frames_per_second,
             written: 0,
+            left_out: 0,
             last: None,
         })
     }
 
-    /// Adds the frame of `time_s` seconds after the first one. The one before stays until then; of frames that are closer
-    /// than the rate has room for, some are left out.
+    /// Adds the frame of `time_s` seconds after the first one. The one before stays until then, or for a minute if that is
+    /// shorter; of frames that are closer than the rate has room for, some are left out.
     ///
     /// # Errors
     /// A frame of another size, or what `ffmpeg` says.
@@ -463,7 +483,10 @@ impl FilmWriter {
             let reason = "a frame has another size than the first".to_owned();
             return Err(VideoError::Unwritable { path: self.path.clone(), reason });
         }
+        let still = (LONGEST_STILL_S * self.frames_per_second).round() as u64;
         let place = (time_s * self.frames_per_second).round() as u64;
+        self.left_out += place.saturating_sub(self.left_out + self.written + still);
+        let place = place.saturating_sub(self.left_out);
         if let Some(last) = self.last.take() {
             while self.written < place {
                 self.put(&last)?;

@@ -94,6 +94,38 @@ fn in_a_written_film_a_frame_stays_until_the_next_one() {
 }
 
 #[test]
+fn in_a_written_film_no_frame_stays_longer_than_a_minute() {
+    let Some((directory, _)) = film("film.mp4", &second("null")) else { return };
+    let path = directory.path().join("written.mp4");
+    let mut writer = FilmWriter::create(&path, 32, 32, 2.0).unwrap();
+    // After a year, and after another one, time goes on as before.
+    for time_s in [0.0, 1.0, 3.2e7, 3.2e7 + 2.0, 6.4e7, 6.4e7 + 0.5] {
+        writer.write(time_s, RgbImage::new(32, 32)).unwrap();
+    }
+    writer.finish().unwrap();
+    let mut reader = FilmReader::open(&Film::probe(&path).unwrap(), None).unwrap();
+    let still = 60 * 2;
+    assert_eq!(reader.frames(1000).unwrap().len(), 2 + still + 4 + still + 1);
+}
+
+#[test]
+fn a_film_that_breaks_off_says_where() {
+    let Some((directory, path)) = film("film.mkv", &second("null")) else { return };
+    let bytes = fs_err::read(&path).unwrap();
+    let cut = directory.path().join("cut.mkv");
+    fs_err::write(&cut, &bytes[..bytes.len() * 3 / 4]).unwrap();
+    let mut reader = FilmReader::open(&Film::probe(&cut).unwrap(), None).unwrap();
+    let error = loop {
+        match reader.frames(1) {
+            Ok(frames) => assert!(!frames.is_empty(), "the film has an end"),
+            Err(error) => break error,
+        }
+    };
+    let message = error.to_string();
+    assert!(message.contains("cut.mkv breaks off after 0."), "{message}");
+}
+
+#[test]
 fn a_file_that_has_appeared_meanwhile_is_left_alone() {
     let Some((directory, _)) = film("film.mp4", &second("null")) else { return };
     let path = directory.path().join("written.mp4");
