@@ -4,9 +4,13 @@
 //! Izmailov et al. 2018). It holds copies of its own and changes no tensor of the network; the running statistics of batch
 //! norms are averaged like everything else.
 
+use rayon::prelude::*;
 use vultus::weights::{WeightTensor, Weights, WeightsError};
 
 use crate::model::{Network, values_of};
+
+/// Numbers that one task averages.
+const PART: usize = 16 * 1024;
 
 /// The average, parameter by parameter.
 #[derive(Debug)]
@@ -39,7 +43,10 @@ impl Average {
         let pace = (1.0 - self.decay.min(early)) as f32;
         for (index, average) in self.values.iter_mut().enumerate() {
             let current = value(network, index);
-            average.iter_mut().zip(current).for_each(|(average, current)| *average += pace * (current - *average));
+            let parts = average.par_chunks_mut(PART).zip(current.par_chunks(PART));
+            parts.for_each(|(average, current)| {
+                average.iter_mut().zip(current).for_each(|(average, current)| *average += pace * (current - *average));
+            });
         }
     }
 
