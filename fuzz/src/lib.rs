@@ -11,10 +11,11 @@ const MOST_MULTIPLY_ADDS: usize = 4 * 1024 * 1024;
 
 /// A convolution whose kernel fits its input.
 pub fn convolution_shape(u: &mut Unstructured) -> Result<ConvolutionShape> {
-    // Winograd's algorithms need 3 x 3 or 5 x 5 with stride 1: every second shape.
-    let (kernel_height, kernel_width, stride) = match u.int_in_range(0..=3)? {
+    // Winograd's algorithms need 3 x 3 or 5 x 5 with stride 1, or 3 x 3 with stride 2.
+    let (kernel_height, kernel_width, stride) = match u.int_in_range(0..=4)? {
         0 => (3, 3, 1),
         1 => (5, 5, 1),
+        2 => (3, 3, 2),
         _ => (u.int_in_range(1..=7)?, u.int_in_range(1..=7)?, u.int_in_range(1..=3)?),
     };
     let padding: usize = u.int_in_range(0..=4)?;

@@ -1,4 +1,4 @@
-//! Speed of every kernel, beside the machine's measured peaks: `cargo bench -p vultus-kernels [-- FILTER]`.
+//! Speed of the kernels, beside the machine's measured peaks: `cargo bench -p vultus-kernels [-- FILTER]`.
 //!
 //! Operations are counted directly (two for each multiply-add of the definition), so that Winograd's algorithms may
 //! exceed the peak. Kernels that memory sets the pace of have a second figure: the bytes of their slices, each as often as a pass goes
@@ -96,11 +96,11 @@ fn main() {
         pool.install(|| {
             let table = Table { filter: &filter, set, peak: peak::measure(threads), copy: copy_speed() };
             println!("\n{threads} threads, peak {:.1} GFLOP/s, copying {:.1} GB/s", table.peak, table.copy);
-            println!("{:26} {:7} {:>16} {:>16} {:>16}", "layer", "", "forward", "input gradient", "weight gradient");
+            println!("{:26} {:9} {:>16} {:>16} {:>16}", "layer", "", "forward", "input gradient", "weight gradient");
             table.convolutions();
             table.depthwise();
             table.dense();
-            println!("{:34} {:>16} {:>16} {:>16} {:>16}", "", "forward", "or GB/s", "backward", "or GB/s");
+            println!("{:36} {:>16} {:>16} {:>16} {:>16}", "", "forward", "GB/s", "backward", "GB/s");
             table.blocks();
             table.norms();
             table.pooling();
@@ -414,12 +414,12 @@ impl Table<'_> {
         let work = 2.0 * multiply_adds as f64 / 1e9;
         let speed = |seconds: f64| share(work / seconds, self.peak);
         let [forward, input, weight] = seconds.map(speed);
-        println!("{layer:26} {algorithm:7} {forward:>16} {input:>16} {weight:>16}");
+        println!("{layer:26} {algorithm:9} {forward:>16} {input:>16} {weight:>16}");
     }
 
     /// A row of one direction or two.
     fn passes(&self, name: &str, forward: Pass, backward: Option<Pass>) {
-        print!("{name:34}");
+        print!("{name:36}");
         for pass in [Some(forward), backward].into_iter().flatten() {
             let moved = 4.0 * pass.numbers / pass.seconds / 1e9;
             let moved = if moved > 0.0 { share(moved, self.copy) } else { String::new() };

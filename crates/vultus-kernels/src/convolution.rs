@@ -6,7 +6,7 @@
 //! kernel is not flipped. Dilation and channel groups are not offered.
 //!
 //! There are two ways to compute each of the three: `direct`, for any kernel and stride, and `winograd`, for kernels of 3 x
-//! 3 in four sizes and of 5 x 5 in two with stride 1, and of 3 x 3 with stride 2. [`Algorithm::choose`] picks by what each
+//! 3 in four sizes and of 5 x 5 in two with stride 1, and of 3 x 3 with stride 2 and an odd padding. [`Algorithm::choose`] picks by what each
 //! would cost.
 //! Results differ by rounding: relative to the largest output the error stays below [`Algorithm::tolerance`], which says
 //! for which sums; the tests hold them to that.
@@ -288,12 +288,13 @@ impl<'a> InputGradient<'a> {
         assert_eq!(weight.len(), shape.weight_len(), "length of weight");
         let block = shape.in_channels * shape.out_channels;
         let packed = by_algorithm!(algorithm, Scratch::take(0), T => {
+            type Turned = <T as Forward>::InputGradient;
             let mut turned = Scratch::take(weight.len()); // [r, r, out, in], turned by half a circle
             turned.par_chunks_mut(block).zip(weight.par_chunks(block).rev()).for_each(|(turned, weight)| {
                 direct::transpose(weight, shape.in_channels, shape.out_channels, turned);
             });
-            let mut packed = Scratch::take(winograd::weight_len::<<T as Forward>::InputGradient>(shape.out_channels, shape.in_channels));
-            winograd::transform_weights::<<T as Forward>::InputGradient>(set, shape.out_channels, shape.in_channels, &turned, &mut packed);
+            let mut packed = Scratch::take(winograd::weight_len::<Turned>(shape.out_channels, shape.in_channels));
+            winograd::transform_weights::<Turned>(set, shape.out_channels, shape.in_channels, &turned, &mut packed);
             packed
         });
         Self { algorithm, set, shape: *shape, weight, packed }
@@ -305,8 +306,9 @@ impl<'a> InputGradient<'a> {
         assert_eq!(dy.len(), shape.output_len(), "length of dy");
         assert_eq!(dx.len(), shape.input_len(), "length of dx");
         by_algorithm!(self.algorithm, direct::input_gradient(self.set, &shape, dy, self.weight, dx), T => {
+            type Turned = <T as Forward>::InputGradient;
             let finish = Finish { bias: None, residual: None, relu: false, pool: false };
-            winograd::forward::<<T as Forward>::InputGradient>(self.set, &shape.tiling_of_gradient(), dy, &self.packed, finish, dx);
+            winograd::forward::<Turned>(self.set, &shape.tiling_of_gradient(), dy, &self.packed, finish, dx);
         });
     }
 }

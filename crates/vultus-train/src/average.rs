@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn the_average_follows_at_its_pace_and_faster_at_first() {
         let layers = vec![LayerConfig::Flatten(FlattenConfig {})];
-        let resolved = NetworkConfig { layers }.resolve(1, 1, 2).unwrap();
+        // More numbers than one task averages.
+        let resolved = NetworkConfig { layers }.resolve(96, 96, 2).unwrap();
         let mut network = Network::new(resolved.clone(), &initial_weights(&resolved, 1), &Device::flex()).unwrap();
         for index in 0..network.specs().len() {
             network.update(index, |value| value.zeros_like());

@@ -151,6 +151,8 @@ pub fn run_search<R: TrialRunner>(
     let mut journal = Journal::open(directory, shard)?;
     runner.planned(work(&plan, &journal, shard));
     let interrupted = !run_missing(&plan, data, &mut journal, shard, runner)?;
+    // Shards in the same directory may have finished theirs in the meantime.
+    journal.refresh()?;
     let (results, order) = SearchResults::new(&config.search, &plan, &journal);
     let best = results.settings.first().filter(|row| row.mean.is_some()).and(order.first());
     let leader = best.map(|&index| plan.settings[index].setting.clone());

@@ -155,8 +155,9 @@ impl Container {
     /// Why the file is refused: see [`ContainerError`].
     pub fn load(path: &Path, format: Format) -> Result<Self, ContainerError> {
         let mut file = fs_err::File::open(path)?;
-        check_size(path, file.metadata()?.len(), format)?;
-        let mut bytes = Vec::new();
+        let size = file.metadata()?.len();
+        check_size(path, size, format)?;
+        let mut bytes = Vec::with_capacity(size as usize);
         file.read_to_end(&mut bytes)?;
         Self::from_bytes(&bytes, path, format)
     }

@@ -31,7 +31,7 @@ const FEWEST_SAMPLES_PER_CHUNK: usize = 8;
 
 /// A network ready to run.
 ///
-/// Buffers are made once for each caller that runs at the same time, and kept.
+/// Buffers are kept: as many as chunks have run at the same time.
 #[derive(Debug)]
 pub struct Plan {
     program: Program,
@@ -50,8 +50,8 @@ impl Plan {
         Self::for_batch(network, weights, USUAL_BATCH)
     }
 
-    /// Prepares `network` with `weights` for calls with about `batch` samples: the algorithms that are then fastest are
-    /// chosen. Any number of samples may come, but results of plans for different batches differ by rounding.
+    /// Prepares `network` with `weights` for calls with about `batch` samples: the algorithms that are then fastest on one
+    /// core are chosen. Any number of samples may come, but results of plans for different batches differ by rounding.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -85,8 +85,8 @@ impl Plan {
         logits
     }
 
-    /// [`Plan::logits`] written to `logits` `[n, classes]`. No buffer is allocated once as many samples have been seen in
-    /// as many calls at the same time.
+    /// [`Plan::logits`] written to `logits` `[n, classes]`. No buffer is allocated once as many
+    /// chunks of as many samples have run at the same time.
     ///
     /// # Panics
     /// As [`Plan::logits`], and if `logits` has another length.
@@ -101,7 +101,7 @@ impl Plan {
             // Outside of a pool the kernels alone share out their work: whole chunks would begin in the middle of each other.
             let threads = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
             // Cores with samples of their own wait for each other once a round, not once a step, and find in their caches what
-            // they wrote. Chunks are of about equal size: a last one of few samples would waste the weights that it reads.
+            // they wrote; no more chunks are begun at once, as one may begin in the middle of another. Chunks are of about equal size: a last one of few samples would waste the weights that it reads.
             let cores = threads.min(samples / FEWEST_SAMPLES_PER_CHUNK).max(1);
             let rounds = samples.div_ceil(self.samples_per_round.max(FEWEST_SAMPLES_PER_CHUNK * cores));
             let chunk = samples.div_ceil(rounds * cores);

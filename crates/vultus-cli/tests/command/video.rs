@@ -216,7 +216,7 @@ fn a_film_that_breaks_off_leaves_what_it_had_and_says_so() {
     place.write("half.mkv", &film[..film.len() / 2]);
     let arguments = ["video", "half.mkv", "--model", "run", "--faces", "whole"];
     let outputs = ["--output", "rows.jsonl", "--report", "page.html", "--annotate", "boxes.mp4"];
-    place.run(&[&arguments[..], &outputs].concat()).ends_with(1).says(&["half.mkv"]);
+    place.run(&[&arguments[..], &outputs].concat()).ends_with(1).says(&["half.mkv", "breaks off after"]);
     let rows = lines(&fs_err::read_to_string(place.path("rows.jsonl")).unwrap());
     assert!((10..50).contains(&rows.len()), "{}", rows.len());
     assert!(place.path("page.html").exists() && place.path("boxes.mp4").exists());

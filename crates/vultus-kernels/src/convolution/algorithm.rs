@@ -135,14 +135,15 @@ impl Algorithm {
     fn cheapest(shape: &ConvolutionShape, weight: f64, suits: impl Fn(Self) -> bool) -> Self {
         let (inputs, outputs) = (shape.in_channels as f64, shape.out_channels as f64);
         let cost = |algorithm: Self| {
-            let transform = match algorithm {
-                Self::Direct => return 1.1 * shape.multiply_adds() as f64,
-                Self::Winograd2 | Self::Winograd3By2 => 8.0,
-                Self::Winograd3 | Self::Winograd4 | Self::Winograd2Of5 => 12.0,
-                Self::Winograd6 | Self::Winograd4Of5 => 17.0,
-            };
+            let direct = 1.1 * shape.multiply_adds() as f64;
             let (size, points) =
-                by_algorithm!(algorithm, (1, 1), T => (<T as Transform>::OUTPUTS, <T as Transform>::POINTS));
+                by_algorithm!(algorithm, return direct, T => (<T as Transform>::OUTPUTS, <T as Transform>::POINTS));
+            // By the sums that a transform takes.
+            let transform = match algorithm {
+                Self::Winograd2 | Self::Winograd3By2 => 8.0,
+                Self::Winograd6 | Self::Winograd4Of5 => 17.0,
+                _ => 12.0,
+            };
             let (high, wide) = (shape.out_height().div_ceil(size), shape.out_width().div_ceil(size));
             let tiles = shape.batch as f64 * high as f64 * wide as f64;
             let points = (points * points) as f64;
@@ -157,7 +158,7 @@ impl Algorithm {
     /// The one for the gradient of the input, which is a convolution with inputs and outputs exchanged.
     pub(crate) fn of_input_gradient(shape: &ConvolutionShape) -> Self {
         if shape.stride != 1 || shape.kernel_height != shape.kernel_width {
-            // As many products as the forward pass has, by the same transforms the other way round.
+            // As many products as the forward pass has, in as many tiles.
             return Self::choose(shape);
         }
         Self::choose(&ConvolutionShape {

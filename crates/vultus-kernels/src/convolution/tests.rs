@@ -90,7 +90,7 @@ prop_compose! {
         in_channels in prop_oneof![1_usize..5, 6_usize..40],
         out_channels in prop_oneof![1_usize..5, 6_usize..40],
         (kernel_height, kernel_width) in prop_oneof![Just((3, 3)), Just((1, 1)), Just((5, 5)), (1_usize..5, 1_usize..5)],
-        stride in prop_oneof![Just(1), 1_usize..4],
+        stride in prop_oneof![Just(1), Just(2), 1_usize..4],
         padding in 0_usize..4,
         extra_height in 0_usize..9,
         extra_width in 0_usize..9,
@@ -247,6 +247,18 @@ fn the_layers_of_known_networks_equal_the_definition() {
         ConvolutionShape { batch: 1, in_channels: 512, in_height: 7, in_width: 5, out_channels: 512, ..FACE },
         // A large batch of the small pictures that stand at a network's end.
         ConvolutionShape { batch: 512, in_channels: 5, in_height: 6, in_width: 6, out_channels: 7, ..FACE },
+        // Stride 2 over odd sizes, with tiles that reach over the edges on all sides.
+        ConvolutionShape {
+            batch: 2,
+            in_channels: 17,
+            in_height: 47,
+            in_width: 45,
+            out_channels: 21,
+            stride: 2,
+            ..FACE
+        },
+        ConvolutionShape { batch: 3, in_height: 7, in_width: 5, stride: 2, padding: 3, ..FACE },
+        ConvolutionShape { batch: 1, in_height: 1, in_width: 1, stride: 2, ..FACE },
         // Grey pictures of odd sizes, wider than a tile.
         ConvolutionShape { batch: 2, in_channels: 1, in_height: 21, in_width: 31, out_channels: 37, ..FACE },
         ConvolutionShape {
@@ -446,6 +458,23 @@ fn gradients_of_weights_over_many_images_equal_the_definition() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn gradients_of_weights_may_come_image_by_image() {
+    // One image has fewer tiles than there are groups.
+    let shape = ConvolutionShape { batch: 64, in_height: 4, in_width: 4, ..FACE };
+    let (x, dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
+    let mut expected = vec![0.0; shape.weight_len()];
+    each_product(&shape, |output, input, tap| expected[tap] += f64::from(dy[output]) * f64::from(x[input]));
+    let (image, outputs) = (x.len() / shape.batch, dy.len() / shape.batch);
+    for algorithm in possible(&shape) {
+        let mut sums = WeightGradient::new(algorithm, InstructionSet::best(), &shape);
+        x.chunks(image).zip(dy.chunks(outputs)).for_each(|(x, dy)| sums.add(1, x, dy));
+        let mut dweight = vec![f32::NAN; expected.len()];
+        sums.finish(&mut dweight);
+        assert_close(&dweight, &expected, algorithm.tolerance());
     }
 }
 

@@ -1,7 +1,8 @@
-//! Convolutions 3 x 3 and 5 x 5 with stride 1, and 3 x 3 with stride 2, by Winograd's minimal filtering.
+//! Convolutions 3 x 3 and 5 x 5 with stride 1, and 3 x 3 with stride 2 and an odd padding, by Winograd's
+//! minimal filtering.
 //!
 //! In: images `[batch, height, width, channels]` and weights `[r, r, in, out]`. Out: images, or the gradient of the
-//! weights. The gradient of the input is the same convolution with weights turned round. Three stages: transform the
+//! weights. The gradient of the input is a convolution with weights turned round. Three stages: transform the
 //! tiles of the input into `[point][tile][in]`, multiply at each point by the transformed weights, transform back.
 //! With many tiles a task takes a few of them through all three, so that they stay in its cache; with few, each stage
 //! is shared out.
@@ -44,7 +45,7 @@ pub(super) struct Tiling {
     pub(super) out_height: usize,
     pub(super) out_width: usize,
     pub(super) out_channels: usize,
-    /// Input row and column under the first weight of the first output: minus the padding.
+    /// Input row and column at which the first tile begins: in a forward pass minus the padding.
     pub(super) offset: isize,
 }
 

@@ -85,6 +85,7 @@ pub struct Journal {
     /// Locked while this process searches.
     file: File,
     path: PathBuf,
+    directory: PathBuf,
     /// By key, with the file each came from.
     records: HashMap<String, (PathBuf, TrialRecord)>,
 }
@@ -109,13 +110,22 @@ impl Journal {
         if complete < bytes.len() {
             file.set_len(complete as u64)?;
         }
-        let mut journal = Self { file, path, records: HashMap::new() };
-        for path in journals(directory)? {
+        let mut journal = Self { file, path, directory: directory.to_owned(), records: HashMap::new() };
+        journal.refresh()?;
+        Ok(journal)
+    }
+
+    /// Reads all journals of the directory again: other shards may have gone on.
+    ///
+    /// # Errors
+    /// A complete line that is no record, two different results of one trial.
+    pub fn refresh(&mut self) -> Result<(), SearchError> {
+        for path in journals(&self.directory)? {
             for record in read(&path)? {
-                journal.insert(&path, record)?;
+                self.insert(&path, record)?;
             }
         }
-        Ok(journal)
+        Ok(())
     }
 
     /// The record of a trial.
@@ -224,6 +234,18 @@ mod tests {
         assert_eq!(trial.score(Score::Best, Monitor::ValLoss), Some(1.25));
         let diverged = TrialRecord { diverged: Some("the loss is NaN".to_owned()), ..trial };
         assert_eq!(diverged.score(Score::Best, Monitor::ValAccuracy), None);
+    }
+
+    #[test]
+    fn what_another_shard_adds_is_seen_when_one_looks_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let shard = |text: &str| Some(text.parse::<Shard>().unwrap());
+        let mut ours = Journal::open(directory.path(), shard("1/2")).unwrap();
+        let mut theirs = Journal::open(directory.path(), shard("2/2")).unwrap();
+        theirs.append(record("b", &[0.5])).unwrap();
+        assert_eq!(ours.get("b"), None);
+        ours.refresh().unwrap();
+        assert_eq!(ours.get("b"), Some(&record("b", &[0.5])));
     }
 
     #[test]

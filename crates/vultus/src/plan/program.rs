@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use super::buffers::{self, Buffer, Buffers};
 use super::step::{Convolution, Place, Step};
 
-/// Steps ready to run. Room is made once for each caller that runs at the same time, and kept.
+/// Steps ready to run. Room is made once for each run at the same time, and kept.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(super) steps: Vec<Step>,

@@ -314,7 +314,7 @@ fn norms_meet_across_flatten_and_at_the_very_start() {
 
 #[test]
 fn chunks_and_threads_do_not_matter() {
-    let samples = 21;
+    let samples = 45;
     let mut plan = check(paper(Padding::Valid), 7, 0.1, samples);
     let x = numbers(9, samples * 120);
     let expected = plan.probabilities(&x);

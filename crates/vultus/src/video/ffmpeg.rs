@@ -48,7 +48,7 @@ pub enum VideoError {
     BreaksOff {
         /// The film.
         path: PathBuf,
-        /// From the first frame to the last one.
+        /// From the first frame to the last one that was read.
         seconds: f64,
         /// What the program says.
         reason: String,
@@ -483,9 +483,9 @@ impl FilmWriter {
             let reason = "a frame has another size than the first".to_owned();
             return Err(VideoError::Unwritable { path: self.path.clone(), reason });
         }
-        let still = (LONGEST_STILL_S * self.frames_per_second).round() as u64;
+        let still = ((LONGEST_STILL_S * self.frames_per_second).round() as u64).max(1);
         let place = (time_s * self.frames_per_second).round() as u64;
-        self.left_out += place.saturating_sub(self.left_out + self.written + still);
+        self.left_out += place.saturating_sub((self.left_out + self.written).saturating_add(still - 1));
         let place = place.saturating_sub(self.left_out);
         if let Some(last) = self.last.take() {
             while self.written < place {

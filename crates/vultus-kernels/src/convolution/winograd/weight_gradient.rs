@@ -20,8 +20,8 @@ use crate::sizes::elements;
 const ROUND_NUMBERS: usize = 3 * 512 * 1024;
 /// Groups of tiles with sums of their own where there are many tiles for each sum.
 const GROUPS: usize = 2;
-/// As many tiles as this are many, times the sums of a tile's numbers.
-const TILES_PER_SUM: usize = 4;
+/// Most sums of a point for groups, for each number of a round's tiles.
+const MOST_SUMS: usize = 2;
 
 /// The gradient of the weights, summed up part by part of the batch.
 pub(in crate::convolution) struct WeightSums<T> {
@@ -32,7 +32,7 @@ pub(in crate::convolution) struct WeightSums<T> {
 }
 
 /// The sums of a part of the tiles. What one core transforms another would have to fetch from it, which may take longer than to
-/// multiply it: groups share nothing, and each stays with a core as long as all have work.
+/// multiply it: groups share nothing, and each of two stays with one of two cores.
 struct Group<T> {
     sums: Scratch,
     started: bool,
@@ -42,8 +42,9 @@ struct Group<T> {
 impl<T: Forward> WeightSums<T> {
     pub(in crate::convolution) fn new(set: InstructionSet, tiling: &Tiling) -> Self {
         let (inputs, outputs) = (tiling.padded_in(), tiling.padded_out());
-        // Sums are read and written once a round, tiles once: the sums of another group must not weigh more than tiles do.
-        let many = tiling.tiles::<T>() * (inputs + outputs) >= TILES_PER_SUM * inputs * outputs;
+        // A round reads and writes its tiles and the sums once: where these are many, one group reads them less often.
+        let tiles = round_tiles::<T>(tiling, GROUPS).min(tiling.tiles::<T>() / GROUPS);
+        let many = MOST_SUMS * tiles * (inputs + outputs) >= inputs * outputs;
         let group = || Group {
             sums: Scratch::take(elements([T::POINTS * T::POINTS, sum_stride(tiling)])),
             started: false,
@@ -62,10 +63,10 @@ impl<T: Forward> WeightSums<T> {
         let zeros: &[f32] = &zeros;
         let (tiles, groups) = (tiling.tiles::<T>(), self.groups.len());
         let each = tiles.div_ceil(groups);
-        let round = ROUND_NUMBERS / groups;
+        let most = round_tiles::<T>(tiling, groups);
         self.groups.par_iter_mut().enumerate().for_each(|(index, group)| {
             let tiles = (index * each).min(tiles)..((index + 1) * each).min(tiles);
-            group.add(set, tiling, tiles, round, x, dy, zeros);
+            group.add(set, tiling, tiles, most, x, dy, zeros);
         });
     }
 
@@ -86,21 +87,20 @@ impl<T: Forward> WeightSums<T> {
 }
 
 impl<T: Forward> Group<T> {
-    /// Adds what comes from some tiles, in rounds of about `round` numbers.
+    /// Adds what comes from some tiles, in rounds of about `most`.
     #[expect(clippy::too_many_arguments, reason = "what the groups of one call share, and the tiles of one of them")]
     fn add(
         &mut self,
         set: InstructionSet,
         tiling: &Tiling,
         tiles: Range<usize>,
-        round: usize,
+        most: usize,
         x: &[f32],
         dy: &[f32],
         zeros: &[f32],
     ) {
         let points = T::POINTS * T::POINTS;
         let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
-        let most = (round / (points * (padded_in + padded_out))).clamp(32, 512);
         let per_round = tiles.len().div_ceil(tiles.len().div_ceil(most).max(1)).next_multiple_of(STAGE_TILES);
         // One panel holds PANEL channels of every tile of a round.
         let panel = per_round * PANEL + POINT_GAP;
@@ -153,6 +153,12 @@ impl<T: Forward> Group<T> {
     }
 }
 
+/// Tiles of one round of each group.
+fn round_tiles<T: Forward>(tiling: &Tiling, groups: usize) -> usize {
+    let numbers = T::POINTS * T::POINTS * (tiling.padded_in() + tiling.padded_out());
+    (ROUND_NUMBERS / groups / numbers).clamp(32, 512)
+}
+
 /// Numbers from one point's sums to the next's.
 fn sum_stride(tiling: &Tiling) -> usize {
     elements([tiling.padded_in(), tiling.padded_out()]) + POINT_GAP
@@ -185,7 +191,7 @@ impl<T: Forward> Kernel for GradientStage<'_, T> {
             let (_, row, column) = tiling.output::<T>(self.range.first + index);
             let position = (self.range.position + index) * PANEL;
             let (to_in, to_out) = (self.points_in.at(position), self.points_out.at(position));
-            // SAFETY: the images are inside `x` and `dy` (lengths checked in `add`), `zeros` holds a row
+            // SAFETY: the images are inside `x` and `dy` (lengths checked in `WeightSums::add`), `zeros` holds a row
             // of channels; each panel of each point has a line for this tile, which is this task's own, and panels
             // hold all channels rounded up to whole vectors.
             unsafe {
