@@ -466,6 +466,25 @@ const PHASES: [[f32; MOST_TAPS]; 8] = [
     UNUSED,
 ];
 
+/// B^T of the phases: four inputs under the outer weights, three under the middle one.
+#[inline(always)]
+fn to_phases<L: Lanes>(outer: [L; 4], middle: [L; 3]) -> Side<L> {
+    let mut r = side();
+    r[0] = outer[0].sub(outer[2]);
+    r[1] = outer[1].add(outer[2]);
+    r[2] = outer[2].sub(outer[1]);
+    r[3] = outer[1].sub(outer[3]);
+    (r[4], r[5], r[6]) = (middle[0], middle[1], middle[2]);
+    r
+}
+
+/// A^T of the outer weights: three sums.
+#[inline(always)]
+fn from_phases<L: Lanes>(p: &Side<L>) -> [L; 3] {
+    let sum = p[1].add(p[2]);
+    [p[0].add(sum), p[1].sub(p[2]), sum.sub(p[3])]
+}
+
 impl Transform for F3By2 {
     const OUTPUTS: usize = 3;
     const TAPS: usize = 3;
@@ -475,22 +494,15 @@ impl Transform for F3By2 {
 
     #[inline(always)]
     fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
-        let mut r = side();
-        r[0] = d[0].sub(d[4]);
-        r[1] = d[2].add(d[4]);
-        r[2] = d[4].sub(d[2]);
-        r[3] = d[2].sub(d[6]);
-        (r[4], r[5], r[6]) = (d[1], d[3], d[5]);
-        r
+        to_phases([d[0], d[2], d[4], d[6]], [d[1], d[3], d[5]])
     }
 
     #[inline(always)]
     fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
-        let mut r = side();
-        let sum = p[1].add(p[2]);
-        r[0] = p[0].add(sum).add(p[4]);
-        r[1] = p[1].sub(p[2]).add(p[5]);
-        r[2] = sum.sub(p[3]).add(p[6]);
+        let (mut r, outer) = (side(), from_phases(p));
+        for output in 0..3 {
+            r[output] = outer[output].add(p[4 + output]);
+        }
         r
     }
 }
@@ -522,23 +534,15 @@ impl Transform for F3By2OfInput {
 
     #[inline(always)]
     fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
-        let mut r = side();
-        r[0] = d[0].sub(d[2]);
-        r[1] = d[1].add(d[2]);
-        r[2] = d[2].sub(d[1]);
-        r[3] = d[1].sub(d[3]);
-        (r[4], r[5], r[6]) = (d[0], d[1], d[2]);
-        r
+        to_phases([d[0], d[1], d[2], d[3]], [d[0], d[1], d[2]])
     }
 
     #[inline(always)]
     fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let outer = from_phases(p);
         let mut r = side();
-        let sum = p[1].add(p[2]);
         (r[0], r[2], r[4]) = (p[4], p[5], p[6]);
-        r[1] = p[0].add(sum);
-        r[3] = p[1].sub(p[2]);
-        r[5] = sum.sub(p[3]);
+        (r[1], r[3], r[5]) = (outer[0], outer[1], outer[2]);
         r
     }
 }
