@@ -154,11 +154,13 @@ impl Container {
     /// # Errors
     /// Why the file is refused: see [`ContainerError`].
     pub fn load(path: &Path, format: Format) -> Result<Self, ContainerError> {
-        let mut file = fs_err::File::open(path)?;
+        let file = fs_err::File::open(path)?;
         let size = file.metadata()?.len();
         check_size(path, size, format)?;
         let mut bytes = Vec::with_capacity(size as usize);
-        file.read_to_end(&mut bytes)?;
+        // It may have grown since.
+        file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+        check_size(path, bytes.len() as u64, format)?;
         Self::from_bytes(&bytes, path, format)
     }
 
