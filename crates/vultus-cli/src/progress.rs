@@ -13,7 +13,7 @@ use vultus_train::prepare::Prepared;
 use vultus_train::start::Start;
 
 use crate::interrupt;
-use crate::message::say;
+use crate::message::{counted, say};
 
 /// Shows training, and stops it on Ctrl-C.
 #[derive(Debug)]
@@ -33,11 +33,12 @@ impl Progress {
     pub fn prepared(&self, config: &TrainConfig, prepared: &Prepared) {
         let dataset = &prepared.dataset;
         self.line(&format!(
-            "{} images of {} classes: {} to train on, {} to validate, {} left out",
+            "{} images of {} classes: {} to train on, {} to validate, {} in other splits; {} left out",
             dataset.samples.len(),
             dataset.labels.len(),
             prepared.train.len(),
             prepared.validation.len(),
+            dataset.samples.len() - prepared.train.len() - prepared.validation.len(),
             dataset.removed.len()
         ));
         for caveat in caveat::of_run(config, prepared) {
@@ -201,7 +202,7 @@ impl Frames {
         self.frames += 1;
         self.faces += faces;
         let (frames, faces) = (self.frames, self.faces);
-        self.shown.advance(|| format!("{faces} faces"), |seconds| frames_line(frames, faces, seconds));
+        self.shown.advance(|| counted(faces, "face"), |seconds| frames_line(frames, faces, seconds));
     }
 
     /// Ends the bar and says how it went.
@@ -213,7 +214,7 @@ impl Frames {
 
 fn frames_line(frames: u64, faces: usize, seconds: f64) -> String {
     let rate = frames as f64 / seconds.max(1e-9);
-    format!("{frames} frames, {faces} faces, {seconds:.1} s, {rate:.1} frames/s")
+    format!("{}, {}, {seconds:.1} s, {rate:.1} frames/s", counted(frames, "frame"), counted(faces, "face"))
 }
 
 /// Counts pictures, and shows the count.
@@ -230,7 +231,11 @@ impl Pictures {
     /// Starts to count; `before` were done by an earlier call. `all` says, when it comes to know, how many there are to do.
     pub fn new(before: usize, results_on_stdout: bool, all: impl FnOnce() -> u64 + Send + 'static) -> Self {
         if before > 0 {
-            say(format_args!("{before} pictures have rows already"));
+            say(format_args!(
+                "{} {} rows already",
+                counted(before, "picture"),
+                if before == 1 { "has" } else { "have" }
+            ));
         }
         let shown = Shown::new(None, "{spinner} {pos} pictures {msg} {per_sec} {elapsed}", results_on_stdout);
         shown.count("{wide_bar} {pos}/{len} pictures {msg} {per_sec} {eta}", all);
@@ -244,7 +249,7 @@ impl Pictures {
         self.failed += usize::from(record.error().is_some());
         let (pictures, faces, failed) = (self.pictures, self.faces, self.failed);
         self.shown.advance(
-            || format!("{faces} faces, {failed} errors"),
+            || format!("{}, {}", counted(faces, "face"), counted(failed, "error")),
             |seconds| pictures_line(pictures, faces, failed, seconds),
         );
     }
@@ -260,5 +265,6 @@ impl Pictures {
 
 fn pictures_line(pictures: usize, faces: usize, failed: usize, seconds: f64) -> String {
     let rate = pictures as f64 / seconds.max(1e-9);
-    format!("{pictures} pictures, {faces} faces, {failed} errors, {seconds:.1} s, {rate:.1} pictures/s")
+    let (pictures, faces, failed) = (counted(pictures, "picture"), counted(faces, "face"), counted(failed, "error"));
+    format!("{pictures}, {faces}, {failed}, {seconds:.1} s, {rate:.1} pictures/s")
 }

@@ -10,6 +10,7 @@ use vultus::classifier::Classifier;
 use vultus::labels::{Labels, canonical};
 
 use crate::batches::dataset_probabilities;
+use crate::config::in_toml;
 use crate::dataset::{Dataset, split_name};
 use crate::evaluate::pictures::Pictures;
 use crate::evaluate::{Evaluation, EvaluationError, Predictions, VoteScores};
@@ -45,18 +46,18 @@ pub enum AssessError {
     /// Models that cannot answer together.
     #[error("the models of an ensemble need the same classes and preprocessing: {0}")]
     Ensemble(String),
-    /// The data have a class that the model was never taught.
+    /// The data have classes that the model was never taught.
     #[error(
-        "split {split} has {count} images of class \"{class}\", which the model does not know (it knows: {known}): \
-         remove them with --drop-class {class}, or use a model that was trained on them"
+        "split {split} has {}, which the model does not know (it knows: {known}): remove them with{}, or use a model that \
+         was trained on them",
+        unknown.iter().map(|(class, count)| format!("{count} images of class \"{class}\"")).collect::<Vec<_>>().join(", "),
+        unknown.iter().map(|(class, _)| format!(" --drop-class {class}")).collect::<String>()
     )]
-    UnknownClass {
+    UnknownClasses {
         /// The split.
         split: String,
-        /// The class.
-        class: String,
-        /// Its images.
-        count: usize,
+        /// The classes, and how many images each has.
+        unknown: Vec<(String, usize)>,
         /// Classes of the model.
         known: String,
     },
@@ -108,27 +109,25 @@ pub fn assess(
             return Err(AssessError::Ensemble(format!("{} and {}", bundle.labels, other.labels)));
         }
         if other.preprocessing != bundle.preprocessing {
-            return Err(AssessError::Ensemble(format!("{:?} and {:?}", bundle.preprocessing, other.preprocessing)));
+            let [one, two] = [bundle, other].map(|bundle| in_toml(&bundle.preprocessing));
+            return Err(AssessError::Ensemble(format!("{one} and {two}")));
         }
     }
     let asked = Asked::new(&bundle.labels, without)?;
     let label_of: Vec<Option<usize>> = dataset.labels.names().iter().map(|name| asked.labels.index_of(name)).collect();
     let all = split_indices(dataset, split)?;
-    let mut ignored = Vec::new();
+    let (mut ignored, mut unknown) = (Vec::new(), Vec::new());
     for (index, count) in dataset.class_counts(&all).into_iter().enumerate() {
         let class = dataset.labels.name(index);
         if label_of[index].is_some() || count == 0 {
             continue;
         }
-        if !dropped.iter().chain(without).any(|name| canonical(name) == class) {
-            return Err(AssessError::UnknownClass {
-                split: split.to_owned(),
-                class: class.to_owned(),
-                count,
-                known: bundle.labels.names().join(", "),
-            });
-        }
-        ignored.push((class.to_owned(), count));
+        let expected = dropped.iter().chain(without).any(|name| canonical(name) == class);
+        if expected { &mut ignored } else { &mut unknown }.push((class.to_owned(), count));
+    }
+    if !unknown.is_empty() {
+        let (split, known) = (split.to_owned(), bundle.labels.names().join(", "));
+        return Err(AssessError::UnknownClasses { split, unknown, known });
     }
     let mut indices = Vec::with_capacity(all.len());
     let mut truth = Vec::with_capacity(all.len());

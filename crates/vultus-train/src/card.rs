@@ -25,9 +25,10 @@ pub enum CardError {
     /// The model cannot be evaluated.
     #[error(transparent)]
     Assess(#[from] AssessError),
-    /// The images are those that the model was trained on.
+    /// By its name, the split may be what the model was trained on.
     #[error(
-        "split {0} is what the model was trained on, and a card tells of images that it has not seen: name another split"
+        "split {0} is called like the one that the model was trained on, and a card tells of images that it has not seen: \
+         name another split, or put new images into a folder test/"
     )]
     Trained(String),
     /// The template did not render.
@@ -210,7 +211,10 @@ pub fn card(
         multiply_adds: format!("{:.1}", network.multiply_adds() as f64 / 1e6),
         training: &bundle.training,
         recipe: toml::to_string(&recipe).unwrap_or_default(),
-        hours: format!("{:.1}", seconds / 3600.0),
+        hours: match seconds / 3600.0 {
+            hours if hours < 0.1 => format!("{hours:.3}"),
+            hours => format!("{hours:.1}"),
+        },
         split,
         results,
         classes: classes.collect(),
@@ -354,7 +358,7 @@ mod tests {
     #[test]
     fn images_that_were_trained_on_are_refused() {
         let error = card(&bundle(1), &faces(), "train", "train", &text()).unwrap_err().to_string();
-        assert!(error.starts_with("split train is what the model was trained on"), "{error}");
+        assert!(error.starts_with("split train is called like the one that the model was trained on"), "{error}");
     }
 
     #[test]

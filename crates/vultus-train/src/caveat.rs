@@ -10,7 +10,8 @@ use vultus::bundle::Bundle;
 
 use crate::clean::Policy;
 use crate::config::TrainConfig;
-use crate::dataset::{Dataset, RemovalReason};
+use crate::dataset::split_name::VALIDATION;
+use crate::dataset::{Dataset, Removal, RemovalReason};
 use crate::fingerprint::{fingerprint, split_fingerprint};
 use crate::prepare::Prepared;
 use crate::search::space::settings;
@@ -29,6 +30,15 @@ pub enum Caveat {
         /// Its file.
         model: String,
     },
+    /// The data have images to validate with, which test.
+    UnusedValidation,
+    /// No image of a class can be read.
+    LostClass {
+        /// Its name.
+        class: String,
+    },
+    /// Teachers without a share in the targets.
+    IdleTeachers,
     /// A setting about FER+ votes, and no votes.
     NoVotes {
         /// Its key.
@@ -41,14 +51,25 @@ impl fmt::Display for Caveat {
         match self {
             Self::Copies { images } => write!(
                 formatter,
-                "note: {images} validation images also stand among those trained on: cleaning.duplicates=drop leaves \
-                 copies out"
+                "note: {images} of the validation images {} also among those trained on: cleaning.duplicates=drop leaves \
+                 copies out",
+                if *images == 1 { "is" } else { "are" }
             ),
             Self::Learnt { model } => write!(
                 formatter,
                 "note: {model} was trained on these images, split otherwise: it may have learnt those that validate, and \
                  the scores may flatter"
             ),
+            Self::UnusedValidation => formatter.write_str(
+                "note: split validation is evaluated like a test: data.validation_split=validation lets it validate in \
+                 place of a part of the training images",
+            ),
+            Self::LostClass { class } => {
+                write!(formatter, "note: no image of class {class} can be read, and the model will not know it")
+            }
+            Self::IdleTeachers => {
+                formatter.write_str("note: train.targets.teachers do nothing while train.targets.distillation is 0")
+            }
             Self::NoVotes { key } => write!(
                 formatter,
                 "note: no image that is trained on has FER+ votes: {key} does nothing, and this is another recipe than with \
@@ -64,9 +85,16 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     let mut caveats = BTreeSet::new();
     caveats.extend(copies(images_among(dataset, validation, train)));
     caveats.extend(without_votes(config, dataset, train));
-    if !validation.is_empty() {
+    caveats.extend(unused_validation(config, dataset));
+    caveats.extend(lost_classes(dataset));
+    let targets = &config.train.targets;
+    let idle = targets.distillation == 0.0 && !targets.teachers.is_empty();
+    caveats.extend(idle.then_some(Caveat::IdleTeachers));
+    // Another split has not been trained on.
+    if !validation.is_empty() && config.data.validation_split.is_empty() {
         let same_parts = |facts: &serde_json::Value| {
-            facts["seed"].as_u64() == Some(config.seed)
+            facts["validation_split"].as_str().is_none_or(str::is_empty)
+                && facts["seed"].as_u64() == Some(config.seed)
                 && facts["train"]["validation_fraction"].as_f64() == Some(config.train.validation_fraction)
         };
         caveats.extend(learnt([config], dataset, &config.data.train_split, same_parts));
@@ -93,6 +121,26 @@ pub fn of_search(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> 
     // Every image validates in some fold.
     caveats.extend(learnt(&configs, dataset, &config.data.train_split, |_| false));
     caveats.into_iter().collect()
+}
+
+/// A split for validation that neither trains nor validates.
+fn unused_validation(config: &TrainConfig, dataset: &Dataset) -> Option<Caveat> {
+    let used = [&config.data.train_split, &config.data.validation_split].contains(&&VALIDATION.to_owned());
+    let tests =
+        config.data.evaluate_splits.is_empty() || config.data.evaluate_splits.iter().any(|split| split == VALIDATION);
+    (!used && tests && dataset.splits().iter().any(|split| split == VALIDATION)).then_some(Caveat::UnusedValidation)
+}
+
+/// Classes of unreadable images that no other image has.
+fn lost_classes(dataset: &Dataset) -> impl Iterator<Item = Caveat> {
+    let unreadable = [RemovalReason::Unreadable, RemovalReason::Missing, RemovalReason::TooLarge];
+    let removed = dataset.removed.iter().filter(move |removal| unreadable.contains(&removal.reason));
+    let lost = removed.filter_map(|removal| removal.label.as_ref()).filter(|class| {
+        let dropped = |removal: &&Removal| removal.reason == RemovalReason::ClassDropped;
+        let by_intention = dataset.removed.iter().filter(dropped).any(|removal| removal.label.as_ref() == Some(*class));
+        dataset.labels.index_of(class).is_none() && !by_intention
+    });
+    lost.map(|class| Caveat::LostClass { class: class.clone() })
 }
 
 fn copies(images: usize) -> Option<Caveat> {
@@ -193,7 +241,7 @@ mod tests {
         let prepared = prepared();
         let found = of_run(&TrainConfig::default(), &prepared);
         assert_eq!(found, [Caveat::Copies { images: 1 }]);
-        assert!(found[0].to_string().contains("1 validation images also stand among those trained on"));
+        assert!(found[0].to_string().contains("1 of the validation images is also among those trained on"));
         let apart = Prepared { train: (0..10).collect(), validation: vec![11], ..prepared.clone() };
         assert_eq!(of_run(&TrainConfig::default(), &apart), []);
 
@@ -208,6 +256,36 @@ mod tests {
             let images = 2 * (usize::from(apart(0, 10)) + usize::from(apart(1, 3)));
             assert_eq!(of_search(&config, &prepared.dataset, &indices), Vec::from_iter(copies(images)));
         }
+    }
+
+    #[test]
+    fn images_to_validate_with_that_test_and_classes_without_an_image_are_named() {
+        let mut prepared = prepared();
+        prepared.train.truncate(8);
+        prepared.validation.clear();
+        prepared.dataset.samples[11].split = "validation".to_owned();
+        let removal = |label: &str, reason| Removal {
+            origin: "a.png".to_owned(),
+            split: "train".to_owned(),
+            label: Some(label.to_owned()),
+            reason,
+            detail: String::new(),
+        };
+        prepared.dataset.removed = vec![
+            removal("bored", RemovalReason::Unreadable),
+            removal("happy", RemovalReason::Unreadable),
+            removal("tired", RemovalReason::Missing),
+            removal("tired", RemovalReason::ClassDropped),
+        ];
+        let mut config = TrainConfig::default();
+        let lost = Caveat::LostClass { class: "bored".to_owned() };
+        assert_eq!(of_run(&config, &prepared), [Caveat::UnusedValidation, lost.clone()]);
+        config.data.evaluate_splits = vec!["test".to_owned()];
+        assert_eq!(of_run(&config, &prepared), std::slice::from_ref(&lost));
+        config.data.evaluate_splits.clear();
+        config.data.validation_split = "validation".to_owned();
+        config.train.targets.teachers = vec!["a.safetensors".to_owned()];
+        assert_eq!(of_run(&config, &prepared), [lost, Caveat::IdleTeachers]);
     }
 
     #[test]

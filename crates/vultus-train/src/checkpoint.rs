@@ -98,7 +98,14 @@ pub enum CheckpointError {
         bytes: u64,
     },
     /// It belongs to another network, other labels or other data.
-    #[error("{path} is a checkpoint of another run: its {part} differs; resume with the run's own configuration")]
+    #[error(
+        "{path} is a checkpoint of another run: its {part} differs; {}",
+        if matches!(part.as_str(), "data" | "images" | "labels" | "votes") {
+            "put the run's own images back, or train anew with another --out"
+        } else {
+            "resume with the run's own configuration"
+        }
+    )]
     OtherRun {
         /// The file.
         path: String,

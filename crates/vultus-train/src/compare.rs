@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use vultus::bundle::BundleError;
 use vultus::persist::write_atomically;
 
-use crate::config::TrainConfig;
+use crate::config::{TrainConfig, short};
 use crate::evaluate::Evaluation;
 use crate::figure::{self, FigureError};
 use crate::history::{self, HistoryError};
@@ -28,15 +28,16 @@ pub struct Spread {
     pub values: Vec<f64>,
     /// Their mean.
     pub mean: f64,
-    /// Their sample standard deviation; 0 for a single run.
-    pub standard_deviation: f64,
+    /// Their sample standard deviation; a single run has none.
+    pub standard_deviation: Option<f64>,
 }
 
 impl Spread {
     /// Nothing if there is no value, or one is missing.
     fn of(values: impl Iterator<Item = Option<f64>>) -> Option<Self> {
         let values = values.collect::<Option<Vec<f64>>>().filter(|values| !values.is_empty())?;
-        Some(Self { mean: mean(&values), standard_deviation: standard_deviation(&values), values })
+        let deviation = (values.len() > 1).then(|| standard_deviation(&values));
+        Some(Self { mean: mean(&values), standard_deviation: deviation, values })
     }
 }
 
@@ -241,7 +242,9 @@ fn differences(key: &str, a: &Value, b: &Value, changes: &mut Vec<(String, Strin
                     None => changes.push((below(key, step), short(value).to_string())),
                 }
             }
-            let gone = a.keys().filter(|step| !b.contains_key(*step));
+            // Another kind has other keys: its name says so.
+            let same_kind = a.get("type") == b.get("type");
+            let gone = a.keys().filter(|step| same_kind && !b.contains_key(*step));
             changes.extend(gone.map(|step| (below(key, step), "not set".into())));
         }
         (Value::Array(a), Value::Array(b)) if b.iter().any(Value::is_table) => {
@@ -295,18 +298,6 @@ fn has(value: &Value, key: &str) -> bool {
     }
 }
 
-/// The value with numbers in single precision in as few digits as they need.
-fn short(value: &Value) -> Value {
-    match value {
-        Value::Float(number) if f64::from(*number as f32) == *number => {
-            Value::Float((*number as f32).to_string().parse().unwrap_or(*number))
-        }
-        Value::Array(values) => Value::Array(values.iter().map(short).collect()),
-        Value::Table(table) => Value::Table(table.iter().map(|(key, value)| (key.clone(), short(value))).collect()),
-        _ => value.clone(),
-    }
-}
-
 impl Comparison {
     /// Every split on which a row has a figure.
     pub fn splits(&self) -> Vec<&str> {
@@ -345,7 +336,10 @@ impl Comparison {
             let splits = splits.iter().map(|split| row.splits.get(*split));
             for spread in [row.validation.as_ref()].into_iter().chain(splits).chain([row.minutes.as_ref()]) {
                 cells.extend(spread.map_or_else(Default::default, |spread| {
-                    [spread.mean.to_string(), spread.standard_deviation.to_string()]
+                    [
+                        spread.mean.to_string(),
+                        spread.standard_deviation.map_or_else(String::new, |value| value.to_string()),
+                    ]
                 }));
             }
             cells.push(row.changes_in_words());
@@ -393,7 +387,7 @@ mod tests {
         assert_eq!(changed(&["data.sources=[\"a\"]"]), [one("data.sources", "[\"a\"]")]);
         let optimizer = changed(&["train.optimizer.type=sgd"]);
         assert!(optimizer.contains(&one("train.optimizer.type", "\"sgd\"")), "{optimizer:?}");
-        assert!(optimizer.contains(&one("train.optimizer.beta1", "not set")), "{optimizer:?}");
+        assert!(!optimizer.iter().any(|(key, _)| key.ends_with("beta1")), "{optimizer:?}");
     }
 
     #[test]
@@ -423,5 +417,6 @@ mod tests {
         assert_eq!(Spread::of([Some(0.5), None].into_iter()), None);
         assert_eq!(Spread::of(std::iter::empty()), None);
         assert_eq!(Spread::of([Some(0.5), Some(0.7)].into_iter()).unwrap().mean, 0.6);
+        assert_eq!(Spread::of([Some(0.5)].into_iter()).unwrap().standard_deviation, None);
     }
 }

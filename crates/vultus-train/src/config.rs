@@ -4,6 +4,7 @@
 //! The resolved value is written into every run directory and can be run again from there.
 
 mod keys;
+mod message;
 
 use std::path::Path;
 
@@ -17,6 +18,8 @@ use vultus::network::{
 use vultus::preprocess::Preprocessing;
 
 use self::keys::{assign, parse_value};
+pub(crate) use self::keys::{in_toml, short};
+use self::message::{in_words, wrong_layer};
 use crate::augment::AugmentConfig;
 use crate::clean::CleaningConfig;
 use crate::dataset::split_name;
@@ -61,10 +64,13 @@ pub struct TrainConfig {
 pub struct DataConfig {
     /// Folders, csv or Parquet files, or `synthetic`; several are put together.
     pub sources: Vec<String>,
-    /// The split that is trained on; a part of it validates. Read in any spelling, kept in the canonical one.
+    /// The split that is trained on. Read in any spelling, kept in the canonical one.
     #[serde(deserialize_with = "split")]
     pub train_split: String,
-    /// The splits that the finished model is evaluated on; empty means every split except the one trained on.
+    /// The split that validates; empty means a part of the one that is trained on. Spelt as `train_split`.
+    #[serde(deserialize_with = "split")]
+    pub validation_split: String,
+    /// The splits that the finished model is evaluated on; empty means all that neither train nor validate.
     /// Spelt as `train_split`.
     #[serde(deserialize_with = "splits")]
     pub evaluate_splits: Vec<String>,
@@ -96,7 +102,7 @@ pub struct FitConfig {
     pub epochs: usize,
     /// Images of one step; the last step of an epoch may have fewer.
     pub batch_size: usize,
-    /// Part of the training split, stratified by class, that validates; 0 is none.
+    /// Part of the training split, stratified by class, that validates; 0 is none. Not used where a split of its own does.
     pub validation_fraction: f64,
     /// Factors on each sample's loss.
     pub class_weights: ClassWeights,
@@ -271,6 +277,7 @@ impl Default for DataConfig {
         Self {
             sources: vec!["synthetic".to_owned()],
             train_split: split_name::TRAIN.to_owned(),
+            validation_split: String::new(),
             evaluate_splits: Vec::new(),
             labels: LabelSource::Own,
             synthetic: SyntheticConfig::default(),
@@ -452,7 +459,7 @@ impl TrainConfig {
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::Parse {
             origin: origin.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
+            message: wrong_layer(text).unwrap_or_else(|| in_words(error.to_string().trim_end())),
         })?;
         config.check()?;
         Ok(config)
@@ -488,7 +495,7 @@ impl TrainConfig {
             })?;
             config = tree.try_into().map_err(|error: toml::de::Error| ConfigError::Parse {
                 origin: text,
-                message: error.message().to_owned(),
+                message: in_words(error.message()),
             })?;
         }
         config.check()?;
@@ -584,13 +591,25 @@ impl TrainConfig {
         let delta = fit.early_stopping.min_delta;
         let usable = delta >= 0.0 && delta.is_finite();
         require(usable, "train.early_stopping.min_delta", delta.to_string(), "use 0 or more")?;
-        let stopping_needs = fit.early_stopping.patience == 0 || fit.validation_fraction > 0.0;
+        let stopping_needs = fit.early_stopping.patience == 0 || self.validates();
         require(
             stopping_needs,
             "train.early_stopping.patience",
             fit.early_stopping.patience.to_string(),
-            "early stopping needs train.validation_fraction above 0",
+            "early stopping needs train.validation_fraction above 0, or data.validation_split",
+        )?;
+        let validation = &self.data.validation_split;
+        require(
+            *validation != self.data.train_split,
+            "data.validation_split",
+            validation.clone(),
+            "name another split than data.train_split, or none for a part of it",
         )
+    }
+
+    /// Whether some images validate.
+    pub fn validates(&self) -> bool {
+        !self.data.validation_split.is_empty() || self.train.validation_fraction > 0.0
     }
 }
 

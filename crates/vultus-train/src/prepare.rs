@@ -23,12 +23,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The data set, with the images that validate in a split of their own, and its name: `train-validation` where `train`
-    /// is trained on. Nothing where no image validates.
+    /// The data set, with the images that validate in a split of their own, and its name: `train-validation` where they
+    /// are a part of `train`. Nothing where no image validates.
     #[must_use]
     pub fn with_validation_split(self) -> Option<(Dataset, String)> {
-        let Self { mut dataset, validation, .. } = self;
-        let split = format!("{}-validation", dataset.samples[*validation.first()?].split);
+        let Self { mut dataset, train, validation } = self;
+        let split = dataset.samples[*validation.first()?].split.clone();
+        if train.first().is_none_or(|&index| dataset.samples[index].split != split) {
+            return Some((dataset, split));
+        }
+        let split = format!("{split}-validation");
         for index in validation {
             dataset.samples[index].split.clone_from(&split);
         }
@@ -132,6 +136,14 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
     }
     let indices = training_indices(config, &dataset)?;
     let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
+    let validation_split = &config.data.validation_split;
+    if !validation_split.is_empty() {
+        let validation = split_indices(&dataset, validation_split).map_err(|missing| {
+            let remedy = "data.validation_split=\"\"".to_owned();
+            PrepareError::NoConfiguredSplit { key: "data.validation_split", missing, remedy }
+        })?;
+        return Ok(Prepared { train: indices, validation, dataset });
+    }
     let (train, validation) = if config.train.validation_fraction > 0.0 {
         stratified_split(&labels, config.train.validation_fraction, config.seed).map_err(|error| {
             PrepareError::Split { split: config.data.train_split.clone(), reason: error.message(&dataset.labels) }
@@ -231,6 +243,22 @@ mod tests {
         let prepared = prepare(&config).unwrap();
         assert_eq!(prepared.dataset.class_counts(&prepared.train), [3, 3]);
         assert_eq!(prepared.dataset.indices_of("train").len(), 7);
+    }
+
+    #[test]
+    fn a_split_of_its_own_validates_in_place_of_a_part_of_the_training_images() {
+        let place = tempfile::tempdir().unwrap();
+        let entries = [("train", "happy", 5), ("train", "sad", 2), ("val", "happy", 4), ("val", "sad", 3)];
+        let mut config = folder(place.path(), &entries);
+        config.train.validation_fraction = 0.4;
+        config.data.validation_split = "validation".to_owned();
+        let prepared = prepare(&config).unwrap();
+        assert_eq!((prepared.train.len(), prepared.validation.len()), (7, 7));
+        let (dataset, split) = prepared.with_validation_split().unwrap();
+        assert_eq!((split.as_str(), dataset.indices_of("validation").len()), ("validation", 7));
+        config.data.validation_split = "test".to_owned();
+        let message = prepare(&config).unwrap_err().to_string();
+        assert!(message.starts_with("data.validation_split: there are no images in split test"), "{message}");
     }
 
     #[test]

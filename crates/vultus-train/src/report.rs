@@ -22,6 +22,7 @@ use crate::figure::search::TrialSummary;
 use crate::figure::{self, FigureError, template};
 use crate::history::{EpochRecord, HistoryError};
 use crate::run::RunError;
+use crate::train::Choice;
 
 const TEMPLATE: &str = include_str!("../templates/report.html.jinja");
 
@@ -48,12 +49,12 @@ pub struct ReportInput {
     pub labels: Vec<String>,
     /// One record an epoch; empty for a bundle that came without its run.
     pub history: Vec<EpochRecord>,
-    /// The epoch whose weights were kept.
-    pub selected_epoch: Option<usize>,
-    /// What selected it, as a sentence: `highest validation accuracy on 20 % of train`.
-    pub selection: String,
+    /// The epoch whose weights were kept, and why.
+    pub choice: Choice,
     /// The split that was trained on.
     pub train_split: String,
+    /// The split that validated, as evaluations call it.
+    pub validation_split: String,
     /// One evaluation a split.
     pub evaluations: Vec<Evaluation>,
     /// The search that led to the configuration, if there was one.
@@ -127,7 +128,7 @@ impl Figures {
             Some(ReportFigure {
                 stem: "figure-2-curves".to_owned(),
                 caption: "Figure 2. Loss and accuracy of training and validation.".to_owned(),
-                svg: figure::curves::draw(&input.history, input.selected_epoch)?,
+                svg: figure::curves::draw(&input.history, input.choice.epoch)?,
             })
         };
         let search = match input.search.as_deref() {

@@ -92,7 +92,8 @@ impl Source {
     /// The same source, named such that it means the same in every folder.
     #[must_use]
     pub fn absolute(self) -> Self {
-        self.with_paths(|path| std::path::absolute(&path).unwrap_or(path))
+        // Without a separator at its end, or it would be another.
+        self.with_paths(|path| std::path::absolute(&path).unwrap_or(path).components().collect())
     }
 
     /// What it is called where its place is nobody's business: the last name of each path.

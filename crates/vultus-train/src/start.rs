@@ -12,6 +12,7 @@ use vultus::network::ResolvedNetwork;
 use vultus::preprocess::Preprocessing;
 use vultus::weights::Weights;
 
+use crate::config::in_toml;
 use crate::model::initial_weights;
 
 /// What a run began with.
@@ -58,7 +59,7 @@ pub fn model(path: &str, preprocessing: &Preprocessing) -> Result<Option<Bundle>
     let bundle = Bundle::load(&PathBuf::from(path)).map_err(|error| StartError::Bundle(Box::new(error)))?;
     let pixels = bundle.preprocessing.pixels;
     if pixels != preprocessing.pixels {
-        return Err(StartError::Pixels { path: path.to_owned(), found: format!("{pixels:?}") });
+        return Err(StartError::Pixels { path: path.to_owned(), found: in_toml(&pixels) });
     }
     Ok(Some(bundle))
 }

@@ -12,7 +12,7 @@ use vultus::inference::{Views, sharpen};
 use vultus::labels::{Labels, canonical};
 use vultus::preprocess::Preprocessing;
 
-use crate::config::LabelSource;
+use crate::config::{LabelSource, in_toml};
 use crate::dataset::Dataset;
 use crate::source::ferplus;
 
@@ -187,7 +187,7 @@ impl Teachers {
                 return Err(other(format!("the classes {}", bundle.labels), labels.to_string()));
             }
             if bundle.preprocessing != *preprocessing {
-                let words = |settings: &Preprocessing| format!("{settings:?}");
+                let words = |settings: &Preprocessing| format!("preprocessing = {}", in_toml(settings));
                 return Err(other(words(&bundle.preprocessing), words(preprocessing)));
             }
             // The network sees one view, and so do its teachers.

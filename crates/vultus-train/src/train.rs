@@ -13,7 +13,7 @@ use vultus::inference::Inference;
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::batches::dataset_probabilities;
-use crate::config::{Keep, Monitor, TrainConfig};
+use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
@@ -134,7 +134,8 @@ pub fn add_assessment(run: &Path, assessment: &Assessment) -> Result<(), TrainEr
 /// The splits that the finished model is evaluated on.
 fn evaluated_splits(config: &TrainConfig, dataset: &Dataset) -> Vec<String> {
     if config.data.evaluate_splits.is_empty() {
-        dataset.splits().into_iter().filter(|split| *split != config.data.train_split).collect()
+        let chosen = [&config.data.train_split, &config.data.validation_split];
+        dataset.splits().into_iter().filter(|split| !chosen.contains(&split)).collect()
     } else {
         config.data.evaluate_splits.clone()
     }
@@ -202,6 +203,7 @@ fn training_facts(
         "started": environment.started,
         "sources": config.data.sources.iter().map(|source| source_name(source)).collect::<Vec<_>>(),
         "train_split": config.data.train_split,
+        "validation_split": config.data.validation_split,
         "images": { "train": prepared.train.len(), "validation": prepared.validation.len() },
         "labels": config.data.labels,
         "cleaning": config.cleaning,
@@ -233,18 +235,20 @@ pub fn selection(config: &TrainConfig) -> String {
         Monitor::ValAccuracy => "highest accuracy",
         Monitor::ValLoss => "lowest loss",
     };
-    if config.train.keep == Keep::Last || config.train.validation_fraction == 0.0 {
+    if config.train.keep == Keep::Last || !config.validates() {
         return "nothing; the last epoch was kept".to_owned();
     }
     let least = match config.train.early_stopping.min_delta {
         0.0 => String::new(),
         delta => format!(", where a later epoch had to be better by more than {delta}"),
     };
-    format!(
-        "the epoch with the {monitored} on {:.0} % of split {} held out for validation{least}",
-        config.train.validation_fraction * 100.0,
-        config.data.train_split
-    )
+    let DataConfig { train_split, validation_split, .. } = &config.data;
+    let held_out = if validation_split.is_empty() {
+        format!("{:.0} % of split {train_split} held out for validation", config.train.validation_fraction * 100.0)
+    } else {
+        format!("split {validation_split}")
+    };
+    format!("the epoch with the {monitored} on {held_out}{least}")
 }
 
 /// Which epoch's weights a run's model has, and why.
@@ -254,6 +258,10 @@ pub struct Choice {
     pub epoch: Option<usize>,
     /// What selected it, in words.
     pub selection: String,
+    /// Whether training stopped before its last epoch, for lack of improvement.
+    pub stopped_early: bool,
+    /// Images that were trained on and that validated; `None` before there is a model.
+    pub images: Option<[u64; 2]>,
 }
 
 impl Choice {
@@ -265,9 +273,12 @@ impl Choice {
         let bundle = bundle_path(path);
         let facts = if bundle.exists() { Bundle::load(&bundle)?.training } else { serde_json::Value::Null };
         let epoch = facts["epoch"].as_u64().and_then(|epoch| usize::try_from(epoch).ok());
+        let images = |part: &str| facts["images"][part].as_u64();
         Ok(Self {
             epoch: epoch.or_else(|| chosen_epoch(config, history)),
             selection: facts["selection"].as_str().map_or_else(|| selection(config), str::to_owned),
+            stopped_early: facts["ended"] == json!(Ended::StoppedEarly),
+            images: images("train").zip(images("validation")).map(<[u64; 2]>::from),
         })
     }
 }

@@ -9,7 +9,7 @@ use vultus::persist::write_atomically;
 use vultus_train::card::{CardError, CardText, WholeTraining, card};
 use vultus_train::dataset::split_name;
 
-use super::evaluate::{default_split, read_sources};
+use super::evaluate::{default_split_of_data, read_sources};
 use super::model_file;
 use crate::failure::Failure;
 
@@ -64,7 +64,7 @@ impl Card {
         let dataset = read_sources(&self.data, &bundle)?;
         let split = match &self.split {
             Some(name) => split_name::meant_by(name).to_owned(),
-            None => default_split(&dataset)?,
+            None => default_split_of_data(&dataset)?,
         };
         let train = bundle.training.get("train_split").and_then(|name| name.as_str()).unwrap_or(split_name::TRAIN);
         let whole = self.whole_command.zip(self.hours).map(|(command, hours)| WholeTraining { command, hours });
@@ -74,7 +74,7 @@ impl Card {
             CardError::Trained(_) => Failure::usage(error),
             CardError::Template(_) => Failure::Run(error.into()),
         })?;
-        write_atomically(&self.out, |file| file.write_all(card.as_bytes()))?;
+        write_atomically(&self.out, |file| writeln!(file, "{}", card.trim_end()))?;
         Ok(())
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use comfy_table::CellAlignment;
 use vultus_train::compare::{CompareError, Comparison, Spread, compare};
 
 use super::run_directory;
@@ -52,7 +51,9 @@ fn warn(comparison: &Comparison) {
         say(format_args!("{} was not evaluated on {split}: its row has no figure for it", run.display()));
     }
     if comparison.splits().is_empty() {
-        say("no run has been evaluated: finish them with vultus train --resume --out RUN");
+        say(
+            "no run has been evaluated: go on with unfinished ones by vultus train --resume --out RUN, or use vultus evaluate RUN",
+        );
     }
     for run in &comparison.repeated {
         say(format_args!("warning: {} has the seed of another run of its row: it is no second sample", run.display()));
@@ -66,24 +67,31 @@ fn warn(comparison: &Comparison) {
 
 fn print(comparison: &Comparison) -> std::io::Result<()> {
     let splits = comparison.splits();
-    let header = ["", "runs", "val_accuracy"].into_iter().chain(splits.iter().copied()).chain(["minutes", "changes"]);
+    let header = ["", "runs", "val_accuracy"].into_iter().chain(splits.iter().copied()).chain(["minutes"]);
     let mut rows = table::table(header);
-    let last = 4 + splits.len();
-    rows.column_mut(last).into_iter().for_each(|column| column.set_cell_alignment(CellAlignment::Left));
     for row in &comparison.rows {
         let mut cells = vec![row.name.clone(), row.runs.len().to_string(), accuracy(row.validation.as_ref())];
         cells.extend(splits.iter().map(|split| accuracy(row.splits.get(*split))));
         cells.push(row.minutes.as_ref().map_or_else(String::new, |minutes| format!("{:.1}", minutes.mean)));
-        cells.push(row.changes_in_words());
         rows.add_row(cells);
     }
-    table::print(rows)
+    table::print(rows)?;
+    // Below the table, which the longest of them would make too wide to be read.
+    let first = comparison.rows.first().map_or("", |row| row.name.as_str());
+    let changed = comparison.rows.iter().filter(|row| !row.changes.is_empty());
+    for (index, row) in changed.enumerate() {
+        let before = if index == 0 { format!("\nother than {first}:\n") } else { String::new() };
+        table::print(format_args!("{before}{}: {}", row.name, row.changes_in_words()))?;
+    }
+    Ok(())
 }
 
 fn accuracy(spread: Option<&Spread>) -> String {
     match spread {
         None => "-".to_owned(),
-        Some(spread) if spread.values.len() == 1 => percent(spread.mean),
-        Some(spread) => format!("{:.2} ± {}", spread.mean * 100.0, percent(spread.standard_deviation)),
+        Some(Spread { mean, standard_deviation: None, .. }) => percent(*mean),
+        Some(Spread { mean, standard_deviation: Some(deviation), .. }) => {
+            format!("{:.2} ± {}", mean * 100.0, percent(*deviation))
+        }
     }
 }

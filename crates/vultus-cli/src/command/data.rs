@@ -19,7 +19,7 @@ use vultus_train::statistics::Statistics;
 
 use super::train::usage_or_data;
 use crate::failure::Failure;
-use crate::message::say;
+use crate::message::{counted, say};
 use crate::table::{print, table};
 
 /// Count, audit and convert data sets, and look at what training does to images.
@@ -62,7 +62,7 @@ pub struct Augment {
     source: String,
     /// The sheet, a new .png file.
     out: PathBuf,
-    /// Configuration whose train.augmentation is shown. Without one, or where it has no changes, each is shown at half
+    /// Configuration whose train.augmentation is shown. Without one, and without --set, each change is shown at half
     /// strength.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -83,6 +83,15 @@ impl Augment {
             return Err(Failure::usage(anyhow!("{} exists: name another file", self.out.display())));
         }
         let config = TrainConfig::load(self.config.as_deref(), &self.set).map_err(Failure::usage)?;
+        if let Some(file) = &self.config
+            && config.train.augmentation.strengths().iter().all(|(_, strength)| *strength == 0.0)
+        {
+            return Err(Failure::usage(anyhow!(
+                "{} changes no image: add --set train.augmentation.flip=1.0 and the like, or leave --config out to see each \
+                 change at half strength",
+                file.display()
+            )));
+        }
         let source = Source::parse(&self.source).map_err(Failure::usage)?;
         let dataset = load(&[source], &config.preprocessing, &LoadOptions::of(&config.data))
             .map_err(|error| usage_or_data(error.into()))?;
@@ -108,7 +117,11 @@ impl Data {
                     DataError::OutputExists { .. } => Failure::usage(error),
                     _ => Failure::Run(error.into()),
                 })?;
-                print(format_args!("{} images written to {}", dataset.samples.len(), arguments.out.display()))?;
+                print(format_args!(
+                    "{} written to {}",
+                    counted(dataset.samples.len(), "image"),
+                    arguments.out.display()
+                ))?;
                 Ok(())
             }
         }
@@ -163,7 +176,7 @@ impl Inspect {
         }
         print(format_args!("{} images; {} of them are redundant copies", audit.images, audit.redundant))?;
         for split in &audit.splits {
-            print(format_args!("\n{} ({} images)", split.split, split.images))?;
+            print(format_args!("\n{} ({})", split.split, counted(split.images, "image")))?;
             finding("all black", &split.black)?;
             finding("nearly flat", &split.nearly_flat)?;
             if let Some(not_a_face) = &split.not_a_face {
@@ -189,7 +202,7 @@ impl Inspect {
             }
         }
         if !audit.removed.is_empty() {
-            print(format_args!("\n{} images cannot be used:", audit.removed.len()))?;
+            print(format_args!("\n{} cannot be used:", counted(audit.removed.len(), "image")))?;
             for removal in &audit.removed {
                 print(format_args!("  {}: {}", removal.origin, removal.detail))?;
             }

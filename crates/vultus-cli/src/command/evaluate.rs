@@ -7,6 +7,7 @@ use vultus::bundle::Bundle;
 use vultus::inference::MOST_SHIFT;
 use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess, dropped_in_training};
+use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
 use vultus_train::fingerprint::fingerprint;
 use vultus_train::prepare::{prepare, read, with_labels};
@@ -17,7 +18,7 @@ use vultus_train::train::add_assessment;
 use super::train::{usage_or_data, usage_or_run};
 use super::{is_taken, model_file, run_directory};
 use crate::failure::Failure;
-use crate::message::say;
+use crate::message::{counted, say};
 use crate::table;
 
 /// Evaluate a run's model or a bundle, or the mean of several.
@@ -69,12 +70,7 @@ impl Evaluate {
         if let Some(shift) = self.shift.filter(|&shift| shift > MOST_SHIFT) {
             return Err(Failure::usage(anyhow!("--shift {shift}: use 0 to {MOST_SHIFT} pixels")));
         }
-        // Held from before the model is read until the evaluation of just this model is kept.
-        let run = if self.on_own_data() {
-            Some(RunDirectory::open(&run_directory(&self.models[0])?).map_err(usage_or_run)?)
-        } else {
-            None
-        };
+        let run = if self.on_own_data() { Some(self.open_run()?) } else { None };
         let mut bundles = Vec::with_capacity(self.models.len());
         for model in &self.models {
             let mut bundle = Bundle::load(&model_file(model)?)?;
@@ -112,13 +108,23 @@ impl Evaluate {
             };
             let split = match &self.split {
                 Some(name) => split_name::meant_by(name).to_owned(),
-                None => default_split(&dataset)?,
+                None => match &run {
+                    Some((_, config)) => {
+                        default_split(&dataset, &[&config.data.train_split, &config.data.validation_split])?
+                    }
+                    None => default_split_of_data(&dataset)?,
+                },
             };
             (dataset, split)
         };
         self.check_dropped(bundle, &dataset)?;
         if bundle.training.get("train_split").and_then(|name| name.as_str()) == Some(&split) {
-            say(format_args!("note: split {split} is what the model was trained on"));
+            let same = if run.is_some() {
+                "is what the model was trained on"
+            } else {
+                "is called like the one that the model was trained on: if these are its images, they flatter it"
+            };
+            say(format_args!("note: split {split} {same}"));
         }
         if self.validation {
             say(format_args!("note: these images chose the temperature, and the epoch where one was chosen"));
@@ -127,7 +133,7 @@ impl Evaluate {
         dropped.extend(dropped_in_training(bundle));
         let assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(|error| match error {
             AssessError::NoSplit(_)
-            | AssessError::UnknownClass { .. }
+            | AssessError::UnknownClasses { .. }
             | AssessError::Ensemble(_)
             | AssessError::NotAnswered { .. }
             | AssessError::TooFewClasses(_) => Failure::usage(error),
@@ -135,19 +141,17 @@ impl Evaluate {
         })?;
         for (class, count) in &assessment.ignored {
             let why = if bundle.labels.index_of(class).is_some() { "is not asked for" } else { "does not know" };
-            say(format_args!("{count} images of class {class} left out: the model {why} it"));
+            say(format_args!("{} of class {class} left out: the model {why} it", counted(*count, "image")));
         }
         report_removed(&dataset, &split);
-        match (&self.out, &run) {
-            (Some(out), _) => {
-                assessment.save(out)?;
-                say(format_args!("written to {}", out.display()));
-            }
-            (None, Some((run, _))) if self.is_of_the_run() => {
-                add_assessment(run.path(), &assessment)?;
-                say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
-            }
-            _ => {}
+        if let Some(out) = &self.out {
+            assessment.save(out)?;
+            say(format_args!("written to {}", out.display()));
+        } else if let Some((Some(run), _)) = &run {
+            add_assessment(run.path(), &assessment)?;
+            say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
+        } else if run.is_some() && self.models.len() > 1 {
+            say(format_args!("note: on the data of {}", self.models[0].display()));
         }
         if self.json {
             table::print(serde_json::to_string(&assessment.evaluation)?)?;
@@ -174,6 +178,17 @@ impl Evaluate {
             }
         }
         Ok(())
+    }
+
+    /// The run whose data are used, and its configuration. Its directory is held, from before the model is read until the
+    /// evaluation of just this model is kept, where that is kept.
+    fn open_run(&self) -> Result<(Option<RunDirectory>, TrainConfig), Failure> {
+        let path = run_directory(&self.models[0])?;
+        if self.out.is_none() && self.is_of_the_run() {
+            let (run, config) = RunDirectory::open(&path).map_err(usage_or_run)?;
+            return Ok((Some(run), config));
+        }
+        Ok((None, RunDirectory::config_of(&path).map_err(usage_or_run)?))
     }
 
     /// Whether the result is that of one model with its own classes and views.
@@ -208,10 +223,10 @@ fn report_removed(dataset: &Dataset, split: &str) {
     }
 }
 
-/// The split that is evaluated when none is named.
-pub fn default_split(dataset: &Dataset) -> Result<String, Failure> {
+/// The split that is evaluated when none is named; those `apart` are so only by name.
+pub fn default_split(dataset: &Dataset, apart: &[&str]) -> Result<String, Failure> {
     let splits = dataset.splits();
-    let others: Vec<&String> = splits.iter().filter(|split| *split != split_name::TRAIN).collect();
+    let others: Vec<&String> = splits.iter().filter(|split| !apart.contains(&split.as_str())).collect();
     if let [only] = others[..] {
         return Ok(only.clone());
     }
@@ -221,4 +236,12 @@ pub fn default_split(dataset: &Dataset) -> Result<String, Failure> {
         }
     }
     Err(Failure::usage(anyhow!("name the split with --split; the data has: {}", splits.join(", "))))
+}
+
+/// As [`default_split`] for data that a model brings nothing about: an only split is meant whatever it is called.
+pub fn default_split_of_data(dataset: &Dataset) -> Result<String, Failure> {
+    match &dataset.splits()[..] {
+        [only] => Ok(only.clone()),
+        _ => default_split(dataset, &[split_name::TRAIN]),
+    }
 }

@@ -128,6 +128,9 @@ fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
             "a checkpoint is saved; go on with: vultus train --resume --out {out}"
         )));
     }
+    if trained.ended == Ended::StoppedEarly {
+        say("stopped early, as train.early_stopping asks");
+    }
     if trained.evaluations.is_empty() {
         let run = run.path().display();
         say(format_args!("the data have no other split to evaluate on: try vultus evaluate {run} --data SOURCE"));

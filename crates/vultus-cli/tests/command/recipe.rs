@@ -208,7 +208,7 @@ fn votes_become_classes_and_targets() {
     };
     card(&["--split", "train", "--out", "card.md"])
         .ends_with(2)
-        .says(&["split train is what the model was trained on"]);
+        .says(&["split train is called like the one that the model was trained on"]);
     let one = ["--split", "PublicTest", "--out", "card.md", "--dataset", "mine", "--whole-command", "all.sh"];
     card(&one).ends_with(2).says(&["--hours"]);
     card(&["--split", "PublicTest", "--out", "card.txt"]).ends_with(2).says(&["card.txt: the card is a .md file"]);

@@ -12,7 +12,7 @@ fn a_run_directory_describes_itself() {
     let outcome = outcome.prints(&["test (14 images)", "accuracy", "run/model.safetensors", "run/report.html"]);
     // No terminal, so plain lines without escape codes.
     assert!(!outcome.stderr.contains('\u{1b}') && !outcome.stdout.contains('\u{1b}'));
-    let outcome = outcome.says(&["67 to train on, 17 to validate", "epoch 1/2", "epoch 2/2"]);
+    let outcome = outcome.says(&["67 to train on, 17 to validate, 14 in other splits", "epoch 1/2", "epoch 2/2"]);
     outcome.says(&["loss", "accuracy", "val_loss", "val_accuracy", "images/s", "waiting"]);
     for name in [
         "config.toml",
@@ -210,6 +210,38 @@ fn a_split_that_the_data_do_not_have_is_refused_with_what_to_add() {
     ]);
     assert!(!place.path("run").exists());
     place.run(&[&arguments[..], &["--set", "data.evaluate_splits=[\"test\"]"]].concat()).ends_with(0);
+}
+
+#[test]
+fn a_split_of_the_data_validates() {
+    let place = Place::with_config();
+    for (split, first, last) in [("train", 0, 20), ("val", 100, 108)] {
+        for number in first..last {
+            let class = ["happy", "sad"][number % 2];
+            place.write(&format!("apart/{split}/{class}/{number}.png"), png(number, 48));
+        }
+    }
+    let plain = place.train("plain", &["--data", "apart"]).prints(&["validation (8 images)"]);
+    plain.says(&["split validation is evaluated like a test: data.validation_split=validation"]);
+    let own = place.train("own", &["--data", "apart/", "--set", "data.validation_split=val"]);
+    own.says(&["20 to train on, 8 to validate, 0 in other splits; 0 left out", "no other split to evaluate on"]);
+    let report = fs_err::read_to_string(place.path("own/report.html")).unwrap();
+    for sentence in
+        ["highest accuracy on split validation.", "Trained on 20 images, validated with 8.", "Validation accuracy"]
+    {
+        assert!(report.contains(sentence), "{sentence}");
+    }
+    let evaluation = place.run(&["evaluate", "own", "--validation", "--json"]).ends_with(0).json();
+    assert_eq!((&evaluation["split"], &evaluation["n"]), (&json!("validation"), &json!(8)));
+    // However a folder is written, it is the same.
+    let sources = |run: &str| {
+        let config = fs_err::read_to_string(place.path(run).join("config.toml")).unwrap();
+        config.lines().find(|line| line.starts_with("sources")).unwrap().to_owned()
+    };
+    assert_eq!(sources("plain"), sources("own"));
+    // One split only is meant, whatever it is called.
+    let alone = ["evaluate", "own/model.safetensors", "--data", "apart/train"];
+    place.run(&alone).ends_with(0).prints(&["train (20 images)"]).says(&["is called like the one that the model"]);
 }
 
 #[test]

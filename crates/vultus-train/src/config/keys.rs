@@ -1,8 +1,9 @@
-//! Keys of a configuration as text: `network.layers.*.rate`.
+//! Keys and values of a configuration as text: `network.layers.*.rate=0.1`.
 //!
 //! In: a key and a value as they are typed, and a tree of values. Out: the tree with the value at the key, or the part of
 //! the key that leads nowhere. What the values may be is checked by who reads the tree.
 
+use serde::Serialize;
 use toml::{Table, Value};
 
 /// TOML if it is that, else the text itself: `train.keep=last` needs no quotes.
@@ -66,5 +67,22 @@ pub(super) fn assign(tree: &mut Value, steps: &[&str], value: &Value) -> Result<
             assign(next.ok_or_else(|| missing(hint))?, rest, value)
         }
         _ => Err(missing("; the key before it holds a value, not a table".to_owned())),
+    }
+}
+
+/// A setting as it stands in a configuration.
+pub(crate) fn in_toml(setting: &impl Serialize) -> String {
+    Value::try_from(setting).map_or_else(|error| error.to_string(), |value| short(&value).to_string())
+}
+
+/// The value with numbers in single precision in as few digits as they need.
+pub(crate) fn short(value: &Value) -> Value {
+    match value {
+        Value::Float(number) if f64::from(*number as f32) == *number => {
+            Value::Float((*number as f32).to_string().parse().unwrap_or(*number))
+        }
+        Value::Array(values) => Value::Array(values.iter().map(short).collect()),
+        Value::Table(table) => Value::Table(table.iter().map(|(key, value)| (key.clone(), short(value))).collect()),
+        _ => value.clone(),
     }
 }

@@ -72,6 +72,12 @@ fn overrides_reach_into_residual_layers() {
 #[test]
 fn splits_may_be_spelt_as_in_the_data() {
     let config = set(&["data.train_split=Training", "data.evaluate_splits=[\"PublicTest\", \"mine\"]"]).unwrap();
+    assert_eq!(set(&["data.validation_split=VAL"]).unwrap().data.validation_split, "validation");
+    let same = set(&["data.validation_split=training"]).unwrap_err().to_string();
+    assert!(same.starts_with("data.validation_split is train: "), "{same}");
+    assert!(set(&["train.validation_fraction=0.0", "train.early_stopping.patience=2"]).is_err());
+    let own = ["train.validation_fraction=0.0", "data.validation_split=val", "train.early_stopping.patience=2"];
+    assert!(set(&own).is_ok());
     assert_eq!(config.data.train_split, "train");
     assert_eq!(config.data.evaluate_splits, ["public_test", "mine"]);
     let text = "[data]\ntrain_split = \"VAL\"\n";

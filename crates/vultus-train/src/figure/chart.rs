@@ -56,8 +56,8 @@ pub(super) enum Ticks {
 }
 
 /// One axis.
-pub(super) struct Axis {
-    pub label: &'static str,
+pub(super) struct Axis<'a> {
+    pub label: &'a str,
     /// Both ends, or those of the data.
     pub range: Option<(f64, f64)>,
     pub ticks: Ticks,
@@ -65,8 +65,8 @@ pub(super) struct Axis {
 
 /// One pair of axes and what stands between them.
 pub(super) struct Panel {
-    pub x: Axis,
-    pub y: Axis,
+    pub x: Axis<'static>,
+    pub y: Axis<'static>,
     pub series: Vec<Series>,
     pub columns: Option<Columns>,
     /// A vertical line at x, and its name in the legend.

@@ -18,21 +18,19 @@ pub fn draw(split: &str, rows: &[Row]) -> Result<String, FigureError> {
     if rows.is_empty() {
         return Err(FigureError::Nothing { figure: "comparison", needed: "at least one run with an evaluation" });
     }
+    let several = rows.iter().any(|row| row.half_width > 0.0);
+    let label = format!("accuracy on {split}{}", if several { ": mean and standard deviation over seeds" } else { "" });
     let title = format!("Accuracy of {} configurations on {split}", rows.len());
-    let axis = Axis {
-        label: "accuracy: mean and standard deviation over seeds",
-        range: Some(Interval::range(&rows)),
-        ticks: Ticks::Percent,
-    };
+    let axis = Axis { label: &label, range: Some(Interval::range(&rows)), ticks: Ticks::Percent };
     Ok(intervals(&title, axis, &rows, 1000.0))
 }
 
 fn interval(split: &str, row: &Row) -> Option<Interval> {
     let accuracy = row.splits.get(split)?;
     let mut numbers = format!("{:.2}", accuracy.mean * 100.0);
-    if accuracy.values.len() > 1 {
-        numbers += &format!(" ± {:.2}", accuracy.standard_deviation * 100.0);
+    if let Some(deviation) = accuracy.standard_deviation {
+        numbers += &format!(" ± {:.2}", deviation * 100.0);
     }
     let label = format!("{} · {numbers} %", shortened(&row.name, LABEL_LIMIT));
-    Some(Interval { label, centre: accuracy.mean, half_width: accuracy.standard_deviation })
+    Some(Interval { label, centre: accuracy.mean, half_width: accuracy.standard_deviation.unwrap_or_default() })
 }

@@ -69,9 +69,12 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
             .collect(),
         network: config.network.resolve(height, width, statistics.labels.len())?,
         labels: statistics.labels,
-        selected_epoch: choice.epoch,
-        selection: choice.selection,
+        choice,
         train_split: config.data.train_split.clone(),
+        validation_split: match config.data.validation_split.as_str() {
+            "" => format!("{}-validation", config.data.train_split),
+            split => split.to_owned(),
+        },
         history,
         evaluations,
         search: if search.exists() { Some(read_json(&search)?) } else { None },
@@ -94,7 +97,7 @@ fn shown_environment(environment: &Environment, history: &[history::EpochRecord]
     };
     shown.remove("commands");
     shown.insert("started".to_owned(), json!(date(environment.started)));
-    shown.insert("training_seconds".to_owned(), json!(seconds.round()));
+    shown.insert("training_seconds".to_owned(), json!((seconds * 10.0).round() / 10.0));
     shown
 }
 

@@ -39,8 +39,13 @@ pub(super) struct Page {
     curves: Option<Drawing>,
     epochs: usize,
     selected_epoch: Option<usize>,
+    stopped_early: bool,
     selection: String,
+    trained_on: Option<[String; 2]>,
+    /// Accuracy and loss of the weights that were kept.
+    validated: Option<[String; 2]>,
     train_split: String,
+    validation_split: String,
     evaluations: Vec<EvaluationView>,
     search: Option<SearchView>,
     mistakes: Vec<PictureView>,
@@ -121,9 +126,13 @@ impl Page {
             architecture: drawing(&figures.architecture),
             curves: figures.curves.as_ref().map(drawing),
             epochs: input.history.len(),
-            selected_epoch: input.selected_epoch,
-            selection: input.selection.clone(),
+            selected_epoch: input.choice.epoch,
+            stopped_early: input.choice.stopped_early,
+            selection: input.choice.selection.clone(),
+            trained_on: input.choice.images.map(|images| images.map(grouped)),
+            validated: validated(input),
             train_split: input.train_split.clone(),
+            validation_split: input.validation_split.clone(),
             evaluations: input
                 .evaluations
                 .iter()
@@ -144,6 +153,12 @@ impl Page {
                 .collect(),
         }
     }
+}
+
+/// Accuracy and loss on the validation part of the weights that were kept, as training measured them.
+fn validated(input: &ReportInput) -> Option<[String; 2]> {
+    let record = input.history.iter().find(|record| Some(record.epoch) == input.choice.epoch)?;
+    Some([percent(record.val_accuracy?), decimals(record.val_loss?)])
 }
 
 fn drawing(figure: &ReportFigure) -> Drawing {

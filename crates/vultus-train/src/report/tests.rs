@@ -50,9 +50,14 @@ fn input() -> ReportInput {
         network: NetworkConfig { layers: vec![LayerConfig::Flatten(FlattenConfig {})] }.resolve(8, 8, 2).unwrap(),
         labels: labels.names().to_vec(),
         history: vec![record],
-        selected_epoch: Some(1),
-        selection: "highest validation accuracy on 20 % of train".to_owned(),
+        choice: Choice {
+            epoch: Some(1),
+            selection: "highest validation accuracy on 20 % of train".to_owned(),
+            stopped_early: true,
+            images: Some([1200, 34]),
+        },
         train_split: "train".to_owned(),
+        validation_split: "train-validation".to_owned(),
         evaluations: vec![evaluation],
         search: Some(vec![trial]),
         mistakes: vec![picture.clone()],
@@ -159,7 +164,7 @@ fn the_page_is_well_formed() {
 fn parts_that_are_not_there_are_left_out() {
     let bare = ReportInput {
         history: Vec::new(),
-        selected_epoch: None,
+        choice: Choice { epoch: None, selection: String::new(), stopped_early: false, images: None },
         evaluations: Vec::new(),
         search: None,
         mistakes: Vec::new(),
