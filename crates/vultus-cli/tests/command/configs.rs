@@ -87,7 +87,7 @@ fn an_unknown_key_in_an_override_is_named() {
     set("train.epoch=3").says(&["error: train.epoch=3", "no key epoch", "epochs"]);
     set("network.layers.9.rate=0.5").says(&["6 elements"]);
     set("train.epochs").says(&["expected key=value"]);
-    set("train.epochs=many").says(&["train.epochs=", "many", "usize"]);
+    set("train.epochs=many").says(&["train.epochs=", "many", "a whole number"]);
     set("train.epochs=0").says(&["train.epochs is 0", "use 1 to 1000000"]);
     set("train.epochs=9223372036854775807").says(&["train.epochs is 9223372036854775807"]);
     set("train.clip_norm=-1").says(&["train.clip_norm is -1", "use 0 (off)"]);
