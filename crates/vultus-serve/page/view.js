@@ -2,6 +2,7 @@
 
 const element = (id) => document.getElementById(id);
 const percent = (share) => `${Math.round(share * 100)}\u00a0%`;
+const counted = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
 
 // Hues that people expect, for the usual names; others get what is left, evenly.
 const USUAL = { angry: 25, contempt: 55, happy: 85, disgust: 130, surprise: 190, sad: 250, fear: 300, neutral: 220 };
@@ -117,12 +118,12 @@ export function showCard(card) {
     ["Name", card.name],
     ["Classes", card.labels.join(", ")],
     ["Reads", `${card.width} × ${card.height} grey pixels of one face`],
-    ["Size", `${short(card.parameters)} parameters, ${short(card.multiply_adds)} multiply-adds a view, ${card.views} ${card.views === 1 ? "view" : "views"} a face`],
+    ["Size", `${short(card.parameters)} parameters, ${short(card.multiply_adds)} multiply-adds a view, ${counted(card.views, "view")} a face`],
     ["Finds faces by", card.faces],
     ["Abstains", card.abstain_below > 0 ? `below ${percent(card.abstain_below)}` : "never"],
     ...measured(card.metrics),
     ...trained(card.training),
-    ["Limits", `${card.pictures} pictures, ${short(card.body_bytes)}B a request; ${short(card.pixels)} pixels a picture`],
+    ["Limits", `${counted(card.pictures, "picture")}, ${short(card.body_bytes)}B a request; ${short(card.pixels)} pixels a picture`],
   ];
   const cells = rows.flatMap(([name, value]) => {
     const [term, description] = [document.createElement("dt"), document.createElement("dd")];
@@ -144,7 +145,7 @@ function measured(metrics) {
     .map((entry) => {
       const exact = (share) => (share * 100).toFixed(1);
       const interval = entry.accuracy_interval?.map(exact).join(" to ");
-      const images = entry.n ? ` of ${entry.n} images` : "";
+      const images = entry.n ? ` of ${counted(entry.n, "image")}` : "";
       return ["Accuracy when trained", `${exact(entry.accuracy)} %${interval ? ` (${interval})` : ""}${images}${entry.split ? ` in ${entry.split}` : ""}`];
     });
 }

@@ -65,19 +65,19 @@ pub enum ApiError {
     #[error("the picture is not valid base64, nor a data URI with base64")]
     NotBase64,
     /// More pictures than one request may hold.
-    #[error("a request may hold {limit} pictures")]
+    #[error("a request may hold {}", counted(*limit, "picture"))]
     TooManyPictures {
         /// The most.
         limit: usize,
     },
     /// More bytes than a request may have.
-    #[error("a request may have {limit} bytes")]
+    #[error("a request may have {}", counted(*limit, "byte"))]
     BodyTooLarge {
         /// The most.
         limit: usize,
     },
     /// The body did not arrive in time.
-    #[error("the request's body did not arrive within {seconds} seconds")]
+    #[error("the request's body did not arrive within {}", counted(*seconds, "second"))]
     BodyTimeout {
         /// The limit.
         seconds: u64,
@@ -113,7 +113,7 @@ pub enum ApiError {
     #[error("the server is stopping")]
     Stopping,
     /// The answer took too long.
-    #[error("there was no answer within {seconds} seconds")]
+    #[error("there was no answer within {}", counted(*seconds, "second"))]
     Timeout {
         /// The limit.
         seconds: u64,
@@ -121,6 +121,12 @@ pub enum ApiError {
     /// The server failed. The reason is not for the client: it goes to the [`Operator`](crate::config::Operator).
     #[error("the server failed; its operator may find more under the request's id")]
     Internal(String),
+}
+
+/// `1 picture`, `2 pictures`.
+pub(crate) fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str) -> String {
+    let plural = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {one}{plural}")
 }
 
 /// A failure of the server's own, for its operator.
@@ -256,7 +262,12 @@ impl IntoResponse for ApiError {
 
 impl From<DecodeError> for ApiError {
     fn from(error: DecodeError) -> Self {
-        Self::Picture { code: error.code(), message: error.to_string() }
+        let message = match error {
+            // A request's picture need not be a file, as the error's own words have it.
+            DecodeError::Empty => "the picture is empty: it has no bytes".to_owned(),
+            _ => error.to_string(),
+        };
+        Self::Picture { code: error.code(), message }
     }
 }
 
@@ -304,4 +315,28 @@ pub struct InferenceErrorBody {
     pub code: String,
     /// The request's id.
     pub request_id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_not_called_many() {
+        for (error, message) in [
+            (ApiError::TooManyPictures { limit: 1 }, "a request may hold 1 picture"),
+            (ApiError::TooManyPictures { limit: 2 }, "a request may hold 2 pictures"),
+            (ApiError::BodyTooLarge { limit: 1 }, "a request may have 1 byte"),
+            (ApiError::BodyTimeout { seconds: 1 }, "the request's body did not arrive within 1 second"),
+            (ApiError::Timeout { seconds: 30 }, "there was no answer within 30 seconds"),
+        ] {
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn an_empty_picture_is_no_file() {
+        let error = ApiError::from(DecodeError::Empty);
+        assert_eq!((error.code(), error.to_string().as_str()), ("empty", "the picture is empty: it has no bytes"));
+    }
 }

@@ -44,7 +44,7 @@ pub(crate) async fn exchange(State(app): State<App>, mut request: Request, next:
     let trace = Trace { request_id: id.to_str().unwrap_or_default().to_owned(), route };
     request.extensions_mut().insert(trace.clone());
     let method = request.method().clone();
-    let inference_protocol = request.uri().path().starts_with("/v2");
+    let inference_protocol = is_inference_protocol(request.uri().path());
 
     let mut response = next.run(request).await;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
@@ -63,6 +63,11 @@ pub(crate) async fn exchange(State(app): State<App>, mut request: Request, next:
     app.metrics.seconds.get_or_create(&RouteLabels { route: route.clone() }).observe(started.elapsed().as_secs_f64());
     app.metrics.requests.get_or_create(&RequestLabels { route, method, status }).inc();
     response
+}
+
+/// Whether errors at `path` have the form of the Open Inference Protocol.
+pub(crate) fn is_inference_protocol(path: &str) -> bool {
+    path.starts_with("/v2")
 }
 
 /// The client's id if it is short and plain, or a new one.

@@ -31,6 +31,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// What a value in JSON must be.
+const PICTURES: &str = "a picture in base64, or a list of such";
+
 /// What kind of body it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -117,11 +120,7 @@ pub(crate) fn first_filled(
 
 /// Reads a body that is JSON.
 pub(crate) fn json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| unreadable(&error))
-}
-
-fn unreadable(error: &serde_json::Error) -> ApiError {
-    ApiError::Malformed(format!("the JSON cannot be read: {error}"))
+    serde_json::from_slice(body).map_err(|error| ApiError::Malformed(format!("the JSON cannot be read: {error}")))
 }
 
 /// Does `work` on a body, and does it where no other request waits for it if the body is large.
@@ -135,17 +134,19 @@ pub(crate) async fn read<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&body)).await.map_err(ApiError::internal)?
 }
 
-/// The pictures in `json`, a text or a list of at most `most`; of each text the picture, or why it holds none.
-pub(crate) fn from_json(json: &RawValue, most: usize) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
-    from_json_text(json.get(), most)
+/// The pictures in `json`, a text or a list of at most `most`; of each text the picture, or why it holds none. `key` says
+/// where in the request it is.
+pub(crate) fn from_json(key: &str, json: &RawValue, most: usize) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
+    from_json_text(key, json.get(), most)
 }
 
-fn from_json_text(json: &str, most: usize) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
+fn from_json_text(key: &str, json: &str, most: usize) -> Result<Vec<Result<Bytes, ApiError>>, ApiError> {
     let mut texts = Texts { pictures: Vec::new(), most, too_many: false };
     match serde_json::Deserializer::from_str(json).deserialize_any(&mut texts) {
         Ok(()) => Ok(texts.pictures),
         Err(_) if texts.too_many => Err(ApiError::TooManyPictures { limit: most }),
-        Err(error) => Err(unreadable(&error)),
+        // The error's line and column are those within the value, which nobody can look up.
+        Err(_) => Err(ApiError::Malformed(format!("{key} must be {PICTURES}"))),
     }
 }
 
@@ -171,7 +172,7 @@ impl<'de> Visitor<'de> for &mut Texts {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str("a picture in base64, or a list of such")
+        formatter.write_str(PICTURES)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
@@ -261,7 +262,7 @@ mod tests {
     #[test]
     fn a_list_of_texts_is_read_up_to_the_first_that_is_too_many() {
         let decoded = |json: &str| {
-            let pictures = from_json_text(json, 2)?;
+            let pictures = from_json_text("`image`", json, 2)?;
             pictures.into_iter().collect::<Result<Vec<Bytes>, ApiError>>()
         };
         assert_eq!(decoded(r#""aGk""#).unwrap(), ["hi"]);
@@ -271,9 +272,10 @@ mod tests {
         let too_many = ApiError::TooManyPictures { limit: 2 };
         assert_eq!(decoded(r#"["aGk", "", "", !"#), Err(too_many));
         for bad in ["7", "null", "{}", "[7]", r#"[["aGk"]]"#, r#"["aGk", !"#, "[", ""] {
-            assert_eq!(decoded(bad).unwrap_err().code(), "malformed", "{bad}");
+            let error = ApiError::Malformed("`image` must be a picture in base64, or a list of such".to_owned());
+            assert_eq!(decoded(bad), Err(error), "{bad}");
         }
-        let each = from_json_text(r#"["a", "aGk"]"#, 2).unwrap();
+        let each = from_json_text("`image`", r#"["a", "aGk"]"#, 2).unwrap();
         assert_eq!(each, [Err(ApiError::NotBase64), Ok(Bytes::from("hi"))]);
     }
 

@@ -21,13 +21,14 @@ use axum::{Json, Router, middleware};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::CorsLayer;
-use utoipa::openapi::OpenApi;
+use utoipa::ToSchema;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi, Ref, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::ApiError;
-use crate::exchange::{REQUEST_ID, exchange};
+use crate::error::{ApiError, ErrorBody, InferenceErrorBody};
+use crate::exchange::{REQUEST_ID, exchange, is_inference_protocol};
 use crate::state::App;
 use crate::{host, token};
 
@@ -59,6 +60,7 @@ pub(crate) fn router(app: App) -> Router {
     let (protected, description) = protected.split_for_parts();
     let (open, mut all) = open.split_for_parts();
     all.merge(description);
+    describe_failures(&mut all);
     let protected = protected.route_layer(middleware::from_fn_with_state(app.clone(), token::require));
     let named = protected
         .route("/openapi.json", get(async move || Json(all)))
@@ -69,6 +71,20 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed);
     surrounded(routes, app)
+}
+
+/// Adds to each route's answers that of a server that failed, which may happen anywhere.
+fn describe_failures(description: &mut OpenApi) {
+    for (path, item) in &mut description.paths.paths {
+        let body = if is_inference_protocol(path) { InferenceErrorBody::name() } else { ErrorBody::name() };
+        let failure = ResponseBuilder::new()
+            .description("The server failed; its operator may find more under the request's id")
+            .content("application/json", Content::new(Some(Ref::from_schema_name(body))))
+            .build();
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            operation.responses.responses.insert("500".to_owned(), failure.clone().into());
+        }
+    }
 }
 
 /// `router` with what is around every request.

@@ -49,7 +49,7 @@ pub enum ServeError {
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     /// A limit is zero where something is needed.
-    #[error("{0} must be at least 1")]
+    #[error("limits.{0} must be at least 1")]
     Limit(&'static str),
 }
 
@@ -70,10 +70,12 @@ impl Server {
     pub async fn bind(mut config: ServeConfig, analyzer: Analyzer, card: ModelCard) -> Result<Self, ServeError> {
         let limits = &mut config.limits;
         let needed = [
-            ("the queue", limits.queue),
+            ("body_bytes", limits.body_bytes),
+            ("decoded_bytes", limits.decoded_bytes),
+            ("pictures", limits.pictures),
+            ("queue", limits.queue),
+            ("batch", limits.batch),
             ("connections", limits.connections),
-            ("images", limits.pictures),
-            ("the memory of pictures", limits.decoded_bytes),
         ];
         if let Some((name, _)) = needed.into_iter().find(|(_, value)| *value == 0) {
             return Err(ServeError::Limit(name));

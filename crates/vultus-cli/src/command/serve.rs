@@ -3,10 +3,11 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use tokio::sync::Notify;
 use vultus::analyze::Analyzer;
 use vultus::classifier::Classifier;
@@ -20,7 +21,7 @@ use vultus_serve::token::Token;
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::message::say;
+use crate::message::{counted, say};
 use crate::table::print;
 
 /// Names the variable with the token.
@@ -45,7 +46,7 @@ pub struct Serve {
     #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
     /// The model's name in requests [default: that of its file or run].
-    #[arg(long, value_name = "NAME", hide_default_value = true)]
+    #[arg(long, value_name = "NAME", hide_default_value = true, value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     /// A file with the token that clients must show; the environment variable VULTUS_TOKEN does the same.
     #[arg(long, value_name = "FILE")]
@@ -58,25 +59,25 @@ pub struct Serve {
     #[arg(long, value_name = "NAME", value_parser = HostName::new)]
     host: Vec<HostName>,
     /// Most bytes of a request.
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body_bytes)]
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body_bytes, value_parser = at_least_one::<usize>)]
     max_body: usize,
     /// Most pixels of a picture.
-    #[arg(long, value_name = "PIXELS", default_value_t = PIXELS)]
+    #[arg(long, value_name = "PIXELS", default_value_t = PIXELS, value_parser = at_least_one::<u64>)]
     max_pixels: u64,
     /// Most bytes that pictures take together while they are decoded and faces are looked for; others wait.
-    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().decoded_bytes)]
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().decoded_bytes, value_parser = at_least_one::<usize>)]
     max_decoded: usize,
     /// Most pictures in a request; no more than the queue holds.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().pictures)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().pictures, value_parser = at_least_one::<usize>)]
     max_images: usize,
     /// Most pictures that wait or are worked on, 1 to 1000000; beyond them the answer is 503.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().queue, value_parser = counted())]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue, value_parser = up_to_most())]
     queue: usize,
     /// Most faces that are classified together.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().batch)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().batch, value_parser = at_least_one::<usize>)]
     batch: usize,
     /// Most connections at one time, 1 to 1000000; others wait in the system's queue.
-    #[arg(long, value_name = "N", default_value_t = Limits::default().connections, value_parser = counted())]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections, value_parser = up_to_most())]
     max_connections: usize,
     /// Time for a request's body, and again for its answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -128,7 +129,7 @@ impl Serve {
         let origins: Result<Vec<HeaderValue>, Failure> = self.cors_origin.iter().map(|origin| header(origin)).collect();
         let time = Duration::from_secs(self.timeout);
         if self.max_images > self.queue {
-            say(format_args!("note: a request may hold {} pictures, not more than --queue", self.queue));
+            say(format_args!("note: a request may hold {}, not more than --queue", counted(self.queue, "picture")));
         }
         let limits = Limits {
             body_bytes: self.max_body,
@@ -167,8 +168,16 @@ impl Serve {
 }
 
 /// Numbers from 1 to [`MOST`].
-fn counted() -> RangedU64ValueParser<usize> {
+fn up_to_most() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MOST)
+}
+
+/// Numbers from 1: with a limit of 0 nothing would be answered.
+fn at_least_one<N: FromStr + PartialOrd + From<u8>>(text: &str) -> Result<N, String> {
+    match text.parse() {
+        Ok(number) if number >= N::from(1) => Ok(number),
+        _ => Err("use a whole number, 1 or more".to_owned()),
+    }
 }
 
 /// An origin as browsers write it: scheme, host, port, and nothing else.

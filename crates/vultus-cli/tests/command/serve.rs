@@ -137,6 +137,8 @@ fn what_cannot_work_is_said_at_once() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().port().to_string();
     place.run(&["serve", "--port", &taken]).ends_with(1).says(&["cannot listen", &taken]);
+    let note = "note: a request may hold 1 picture, not more than --queue";
+    place.run(&["serve", "--port", &taken, "--queue", "1"]).ends_with(1).says(&[note]);
     place.run(&["serve", "--token-file", "short"]).ends_with(2).says(&["short", "8"]);
     place.run(&["serve", "--token-file", "gone"]).ends_with(2).says(&["gone"]);
     for limit in ["--queue", "--max-connections"] {
@@ -144,6 +146,13 @@ fn what_cannot_work_is_said_at_once() {
             place.run(&["serve", limit, number]).ends_with(2).says(&[limit, number, "1..=1000000"]);
         }
     }
+    for limit in ["--max-body", "--max-pixels", "--max-decoded", "--max-images", "--batch"] {
+        for number in ["0", "-1", "many"] {
+            let option = format!("{limit}={number}");
+            place.run(&["serve", &option]).ends_with(2).says(&[limit, number, "use a whole number, 1 or more"]);
+        }
+    }
+    place.run(&["serve", "--name", ""]).ends_with(2).says(&["--name"]);
     place.run(&["serve", "--host", "faces.test:80"]).ends_with(2).says(&["faces.test:80", "without port"]);
     place.run_with(&["serve"], &[("VULTUS_TOKEN", "a b")]).ends_with(2).says(&["VULTUS_TOKEN"]);
 }

@@ -96,12 +96,16 @@ const EXPECTED: &str = "a form with fields `image`, a picture as the body, or JS
     path = "/v1/analyze",
     tag = "analyze",
     params(AnalyzeParameters),
-    request_body(content(
-        (AnalyzeForm = "multipart/form-data"),
-        (Vec<u8> = "image/*"),
-        (Vec<u8> = "application/octet-stream"),
-        (AnalyzeBody = "application/json"),
-    )),
+    request_body(
+        description = "A form, the bytes of a picture, or JSON",
+        content(
+            (AnalyzeForm = "multipart/form-data"),
+            // Without a schema: what is no text is none of a schema's types.
+            ("image/*"),
+            ("application/octet-stream"),
+            (AnalyzeBody = "application/json"),
+        ),
+    ),
     responses(
         (status = 200, description = "What was found", body = AnalyzeAnswer),
         (status = "4XX", description = "The request or its only picture cannot be used", body = ErrorBody),
@@ -135,7 +139,9 @@ pub(crate) async fn analyze(
 async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Answer<Bytes>>> {
     let pictures = match kind {
         Kind::Form(boundary) => Form::read(boundary, body, ["image"], most).await?.pictures,
-        Kind::Json => read(body, move |body| from_json(json::<AnalyzeJson>(body)?.image, most)).await?,
+        Kind::Json => {
+            read(body, move |body| from_json("`image` or `images`", json::<AnalyzeJson>(body)?.image, most)).await?
+        }
         Kind::Raw if body.is_empty() => Vec::new(),
         Kind::Raw => vec![Ok(body)],
     };

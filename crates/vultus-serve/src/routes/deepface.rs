@@ -206,8 +206,9 @@ impl Question {
             Kind::Json => {
                 let read_all = move |body: &[u8]| {
                     let asked: DeepfaceJson = json(body)?;
-                    let fields = [asked.img, asked.img_path].into_iter().flatten();
-                    let fields: Answer<Vec<_>> = fields.map(|field| from_json(field, most)).collect();
+                    let fields = [("`img`", asked.img), ("`img_path`", asked.img_path)].into_iter();
+                    let fields: Answer<Vec<_>> =
+                        fields.filter_map(|(name, field)| Some(from_json(name, field?, most))).collect();
                     let pictures = first_filled(fields?);
                     let about_emotion = asked.actions.is_none_or(|actions| actions.emotion);
                     Ok((pictures, about_emotion, asked.enforce_detection.unwrap_or(true), asked.detector_backend))

@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Answer;
 use super::tensor::{Element, RequestTensor, ResponseTensor, TensorDescription};
-use crate::error::{ApiError, InferenceErrorBody};
+use crate::error::{ApiError, InferenceErrorBody, counted};
 use crate::picture::{json, read};
 use crate::state::{App, Shared};
 
@@ -98,13 +98,19 @@ pub(crate) struct InferAnswer {
 }
 
 /// What the server is.
-#[utoipa::path(get, path = "/v2", tag = "inference", responses((status = 200, body = ServerMetadata)))]
+#[utoipa::path(
+    get, path = "/v2", tag = "inference",
+    responses((status = 200, description = "Its name and version", body = ServerMetadata)),
+)]
 pub(crate) async fn server() -> Json<ServerMetadata> {
     Json(ServerMetadata { name: "vultus", version: env!("CARGO_PKG_VERSION"), extensions: Vec::new() })
 }
 
 /// Whether the server lives.
-#[utoipa::path(get, path = "/v2/health/live", tag = "inference", responses((status = 200, body = Live)))]
+#[utoipa::path(
+    get, path = "/v2/health/live", tag = "inference",
+    responses((status = 200, description = "It lives", body = Live)),
+)]
 pub(crate) async fn live() -> Json<Live> {
     Json(Live { live: true })
 }
@@ -112,7 +118,10 @@ pub(crate) async fn live() -> Json<Live> {
 /// Whether the server answers questions.
 #[utoipa::path(
     get, path = "/v2/health/ready", tag = "inference",
-    responses((status = 200, body = Ready), (status = 503, description = "The server is stopping", body = Ready))
+    responses(
+        (status = 200, description = "It does", body = Ready),
+        (status = 503, description = "The server is stopping", body = Ready),
+    ),
 )]
 pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
     readiness(&app)
@@ -120,8 +129,12 @@ pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
 
 /// What the model reads and says.
 #[utoipa::path(
-    get, path = "/v2/models/{model}", tag = "inference", params(("model" = String, Path, description = "The model's name")),
-    responses((status = 200, body = ModelMetadata), (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody)),
+    get, path = "/v2/models/{model}", tag = "inference", operation_id = "model_metadata",
+    params(("model" = String, Path, description = "The model's name")),
+    responses(
+        (status = 200, description = "Its tensors", body = ModelMetadata),
+        (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody),
+    ),
     security(("token" = [])),
 )]
 pub(crate) async fn model(State(app): State<App>, Path(name): Path<String>) -> Answer<Json<ModelMetadata>> {
@@ -146,7 +159,7 @@ pub(crate) async fn model(State(app): State<App>, Path(name): Path<String>) -> A
     get, path = "/v2/models/{model}/ready", tag = "inference",
     params(("model" = String, Path, description = "The model's name")),
     responses(
-        (status = 200, body = Ready),
+        (status = 200, description = "It does", body = Ready),
         (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody),
         (status = 503, description = "The server is stopping", body = Ready),
     ),
@@ -163,7 +176,7 @@ pub(crate) async fn model_ready(State(app): State<App>, Path(name): Path<String>
     params(("model" = String, Path, description = "The model's name")),
     request_body = InferRequest,
     responses(
-        (status = 200, body = InferAnswer),
+        (status = 200, description = "The outputs", body = InferAnswer),
         (status = "4XX", description = "The request cannot be used", body = InferenceErrorBody),
         (status = 503, description = "Too much to do; see the header retry-after", body = InferenceErrorBody),
     ),
@@ -204,7 +217,10 @@ pub(crate) async fn infer(
 /// What a version of the model reads and says.
 #[utoipa::path(
     get, path = "/v2/models/{model}/versions/{version}", tag = "inference", params(VersionPath),
-    responses((status = 200, body = ModelMetadata), (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody)),
+    responses(
+        (status = 200, description = "Its tensors", body = ModelMetadata),
+        (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody),
+    ),
     security(("token" = [])),
 )]
 pub(crate) async fn version(state: State<App>, Path(path): Path<VersionPath>) -> Answer<Json<ModelMetadata>> {
@@ -215,7 +231,7 @@ pub(crate) async fn version(state: State<App>, Path(path): Path<VersionPath>) ->
 #[utoipa::path(
     get, path = "/v2/models/{model}/versions/{version}/ready", tag = "inference", params(VersionPath),
     responses(
-        (status = 200, body = Ready),
+        (status = 200, description = "It does", body = Ready),
         (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody),
         (status = 503, description = "The server is stopping", body = Ready),
     ),
@@ -233,7 +249,7 @@ pub(crate) async fn version_ready(
     post, path = "/v2/models/{model}/versions/{version}/infer", tag = "inference", params(VersionPath),
     request_body = InferRequest,
     responses(
-        (status = 200, body = InferAnswer),
+        (status = 200, description = "The outputs", body = InferAnswer),
         (status = "4XX", description = "The request cannot be used", body = InferenceErrorBody),
         (status = 503, description = "Too much to do; see the header retry-after", body = InferenceErrorBody),
     ),
@@ -313,7 +329,8 @@ fn faces(input: &RequestTensor, app: &Shared) -> Answer<Vec<GrayImage>> {
     }
     let numbers = &input.data.0;
     if numbers.len() != rows * height * width {
-        return malformed(format!("{rows} rows need {} values, there are {}", rows * height * width, numbers.len()));
+        let (rows, values) = (counted(rows, "row"), counted(rows * height * width, "value"));
+        return malformed(format!("{rows} must have {values}, not {}", numbers.len()));
     }
     if !numbers.iter().all(|level| (0.0..=255.0).contains(level)) {
         return malformed("values must be grey levels from 0 to 255, whatever the datatype".to_owned());

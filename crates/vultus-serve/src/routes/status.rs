@@ -11,7 +11,10 @@ use crate::metrics;
 use crate::state::App;
 
 /// Whether the process lives.
-#[utoipa::path(get, path = "/healthz", tag = "status", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(
+    get, path = "/healthz", tag = "status",
+    responses((status = 200, description = "It lives", body = String, content_type = "text/plain")),
+)]
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -20,7 +23,7 @@ pub(crate) async fn healthz() -> &'static str {
 #[utoipa::path(
     get, path = "/readyz", tag = "status",
     responses(
-        (status = 200, body = String, content_type = "text/plain"),
+        (status = 200, description = "It does", body = String, content_type = "text/plain"),
         (status = 503, description = "The server is stopping", body = ErrorBody),
     )
 )]
@@ -30,8 +33,11 @@ pub(crate) async fn readyz(State(app): State<App>) -> Answer<&'static str> {
 
 /// Facts about the model and the limits of requests.
 #[utoipa::path(
-    get, path = "/v1/model", tag = "analyze",
-    responses((status = 200, body = ModelCard), (status = "4XX", description = "It may not be asked", body = ErrorBody)),
+    get, path = "/v1/model", tag = "analyze", operation_id = "model_card",
+    responses(
+        (status = 200, description = "The model card", body = ModelCard),
+        (status = "4XX", description = "It may not be asked", body = ErrorBody),
+    ),
     security(("token" = [])),
 )]
 pub(crate) async fn model(State(app): State<App>) -> Json<ModelCard> {
@@ -42,7 +48,7 @@ pub(crate) async fn model(State(app): State<App>) -> Json<ModelCard> {
 #[utoipa::path(
     get, path = "/metrics", tag = "status",
     responses(
-        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = 200, description = "The figures", body = String, content_type = "application/openmetrics-text"),
         (status = "4XX", description = "It may not be asked", body = ErrorBody),
     ),
     security(("token" = [])),

@@ -71,10 +71,27 @@ async fn the_error_of_an_only_picture_is_the_answers() {
     server.post("/v1/analyze", FORM, form(&[("picture", b"x")])).await.fails(400, "no_image");
     server.post("/v1/analyze", FORM, form(&[("image", b"")])).await.fails(422, "empty");
     server.post("/v1/analyze", "text/html", "<p>").await.fails(415, "content_type");
+    server.post_json("/v1/analyze", json!({ "image": "" })).await.fails(422, "empty");
     server.post_json("/v1/analyze", json!({ "image": "not base64!" })).await.fails(400, "not_base64");
     server.post_json("/v1/analyze", json!({ "image": "https://example.com/a.png" })).await.fails(400, "url_refused");
     server.post_json("/v1/analyze", json!({ "img": "aGVsbG8=" })).await.fails(400, "malformed");
     server.post("/v1/analyze?faces=some", "image/png", png(9, 9, 1)).await.fails(400, "malformed");
+}
+
+#[tokio::test]
+async fn json_that_is_no_picture_is_refused_with_the_name_of_its_key() {
+    let server = start(|_| {}).await;
+    for (path, asked, keys) in [
+        ("/v1/analyze", json!({ "image": null }), "`image` or `images`"),
+        ("/v1/analyze", json!({ "images": ["aGk", 7] }), "`image` or `images`"),
+        ("/analyze", json!({ "img": 7 }), "`img`"),
+        ("/analyze", json!({ "img": "aGk", "img_path": {} }), "`img_path`"),
+    ] {
+        let reply = server.post_json(path, asked.clone()).await;
+        reply.fails(400, "malformed");
+        let message = format!("{keys} must be a picture in base64, or a list of such");
+        assert_eq!(reply.json()["error"]["message"], message, "{asked}");
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use vultus::classifier::Classifier;
 use vultus::faces::{FaceFinder, FaceMethod, FaceOptions};
 use vultus_serve::card::ModelCard;
 use vultus_serve::config::ServeConfig;
-use vultus_serve::server::Server;
+use vultus_serve::server::{ServeError, Server};
 
 use crate::model::brightness;
 
@@ -55,13 +55,22 @@ pub async fn start_with(faces: &FaceMethod, options: AnalyzeOptions, change: imp
 
 /// A server that listens but does not run yet.
 pub async fn bound(faces: &FaceMethod, options: AnalyzeOptions, change: impl FnOnce(&mut ServeConfig)) -> Server {
+    try_bound(faces, options, change).await.unwrap()
+}
+
+/// The same, or why it does not start.
+pub async fn try_bound(
+    faces: &FaceMethod,
+    options: AnalyzeOptions,
+    change: impl FnOnce(&mut ServeConfig),
+) -> Result<Server, ServeError> {
     let bundle = brightness();
     let card = ModelCard::new(&bundle, "whole").unwrap();
     let finder = FaceFinder::new(faces, FaceOptions::default()).unwrap();
     let analyzer = Analyzer::new(Classifier::from_bundle(bundle).unwrap(), finder, options);
     let mut config = ServeConfig { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..ServeConfig::default() };
     change(&mut config);
-    Server::bind(config, analyzer, card).await.unwrap()
+    Server::bind(config, analyzer, card).await
 }
 
 impl Running {

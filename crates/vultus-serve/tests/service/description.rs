@@ -94,6 +94,30 @@ async fn every_reference_in_the_description_leads_somewhere() {
     assert_eq!(description["components"]["securitySchemes"]["token"]["scheme"], "bearer");
 }
 
+/// What programs that read descriptions ask of them beyond references that lead somewhere.
+#[tokio::test]
+async fn the_description_can_be_read_by_programs() {
+    let description = description(&start(|_| {}).await).await;
+    let mut ids = BTreeSet::new();
+    for (method, path, operation) in operations(&description) {
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(ids.insert(id.to_owned()), "{method} {path} is not the only {id}");
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let text = response["description"].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{method} {path}: {status} has no description");
+        }
+        // A failure of the server's own is in the form that errors have there.
+        let failure = &operation["responses"]["500"]["content"]["application/json"]["schema"]["$ref"];
+        let form = if path.starts_with("/v2") { "InferenceErrorBody" } else { "ErrorBody" };
+        assert_eq!(*failure, format!("#/components/schemas/{form}"), "{method} {path}");
+    }
+    // What is neither text nor JSON has no schema.
+    let bodies = &description["paths"]["/v1/analyze"]["post"]["requestBody"]["content"];
+    for raw in ["image/*", "application/octet-stream"] {
+        assert_eq!(bodies[raw], json!({}), "{raw}");
+    }
+}
+
 /// Why `value` is not as `schema` says, if it is not. Fields that are not described are wrong, too.
 fn fault(schemas: &Value, schema: &Value, value: &Value) -> Option<String> {
     if let Some(name) = schema["$ref"].as_str() {

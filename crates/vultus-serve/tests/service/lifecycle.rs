@@ -9,8 +9,11 @@ use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use vultus::analyze::AnalyzeOptions;
+use vultus::faces::FaceMethod;
+use vultus_serve::config::ServeConfig;
 
-use crate::client::{FORM, Reply, Running, form, png, start};
+use crate::client::{FORM, Reply, Running, form, png, start, try_bound};
 
 /// Opens a connection and sends the head of a request with `length` bytes and the first of them.
 async fn begun(server: &Running, body: &[u8]) -> TcpStream {
@@ -123,12 +126,18 @@ async fn limits_without_bounds_are_no_danger() {
 #[tokio::test]
 async fn an_address_in_use_is_an_error_that_names_it() {
     let server = start(|_| {}).await;
-    let config = vultus_serve::config::ServeConfig { address: server.address, ..Default::default() };
-    let bundle = crate::model::brightness();
-    let card = vultus_serve::card::ModelCard::new(&bundle, "whole").unwrap();
-    let classifier = vultus::classifier::Classifier::from_bundle(bundle).unwrap();
-    let finder = vultus::faces::FaceFinder::new(&vultus::faces::FaceMethod::Whole, Default::default()).unwrap();
-    let analyzer = vultus::analyze::Analyzer::new(classifier, finder, Default::default());
-    let error = vultus_serve::server::Server::bind(config, analyzer, card).await.unwrap_err().to_string();
+    let error = refused(|config| config.address = server.address).await;
     assert!(error.contains(&server.address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_limit_of_nothing_is_an_error_that_names_it() {
+    assert_eq!(refused(|config| config.limits.body_bytes = 0).await, "limits.body_bytes must be at least 1");
+    assert_eq!(refused(|config| config.limits.pictures = 0).await, "limits.pictures must be at least 1");
+    assert_eq!(refused(|config| config.limits.batch = 0).await, "limits.batch must be at least 1");
+}
+
+/// Why a server does not start.
+async fn refused(change: impl FnOnce(&mut ServeConfig)) -> String {
+    try_bound(&FaceMethod::Whole, AnalyzeOptions::default(), change).await.unwrap_err().to_string()
 }
