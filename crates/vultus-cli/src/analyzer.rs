@@ -102,6 +102,12 @@ impl AnalyzerArguments {
     pub fn finder(&self) -> Result<FaceFinder, Failure> {
         let options = FaceOptions { minimum_px: self.min_face, minimum_confidence: self.min_confidence };
         let method = match (self.faces, &self.face_model) {
+            (None | Some(Faces::Yunet), Some(model)) if !model.exists() => {
+                return Err(Failure::usage(anyhow!(
+                    "there is no file {}: name another with --face-model",
+                    model.display()
+                )));
+            }
             (None | Some(Faces::Yunet), Some(model)) => FaceMethod::Yunet { model: model.clone() },
             (Some(_), Some(model)) => {
                 return Err(Failure::usage(anyhow!(

@@ -15,7 +15,7 @@ pub mod serve;
 pub mod train;
 pub mod video;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::anyhow;
@@ -149,12 +149,29 @@ fn absolute(path: &str) -> String {
 
 /// The same path without links and `..`, as far as it is there; two spellings of one place are one.
 pub fn resolved(path: &Path) -> PathBuf {
-    let there = || {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Some(folder.canonicalize().ok()?.join(path.file_name()?))
-    };
-    let absolute = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    path.canonicalize().ok().or_else(there).unwrap_or_else(absolute)
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there =
+        |beginning: &Path| Some((beginning.canonicalize().ok()?, absolute.strip_prefix(beginning).ok()?.to_owned()));
+    let Some((mut resolved, rest)) = absolute.ancestors().find_map(there) else { return absolute };
+    for part in rest.components() {
+        match part {
+            Component::ParentDir => drop(resolved.pop()),
+            part => resolved.push(part),
+        }
+    }
+    resolved
+}
+
+/// Refuses to write a file where a folder is, or none: after hours of work it would be too late.
+pub fn check_place(file: &Path) -> Result<(), Failure> {
+    if file.is_dir() {
+        return Err(Failure::usage(anyhow!("{} is a folder: name a file", file.display())));
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder.filter(|folder| !folder.is_dir()) {
+        Some(folder) => Err(Failure::usage(anyhow!("there is no folder {} for {}", folder.display(), file.display()))),
+        None => Ok(()),
+    }
 }
 
 /// Whether something is in the way of a new folder's files.
@@ -226,5 +243,25 @@ pub fn next_run_directory(name: &str) -> PathBuf {
             return path;
         }
         number += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_yet_is_resolved_behind_what_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = folder.path().canonicalize().unwrap();
+        for (path, expected) in [("x", "x"), ("x/../y/z", "y/z"), ("x/./y", "x/y"), ("", "")] {
+            assert_eq!(resolved(&folder.path().join(path)), whole.join(expected), "{path}");
+        }
+        #[cfg(unix)]
+        {
+            fs_err::create_dir(folder.path().join("x")).unwrap();
+            std::os::unix::fs::symlink("x", folder.path().join("link")).unwrap();
+            assert_eq!(resolved(&folder.path().join("link/new/file")), whole.join("x/new/file"));
+        }
     }
 }

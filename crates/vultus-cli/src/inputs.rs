@@ -3,17 +3,19 @@
 //! In: arguments. Out: sources one after the other, each only when it is asked for, so that a million files are no
 //! burden. What cannot be read is a source, too: its row will say why.
 
+mod pattern;
+
 use std::collections::HashSet;
-use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vultus::analyze::RecordError;
 use vultus::batch::Source;
-use vultus::decode::is_named_as_picture;
-use vultus::picture_file::{self, LARGEST_FILE, PictureFileError, read_all};
+use vultus::decode::{DecodeError, is_named_as_picture};
+use vultus::picture_file::{self, LARGEST_FILE, PictureFileError};
 
+use self::pattern::{Pattern, WholePath, here, is_pattern, listed};
 use crate::http;
 
 /// The argument that means stdin.
@@ -48,10 +50,10 @@ impl LeftOut {
 type Sources = Box<dyn Iterator<Item = Source> + Send>;
 
 fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
-    // What is no text is a file's name and nothing else.
+    // What is no text is neither stdin nor an address.
     let text = path.to_str().unwrap_or_default().to_owned();
     if text == STDIN {
-        return only(source(text, || read_all(std::io::stdin().lock()).map_err(unusable)));
+        return only(source(text, stdin));
     }
     if http::is_url(&text) {
         let url = text.clone();
@@ -68,41 +70,32 @@ fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
         return Box::new(pictures);
     }
     // A file may be called what looks like a pattern.
-    if path.exists() || !text.contains(['*', '?', '[']) {
+    if path.exists() || !is_pattern(&path) {
         return only(file(path));
     }
-    match expand(&text, left_out) {
+    match expand(&path, left_out) {
         Ok(sources) => {
             let mut sources = sources.peekable();
             if sources.peek().is_none() {
-                return only(failed(text, "no file has a name of this pattern".to_owned()));
+                return only(failed(name(&path), "no file has a name of this pattern".to_owned()));
             }
             Box::new(sources)
         }
-        Err(error) => only(failed(text, format!("it is no file, and no pattern either: {error}"))),
+        Err(error) => only(failed(name(&path), format!("it is no file, and no pattern either: {error}"))),
     }
 }
 
 /// What a pattern means; of folders, what lies in them. From `**` on it is looked for as in a folder: through no links, which
 /// may lead back.
-fn expand(text: &str, left_out: &LeftOut) -> Result<Sources, glob::PatternError> {
-    let pattern = Arc::new(glob::Pattern::new(text)?);
-    let (path, left_out) = (Path::new(text), left_out.clone());
-    let begins: PathBuf = path.components().take_while(|part| part.as_os_str() != "**").collect();
-    if begins.as_os_str().is_empty() {
-        return Ok(Box::new(Folder::new(begins, Some(pattern), &left_out)));
-    }
-    let recursive = begins.components().count() < path.components().count();
-    let hits = glob::glob(if recursive { begins.to_str().unwrap_or_default() } else { text })?;
-    Ok(Box::new(hits.flat_map(move |path| match path {
-        Ok(path) if path.is_dir() => {
-            let pattern = recursive.then(|| Arc::clone(&pattern));
-            Box::new(Folder::new(path, pattern, &left_out)) as Sources
-        }
-        Ok(_) if recursive => Box::new(std::iter::empty()),
-        Ok(path) if path.parent().is_some_and(|folder| left_out.has(folder)) => Box::new(std::iter::empty()),
+fn expand(path: &Path, left_out: &LeftOut) -> Result<Sources, glob::PatternError> {
+    let Pattern { beginning, recursive } = Pattern::new(path)?;
+    let (recursive, left_out) = (recursive.map(Arc::new), left_out.clone());
+    Ok(Box::new(beginning.flat_map(move |hit| match hit {
+        Ok(path) if here(&path).is_dir() => Box::new(Folder::new(path, recursive.clone(), &left_out)) as Sources,
+        Ok(_) if recursive.is_some() => Box::new(std::iter::empty()),
+        Ok(path) if path.parent().is_some_and(|folder| left_out.has(here(folder))) => Box::new(std::iter::empty()),
         Ok(path) => only(found(path)),
-        Err(error) => only(failed(name(error.path()), error.error().to_string())),
+        Err((folder, error)) => only(failed(name(&folder), error.to_string())),
     })))
 }
 
@@ -125,21 +118,19 @@ struct Folder {
     /// Files and folders still to come, the next one last.
     waiting: Vec<PathBuf>,
     /// What is meant of it: files of this name, and the pictures in folders of this name; without it, all pictures.
-    pattern: Option<Arc<glob::Pattern>>,
+    pattern: Option<Arc<WholePath>>,
     left_out: LeftOut,
 }
 
 impl Folder {
-    fn new(path: PathBuf, pattern: Option<Arc<glob::Pattern>>, left_out: &LeftOut) -> Self {
+    fn new(path: PathBuf, pattern: Option<Arc<WholePath>>, left_out: &LeftOut) -> Self {
         Self { waiting: vec![path], pattern, left_out: left_out.clone() }
     }
 
     fn means(&self, file: &Path) -> bool {
-        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
         let is_picture = is_named_as_picture(file);
         self.pattern.as_ref().map_or(is_picture, |pattern| {
-            let matches = |path: &Path| pattern.matches_path_with(path, options);
-            matches(file) || (is_picture && file.ancestors().skip(1).any(matches))
+            pattern.matches(file) || (is_picture && file.ancestors().skip(1).any(|folder| pattern.matches(folder)))
         })
     }
 }
@@ -149,27 +140,15 @@ impl Iterator for Folder {
 
     fn next(&mut self) -> Option<Source> {
         while let Some(path) = self.waiting.pop() {
-            let folder = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
-            if !folder.is_dir() {
+            if !here(&path).is_dir() {
                 return Some(found(path));
             }
-            if self.left_out.has(folder) {
+            if self.left_out.has(here(&path)) {
                 continue;
             }
-            let mut entries = Vec::new();
-            let listed = std::fs::read_dir(folder).and_then(|listing| {
-                for entry in listing {
-                    let entry = entry?;
-                    let (path, kind) = (path.join(entry.file_name()), entry.file_type()?);
-                    if kind.is_dir() || (self.means(&path) && !path.is_dir()) {
-                        entries.push(path);
-                    }
-                }
-                Ok(())
-            });
-            entries.sort_unstable_by(|a, b| b.cmp(a));
-            self.waiting.append(&mut entries);
-            if let Err(error) = listed {
+            let (paths, error) = listed(&path, |path, kind| kind.is_dir() || (self.means(path) && !path.is_dir()));
+            self.waiting.extend(paths);
+            if let Some(error) = error {
                 return Some(failed(name(&path), error.to_string()));
             }
         }
@@ -177,8 +156,18 @@ impl Iterator for Folder {
     }
 }
 
+fn stdin() -> Result<Vec<u8>, RecordError> {
+    let bytes = picture_file::read_all(std::io::stdin().lock()).map_err(unusable)?;
+    if bytes.is_empty() {
+        let message = "nothing came from stdin".to_owned();
+        return Err(RecordError { code: DecodeError::Empty.code(), message });
+    }
+    Ok(bytes)
+}
+
+/// What somebody has named may be a pipe or a device as well.
 fn file(path: PathBuf) -> Source {
-    source(name(&path), move || File::open(&path).map_err(PictureFileError::from).and_then(read_all).map_err(unusable))
+    source(name(&path), move || picture_file::read_named(&path).map_err(unusable))
 }
 
 /// What nobody has named: a pipe there may never end.
@@ -225,6 +214,10 @@ mod tests {
         assert_eq!(names(&["b/*"]), ["b/1.JPG", "b/2.png", "b/deep/er/3.webp", "b/notes.txt", "b/phone.HEIC"]);
         assert_eq!(names(&["[x].png"]), ["[x].png"]);
         assert_eq!(names(&["none*.png"]), ["none*.png"]);
+        assert_eq!(names(&["?"]), ["b/1.JPG", "b/2.png", "b/deep/er/3.webp", "b/phone.HEIC"]);
+        assert_eq!(names(&["*/"]), names(&["b"]));
+        assert_eq!(names(&["*/deep/*/3.webp", "b//d*p/./er/*"]), ["b/deep/er/3.webp"]);
+        assert_eq!(names(&["a.png/*"]), ["a.png/*"]);
         assert_eq!(names(&["absent.png"]), ["absent.png"]);
         assert_eq!(names(&[""]).len(), 8 - 1);
     }
@@ -301,12 +294,31 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
 
         let folder = tempfile::tempdir().unwrap();
+        let path = |name: &[u8]| folder.path().join(std::ffi::OsStr::from_bytes(name));
         for byte in [0xfe, 0xff] {
-            let path = folder.path().join(std::ffi::OsStr::from_bytes(&[byte, b'.', b'p', b'n', b'g']));
-            fs_err::write(&path, [byte]).unwrap();
-            assert_eq!((sources(vec![path], &[]).next().unwrap().read)().unwrap(), [byte]);
+            fs_err::write(path(&[byte, b'.', b'p', b'n', b'g']), [byte]).unwrap();
         }
-        assert_eq!(names(folder.path(), &["."]), ["./\\xFE.png", "./\\xFF.png"]);
+        let both = ["\\xFE.png", "\\xFF.png"];
+        let prefix = format!("{}/", folder.path().display());
+        let read = |name: &[u8]| -> Vec<(String, Vec<u8>)> {
+            let found = sources(vec![path(name)], &[]);
+            found.map(|source| (source.path.replace(&prefix, ""), (source.read)().unwrap_or_default())).collect()
+        };
+        for (byte, name) in [(0xfe, both[0]), (0xff, both[1])] {
+            assert_eq!(read(&[byte, b'.', b'p', b'n', b'g']), [(name.to_owned(), vec![byte])]);
+        }
+        // A byte is a character, in a pattern as well.
+        let patterns = [&b"*"[..], b"*.png", b"**/*.png", b"**/?.png", b"?.png", b"[\xfe\xff].png", b"[!\xf0]*g"];
+        for pattern in patterns {
+            assert_eq!(
+                read(pattern),
+                [(both[0].to_owned(), vec![0xfe]), (both[1].to_owned(), vec![0xff])],
+                "{pattern:?}"
+            );
+        }
+        assert_eq!(read(b"\xff*"), [(both[1].to_owned(), vec![0xff])]);
+        assert_eq!(read(b"\xfd*"), [("\\xFD*".to_owned(), vec![])]);
+        assert_eq!(names(folder.path(), &["."]), both.map(|name| format!("./{name}")));
     }
 
     #[test]

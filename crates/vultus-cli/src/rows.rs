@@ -34,9 +34,9 @@ pub enum Format {
 }
 
 impl Format {
-    /// The form that a file's name asks for.
+    /// The form that a file's name asks for, in letters of any case.
     pub fn of(path: &Path) -> Option<Self> {
-        match path.extension()?.to_str()? {
+        match path.extension()?.to_str()?.to_lowercase().as_str() {
             "json" | "jsonl" | "ndjson" => Some(Self::Json),
             "csv" => Some(Self::Csv),
             "parquet" => Some(Self::Parquet),

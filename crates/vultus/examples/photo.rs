@@ -18,7 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let finder = FaceFinder::new(&FaceMethod::Rustface, FaceOptions::default())?;
     let analyzer = Analyzer::new(classifier, finder, AnalyzeOptions::default());
     let analysis = analyzer.analyze_bytes(&fs_err::read(photo)?)?;
-    println!("{} faces in {} x {} pixels", analysis.faces.len(), analysis.width, analysis.height);
+    let count = analysis.faces.len();
+    let faces = if count == 1 { "face" } else { "faces" };
+    println!("{count} {faces} in {} x {} pixels", analysis.width, analysis.height);
     for face in analysis.faces {
         println!("{:?}: {} ({:.2})", face.area, face.label.as_deref().unwrap_or("unsure"), face.score);
     }

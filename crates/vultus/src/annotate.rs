@@ -3,6 +3,7 @@
 //! In: a picture and its faces. Out: the picture in colours with the drawing on it. It does not write files.
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
+use image::imageops::{FilterType, resize};
 use image::{DynamicImage, Rgb, RgbImage};
 
 use crate::analyze::AnalyzedFace;
@@ -24,30 +25,61 @@ pub const COLOURS: [Rgb<u8>; 8] = [
 const DARK: Rgb<u8> = Rgb([20, 20, 20]);
 const LIGHT: Rgb<u8> = Rgb([255, 255, 255]);
 
+/// Pictures whose longer side is shorter are enlarged, so that text and bars leave most of a face to be seen.
+const LEGIBLE_PX: u32 = 384;
+
 /// How much of the picture shines through behind text and bars.
 const VEIL: f32 = 0.65;
 
 /// `picture` with `faces` drawn on it; `names` are the texts in the boxes' upper corners, such as labels, one a face.
 pub fn annotate(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]) -> RgbImage {
     let mut canvas = canvas(picture);
-    let Ok(font) = FontRef::try_from_slice(dejavu::sans::regular()) else { return canvas };
+    draw(&mut canvas, faces, names);
+    canvas
+}
+
+/// As [`annotate`], on the picture enlarged by the factor [`enlargement`].
+pub fn annotate_enlarged(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]) -> RgbImage {
+    let factor = enlargement(picture.width(), picture.height());
+    if factor == 1 {
+        return annotate(picture, faces, names);
+    }
+    let (width, height) = (picture.width() * factor, picture.height() * factor);
+    let mut canvas = resize(&canvas(picture), width, height, FilterType::Triangle);
+    let mut faces = faces.to_vec();
+    for Area { x, y, width, height } in faces.iter_mut().map(|face| &mut face.area) {
+        for length in [x, y, width, height] {
+            *length *= factor;
+        }
+    }
+    draw(&mut canvas, &faces, names);
+    canvas
+}
+
+/// How many times its size a picture of `width` x `height` pixels is drawn, so that its longer side has at least 384; 1 where
+/// it has them already.
+pub fn enlargement(width: u32, height: u32) -> u32 {
+    LEGIBLE_PX.div_ceil(width.max(height).max(1))
+}
+
+fn draw(canvas: &mut RgbImage, faces: &[AnalyzedFace], names: &[String]) {
+    let Ok(font) = FontRef::try_from_slice(dejavu::sans::regular()) else { return };
     for (face, name) in faces.iter().zip(names) {
         let classes = face.probabilities.len().max(1) as u32;
-        // Bars take up to half of the box; text stays readable and no larger than need be.
-        let line = (face.area.height / (2 * classes)).clamp(11, 22);
+        // Bars take up to a third of the box; text stays readable and no larger than need be.
+        let line = (face.area.height / (3 * classes)).clamp(11, 22);
         let colour = face.label.as_deref().map_or(LIGHT, |label| colour_of(face, label));
-        outline(&mut canvas, face.area, (line / 6).max(1), colour);
+        outline(canvas, face.area, (line / 6).max(1), colour);
         let wide = (text_width(&font, name, line as f32) + 6).max(face.area.width);
-        fill(&mut canvas, Area { height: line + 2, width: wide, ..face.area }, colour, 1.0);
+        fill(canvas, Area { height: line + 2, width: wide, ..face.area }, colour, 1.0);
         let ink = if brightness(colour) > 140.0 { DARK } else { LIGHT };
-        text(&mut canvas, &font, name, (face.area.x + 3, face.area.y), line as f32, ink);
+        text(canvas, &font, name, (face.area.x + 3, face.area.y), line as f32, ink);
         let place = bar_area(face, line, canvas.dimensions());
         // Bars over another face would hide it.
         if faces.iter().all(|other| other.area == face.area || other.area.overlap(&place) == 0.0) {
-            bars(&mut canvas, &font, face, line, place);
+            bars(canvas, &font, face, line, place);
         }
     }
-    canvas
 }
 
 /// The colours of `picture`, transparent ones over black, as the classifier sees them.
@@ -207,13 +239,40 @@ mod tests {
     }
 
     #[test]
+    fn a_small_picture_is_enlarged_with_its_boxes_and_a_face_stays_visible() {
+        assert_eq!(
+            [(48, 48), (100, 100), (300, 200), (10, 383), (384, 1), (512, 512)].map(|(w, h)| enlargement(w, h)),
+            [8, 4, 2, 2, 1, 1]
+        );
+        let picture = DynamicImage::from(GrayImage::from_pixel(48, 40, image::Luma([77])));
+        let names = ["sad".to_owned()];
+        let drawn = annotate_enlarged(&picture, &[face(6, 5, 36, 30)], &names);
+        assert_eq!(drawn.dimensions(), (48 * 8, 40 * 8));
+        assert_eq!(drawn.get_pixel(6 * 8, 20 * 8), &COLOURS[1], "left edge");
+        assert_eq!(drawn.get_pixel(6 * 8 - 1, 20 * 8), &Rgb([77; 3]), "outside");
+        // A picture that is a face, with as many classes as there are expressions.
+        let mut whole = face(0, 0, 48, 40);
+        whole.probabilities = (0..7).map(|class| (format!("class {class}"), 0.1)).collect();
+        let drawn = annotate_enlarged(&picture, &[whole.clone()], &names);
+        let untouched = drawn.pixels().filter(|pixel| **pixel == Rgb([77; 3])).count();
+        assert!(untouched * 2 > drawn.pixels().len(), "{untouched} of {} pixels are left", drawn.pixels().len());
+        // Others are drawn as they are.
+        let picture = DynamicImage::from(GrayImage::from_pixel(400, 20, image::Luma([77])));
+        assert_eq!(annotate_enlarged(&picture, &[whole.clone()], &names), annotate(&picture, &[whole], &names));
+    }
+
+    #[test]
     fn faces_at_every_edge_and_of_any_size_can_be_drawn() {
         for (width, height) in [(1, 1), (10, 300), (300, 10), (64, 64)] {
             let picture = DynamicImage::new_rgb8(width, height);
             for (x, y) in [(0, 0), (width - 1, height - 1), (width / 2, height / 2)] {
                 let face = face(x, y, width - x, height - y);
                 let name = name_of(&face);
-                assert_eq!(annotate(&picture, &[face], &[name]).dimensions(), (width, height));
+                let (faces, names) = ([face], [name]);
+                assert_eq!(annotate(&picture, &faces, &names).dimensions(), (width, height));
+                let factor = enlargement(width, height);
+                let drawn = annotate_enlarged(&picture, &faces, &names);
+                assert_eq!(drawn.dimensions(), (factor * width, factor * height));
             }
         }
     }

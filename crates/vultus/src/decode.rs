@@ -53,8 +53,8 @@ pub enum DecodeError {
     /// There are no bytes.
     #[error("the file is empty")]
     Empty,
-    /// The content is not one of the formats that are read.
-    #[error("the content is not a PNG, JPEG, BMP or WebP picture")]
+    /// The content is not one of the formats that are read, or of a kind of these that is not, such as a lossless JPEG.
+    #[error("the content is not a PNG, JPEG, BMP or WebP picture of a kind that is read")]
     NotAnImage,
     /// The header announces more pixels than the limits allow.
     #[error(
@@ -117,16 +117,22 @@ fn read(
     name: &'static str,
     limits: &DecodeLimits,
 ) -> Result<DynamicImage, DecodeError> {
-    let damaged = |error: ImageError| DecodeError::Damaged { format: name, detail: error.to_string() };
+    let unusable = |error: ImageError| match error {
+        ImageError::Unsupported(_) => DecodeError::NotAnImage,
+        other => DecodeError::Damaged { format: name, detail: other.to_string() },
+    };
     let mut decoder: Box<dyn ImageDecoder + '_> = if format == ImageFormat::Jpeg {
+        if !jpeg::is_read(bytes) {
+            return Err(DecodeError::NotAnImage);
+        }
         let cut_off = || DecodeError::Damaged { format: name, detail: "it ends before its end marker".to_owned() };
-        Box::new(Jpeg::new(bytes, jpeg::end(bytes).ok_or_else(cut_off)?).map_err(damaged)?)
+        Box::new(Jpeg::new(bytes, jpeg::end(bytes).ok_or_else(cut_off)?).map_err(unusable)?)
     } else {
         let mut allocation = Limits::no_limits();
         allocation.max_alloc = Some(PNG_SIDE_BYTES);
         let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
         reader.limits(allocation);
-        Box::new(reader.into_decoder().map_err(damaged)?)
+        Box::new(reader.into_decoder().map_err(unusable)?)
     };
     let (width, height) = decoder.dimensions();
     let too_large = DecodeError::TooLarge { width, height, limits: *limits };
@@ -141,7 +147,7 @@ fn read(
     let orientation = decoder.orientation().ok();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| match error {
         ImageError::Limits(ref inner) if inner.kind() == LimitErrorKind::InsufficientMemory => too_large,
-        other => damaged(other),
+        other => unusable(other),
     })?;
     if let Some(orientation) = orientation {
         picture.apply_orientation(orientation);
@@ -346,6 +352,17 @@ mod tests {
         for (place, more) in [(scan, &[0; 9][..]), (scan, &[0xFF; 3]), (whole.len(), &whole)] {
             let bytes = [&whole[..place], more, &whole[place..]].concat();
             assert_eq!(decode(&bytes, &DecodeLimits::default()).as_ref(), Ok(&plain), "{place}");
+        }
+    }
+
+    #[test]
+    fn a_jpeg_of_a_kind_that_is_not_read_is_not_damaged() {
+        let mut bytes = encoded(ImageFormat::Jpeg);
+        let frame = bytes.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
+        // Lossless, and with arithmetic coding.
+        for kind in [0xC3, 0xC9] {
+            bytes[frame + 1] = kind;
+            assert_eq!(decode(&bytes, &DecodeLimits::default()), Err(DecodeError::NotAnImage), "{kind:x}");
         }
     }
 

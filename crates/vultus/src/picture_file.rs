@@ -29,14 +29,24 @@ pub enum PictureFileError {
 /// # Errors
 /// See [`PictureFileError`].
 pub fn read(path: &Path) -> Result<Vec<u8>, PictureFileError> {
-    let there = metadata(path)?;
-    if !there.is_file() {
+    if !metadata(path)?.is_file() {
         return Err(PictureFileError::NotAFile);
     }
-    if there.len() > LARGEST_FILE {
+    read_named(path)
+}
+
+/// The bytes of the file, the pipe or the device at `path`, which somebody has named.
+///
+/// # Errors
+/// More than [`LARGEST_FILE`] bytes, of which a file's are not read, or the system's refusal.
+pub fn read_named(path: &Path) -> Result<Vec<u8>, PictureFileError> {
+    let file = File::open(path)?;
+    // Pipes and devices announce nothing.
+    let announced = file.metadata()?.len();
+    if announced > LARGEST_FILE {
         return Err(PictureFileError::TooLarge);
     }
-    read_all(File::open(path)?)
+    read_at_most(LARGEST_FILE, announced, file)
 }
 
 /// All bytes of `source`.
@@ -44,13 +54,16 @@ pub fn read(path: &Path) -> Result<Vec<u8>, PictureFileError> {
 /// # Errors
 /// More than [`LARGEST_FILE`] bytes, or the system's refusal.
 pub fn read_all(source: impl Read) -> Result<Vec<u8>, PictureFileError> {
-    read_at_most(LARGEST_FILE, source)
+    read_at_most(LARGEST_FILE, 0, source)
 }
 
-fn read_at_most(most: u64, source: impl Read) -> Result<Vec<u8>, PictureFileError> {
-    let mut bytes = Vec::new();
-    source.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most { Err(PictureFileError::TooLarge) } else { Ok(bytes) }
+/// Room for `announced` bytes is made at once; a source may have more of them, or fewer.
+fn read_at_most(most: u64, announced: u64, mut source: impl Read) -> Result<Vec<u8>, PictureFileError> {
+    let mut bytes = Vec::with_capacity(announced as usize);
+    source.by_ref().take(most).read_to_end(&mut bytes)?;
+    // Apart from the others, for which one more would take twice the room.
+    let more = io::copy(&mut source.take(1), &mut io::sink())?;
+    if more > 0 { Err(PictureFileError::TooLarge) } else { Ok(bytes) }
 }
 
 #[cfg(test)]
@@ -59,8 +72,10 @@ mod tests {
 
     #[test]
     fn what_does_not_end_is_not_read_to_its_end() {
-        assert_eq!(read_at_most(3, &b"abc"[..]).unwrap(), b"abc");
-        assert!(matches!(read_at_most(3, io::repeat(0)), Err(PictureFileError::TooLarge)));
+        for announced in [0, 2, 3] {
+            assert_eq!(read_at_most(3, announced, &b"abc"[..]).unwrap(), b"abc");
+            assert!(matches!(read_at_most(3, announced, io::repeat(0)), Err(PictureFileError::TooLarge)));
+        }
     }
 
     #[test]
@@ -71,7 +86,9 @@ mod tests {
         assert_eq!(read(&path("small.png")).unwrap(), b"abc");
         // All of it is a hole, which takes no room.
         File::create(path("huge.png")).unwrap().set_len(LARGEST_FILE + 1).unwrap();
-        assert!(matches!(read(&path("huge.png")), Err(PictureFileError::TooLarge)));
+        for read in [read, read_named] {
+            assert!(matches!(read(&path("huge.png")), Err(PictureFileError::TooLarge)));
+        }
         assert!(matches!(read(folder.path()), Err(PictureFileError::NotAFile)));
         let Err(PictureFileError::Unreadable(error)) = read(&path("absent.png")) else { panic!("it is absent") };
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

@@ -77,6 +77,9 @@ impl Get {
             .iter()
             .find(|offer| offer.name == self.name)
             .ok_or_else(|| Failure::usage(anyhow!("there is no model {}", self.name)))?;
+        if let Some(url) = self.from.as_deref().filter(|url| !http::is_url(url)) {
+            return Err(Failure::usage(anyhow!("--from {url} is no address that begins with http:// or https://")));
+        }
         let out = match self.out {
             Some(out) if out.exists() => {
                 return Err(Failure::usage(anyhow!("{} exists: name another file", out.display())));

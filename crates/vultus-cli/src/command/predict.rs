@@ -9,12 +9,12 @@ use anyhow::anyhow;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use sha2::{Digest, Sha256};
 use vultus::analyze::{Analysis, Analyzer, RecordError};
-use vultus::annotate::{annotate, name_of};
+use vultus::annotate::{annotate_enlarged, name_of};
 use vultus::batch;
 use vultus::explain::{Saliency, overlay};
 use vultus::persist::write_atomically;
 
-use super::{is_taken, resolved};
+use super::{check_place, is_taken, resolved};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::Failure;
 use crate::inputs::{is_path, sources};
@@ -115,8 +115,9 @@ impl Predict {
             (_, true) => Some(Format::Csv),
             _ => self.format,
         };
-        let format = Format::choose(asked, self.output.as_deref())?;
-        let Some(output) = &self.output else { return Ok(format) };
+        let Some(output) = &self.output else { return Format::choose(asked, None) };
+        check_place(output)?;
+        let format = Format::choose(asked, Some(output))?;
         if self.resume && !format.grows() {
             return Err(Failure::usage(anyhow!("--resume is for JSON lines and CSV: a Parquet file cannot grow")));
         }
@@ -130,29 +131,30 @@ impl Predict {
     /// The folders for drawings, made here, without links. They are new or empty, unless an earlier call is gone on with, and
     /// hold no input.
     fn drawings(&self) -> Result<Vec<PathBuf>, Failure> {
-        let mut drawings: Vec<PathBuf> = Vec::new();
-        for folder in [&self.annotate, &self.explain].into_iter().flatten() {
-            if is_taken(folder) && !self.resume {
-                return Err(Failure::usage(anyhow!(
-                    "{} is not empty: name another folder, or go on by --resume",
-                    folder.display()
-                )));
+        let folders: Vec<&PathBuf> = [&self.annotate, &self.explain].into_iter().flatten().collect();
+        let drawings: Vec<PathBuf> = folders.iter().map(|folder| resolved(folder)).collect();
+        if let [one, other] = &drawings[..]
+            && (one.starts_with(other) || other.starts_with(one))
+        {
+            return Err(Failure::usage(anyhow!(
+                "--annotate and --explain need a folder each, and neither in the other"
+            )));
+        }
+        for (folder, whole) in folders.iter().zip(&drawings) {
+            let shown = folder.display();
+            if folder.exists() && !folder.is_dir() {
+                return Err(Failure::usage(anyhow!("{shown} is a file: name a folder for the drawings")));
             }
+            if is_taken(folder) && !self.resume {
+                return Err(Failure::usage(anyhow!("{shown} is not empty: name another folder, or go on by --resume")));
+            }
+            if let Some(input) = self.inputs.iter().find(|input| is_path(input) && resolved(input).starts_with(whole)) {
+                return Err(Failure::usage(anyhow!("{} is in {shown}, which is for drawings", input.display())));
+            }
+        }
+        for folder in folders {
             // A folder that cannot be made is what the rows will say.
             let _ = std::fs::create_dir_all(folder);
-            let whole = resolved(folder);
-            if drawings.contains(&whole) {
-                return Err(Failure::usage(anyhow!("--annotate and --explain need a folder each")));
-            }
-            if let Some(input) = self.inputs.iter().find(|input| is_path(input) && resolved(input).starts_with(&whole))
-            {
-                return Err(Failure::usage(anyhow!(
-                    "{} is in {}, which is for drawings",
-                    input.display(),
-                    folder.display()
-                )));
-            }
-            drawings.push(whole);
         }
         Ok(drawings)
     }
@@ -169,7 +171,7 @@ fn draw(
 ) -> Result<(), RecordError> {
     if let Some(folder) = annotated {
         let names: Vec<String> = analysis.faces.iter().map(name_of).collect();
-        write_picture(&folder.join(name), annotate(picture, &analysis.faces, &names))?;
+        write_picture(&folder.join(name), annotate_enlarged(picture, &analysis.faces, &names))?;
     }
     if let Some(folder) = explained {
         let classifier = analyzer.classifier();

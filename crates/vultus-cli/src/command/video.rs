@@ -8,17 +8,17 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use image::RgbImage;
 use vultus::annotate::{annotate, name_of};
 use vultus::persist::write_new;
-use vultus::video::ffmpeg::{Film, FilmReader, FilmWriter, MOST_FRAMES_PER_SECOND};
+use vultus::video::ffmpeg::{Film, FilmReader, FilmWriter, MOST_FRAMES_PER_SECOND, VideoError};
 use vultus::video::report::{ReportFacts, page};
 use vultus::video::timeline::Timeline;
 use vultus::video::track::TrackOptions;
 use vultus::video::{self, Frame, FrameError};
 
-use super::resolved;
+use super::{check_place, resolved};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::message::say;
+use crate::message::{counted, say};
 use crate::progress::Frames;
 use crate::rows::Format;
 use crate::rows::film::FilmRows;
@@ -90,11 +90,11 @@ impl<E: Into<Failure>> From<E> for End {
 
 impl Video {
     pub fn run(self) -> Result<(), Failure> {
+        self.check_outputs()?;
         let format = match (self.format, &self.output) {
             (None, None) => Format::Json,
             (asked, output) => Format::choose(asked, output.as_deref())?,
         };
-        self.check_outputs()?;
         if !self.film.exists() {
             let kind = if self.film.starts_with("/dev") { "camera" } else { "film" };
             return Err(Failure::usage(anyhow!("there is no {kind} {}", self.film.display())));
@@ -102,13 +102,14 @@ impl Video {
         let film = Film::probe(&self.film)?;
         let (analyzer, model) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
+        let rate = film.rate(self.fps)?;
+        let begin = |path: &PathBuf| FilmWriter::create(path, film.width, film.height, rate);
+        let mut writer = self.annotate.as_ref().map(begin).transpose().map_err(|error| match error {
+            VideoError::Unwritable { .. } => Failure::usage(error),
+            other => other.into(),
+        })?;
         let mut reader = FilmReader::open(&film, self.fps)?;
-        let rate = reader.frames_per_second();
-        let mut writer = match &self.annotate {
-            Some(path) => Some(FilmWriter::create(path, film.width, film.height, rate)?),
-            None => None,
-        };
-        let mut rows = FilmRows::open(format, &labels, self.output.as_deref())?;
+        let mut rows = Some(FilmRows::open(format, &labels, self.output.as_deref())?);
 
         interrupt::listen()?;
         let mut timeline = Timeline::new(rate);
@@ -128,14 +129,12 @@ impl Video {
                 }
             };
             timeline.add(frame.time_s, &frame.persons);
-            if let Some(writer) = &mut writer {
-                writer.write(frame.time_s, drawn(&frame))?;
-            }
+            until_it_fails(&mut writer, |writer| writer.write(frame.time_s, drawn(&frame)))?;
             // Last, as who reads them may be gone.
-            rows.write(&frame)?;
-            if film.is_camera {
-                rows.flush()?;
-            }
+            until_it_fails(&mut rows, |rows| {
+                rows.write(&frame)?;
+                if film.is_camera { rows.flush() } else { Ok(()) }
+            })?;
             progress.frame(frame.persons.len());
             Ok(())
         });
@@ -151,7 +150,7 @@ impl Video {
                 return Err(failure);
             }
         };
-        let unended = rows.finish().err().map(Failure::from);
+        let unended = rows.and_then(|rows| rows.finish().err()).map(Failure::from);
         let unwritten = writer.and_then(|writer| writer.finish().err()).map(Failure::from);
         let facts = ReportFacts {
             film: name(&self.film),
@@ -174,7 +173,7 @@ impl Video {
         }
         // A camera has no end but this one.
         if interrupt::requested() && !film.is_camera {
-            return Err(Failure::Interrupted(format!("{} frames are in the results", timeline.frames)));
+            return Err(Failure::Interrupted(format!("the results end after {}", counted(timeline.frames, "frame"))));
         }
         Ok(())
     }
@@ -188,23 +187,25 @@ impl Video {
     fn check_outputs(&self) -> Result<(), Failure> {
         let outputs: Vec<&PathBuf> = [&self.output, &self.report, &self.annotate].into_iter().flatten().collect();
         for (place, output) in outputs.iter().enumerate() {
+            check_place(output)?;
             if output.exists() {
                 return Err(Failure::usage(anyhow!("{} exists: name another file", output.display())));
             }
             if outputs[..place].iter().any(|other| resolved(other) == resolved(output)) {
                 return Err(Failure::usage(anyhow!("{} is named twice: name a file for each", output.display())));
             }
-            let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty());
-            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                return Err(Failure::usage(anyhow!(
-                    "there is no folder {} for {}",
-                    folder.display(),
-                    output.display()
-                )));
-            }
         }
         Ok(())
     }
+}
+
+/// Writes, and gives up at the first failure: to end what has failed would tell it once more.
+fn until_it_fails<T, E>(output: &mut Option<T>, write: impl FnOnce(&mut T) -> Result<(), E>) -> Result<(), E> {
+    let written = output.as_mut().map_or(Ok(()), write);
+    if written.is_err() {
+        *output = None;
+    }
+    written
 }
 
 /// Frames that could not be looked at: the first one, and how many.

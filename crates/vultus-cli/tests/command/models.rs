@@ -35,6 +35,7 @@ fn a_download_that_is_not_the_known_file_is_refused_and_leaves_nothing() {
     get(&format!("{address}/yunet.onnx")).ends_with(1).says(&["SHA-256", "damaged"]);
     get(&format!("{address}/gone.onnx")).ends_with(1).says(&["404"]);
     get("http://127.0.0.1:1/yunet.onnx").ends_with(1).says(&["127.0.0.1:1"]);
+    get("file:///yunet.onnx").ends_with(2).says(&["file:///yunet.onnx", "https://"]);
     assert!(!place.path("models").exists());
     place.run(&["models", "get", "resnet"]).ends_with(2).says(&["yunet"]);
 }

@@ -137,6 +137,31 @@ fn folders_patterns_and_stdin_are_inputs() {
     assert_eq!(outcome.json()["error"]["code"], "unreadable");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pattern_loses_no_name_that_is_no_text() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("tree/c/z.png", png(1, 48));
+    fs_err::write(place.path("tree/c").join(std::ffi::OsStr::from_bytes(b"\xff.png")), "x").unwrap();
+    for input in ["tree/c/*.png", "tree/**/*.png", "tree"] {
+        let outcome = place.run(&["predict", "--model", "run", input]).ends_with(1);
+        assert_eq!(paths(&json_lines(&outcome.stdout)), ["tree/c/z.png", "tree/c/\\xFF.png"], "{input}");
+    }
+}
+
+#[test]
+fn a_named_file_that_is_too_large_is_not_read() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    // All of it is a hole.
+    std::fs::File::create(place.path("big.png")).unwrap().set_len(600 << 20).unwrap();
+    let row = place.run(&["predict", "big.png", "--model", "run"]).ends_with(1).json();
+    assert_eq!(row["error"]["code"], "too_large");
+}
+
 #[test]
 fn a_wall_without_a_face_is_a_row_that_says_so() {
     let place = Place::with_config();
@@ -189,6 +214,19 @@ fn an_output_is_gone_on_with_and_never_overwritten() {
 }
 
 #[test]
+fn an_output_is_a_file_in_a_folder_that_there_is_and_its_ending_may_be_in_capitals() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("a.png", png(1, 48));
+    let predict = |output: &str| place.run(&["predict", "a.png", "--model", "run", "--output", output]);
+    predict("missing/rows.csv").ends_with(2).says(&["no folder missing for missing/rows.csv"]);
+    fs_err::create_dir(place.path("rows.jsonl")).unwrap();
+    predict("rows.jsonl").ends_with(2).says(&["rows.jsonl is a folder"]);
+    predict("ROWS.CSV").ends_with(0);
+    assert!(fs_err::read_to_string(place.path("ROWS.CSV")).unwrap().starts_with("path,width,"));
+}
+
+#[test]
 fn rows_of_other_pictures_stay() {
     let place = Place::with_config();
     place.train("run", &[]);
@@ -207,7 +245,7 @@ fn rows_of_other_pictures_stay() {
 }
 
 #[test]
-fn drawings_are_pictures_of_the_same_size() {
+fn drawings_are_pictures_as_large_as_theirs_or_enlarged_for_their_text() {
     let place = Place::with_config();
     place.train("run", &[]);
     place.write("album/a.png", png(1, 130));
@@ -228,11 +266,9 @@ fn drawings_are_pictures_of_the_same_size() {
     let outcome = place.run(&arguments).ends_with(1);
     assert_eq!(json_lines(&outcome.stdout).len(), 2);
     let original = image::open(place.path("album/a.png")).unwrap().to_rgb8();
-    for folder in ["boxes", "why"] {
+    for (folder, side) in [("boxes", 3 * 130), ("why", 130)] {
         let drawing = image::open(place.path(&format!("{folder}/album/a.png.png"))).unwrap().to_rgb8();
-        assert_eq!(drawing.dimensions(), (130, 130));
-        // A network that has hardly learnt may rest on nothing; boxes are always there.
-        assert!(folder == "why" || drawing != original, "nothing is drawn");
+        assert_eq!(drawing.dimensions(), (side, side));
         assert_eq!(fs_err::read_dir(place.path(folder)).unwrap().count(), 1);
     }
     // The model in the program has learnt.
@@ -243,7 +279,13 @@ fn drawings_are_pictures_of_the_same_size() {
     place.run(&arguments).ends_with(2).says(&["boxes", "not empty"]);
     let predict =
         |more: &[&str]| place.run(&[&["predict", "album", "--model", "run", "--faces", "whole"], more].concat());
-    predict(&["--annotate", "new", "--explain", "./new"]).ends_with(2).says(&["a folder each"]);
+    place.write("notes.txt", "no folder");
+    for (annotate, explain) in [("new", "new"), ("new", "./new"), ("new/in", "new"), ("new", "new/./in")] {
+        predict(&["--annotate", annotate, "--explain", explain]).ends_with(2).says(&["a folder each"]);
+        assert!(!place.path("new").exists(), "a refused call has made a folder");
+    }
+    predict(&["--explain", "new", "--annotate", "notes.txt"]).ends_with(2).says(&["notes.txt is a file"]);
+    assert!(!place.path("new").exists(), "a refused call has made a folder");
     predict(&["--annotate", "."]).ends_with(2).says(&["not empty"]);
     // Whatever way the pictures are named.
     for (name, inputs) in ["album", "album/../album", "album/**/*"].into_iter().enumerate() {
@@ -258,7 +300,7 @@ fn drawings_are_pictures_of_the_same_size() {
     predict(&["--annotate", "new", "--explain", "album/../new"]).ends_with(2).says(&["a folder each"]);
     // Stdin lies in no folder.
     fs_err::remove_dir_all(place.path("album/boxes")).unwrap();
-    place.run(&["predict", "-", "--model", "run", "--annotate", "new"]).ends_with(1).prints(&["\"empty\""]);
+    place.run(&["predict", "-", "--model", "run", "--annotate", "new"]).ends_with(1).prints(&["\"empty\"", "stdin"]);
     predict(&["--annotate", "album", "--output", "rows.jsonl", "--resume"]).ends_with(2).says(&["is for drawings"]);
 }
 
@@ -283,7 +325,7 @@ fn a_drawing_that_fails_costs_no_result() {
     assert!(text.lines().nth(2).unwrap().contains(",unwritable,"), "{text}");
     // It is tried again.
     fs_err::remove_file(place.path("boxes/album")).unwrap();
-    predict("rows.jsonl").ends_with(0).says(&["1 pictures have rows already"]);
+    predict("rows.jsonl").ends_with(0).says(&["1 picture has rows already"]);
     assert!(place.path("boxes/album/b.png.png").exists());
 }
 
@@ -348,7 +390,7 @@ fn contradictions_about_faces_are_bad_usage() {
     let predict = |more: &[&str]| place.run(&[&["predict", "a.png", "--model", "run"], more].concat());
     predict(&["--faces", "whole", "--face-model", "x.onnx"]).ends_with(2).says(&["x.onnx"]);
     predict(&["--min-confidence", "1.5"]).ends_with(2).says(&["0 to 1"]);
-    predict(&["--face-model", "absent.onnx"]).ends_with(1).says(&["absent.onnx"]);
+    predict(&["--face-model", "absent.onnx"]).ends_with(2).says(&["absent.onnx", "--face-model"]);
     predict(&["--face-model", "text.onnx"]).ends_with(1).says(&["text.onnx", "no ONNX file"]);
     let models = place.path("").display().to_string();
     let outcome =

@@ -51,6 +51,7 @@ fn a_film_becomes_a_timeline_a_page_and_a_film() {
         assert_eq!(frame["persons"][0]["probabilities"].as_object().unwrap().len(), 7);
     }
     let page = fs_err::read_to_string(place.path("page.html")).unwrap();
+    assert!(page.contains("1 person, with curves of their own"), "{page}");
     assert!(page.contains("Person 1") && page.contains("<path") && page.contains("film.mp4"), "{page}");
     assert!(place.files_named(".writing-").is_empty());
 
@@ -96,12 +97,17 @@ fn what_is_no_film_is_said() {
         .run(&["video", "film.mp4", "--model", "run", "--output", "same.csv", "--report", "same.csv"])
         .ends_with(2)
         .says(&["same.csv", "twice"]);
-    // A kind of film that there is none of: the rest is kept.
-    place
+    // A kind of film that there is none of is known before the first frame.
+    let outcome = place
         .run(&["video", "film.mp4", "--model", "run", "--faces", "whole", "--annotate", "x.kind", "--report", "r.html"])
-        .ends_with(1)
-        .says(&["x.kind"]);
-    assert!(place.path("r.html").exists() && !place.path("x.kind").exists());
+        .ends_with(2)
+        .says(&["x.kind cannot be written as a film"]);
+    assert!(outcome.stdout.is_empty() && !outcome.stderr.contains(".writing-"), "{outcome:?}");
+    assert_eq!(outcome.stderr.matches("error: ").count(), 1, "{}", outcome.stderr);
+    assert!(!place.path("r.html").exists() && !place.path("x.kind").exists());
+    for option in ["--output", "--report", "--annotate"] {
+        place.run(&["video", "film.mp4", "--model", "run", option, "run"]).ends_with(2).says(&["run is a folder"]);
+    }
 }
 
 #[test]
@@ -275,7 +281,7 @@ fn a_page_and_a_film_are_kept_when_the_rows_have_no_room() {
         let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_parts().0;
         let (code, messages) = run_into(&place, rows, number, full.into());
         assert_eq!(code, Some(1), "{messages}");
-        assert!(messages.contains("No space left"), "{messages}");
+        assert_eq!(messages.matches("No space left").count(), 1, "{messages}");
     }
 }
 

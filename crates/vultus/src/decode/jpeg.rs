@@ -11,6 +11,9 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+const START_OF_SCAN: u8 = 0xDA;
+const END_OF_IMAGE: u8 = 0xD9;
+
 /// A JPEG whose headers have been read.
 pub(super) struct Jpeg {
     decoder: JpegDecoder<ZCursor<Vec<u8>>>,
@@ -68,24 +71,43 @@ fn damaged(error: zune_jpeg::errors::DecodeErrors) -> ImageError {
 
 /// Where the end marker is, if there is one.
 pub(super) fn end(bytes: &[u8]) -> Option<usize> {
-    const START_OF_SCAN: u8 = 0xDA;
-    const END_OF_IMAGE: u8 = 0xD9;
+    markers(bytes).find_map(|(marker, position)| (marker == END_OF_IMAGE).then_some(position))
+}
+
+/// Whether the pixels are of a kind that is read, and not lossless, for example, or with arithmetic coding: the decoder takes
+/// such files for broken ones.
+pub(super) fn is_read(bytes: &[u8]) -> bool {
+    // Between them are those for tables, and one for nothing yet.
+    let is_frame = |marker| matches!(marker, 0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF);
+    let kind = markers(bytes).find_map(|(marker, _)| is_frame(marker).then_some(marker));
+    kind.is_none_or(|kind| kind <= 0xC2)
+}
+
+/// The markers that end a file or have a length, each with its place, as far as they make sense.
+fn markers(bytes: &[u8]) -> impl Iterator<Item = (u8, usize)> {
     let (mut position, mut in_scan) = (2, false);
-    while let Some(&[first, marker]) = bytes.get(position..position + 2).and_then(|pair| pair.first_chunk()) {
-        match (first, marker) {
-            (0xFF, END_OF_IMAGE) => return Some(position),
-            // Fill bytes before a marker.
-            (0xFF, 0xFF) => position += 1,
-            // Markers without a length, and ones among the data.
-            (0xFF, 0x01 | 0xD0..=0xD8) => position += 2,
-            (0xFF, 0) if in_scan => position += 2,
-            (0xFF, _) => {
-                let length = bytes.get(position + 2..position + 4)?.first_chunk()?;
-                position += 2 + usize::from(u16::from_be_bytes(*length)).max(2);
-                in_scan = marker == START_OF_SCAN;
+    std::iter::from_fn(move || {
+        loop {
+            let &[first, marker] = bytes.get(position..position + 2)?.first_chunk()?;
+            let found = position;
+            match (first, marker) {
+                (0xFF, END_OF_IMAGE) => {
+                    position = bytes.len();
+                    return Some((marker, found));
+                }
+                // Fill bytes before a marker.
+                (0xFF, 0xFF) => position += 1,
+                // Markers without a length, and ones among the data.
+                (0xFF, 0x01 | 0xD0..=0xD8) => position += 2,
+                (0xFF, 0) if in_scan => position += 2,
+                (0xFF, _) => {
+                    let length = bytes.get(position + 2..position + 4)?.first_chunk()?;
+                    position += 2 + usize::from(u16::from_be_bytes(*length)).max(2);
+                    in_scan = marker == START_OF_SCAN;
+                    return Some((marker, found));
+                }
+                _ => position += bytes[position..].iter().position(|&byte| byte == 0xFF)?,
             }
-            _ => position += bytes[position..].iter().position(|&byte| byte == 0xFF)?,
         }
-    }
-    None
+    })
 }

@@ -160,6 +160,18 @@ impl Film {
         Ok(Self { path: path.to_owned(), is_camera, width, height, frames_per_second, seconds })
     }
 
+    /// Frames a second that a [`FilmReader`] gives, in the mean, where `asked` is the most that is wanted; of a camera, at most.
+    ///
+    /// # Errors
+    /// A film that does not tell its rate, where none is asked for.
+    pub fn rate(&self, asked: Option<f64>) -> Result<f64, VideoError> {
+        let rates = [asked, self.frames_per_second].into_iter().flatten();
+        rates.reduce(f64::min).ok_or_else(|| VideoError::Unreadable {
+            path: self.path.clone(),
+            reason: "its frame rate is not known: name how many frames a second to look at".to_owned(),
+        })
+    }
+
     /// Bytes of a frame in memory.
     pub fn frame_bytes(&self) -> u64 {
         3 * u64::from(self.width) * u64::from(self.height)
@@ -298,11 +310,7 @@ impl FilmReader {
     /// # Errors
     /// No `ffmpeg`, or no rate.
     pub fn open(film: &Film, frames_per_second: Option<f64>) -> Result<Self, VideoError> {
-        let rates = [frames_per_second, film.frames_per_second].into_iter().flatten();
-        let rate = rates.reduce(f64::min).ok_or_else(|| VideoError::Unreadable {
-            path: film.path.clone(),
-            reason: "its frame rate is not known: name how many frames a second to look at".to_owned(),
-        })?;
+        let rate = film.rate(frames_per_second)?;
         let choice = frames_per_second.map(|asked| choice(asked, film.frames_per_second.unwrap_or(asked)));
         let choice = choice.unwrap_or_default();
         let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
@@ -340,11 +348,6 @@ impl FilmReader {
     /// What is read.
     pub fn film(&self) -> &Film {
         &self.film
-    }
-
-    /// Frames a second that are given, in the mean; of a camera, at most.
-    pub fn frames_per_second(&self) -> f64 {
-        self.frames_per_second
     }
 
     /// What `ffmpeg` had to say of a film that it read to its end: parts of it are damaged.
@@ -437,8 +440,16 @@ impl FilmWriter {
     /// Begins the film `path`, whose ending chooses its kind. An existing file is never replaced.
     ///
     /// # Errors
-    /// No `ffmpeg`.
+    /// No `ffmpeg`, or no such film by it: a frame is tried.
     pub fn create(path: &Path, width: u32, height: u32, frames_per_second: f64) -> Result<Self, VideoError> {
+        let mut trial = Self::begin(path, width, height, frames_per_second)?;
+        trial.put(&RgbImage::new(width, height))?;
+        trial.end()?;
+        drop(trial);
+        Self::begin(path, width, height, frames_per_second)
+    }
+
+    fn begin(path: &Path, width: u32, height: u32, frames_per_second: f64) -> Result<Self, VideoError> {
         let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
         let (stderr, messages) = messages().map_err(no_program)?;
         let mut unfinished = std::ffi::OsString::from(format!("{UNFINISHED}{}-", std::process::id()));
@@ -480,8 +491,7 @@ impl FilmWriter {
     /// A frame of another size, or what `ffmpeg` says.
     pub fn write(&mut self, time_s: f64, frame: RgbImage) -> Result<(), VideoError> {
         if frame.dimensions() != self.size {
-            let reason = "a frame has another size than the first".to_owned();
-            return Err(VideoError::Unwritable { path: self.path.clone(), reason });
+            return Err(self.unwritable("a frame has another size than the first".to_owned()));
         }
         let still = ((LONGEST_STILL_S * self.frames_per_second).round() as u64).max(1);
         let place = (time_s * self.frames_per_second).round() as u64;
@@ -505,24 +515,34 @@ impl FilmWriter {
         written.map_err(|error| {
             // A closed pipe is no reason; the program has one.
             let _ = self.program.0.wait();
-            let reason = read_messages(&self.messages).unwrap_or_else(|| error.to_string());
-            VideoError::Unwritable { path: self.path.clone(), reason }
+            self.unwritable(self.complaint().unwrap_or_else(|| error.to_string()))
         })
+    }
+
+    fn unwritable(&self, reason: String) -> VideoError {
+        VideoError::Unwritable { path: self.path.clone(), reason }
+    }
+
+    /// What the program says, about the film by the name that it is to have.
+    fn complaint(&self) -> Option<String> {
+        let (unfinished, path) = (self.unfinished.display().to_string(), self.path.display().to_string());
+        Some(read_messages(&self.messages)?.replace(&format!("file:{unfinished}"), &path))
+    }
+
+    /// Ends the film, which has not got its name yet.
+    fn end(&mut self) -> Result<(), VideoError> {
+        self.pixels = None;
+        let status = self.program.0.wait().map_err(|error| self.unwritable(error.to_string()))?;
+        if status.success() { Ok(()) } else { Err(self.unwritable(reason(self.complaint()))) }
     }
 
     /// Ends the film; without it the file is incomplete.
     ///
     /// # Errors
     /// What `ffmpeg` says, or a file that has got the film's name in the meantime.
-    pub fn finish(self) -> Result<(), VideoError> {
-        let Self { path, pixels, mut program, unfinished, messages, .. } = self;
-        let unwritable = |reason| VideoError::Unwritable { path: path.clone(), reason };
-        drop(pixels);
-        let status = program.0.wait().map_err(|error| unwritable(error.to_string()))?;
-        if !status.success() {
-            return Err(unwritable(reason(read_messages(&messages))));
-        }
-        Ok(put_new(unfinished, &path)?)
+    pub fn finish(mut self) -> Result<(), VideoError> {
+        self.end()?;
+        Ok(put_new(self.unfinished, &self.path)?)
     }
 }
 

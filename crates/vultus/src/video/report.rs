@@ -58,7 +58,8 @@ struct Page<'a> {
     length: String,
     person_count: u64,
     shown: usize,
-    bin_s: String,
+    /// Seconds of a point; none where each point is one frame.
+    bin_s: Option<String>,
 }
 
 /// The page about `timeline`, whose classes are `labels`.
@@ -83,7 +84,9 @@ pub fn page(timeline: &Timeline, labels: &[String], facts: &ReportFacts) -> Resu
             format!("#{red:02x}{green:02x}{blue:02x}")
         })
         .collect();
-    let ticks = (0..=4).map(|quarter| clock(f64::from(quarter) / 4.0 * length_s)).collect();
+    let (step_s, bins) = (length_s / 4.0, timeline.bins() as u64);
+    let places = places_of(step_s);
+    let ticks = (0..=4).map(|quarter| clock(f64::from(quarter) * step_s, places)).collect();
     let page = Page {
         facts,
         labels,
@@ -94,10 +97,10 @@ pub fn page(timeline: &Timeline, labels: &[String], facts: &ReportFacts) -> Resu
         height: HEIGHT,
         frames: timeline.frames,
         frames_per_second: format!("{:.2}", timeline.frames as f64 / length_s),
-        length: clock(length_s),
+        length: clock(length_s, places),
         person_count: timeline.person_count,
         shown: persons.len(),
-        bin_s: format!("{:.1}", timeline.bin_s),
+        bin_s: (timeline.frames > bins).then(|| two_digits(timeline.bin_s)),
     };
     environment.render_named_str("video.html", TEMPLATE, Serde(&page))
 }
@@ -137,11 +140,26 @@ fn paths(curve: &Curve, classes: usize, timeline: &Timeline) -> Vec<String> {
     paths
 }
 
-/// Seconds as `1:02:03` or `2:03`.
-fn clock(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
+/// Decimals of a second, three at most, by which clock times a step apart are told apart, and no more than a little rounded.
+fn places_of(step_s: f64) -> usize {
+    (0..3).find(|&places| step_s * 10_f64.powi(places) >= 4.0).unwrap_or(3) as usize
+}
+
+/// Seconds as `1:02:03` or `2:03`, or with `places` decimals as `2:03.5`.
+fn clock(seconds: f64, places: usize) -> String {
+    let parts = 10_u64.pow(places as u32);
+    let all = (seconds * parts as f64).round() as u64;
+    let (whole, part) = (all / parts, all % parts);
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
-    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+    let clock =
+        if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") };
+    if places > 0 { format!("{clock}.{part:0places$}") } else { clock }
+}
+
+/// A number above 0 with two digits that say something, or all whole ones.
+fn two_digits(number: f64) -> String {
+    let decimals = (1.0 - number.log10().floor()).clamp(0.0, 9.0) as usize;
+    format!("{number:.decimals$}")
 }
 
 #[cfg(test)]
@@ -220,6 +238,50 @@ mod tests {
 
     #[test]
     fn clocks_have_hours_only_when_needed() {
-        assert_eq!([clock(0.0), clock(62.4), clock(3723.0)], ["0:00", "1:02", "1:02:03"]);
+        assert_eq!([clock(0.0, 0), clock(62.4, 0), clock(3723.0, 0)], ["0:00", "1:02", "1:02:03"]);
+        assert_eq!([clock(0.0, 1), clock(59.96, 1), clock(3723.04, 2)], ["0:00.0", "1:00.0", "1:02:03.04"]);
+    }
+
+    #[test]
+    fn ticks_of_short_films_are_told_apart() {
+        assert_eq!([0.001, 0.01, 0.3, 0.7, 1.3, 4.0, 900.0].map(places_of), [3, 3, 2, 1, 1, 0, 0]);
+        let mut timeline = Timeline::new(10.0);
+        (0..26).for_each(|frame| timeline.add(f64::from(frame) / 10.0, &[]));
+        let page = page(&timeline, &[], &facts()).unwrap();
+        for tick in ["0:00.0", "0:00.7", "0:01.3", "0:02.0", "0:02.6"] {
+            assert_eq!(page.matches(&format!("<span>{tick}</span>")).count(), 1, "{tick}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_a_point_have_two_digits() {
+        let lengths = [1.0 / 30.0, 0.1, 0.96, 2.0, 9.6, 12.8, 409.6];
+        assert_eq!(lengths.map(two_digits), ["0.033", "0.10", "0.96", "2.0", "9.6", "13", "410"]);
+    }
+
+    #[test]
+    fn the_page_counts_in_words() {
+        let text = |persons: &[&[u64]]| {
+            let mut timeline = Timeline::new(10.0);
+            for (frame, persons) in persons.iter().enumerate() {
+                let persons: Vec<_> = persons.iter().map(|number| person(*number, 0.5)).collect();
+                timeline.add(frame as f64 / 10.0, &persons);
+            }
+            page(&timeline, &["happy".to_owned(), "sad".to_owned()], &facts()).unwrap()
+        };
+        let one = text(&[&[1]]);
+        for words in ["<p>1 frame of", "\n1 person, with curves of their own.", ">1 face<"] {
+            assert!(one.contains(words), "no {words} in {one}");
+        }
+        assert!(!one.contains("A point is"), "each is a frame");
+        let two = text(&[&[1, 2], &[1], &[2]]);
+        for words in
+            ["<p>3 frames of", "\n2 persons, each with curves of their own.", ">4 faces<", "mean over 0.20 seconds"]
+        {
+            assert!(two.contains(words), "no {words} in {two}");
+        }
+        assert!(text(&[&[], &[]]).contains("\n0 persons. Model"));
+        let many: Vec<u64> = (1..=13).collect();
+        assert!(text(&[&many]).contains("\n13 persons, of whom the 12 seen most have curves of their own."));
     }
 }

@@ -134,6 +134,11 @@ impl Timeline {
         }
     }
 
+    /// Bins in which a frame was looked at.
+    pub fn bins(&self) -> usize {
+        self.looked.len()
+    }
+
     /// The next bin after `bin` in which a frame was looked at: until there, what `bin` shows is all that is known.
     pub fn next_bin(&self, bin: usize) -> Option<usize> {
         self.looked.range(bin + 1..).next().copied()
@@ -186,7 +191,7 @@ pub(super) mod tests {
         assert_eq!(points, [(0, vec![0.5, 0.5]), (4, vec![0.25, 0.75])]);
         let most = timeline.most_seen(1);
         assert_eq!((most[0].0, most[0].1.faces), (1, 3));
-        assert_eq!((timeline.frames, timeline.end_s, timeline.person_count), (4, 0.42, 2));
+        assert_eq!((timeline.frames, timeline.bins(), timeline.end_s, timeline.person_count), (4, 3, 0.42, 2));
         assert_eq!([0, 3, 4].map(|bin| timeline.next_bin(bin)), [Some(3), Some(4), None]);
         assert!((timeline.length_s() - 0.56).abs() < 1e-9);
     }
