@@ -21,7 +21,9 @@ fn the_model_in_the_program_is_used_when_none_is_named() {
 fn the_models_given_away_keep_to_their_limits_and_are_what_card_and_readme_say() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let readme = fs_err::read_to_string(repository.join("README.md")).unwrap();
-    for (name, most) in [("fer-small", 8), ("fer-base", 200), ("fer-large", 200), ("ferplus-base", 200)] {
+    for (name, most) in
+        [("fer-small", 8), ("fer-base", 200), ("fer-large", 200), ("fer-large-mixed", 200), ("ferplus-base", 200)]
+    {
         let file = repository.join(format!("models/{name}.safetensors"));
         assert!(fs_err::metadata(&file).unwrap().len() <= 12_000_000, "{name}");
         let bundle = Bundle::load(&file).unwrap();
