@@ -104,13 +104,17 @@ fn colour_of(face: &AnalyzedFace, label: &str) -> Rgb<u8> {
     COLOURS[place % COLOURS.len()]
 }
 
-/// Where the bars go: below the box, or inside at its foot where there is no room.
+/// Where the bars go: below the box, or, where there is no room, inside at its foot, and then no wider than their text, so
+/// that they leave the mouth of a face to be seen.
 fn bar_area(face: &AnalyzedFace, line: u32, (canvas_width, canvas_height): (u32, u32)) -> Area {
-    let height = line * face.probabilities.len() as u32;
+    let (height, text_width) = (line * face.probabilities.len() as u32, 6 * line);
     let below = face.area.y + face.area.height;
-    let y = if below + height <= canvas_height { below } else { below.saturating_sub(height) };
-    let width = face.area.width.max(6 * line).min(canvas_width - face.area.x);
-    Area { x: face.area.x, y, width, height }
+    let (y, width) = if below + height <= canvas_height {
+        (below, face.area.width.max(text_width))
+    } else {
+        (below.saturating_sub(height), text_width)
+    };
+    Area { x: face.area.x, y, width: width.min(canvas_width - face.area.x), height }
 }
 
 /// One bar a class.

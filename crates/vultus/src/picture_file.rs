@@ -60,10 +60,17 @@ pub fn read_all(source: impl Read) -> Result<Vec<u8>, PictureFileError> {
 /// Room for `announced` bytes is made at once; a source may have more of them, or fewer.
 fn read_at_most(most: u64, announced: u64, mut source: impl Read) -> Result<Vec<u8>, PictureFileError> {
     let mut bytes = Vec::with_capacity(announced as usize);
-    source.by_ref().take(most).read_to_end(&mut bytes)?;
-    // Apart from the others, for which one more would take twice the room.
-    let more = io::copy(&mut source.take(1), &mut io::sink())?;
-    if more > 0 { Err(PictureFileError::TooLarge) } else { Ok(bytes) }
+    // In parts: room for one byte more than the most would be twice the room.
+    let mut part = vec![0; 1 << 16];
+    loop {
+        match source.read(&mut part) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) if (bytes.len() + count) as u64 > most => return Err(PictureFileError::TooLarge),
+            Ok(count) => bytes.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 #[cfg(test)]
