@@ -3,6 +3,7 @@
 //! In: a TOML file and `key=value` overrides. Out: a validated [`TrainConfig`]. Precedence: defaults < file < overrides.
 //! The resolved value is written into every run directory and can be run again from there.
 
+mod check;
 mod keys;
 mod message;
 
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
-use vultus::inference::{MOST_SHIFT, Views};
+use vultus::inference::Views;
 use vultus::network::{
     Activation, BatchNormConfig, ConvConfig, DenseConfig, DropoutConfig, FlattenConfig, LayerConfig, NetworkConfig,
     Padding, PoolConfig,
@@ -26,13 +27,6 @@ use crate::dataset::split_name;
 use crate::search::SearchConfig;
 use crate::source::synthetic::SyntheticConfig;
 use crate::targets::TargetConfig;
-
-/// Epochs are multiplied by their steps, and nobody waits for more.
-const MOST_EPOCHS: usize = 1_000_000;
-
-const BETA1: &str = "train.optimizer.beta1";
-const BETA2: &str = "train.optimizer.beta2";
-const MOMENTUM: &str = "train.optimizer.momentum";
 
 /// Everything that `vultus train` needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -509,102 +503,6 @@ impl TrainConfig {
 
     pub(crate) fn to_table(&self) -> Table {
         Table::try_from(self).unwrap_or_default()
-    }
-
-    /// Checks every range; the network's own are checked when it is resolved.
-    fn check(&self) -> Result<(), ConfigError> {
-        let require = |holds: bool, key: &'static str, value: String, expected: &'static str| {
-            if holds { Ok(()) } else { Err(ConfigError::Value { key, value, expected }) }
-        };
-        let fit = &self.train;
-        let seed = self.seed;
-        // TOML has no larger integers.
-        require(i64::try_from(seed).is_ok(), "seed", seed.to_string(), "use 0 to 9223372036854775807")?;
-        let epochs = fit.epochs;
-        require((1..=MOST_EPOCHS).contains(&epochs), "train.epochs", epochs.to_string(), "use 1 to 1000000")?;
-        require(
-            (1..=65_536).contains(&fit.batch_size),
-            "train.batch_size",
-            fit.batch_size.to_string(),
-            "use 1 to 65536",
-        )?;
-        require(
-            (0.0..1.0).contains(&fit.validation_fraction),
-            "train.validation_fraction",
-            fit.validation_fraction.to_string(),
-            "use 0 up to below 1",
-        )?;
-        // What is computed with 32 bits has to be within its range there.
-        let positive = |value: f64| value as f32 > 0.0 && (value as f32).is_finite();
-        let below_one = |value: f64| (0.0..1.0).contains(&value) && (value as f32) < 1.0;
-        let rate = fit.optimizer.learning_rate();
-        require(positive(rate), "train.optimizer.learning_rate", rate.to_string(), "use a number above 0")?;
-        let (shares, epsilon) = match &fit.optimizer {
-            OptimizerConfig::Adam(adam) => (vec![(BETA1, adam.beta1), (BETA2, adam.beta2)], Some(adam.epsilon)),
-            OptimizerConfig::Sgd(sgd) => (vec![(MOMENTUM, sgd.momentum)], None),
-            OptimizerConfig::Muon(muon) => {
-                let shares = vec![(MOMENTUM, muon.momentum), (BETA1, muon.beta1), (BETA2, muon.beta2)];
-                (shares, Some(muon.epsilon))
-            }
-        };
-        for (key, share) in shares {
-            require(below_one(share), key, share.to_string(), "use 0 up to below 1")?;
-        }
-        if let Some(epsilon) = epsilon {
-            require(positive(epsilon), "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
-        }
-        let schedule = &fit.schedule;
-        for (key, part) in [("train.schedule.warmup", schedule.warmup), ("train.schedule.floor", schedule.floor)] {
-            require((0.0..=1.0).contains(&part), key, part.to_string(), "use a part from 0 to 1")?;
-        }
-        let clip = fit.clip_norm;
-        require(
-            clip == 0.0 || positive(clip),
-            "train.clip_norm",
-            clip.to_string(),
-            "use 0 (off) or a positive number",
-        )?;
-        let decay = fit.weight_decay;
-        let usable = decay >= 0.0 && decay * rate < 1.0;
-        require(usable, "train.weight_decay", decay.to_string(), "use 0 (off) up to below 1 / learning_rate")?;
-        let average = fit.average_decay;
-        require((0.0..1.0).contains(&average), "train.average_decay", average.to_string(), "use 0 up to below 1")?;
-        for (key, strength) in fit.augmentation.strengths() {
-            require((0.0..=1.0).contains(&strength), key, strength.to_string(), "use a strength from 0 to 1")?;
-        }
-        for (key, share) in fit.targets.shares() {
-            require((0.0..=1.0).contains(&share), key, share.to_string(), "use a share from 0 to 1")?;
-        }
-        let heat = fit.targets.heat;
-        require(positive(heat), "train.targets.heat", heat.to_string(), "use a number above 0")?;
-        let taught = fit.targets.distillation == 0.0 || !fit.targets.teachers.is_empty();
-        require(
-            taught,
-            "train.targets.distillation",
-            fit.targets.distillation.to_string(),
-            "name bundles in train.targets.teachers, or use 0",
-        )?;
-        let shift = self.views.shift;
-        require(shift <= MOST_SHIFT, "views.shift", shift.to_string(), "use 0 to 8 pixels")?;
-        let minutes = fit.checkpoint_minutes;
-        require((0.0..=1e6).contains(&minutes), "train.checkpoint_minutes", minutes.to_string(), "use 0 to 1000000")?;
-        let delta = fit.early_stopping.min_delta;
-        let usable = delta >= 0.0 && delta.is_finite();
-        require(usable, "train.early_stopping.min_delta", delta.to_string(), "use 0 or more")?;
-        let stopping_needs = fit.early_stopping.patience == 0 || self.validates();
-        require(
-            stopping_needs,
-            "train.early_stopping.patience",
-            fit.early_stopping.patience.to_string(),
-            "early stopping needs train.validation_fraction above 0, or data.validation_split",
-        )?;
-        let validation = &self.data.validation_split;
-        require(
-            *validation != self.data.train_split,
-            "data.validation_split",
-            validation.clone(),
-            "name another split than data.train_split, or none for a part of it",
-        )
     }
 
     /// Whether some images validate.
