@@ -223,7 +223,7 @@ fn report_removed(dataset: &Dataset, split: &str) {
     }
 }
 
-/// The split that is evaluated when none is named; those `apart` are so only by name.
+/// The split that is evaluated when none is named: never one of those `apart`, which have to be asked for.
 pub fn default_split(dataset: &Dataset, apart: &[&str]) -> Result<String, Failure> {
     let splits = dataset.splits();
     let others: Vec<&String> = splits.iter().filter(|split| !apart.contains(&split.as_str())).collect();
