@@ -87,10 +87,12 @@ fn check(u: &mut Unstructured) -> Result<()> {
         residual: &residual,
         squeeze: weights,
     };
-    let (mut z, mut y) = (destination(block.kept_len()), destination(block.output_len()));
+    let [mut z, mut winners, mut y] = [block.kept_len(), block.winners_len(), block.output_len()].map(destination);
     let (mut mean, mut variance) = (destination(channels), destination(channels));
-    let squeezed = block.forward(&inputs, Outputs { z: &mut z, y: &mut y, mean: &mut mean, variance: &mut variance });
-    let kept = Kept { z: &z, y: &y, mean: &mean, variance: &variance, squeezed: squeezed.as_ref() };
+    let outputs = Outputs { z: &mut z, winners: &mut winners, y: &mut y, mean: &mut mean, variance: &mut variance };
+    let squeezed = block.forward(&inputs, outputs);
+    let kept =
+        Kept { z: &z, winners: &winners, y: &y, mean: &mean, variance: &variance, squeezed: squeezed.as_ref() };
     let (mut dx, mut dweight) = (destination(x.len()), destination(weight.len()));
     let [mut dgamma, mut dbeta, mut dbias] = [(); 3].map(|()| destination(channels));
     let mut dresidual = destination(residual.len());
@@ -146,8 +148,10 @@ fn check(u: &mut Unstructured) -> Result<()> {
     match tail {
         Tail::Pooled { size, rate, key } => {
             let (windows, dropout) = (filters.pooled(size), Dropout { rate, key });
-            norm_pool::forward(&windows, z, &norm, dropout, &mut plain_y);
-            norm_pool::backward(&windows, z, &norm, dropout, &dy, before, norm_gradients);
+            let mut winners = destination(plain_y.len());
+            norm_pool::winners(&windows, z, &gamma, &mut winners);
+            norm_pool::forward(&windows, &winners, &norm, dropout, &mut plain_y);
+            norm_pool::backward(&windows, z, &winners, &norm, dropout, &dy, before, norm_gradients);
         }
         Tail::Activated { activation, .. } => {
             let mut normal = destination(z.len());

@@ -159,8 +159,19 @@ fn check_norm_pool(u: &mut Unstructured) -> Result<()> {
 
     let mut y = destination(dy.len());
     let [mut mean, mut variance, mut dgamma, mut dbeta, mut dbias] = [(); 5].map(|()| destination(channels));
-    let mut dx = destination(x.len());
-    norm_pool::forward_training(&shape, &x, &gamma, &beta, EPSILON, dropout, &mut y, &mut mean, &mut variance);
+    let (mut winners, mut dx) = (destination(dy.len()), destination(x.len()));
+    norm_pool::forward_training(
+        &shape,
+        &x,
+        &gamma,
+        &beta,
+        EPSILON,
+        dropout,
+        &mut winners,
+        &mut y,
+        &mut mean,
+        &mut variance,
+    );
     let norm = Norm { gamma: &gamma, beta: &beta, mean: &mean, variance: &variance, epsilon: EPSILON };
     let gradients = NormGradients {
         dx: &mut dx,
@@ -168,7 +179,7 @@ fn check_norm_pool(u: &mut Unstructured) -> Result<()> {
         dbeta: &mut dbeta,
         dbias: if with_dbias { Some(&mut dbias) } else { None },
     };
-    norm_pool::backward(&shape, &x, &norm, dropout, &dy, before, gradients);
+    norm_pool::backward(&shape, &x, &winners, &norm, dropout, &dy, before, gradients);
 
     // One after the other.
     let pool = PoolingShape { batch, channels, in_height: height, in_width: width, size, stride: size };

@@ -234,14 +234,15 @@ impl Table<'_> {
             let squeeze = Weights { squeeze: &[], squeeze_bias: &[], excitation: &[], excitation_bias: &[] };
             let inputs =
                 Inputs { x: &x, weight: &weight, bias: &[], gamma: &gamma, beta: &beta, residual: &[], squeeze };
-            let (mut z, mut y) = (numbers(block.kept_len()), numbers(block.output_len()));
+            let [mut z, mut winners, mut y] = [block.kept_len(), block.winners_len(), block.output_len()].map(numbers);
             let (dy, mut dx, mut dweight) = (y.clone(), x.clone(), weight.clone());
             let [mut dgamma, mut dbeta] = [(); 2].map(|()| numbers(channels));
             let forward = Pass::new(2 * shape.multiply_adds(), 0, || {
-                let outputs = Outputs { z: &mut z, y: &mut y, mean: &mut mean, variance: &mut variance };
+                let outputs =
+                    Outputs { z: &mut z, winners: &mut winners, y: &mut y, mean: &mut mean, variance: &mut variance };
                 block.forward(&inputs, outputs);
             });
-            let kept = Kept { z: &z, y: &y, mean: &mean, variance: &variance, squeezed: None };
+            let kept = Kept { z: &z, winners: &winners, y: &y, mean: &mean, variance: &variance, squeezed: None };
             let gradients = if first { 1 } else { 2 };
             let backward = Pass::new(2 * gradients * shape.multiply_adds(), 0, || {
                 let gradients = BlockGradients {
@@ -295,13 +296,27 @@ impl Table<'_> {
             let shape = NormPoolShape { batch, height: size, width: size, channels, size: 2 };
             let (dropout, pooled) = (Dropout { rate: 0.25, key: 1 }, shape.output_len());
             let (y, dy) = (&mut y[..pooled], &dy[..pooled]);
-            let forward = Pass::new(6 * length + pooled, 2 * length + pooled, || {
-                norm_pool::forward_training(&shape, &x, &gamma, &beta, 1e-5, dropout, y, &mut mean, &mut variance);
+            let mut winners = numbers(pooled);
+            // Statistics 3, sign and comparison 2; of each window, scale and shift 2, dropout 1.
+            let forward = Pass::new(5 * length + 3 * pooled, 2 * length + 3 * pooled, || {
+                norm_pool::forward_training(
+                    &shape,
+                    &x,
+                    &gamma,
+                    &beta,
+                    1e-5,
+                    dropout,
+                    &mut winners,
+                    y,
+                    &mut mean,
+                    &mut variance,
+                );
             });
             let norm = Norm { gamma: &gamma, beta: &beta, mean: &mean, variance: &variance, epsilon: 1e-5 };
-            let backward = Pass::new(9 * length + pooled, 3 * length + 2 * pooled, || {
+            // Of each window, dropout 1 (twice) and its sums 4; comparison 1, what is left 1, the gradient 5.
+            let backward = Pass::new(7 * length + 6 * pooled, 2 * length + 4 * pooled, || {
                 let gradients = NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: None };
-                norm_pool::backward(&shape, &x, &norm, dropout, dy, Activation::Linear, gradients);
+                norm_pool::backward(&shape, &x, &winners, &norm, dropout, dy, Activation::Linear, gradients);
             });
             self.passes("batch norm, pool, dropout 64 @24", forward, Some(backward));
         }

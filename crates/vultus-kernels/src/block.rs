@@ -14,12 +14,12 @@ use crate::activation::Activation;
 use crate::batch_norm::{self, Norm, Statistics};
 use crate::dropout::Dropout;
 pub use crate::filters::Filters;
+use crate::norm_pool::{self, NormPoolShape, WindowSums};
 use crate::norm_squeeze::{self, Squeezed};
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::squeeze_excitation::{SqueezeShape, WeightGradients, Weights};
 use crate::thin_block::{self, ThinBlock, ThinGradients};
-use crate::{norm_pool, norm_pool::NormPoolShape};
 
 /// Numbers of a part's convolution output, about: 4 MB.
 const PART_NUMBERS: usize = 1024 * 1024;
@@ -86,6 +86,8 @@ pub struct Inputs<'a> {
 pub struct Outputs<'a> {
     /// The convolution's output, [`Block::kept_len`] numbers.
     pub z: &'a mut [f32],
+    /// What wins each window of pooling, as [`norm_pool::winners`] has it, [`Block::winners_len`] numbers.
+    pub winners: &'a mut [f32],
     /// The block's, [`Block::output_len`] numbers.
     pub y: &'a mut [f32],
     /// Of `z`, `[out]`.
@@ -99,6 +101,8 @@ pub struct Outputs<'a> {
 pub struct Kept<'a> {
     /// The convolution's output.
     pub z: &'a [f32],
+    /// What won each window of pooling.
+    pub winners: &'a [f32],
     /// The block's, if [`Block::needs_output`].
     pub y: &'a [f32],
     /// `[out]`.
@@ -163,6 +167,11 @@ impl Block {
         if self.thin_tail().is_some() { 0 } else { self.filters.output_len() }
     }
 
+    /// Numbers of what wins each window of pooling; none without pooling.
+    pub fn winners_len(&self) -> usize {
+        if matches!(self.tail, Tail::Pooled { .. }) { self.output_len() } else { 0 }
+    }
+
     /// Numbers of the output.
     pub fn output_len(&self) -> usize {
         match self.tail {
@@ -218,13 +227,14 @@ impl Block {
     /// If a slice has another length than its shape, a window does not fit, or the convolution's activation is neither
     /// linear nor ReLU.
     pub fn forward(&self, inputs: &Inputs, outputs: Outputs) -> Option<Squeezed> {
-        let Outputs { z, y, mean, variance } = outputs;
+        let Outputs { z, winners, y, mean, variance } = outputs;
         let Inputs { x, gamma, beta, .. } = *inputs;
         assert_eq!(x.len(), self.filters.input_len(), "length of x");
         assert_eq!(z.len(), self.kept_len(), "length of z");
+        assert_eq!(winners.len(), self.winners_len(), "length of the winners");
         assert_eq!(y.len(), self.output_len(), "length of y");
         if let Some(thin) = self.thin(inputs) {
-            thin.forward_training(x, gamma, beta, self.epsilon, y, mean, variance);
+            thin.forward_training(x, gamma, beta, self.epsilon, winners, y, mean, variance);
             return None;
         }
         let (shape, channels) = (self.filters.norm(), self.filters.channels());
@@ -232,7 +242,14 @@ impl Block {
             Tail::Activated { squeeze: Some(hidden), .. } => norm_squeeze::statistics(&self.squeeze_shape(hidden)),
             _ => Statistics::new(InstructionSet::best(), channels, shape.task_rows()),
         };
-        self.convolve(inputs, z, |z| statistics.add(z));
+        self.convolve(inputs, z, |images, z| {
+            statistics.add(z);
+            if let Tail::Pooled { size, .. } = self.tail {
+                let shape = NormPoolShape { batch: images.len(), ..self.filters.pooled(size) };
+                let winners_len = winners.len();
+                norm_pool::winners(&shape, z, gamma, &mut winners[of(&images, self.filters.batch(), winners_len)]);
+            }
+        });
         if shape.is_empty() {
             mean.fill(0.0);
             variance.fill(0.0);
@@ -254,14 +271,14 @@ impl Block {
                 }
             }
             Tail::Pooled { size, rate, key } => {
-                norm_pool::forward(&self.filters.pooled(size), z, &norm, Dropout { rate, key }, y);
+                norm_pool::forward(&self.filters.pooled(size), winners, &norm, Dropout { rate, key }, y);
             }
         }
         None
     }
 
-    /// The convolution, part by part; `then` sees each part.
-    fn convolve(&self, inputs: &Inputs, z: &mut [f32], mut then: impl FnMut(&[f32])) {
+    /// The convolution, part by part; `then` sees the images and the output of each part.
+    fn convolve(&self, inputs: &Inputs, z: &mut [f32], mut then: impl FnMut(Range<usize>, &[f32])) {
         if z.is_empty() {
             return;
         }
@@ -270,7 +287,7 @@ impl Block {
         for images in parts(batch, wide / batch) {
             let z = &mut z[of(&images, batch, wide)];
             pass.run(images.len(), &inputs.x[of(&images, batch, inputs.x.len())], z);
-            then(z);
+            then(images, z);
         }
     }
 
@@ -285,19 +302,26 @@ impl Block {
         assert!(dx.as_ref().is_none_or(|dx| dx.len() == x.len()), "length of dx");
         assert_eq!(dweight.len(), self.filters.weight_len(), "length of dweight");
         assert_eq!(dy.len(), self.output_len(), "length of dy");
-        let Kept { z, y, mean, variance, squeezed } = *kept;
+        let Kept { z, winners, y, mean, variance, squeezed } = *kept;
+        assert_eq!(winners.len(), self.winners_len(), "length of the winners");
         let norm = &Norm { gamma: inputs.gamma, beta: inputs.beta, mean, variance, epsilon: self.epsilon };
-        let mut again = Scratch::take(0);
-        let mut z = z;
+        let (mut again, mut winners_again) = (Scratch::take(0), Scratch::take(0));
+        let (mut z, mut winners) = (z, winners);
         if let Some(thin) = self.thin(inputs) {
             if dx.is_none() {
-                thin.backward(x, norm, dy, ThinGradients { dweight, dbias, dgamma, dbeta });
+                thin.backward(x, winners, norm, dy, ThinGradients { dweight, dbias, dgamma, dbeta });
                 return;
             }
-            // Somebody wants the gradient of a first layer's input: then the whole output is needed after all.
+            // Somebody wants the gradient of a first layer's input: then the whole output is needed after all, and it may be
+            // rounded otherwise than the winners were.
             again = Scratch::take(self.filters.output_len());
-            self.convolve(inputs, &mut again, |_| ());
+            self.convolve(inputs, &mut again, |_, _| ());
             z = &again;
+            if let Tail::Pooled { size, .. } = self.tail {
+                winners_again = Scratch::take(winners.len());
+                norm_pool::winners(&self.filters.pooled(size), z, inputs.gamma, &mut winners_again);
+                winners = &winners_again;
+            }
         }
         let (before, biased) = (self.before, dbias.is_some());
         let mut backward = match self.tail {
@@ -317,9 +341,9 @@ impl Block {
             }
             Tail::Pooled { size, rate, key } => {
                 let dropout = Dropout { rate, key };
-                let windows = norm_pool::Inputs { x: z, norm, dropout, dy, before };
-                let shape: NormPoolShape = self.filters.pooled(size);
-                Backward::Pooled(norm_pool::Backward::new(&shape, windows, dgamma, dbeta, biased))
+                let shape = self.filters.pooled(size);
+                let sums = WindowSums::new(&shape, winners, norm, dropout, dy, dgamma, dbeta);
+                Backward::Pooled(norm_pool::Backward::new(sums, z, before, biased))
             }
         };
         let (batch, wide, pixels) = (self.filters.batch(), self.filters.output_len(), self.pixels());
@@ -351,7 +375,7 @@ impl Block {
                 Backward::Pooled(backward) => backward.bias(dbias),
             }
         }
-        drop(again);
+        drop((again, winners_again));
     }
 
     /// Pixels of an image of the convolution's output.

@@ -80,7 +80,7 @@ impl NormPoolShape {
 }
 
 /// `y = dropout(max_pool(gamma * (x - mean) / sqrt(variance + epsilon) + beta))`, with the statistics of `x` itself, which
-/// are also returned in `mean` and `variance` `[channels]`.
+/// are also returned in `mean` and `variance` `[channels]`. `winners` are those of [`winners`], for the way back.
 ///
 /// # Panics
 /// If a slice has another length than its shape, or the window does not fit.
@@ -92,50 +92,121 @@ pub fn forward_training(
     beta: &[f32],
     epsilon: f32,
     dropout: Dropout,
+    winners: &mut [f32],
     y: &mut [f32],
     mean: &mut [f32],
     variance: &mut [f32],
 ) {
     statistics(&shape.norm(), x, mean, variance);
-    forward(shape, x, &Norm { gamma, beta, mean, variance, epsilon }, dropout, y);
+    self::winners(shape, x, gamma, winners);
+    forward(shape, winners, &Norm { gamma, beta, mean, variance, epsilon }, dropout, y);
 }
 
-/// [`forward_training`] with given statistics.
+/// What wins each window of `x`, and will whatever the statistics: the norm keeps the order of a channel's numbers, or
+/// turns it round where gamma is negative. There the winner is the smallest, and stands here with its sign changed.
+/// `winners` has a number for each of the output.
+///
+/// # Panics
+/// If a slice has another length than its shape, or the window does not fit.
+pub fn winners(shape: &NormPoolShape, x: &[f32], gamma: &[f32], winners: &mut [f32]) {
+    shape.check();
+    assert_eq!(x.len(), shape.input_len(), "length of x");
+    assert_eq!(gamma.len(), shape.channels, "length of gamma");
+    assert_eq!(winners.len(), shape.output_len(), "length of the winners");
+    if winners.is_empty() {
+        return;
+    }
+    let (set, signs) = (InstructionSet::best(), &signs(gamma)[..]);
+    let (image, line) = (shape.image(), shape.pooled_width() * shape.channels);
+    // A task is one row of windows of one image.
+    winners.par_chunks_mut(line).enumerate().for_each(|(task, winners)| {
+        let (index, row) = (task / shape.pooled_height(), task % shape.pooled_height());
+        let from = index * image + row * shape.size * shape.line();
+        set.run(Winners { shape, x: &x[from..][..shape.size * shape.line()], signs, winners });
+    });
+}
+
+/// What the order of each channel's numbers is multiplied by.
+pub(crate) fn signs(gamma: &[f32]) -> Scratch {
+    let mut signs = Scratch::take(gamma.len());
+    signs.iter_mut().zip(gamma).for_each(|(sign, &gamma)| *sign = if gamma < 0.0 { -1.0 } else { 1.0 });
+    signs
+}
+
+/// The winners of one row of windows. The caller vouches for the lengths.
+pub(crate) struct Winners<'a> {
+    pub(crate) shape: &'a NormPoolShape,
+    /// The `size` rows under the windows.
+    pub(crate) x: &'a [f32],
+    /// Of each channel.
+    pub(crate) signs: &'a [f32],
+    pub(crate) winners: &'a mut [f32],
+}
+
+impl Kernel for Winners<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let NormPoolShape { width, channels, size, .. } = *self.shape;
+        assert!(self.x.len() >= size * width * channels && self.signs.len() == channels);
+        assert_eq!(self.winners.len(), self.shape.pooled_width() * channels);
+        for window in 0..self.shape.pooled_width() {
+            for first in (0..channels).step_by(L::WIDTH) {
+                // SAFETY: the window lies inside the `size` rows of `x`, each of `width` pixels of `channels` numbers; there
+                // is a sign for each channel, and `winners` has a pixel for each window.
+                unsafe {
+                    let sign = L::load_within(self.signs.as_ptr(), first, channels);
+                    let corner = self.x.as_ptr().add(window * size * channels);
+                    let mut winner = L::load_within(corner, first, channels).mul(sign);
+                    for i in 0..size {
+                        for j in 0..size {
+                            if i + j > 0 {
+                                let pixel = corner.add((i * width + j) * channels);
+                                winner = winner.larger(L::load_within(pixel, first, channels).mul(sign));
+                            }
+                        }
+                    }
+                    winner.store_within(self.winners.as_mut_ptr().add(window * channels), first, channels);
+                }
+            }
+        }
+    }
+}
+
+/// [`forward_training`] with given winners and statistics.
 ///
 /// # Panics
 /// As [`forward_training`].
-pub fn forward(shape: &NormPoolShape, x: &[f32], norm: &Norm, dropout: Dropout, y: &mut [f32]) {
+pub fn forward(shape: &NormPoolShape, winners: &[f32], norm: &Norm, dropout: Dropout, y: &mut [f32]) {
     shape.check();
-    assert_eq!(x.len(), shape.input_len(), "length of x");
+    assert_eq!(winners.len(), shape.output_len(), "length of the winners");
     assert_eq!(y.len(), shape.output_len(), "length of y");
     norm.check(shape.channels);
     if y.is_empty() {
         return;
     }
-    let affine = norm.affine();
-    let (set, mask, affine) = (InstructionSet::best(), dropout.mask(), &affine[..]);
-    let (image, line) = (shape.image(), shape.pooled_width() * shape.channels);
-    // A task is one row of windows of one image.
-    y.par_chunks_mut(line).enumerate().for_each(|(task, y)| {
-        let (index, row) = (task / shape.pooled_height(), task % shape.pooled_height());
-        let from = index * image + row * shape.size * shape.width * shape.channels;
-        let x = &x[from..][..shape.size * shape.width * shape.channels];
-        set.run(Forward { shape, x, affine, mask, dropout, first: task * line, y });
+    let (signs, mut affine) = (signs(norm.gamma), norm.affine());
+    // The winners have their signs already.
+    affine.iter_mut().zip(&signs[..]).for_each(|(scale, sign)| *scale *= sign);
+    let (set, mask, affine, channels) = (InstructionSet::best(), dropout.mask(), &affine[..], shape.channels);
+    let task_len = shape.norm().task_rows() * channels;
+    y.par_chunks_mut(task_len).zip(winners.par_chunks(task_len)).enumerate().for_each(|(task, (y, winners))| {
+        set.run(Forward { channels, winners, affine, mask, dropout, first: task * task_len, y });
     });
 }
 
-/// One row of windows, forward. The caller vouches for the lengths.
-pub(crate) struct Forward<'a> {
-    pub(crate) shape: &'a NormPoolShape,
-    /// The `size` rows under the windows.
-    pub(crate) x: &'a [f32],
-    /// Scales, then shifts.
-    pub(crate) affine: &'a [f32],
-    pub(crate) mask: Mask,
-    pub(crate) dropout: Dropout,
+/// Some windows, forward. The caller vouches for the lengths.
+struct Forward<'a> {
+    channels: usize,
+    winners: &'a [f32],
+    /// Scales of the winners, then shifts.
+    affine: &'a [f32],
+    mask: Mask,
+    dropout: Dropout,
     /// Number of the first output, for the mask.
-    pub(crate) first: usize,
-    pub(crate) y: &'a mut [f32],
+    first: usize,
+    y: &'a mut [f32],
 }
 
 impl Kernel for Forward<'_> {
@@ -143,32 +214,21 @@ impl Kernel for Forward<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let NormPoolShape { width, channels, size, .. } = *self.shape;
-        assert!(self.x.len() >= size * width * channels && self.affine.len() == 2 * channels);
-        assert_eq!(self.y.len(), self.shape.pooled_width() * channels);
-        for window in 0..self.shape.pooled_width() {
+        let channels = self.channels;
+        assert!(self.affine.len() == 2 * channels && self.winners.len() == self.y.len());
+        for place in (0..self.y.len() / channels).map(|window| window * channels) {
             for first in (0..channels).step_by(L::WIDTH) {
-                // SAFETY: the window lies inside the `size` rows of `x`, each of `width` pixels of `channels` numbers; the
-                // map is two rows of `channels`, and `y` has a pixel for each window.
+                // SAFETY: the map is two rows of `channels`, and so many numbers of both slices, which are equally long, lie
+                // at `place`.
                 unsafe {
                     let scale = L::load_within(self.affine.as_ptr(), first, channels);
                     let shift = L::load_within(self.affine.as_ptr().add(channels), first, channels);
-                    let corner = self.x.as_ptr().add(window * size * channels);
-                    let mut largest = L::load_within(corner, first, channels).mul_add(scale, shift);
-                    for i in 0..size {
-                        for j in 0..size {
-                            if i + j > 0 {
-                                let pixel = corner.add((i * width + j) * channels);
-                                let value = L::load_within(pixel, first, channels).mul_add(scale, shift);
-                                largest = largest.larger(value);
-                            }
-                        }
-                    }
-                    let place = window * channels;
+                    let winner = L::load_within(self.winners.as_ptr().add(place), first, channels);
+                    let mut value = winner.mul_add(scale, shift);
                     if self.dropout.rate > 0.0 {
-                        largest = largest.mul(self.mask.factors(self.first + place + first));
+                        value = value.mul(self.mask.factors(self.first + place + first));
                     }
-                    largest.store_within(self.y.as_mut_ptr().add(place), first, channels);
+                    value.store_within(self.y.as_mut_ptr().add(place), first, channels);
                 }
             }
         }
@@ -180,9 +240,11 @@ impl Kernel for Forward<'_> {
 ///
 /// # Panics
 /// If a slice has another length than its shape, or the window does not fit.
+#[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
 pub fn backward(
     shape: &NormPoolShape,
     x: &[f32],
+    winners: &[f32],
     norm: &Norm,
     dropout: Dropout,
     dy: &[f32],
@@ -190,85 +252,159 @@ pub fn backward(
     gradients: NormGradients,
 ) {
     let NormGradients { dx, dgamma, dbeta, dbias } = gradients;
-    let inputs = Inputs { x, norm, dropout, dy, before };
-    let mut backward = Backward::new(shape, inputs, dgamma, dbeta, dbias.is_some());
+    let sums = WindowSums::new(shape, winners, norm, dropout, dy, dgamma, dbeta);
+    let mut backward = Backward::new(sums, x, before, dbias.is_some());
     backward.apply(0..shape.batch, dx);
     if let Some(dbias) = dbias {
         backward.bias(dbias);
     }
 }
 
-/// What a backward pass reads; see [`backward`].
-#[derive(Clone, Copy)]
-pub(crate) struct Inputs<'a> {
-    pub(crate) x: &'a [f32],
-    pub(crate) norm: &'a Norm<'a>,
-    pub(crate) dropout: Dropout,
-    pub(crate) dy: &'a [f32],
-    pub(crate) before: Activation,
+/// The first half of a backward pass, which looks at the windows alone: after it, the gradient of any pixel can be told.
+pub(crate) struct WindowSums<'a> {
+    set: InstructionSet,
+    shape: NormPoolShape,
+    winners: &'a [f32],
+    mean: &'a [f32],
+    dy: &'a [f32],
+    dropout: Dropout,
+    mask: Mask,
+    signs: Scratch,
+    terms: Terms,
+}
+
+impl<'a> WindowSums<'a> {
+    /// `dgamma` and `dbeta` are overwritten.
+    pub(crate) fn new(
+        shape: &NormPoolShape,
+        winners: &'a [f32],
+        norm: &Norm<'a>,
+        dropout: Dropout,
+        dy: &'a [f32],
+        dgamma: &mut [f32],
+        dbeta: &mut [f32],
+    ) -> Self {
+        shape.check();
+        assert_eq!(winners.len(), shape.output_len(), "length of the winners");
+        assert_eq!(dy.len(), shape.output_len(), "length of dy");
+        norm.check(shape.channels);
+        let (set, channels, mask, signs) = (InstructionSet::best(), shape.channels, dropout.mask(), signs(norm.gamma));
+        let task_len = (shape.norm().task_rows() * channels).max(1);
+        let mut partial = Scratch::take(dy.len().div_ceil(task_len) * 2 * channels);
+        let parts = winners.par_chunks(task_len).zip(dy.par_chunks(task_len));
+        partial.par_chunks_mut((2 * channels).max(1)).zip(parts).enumerate().for_each(|(task, (sums, part))| {
+            let (winners, dy) = part;
+            let (mean, signs, first) = (norm.mean, &signs[..], task * task_len);
+            set.run(GradientSums { channels, winners, dy, mean, signs, mask, dropout, first, sums });
+        });
+        let terms = Terms::new(norm, shape.norm().rows, &partial, dgamma, dbeta);
+        Self { set, shape: *shape, winners, mean: norm.mean, dy, dropout, mask, signs, terms }
+    }
+
+    /// Windows in a row of an image, times their channels.
+    fn line(&self) -> usize {
+        self.shape.pooled_width() * self.shape.channels
+    }
+
+    /// The gradients of a band: of the rows `x` under row `row` of the windows of image `image`.
+    pub(crate) fn band<'b>(&'b self, image: usize, row: usize, x: &'b [f32]) -> Band<'b> {
+        let first = (image * self.shape.pooled_height() + row) * self.line();
+        let windows = first..first + self.line();
+        let Self { shape, mask, dropout, .. } = self;
+        Band {
+            shape,
+            rows: shape.band_rows(row),
+            x,
+            winners: &self.winners[windows.clone()],
+            dy: &self.dy[windows],
+            signs: &self.signs,
+            mean: self.mean,
+            terms: self.terms.of(0, shape.channels),
+            mask: *mask,
+            dropout: *dropout,
+            first,
+        }
+    }
+}
+
+/// Sums of the gradient, and of the gradient times the winner less its mean, over some windows. The caller vouches for
+/// the lengths.
+struct GradientSums<'a> {
+    channels: usize,
+    winners: &'a [f32],
+    dy: &'a [f32],
+    mean: &'a [f32],
+    signs: &'a [f32],
+    mask: Mask,
+    dropout: Dropout,
+    /// Number of the first window's first channel, for the mask.
+    first: usize,
+    /// `[2, channels]`, overwritten.
+    sums: &'a mut [f32],
+}
+
+impl Kernel for GradientSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let channels = self.channels;
+        assert!(self.mean.len() == channels && self.signs.len() == channels && self.sums.len() == 2 * channels);
+        assert_eq!(self.winners.len(), self.dy.len());
+        let windows = self.dy.len() / channels;
+        for first in (0..channels).step_by(L::WIDTH) {
+            // SAFETY: rows of `channels` numbers are read inside the windows, and two of them written inside `sums`.
+            unsafe {
+                let mean = L::load_within(self.mean.as_ptr(), first, channels);
+                let sign = L::load_within(self.signs.as_ptr(), first, channels);
+                let mut sums = [L::splat(0.0); 2];
+                for place in (0..windows).map(|window| window * channels) {
+                    let winner = L::load_within(self.winners.as_ptr().add(place), first, channels).mul(sign);
+                    let mut gradient = L::load_within(self.dy.as_ptr().add(place), first, channels);
+                    if self.dropout.rate > 0.0 {
+                        gradient = gradient.mul(self.mask.factors(self.first + place + first));
+                    }
+                    sums = [sums[0].add(gradient), gradient.mul_add(winner.sub(mean), sums[1])];
+                }
+                let to = self.sums.as_mut_ptr();
+                sums[0].store_within(to, first, channels);
+                sums[1].store_within(to.add(channels), first, channels);
+            }
+        }
+    }
 }
 
 /// A backward pass whose sums are known, so that the gradients of any image can be told.
 pub(crate) struct Backward<'a> {
-    set: InstructionSet,
-    shape: NormPoolShape,
-    inputs: Inputs<'a>,
-    mask: Mask,
-    /// Scales, then shifts.
-    affine: Scratch,
-    terms: Terms,
+    sums: WindowSums<'a>,
+    x: &'a [f32],
+    before: Activation,
     /// Sums of the gradients so far.
     bias: Option<BiasSums>,
 }
 
 impl<'a> Backward<'a> {
-    /// `dgamma` and `dbeta` are overwritten.
-    pub(crate) fn new(
-        shape: &NormPoolShape,
-        inputs: Inputs<'a>,
-        dgamma: &mut [f32],
-        dbeta: &mut [f32],
-        biased: bool,
-    ) -> Self {
-        shape.check();
-        let (set, channels) = (InstructionSet::best(), shape.channels);
-        assert_eq!(inputs.x.len(), shape.input_len(), "length of x");
-        assert_eq!(inputs.dy.len(), shape.output_len(), "length of dy");
-        inputs.norm.check(channels);
+    /// With sums of the gradients if `biased`.
+    pub(crate) fn new(sums: WindowSums<'a>, x: &'a [f32], before: Activation, biased: bool) -> Self {
+        assert_eq!(x.len(), sums.shape.input_len(), "length of x");
         // Panics if nothing can go back through it.
-        inputs.before.gates();
-        let (affine, mask) = (inputs.norm.affine(), inputs.dropout.mask());
-        let bias = biased.then(|| BiasSums::new(channels));
-        let terms = Terms::new(inputs.norm, shape.norm().rows, &[], dgamma, dbeta);
-        let mut backward = Self { set, shape: *shape, inputs, mask, affine, terms, bias };
-        let mut partial = Scratch::take(elements([shape.batch, shape.pooled_height(), 2 * channels]));
-        partial.par_chunks_mut((2 * channels).max(1)).enumerate().for_each(|(task, sums)| {
-            set.run(GradientSums { band: backward.band(task), sums });
-        });
-        backward.terms = Terms::new(inputs.norm, shape.norm().rows, &partial, dgamma, dbeta);
-        backward
+        before.gates();
+        let bias = biased.then(|| BiasSums::new(sums.shape.channels));
+        Self { sums, x, before, bias }
     }
 
     /// Place of the first number of a band: of row `task % bands` of windows of image `task / bands`.
     fn start(&self, task: usize) -> usize {
-        let bands = self.shape.pooled_height();
-        (task / bands * self.shape.height + task % bands * self.shape.size) * self.shape.line()
-    }
-
-    fn band(&self, task: usize) -> Band<'_> {
-        let shape = &self.shape;
-        let Inputs { x, norm, dropout, dy, .. } = self.inputs;
-        let out_line = shape.pooled_width() * shape.channels;
-        let rows = shape.band_rows(task % shape.pooled_height());
-        let (x, dy) = (&x[self.start(task)..][..rows * shape.line()], &dy[task * out_line..][..out_line]);
-        let (affine, first) = (&self.affine[..], task * out_line);
-        Band { shape, rows, x, dy, affine, mean: norm.mean, mask: self.mask, dropout, first }
+        let shape = &self.sums.shape;
+        let bands = shape.pooled_height();
+        (task / bands * shape.height + task % bands * shape.size) * shape.line()
     }
 
     /// The gradients of some images.
     pub(crate) fn apply(&mut self, images: std::ops::Range<usize>, dx: &mut [f32]) {
-        let (channels, bands) = (self.shape.channels, self.shape.pooled_height());
-        assert_eq!(dx.len(), images.len() * self.shape.image(), "length of dx");
+        let shape = &self.sums.shape;
+        let (channels, bands) = (shape.channels, shape.pooled_height());
+        assert_eq!(dx.len(), images.len() * shape.image(), "length of dx");
         if dx.is_empty() {
             return;
         }
@@ -277,11 +413,12 @@ impl<'a> Backward<'a> {
         let mut sums = Scratch::take(images.len() * bands * channels);
         sums.par_chunks_mut(channels).enumerate().for_each(|(task, sums)| {
             let dx = dx.at(self.start(first + task) - self.start(first));
-            let (band, terms) = (self.band(first + task), self.terms.of(0, channels));
-            let gate_input = self.inputs.before.gates();
+            let (task, gate_input) = (first + task, self.before.gates());
+            let (image, row) = (task / bands, task % bands);
+            let x = &self.x[self.start(task)..][..shape.band_rows(row) * shape.line()];
             // SAFETY: the band's part of `dx`, which is as long as the images (checked above), is as long as its part of
             // `x`, and this task's own.
-            self.set.run(unsafe { GradientApply::new(band, terms, gate_input, dx, sums) });
+            self.sums.set.run(unsafe { GradientApply::new(self.sums.band(image, row, x), gate_input, dx, sums) });
         });
         if let Some(bias) = &mut self.bias {
             bias.add(&sums);
@@ -296,28 +433,32 @@ impl<'a> Backward<'a> {
 
 /// One row of windows of one image, backward.
 pub(crate) struct Band<'a> {
-    pub(crate) shape: &'a NormPoolShape,
+    shape: &'a NormPoolShape,
     /// Rows of the image, at least those under the windows.
-    pub(crate) rows: usize,
+    rows: usize,
     /// These rows.
-    pub(crate) x: &'a [f32],
+    x: &'a [f32],
+    /// What won each window, with its channel's sign.
+    winners: &'a [f32],
     /// Gradients of the windows.
-    pub(crate) dy: &'a [f32],
-    /// Scales, then shifts.
-    pub(crate) affine: &'a [f32],
-    pub(crate) mean: &'a [f32],
-    pub(crate) mask: Mask,
-    pub(crate) dropout: Dropout,
+    dy: &'a [f32],
+    signs: &'a [f32],
+    mean: &'a [f32],
+    terms: TermsOfOne<'a>,
+    mask: Mask,
+    dropout: Dropout,
     /// Number of the first window's first channel, for the mask.
-    pub(crate) first: usize,
+    first: usize,
 }
 
 impl Band<'_> {
     fn check(&self) {
         let NormPoolShape { channels, size, .. } = *self.shape;
+        let windows = self.shape.pooled_width() * channels;
         assert!(self.rows >= size && self.x.len() == self.rows * self.shape.line());
-        assert_eq!(self.dy.len(), self.shape.pooled_width() * channels);
-        assert!(self.affine.len() == 2 * channels && self.mean.len() == channels);
+        assert!(self.dy.len() == windows && self.winners.len() == windows);
+        assert!(self.signs.len() == channels && self.mean.len() == channels);
+        self.terms.check(channels);
     }
 
     /// Place of a pixel's first channel.
@@ -338,22 +479,6 @@ impl Band<'_> {
         if self.dropout.rate > 0.0 { gradient.mul(self.mask.factors(self.first + place + first)) } else { gradient }
     }
 
-    /// The map of the norm for some channels.
-    ///
-    /// # Safety
-    /// `first` is a channel, and [`Band::check`] has passed.
-    #[inline(always)]
-    unsafe fn map<L: Lanes>(&self, first: usize) -> (L, L) {
-        let channels = self.shape.channels;
-        // SAFETY: two rows of `channels` numbers.
-        unsafe {
-            (
-                L::load_within(self.affine.as_ptr(), first, channels),
-                L::load_within(self.affine.as_ptr().add(channels), first, channels),
-            )
-        }
-    }
-
     /// Input of a pixel.
     ///
     /// # Safety
@@ -362,50 +487,6 @@ impl Band<'_> {
     unsafe fn input<L: Lanes>(&self, row: usize, column: usize, first: usize) -> L {
         // SAFETY: a pixel of `x`, whose length was checked.
         unsafe { L::load_within(self.x.as_ptr().add(self.pixel(row, column)), first, self.shape.channels) }
-    }
-}
-
-/// Sums of the gradient, and of the gradient times the winner less its mean.
-pub(crate) struct GradientSums<'a> {
-    pub(crate) band: Band<'a>,
-    /// `[2, channels]`, overwritten.
-    pub(crate) sums: &'a mut [f32],
-}
-
-impl Kernel for GradientSums<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let NormPoolShape { channels, size, .. } = *self.band.shape;
-        self.band.check();
-        assert_eq!(self.sums.len(), 2 * channels);
-        self.sums.fill(0.0);
-        let sums = self.sums.as_mut_ptr();
-        // Window after window, as they lie in memory: what each channel needs again and again is in the first-level cache.
-        for window in 0..self.band.shape.pooled_width() {
-            for first in (0..channels).step_by(L::WIDTH) {
-                // SAFETY: windows, pixels and channels are those of the band; the sums are two rows of `channels`.
-                unsafe {
-                    let (scale, shift) = self.band.map::<L>(first);
-                    let mean = L::load_within(self.band.mean.as_ptr(), first, channels);
-                    let mut winner = self.band.input::<L>(0, window * size, first);
-                    let mut largest = winner.mul_add(scale, shift);
-                    for i in 0..size {
-                        for j in 0..size {
-                            let x = self.band.input::<L>(i, window * size + j, first);
-                            let value = x.mul_add(scale, shift);
-                            winner = x.where_greater(value, largest, winner);
-                            largest = value.where_greater(value, largest, largest);
-                        }
-                    }
-                    let gradient = self.band.gradient::<L>(window, first);
-                    add_within(gradient, sums, first, channels);
-                    let product = L::load_within(sums.add(channels), first, channels);
-                    gradient.mul_add(winner.sub(mean), product).store_within(sums.add(channels), first, channels);
-                }
-            }
-        }
     }
 }
 
@@ -425,7 +506,6 @@ unsafe fn add_within<L: Lanes>(value: L, sums: *mut f32, first: usize, length: u
 /// [`GradientApply::new`].
 pub(crate) struct GradientApply<'a> {
     band: Band<'a>,
-    terms: TermsOfOne<'a>,
     gate_input: bool,
     /// As many numbers as the band has.
     dx: *mut f32,
@@ -438,14 +518,8 @@ impl<'a> GradientApply<'a> {
     ///
     /// # Safety
     /// Until it has run, `dx` is valid for writes of as many numbers as the band has, and nobody else touches them.
-    pub(crate) unsafe fn new(
-        band: Band<'a>,
-        terms: TermsOfOne<'a>,
-        gate_input: bool,
-        dx: *mut f32,
-        sums: &'a mut [f32],
-    ) -> Self {
-        Self { band, terms, gate_input, dx, sums }
+    pub(crate) unsafe fn new(band: Band<'a>, gate_input: bool, dx: *mut f32, sums: &'a mut [f32]) -> Self {
+        Self { band, gate_input, dx, sums }
     }
 }
 
@@ -458,33 +532,27 @@ impl Kernel for GradientApply<'_> {
         let NormPoolShape { width, channels, size, .. } = *band.shape;
         let windows = band.shape.pooled_width();
         band.check();
-        self.terms.check(channels);
         assert_eq!(self.sums.len(), channels);
         self.sums.fill(0.0);
         let sums = self.sums.as_mut_ptr();
-        // Window after window, as in [`GradientSums`].
+        // Window after window, as they lie in memory: what each channel needs again and again is in the first-level cache.
         for window in 0..windows {
             for first in (0..channels).step_by(L::WIDTH) {
                 let mut sum = L::splat(0.0);
                 // SAFETY: windows, pixels and channels are those of the band, for whose pixels `dx` has room (see `new`).
                 unsafe {
-                    let (scale, shift) = band.map::<L>(first);
                     let mean = L::load_within(band.mean.as_ptr(), first, channels);
-                    let [slope, curve, level] = self.terms.at::<L>(first, channels);
-                    let mut largest = band.input::<L>(0, window * size, first).mul_add(scale, shift);
-                    for i in 0..size {
-                        for j in 0..size {
-                            let value = band.input::<L>(i, window * size + j, first).mul_add(scale, shift);
-                            largest = value.where_greater(value, largest, largest);
-                        }
-                    }
+                    let [slope, curve, level] = band.terms.at::<L>(first, channels);
+                    let sign = L::load_within(band.signs.as_ptr(), first, channels);
+                    let winner =
+                        L::load_within(band.winners.as_ptr().add(window * channels), first, channels).mul(sign);
                     let mut left = band.gradient::<L>(window, first);
                     for i in 0..size {
                         for j in 0..size {
                             let column = window * size + j;
                             let x = band.input::<L>(i, column, first);
-                            // The first pixel that equals the largest takes the gradient, and nothing is left.
-                            let gradient = left.where_equal(x.mul_add(scale, shift), largest);
+                            // The first pixel that equals the winner takes the gradient, and nothing is left.
+                            let gradient = left.where_equal(x, winner);
                             left = left.sub(gradient);
                             let centred = x.sub(mean).mul_add(curve, level);
                             let mut dx = gradient.mul_add(slope, centred);
@@ -507,7 +575,7 @@ impl Kernel for GradientApply<'_> {
                     // SAFETY: as above.
                     unsafe {
                         let mean = L::load_within(band.mean.as_ptr(), first, channels);
-                        let [_, curve, level] = self.terms.at::<L>(first, channels);
+                        let [_, curve, level] = band.terms.at::<L>(first, channels);
                         let x = band.input::<L>(row, column, first);
                         let mut dx = x.sub(mean).mul_add(curve, level);
                         if self.gate_input {

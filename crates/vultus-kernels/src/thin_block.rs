@@ -3,17 +3,18 @@
 //! In: images `[batch, height, width, channels]` with one channel or a few, as the first layer of a network has. Out: what
 //! the layers give in the end, or gradients. Such a convolution makes one number of a few products: computing it again
 //! costs less than writing it to memory and reading it back. So its output exists only a few rows at a time, in the
-//! first-level cache: once for the statistics, once for the output, and twice on the way back. The same as
+//! first-level cache: once for the statistics and the winners of pooling, or else again for the output, and once or twice on
+//! the way back, where the winners tell what pooling's sums are. The same as
 //! [`crate::convolution`] with [`crate::batch_norm`] or [`crate::norm_pool`], which the tests hold it to. It gives no
 //! gradient of its input.
 
 use rayon::prelude::*;
 
 use crate::activation::Activation;
-use crate::batch_norm::{self, BiasSums, Gate, Norm, Terms, TermsOfOne, join_statistics};
+use crate::batch_norm::{self, BiasSums, Gate, Norm, Terms, join_statistics};
 use crate::convolution::{ConvolutionShape, RowsForward, RowsGradient};
 use crate::dropout::Dropout;
-use crate::norm_pool::{self, NormPoolShape};
+use crate::norm_pool::{self, NormPoolShape, WindowSums};
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 
@@ -85,6 +86,11 @@ impl ThinBlock<'_> {
         }
     }
 
+    /// Values of what wins each window of pooling; none without pooling.
+    pub fn winners_len(&self) -> usize {
+        if matches!(self.tail, Tail::Pooled { .. }) { self.output_len() } else { 0 }
+    }
+
     fn pooled(&self, size: usize) -> NormPoolShape {
         let ConvolutionShape { batch, out_channels: channels, .. } = self.shape;
         NormPoolShape { batch, height: self.shape.out_height(), width: self.shape.out_width(), channels, size }
@@ -135,6 +141,7 @@ impl ThinBlock<'_> {
 
     /// The output, with the statistics of the convolution's output, which are returned in `mean` and `variance` `[out]`.
     /// `x` is `[batch, in_height, in_width, in]`, `y` `[batch, out_height, out_width, out]`, or what pooling leaves of it.
+    /// `winners` are those of [`norm_pool::winners`], [`ThinBlock::winners_len`] numbers, for the way back.
     ///
     /// # Panics
     /// If a slice has another length than its shape, a window does not fit, or an activation is not one of those named.
@@ -145,11 +152,13 @@ impl ThinBlock<'_> {
         gamma: &[f32],
         beta: &[f32],
         epsilon: f32,
+        winners: &mut [f32],
         y: &mut [f32],
         mean: &mut [f32],
         variance: &mut [f32],
     ) {
         self.check(x);
+        assert_eq!(winners.len(), self.winners_len(), "length of the winners");
         assert_eq!(y.len(), self.output_len(), "length of y");
         let channels = self.shape.out_channels;
         assert_eq!(mean.len(), channels, "length of mean");
@@ -163,54 +172,53 @@ impl ThinBlock<'_> {
         let longest = bands.iter().map(|rows| rows.count).max().unwrap_or(0) * line;
         let convolution = &self.convolution(set, x);
         let per_image = bands.len() * 3 * channels;
-        let mut partial = Scratch::take(self.shape.batch * 3 * channels);
-        partial.par_chunks_mut(3 * channels).enumerate().for_each(|(image, of_image)| {
+        let (batch, signs) = (self.shape.batch, &norm_pool::signs(gamma)[..]);
+        let mut partial = Scratch::take(batch * 3 * channels);
+        let images = partial.par_chunks_mut(3 * channels).zip(each_image(winners, batch)).enumerate();
+        images.for_each(|(image, (of_image, winners))| {
             let (mut z, mut sums) = (Scratch::take(longest), Scratch::take(per_image));
-            for (rows, sums) in bands.iter().zip(sums.chunks_exact_mut(3 * channels)) {
+            for (index, (rows, sums)) in bands.iter().zip(sums.chunks_exact_mut(3 * channels)).enumerate() {
                 let z = &mut z[..rows.count * line];
                 convolution.rows(image, rows.first, rows.count, z);
                 set.run(batch_norm::Sums { channels, x: z, sums });
+                if let Tail::Pooled { size, .. } = self.tail {
+                    let shape = &self.pooled(size);
+                    let out_line = shape.pooled_width() * channels;
+                    let winners = &mut winners[index * out_line..][..out_line];
+                    set.run(norm_pool::Winners { shape, x: z, signs, winners });
+                }
             }
             let counts = bands.iter().map(|rows| rows.count * self.shape.out_width());
             batch_norm::merge_sums(counts, &sums, of_image);
         });
-        join_statistics(std::iter::repeat_n(self.pixels(), self.shape.batch), &partial, mean, variance);
-        let affine = &Norm { gamma, beta, mean, variance, epsilon }.affine()[..];
-        if y.is_empty() {
-            return;
-        }
-        let length = y.len() / self.shape.batch;
-        y.par_chunks_mut(length).enumerate().for_each(|(image, y)| {
+        join_statistics(std::iter::repeat_n(self.pixels(), batch), &partial, mean, variance);
+        let norm = &Norm { gamma, beta, mean, variance, epsilon };
+        let activation = match self.tail {
+            Tail::Activated(activation) => activation,
+            Tail::Pooled { size, dropout } => return norm_pool::forward(&self.pooled(size), winners, norm, dropout, y),
+        };
+        let (affine, relu) = (&norm.affine()[..], activation == Activation::Relu);
+        y.par_chunks_mut(self.pixels() * channels).enumerate().for_each(|(image, y)| {
             let mut z = Scratch::take(longest);
-            for (index, rows) in bands.iter().enumerate() {
+            for rows in bands {
                 let x = &mut z[..rows.count * line];
                 convolution.rows(image, rows.first, rows.count, x);
-                match self.tail {
-                    Tail::Activated(activation) => {
-                        let y = &mut y[rows.first * line..][..x.len()];
-                        let relu = activation == Activation::Relu;
-                        set.run(batch_norm::Apply { channels, x, affine, residual: None, relu, y });
-                    }
-                    Tail::Pooled { size, dropout } => {
-                        let (shape, mask) = (&self.pooled(size), dropout.mask());
-                        let out_line = shape.pooled_width() * channels;
-                        let (first, y) = (image * length + index * out_line, &mut y[index * out_line..][..out_line]);
-                        set.run(norm_pool::Forward { shape, x, affine, mask, dropout, first, y });
-                    }
-                }
+                let y = &mut y[rows.first * line..][..x.len()];
+                set.run(batch_norm::Apply { channels, x, affine, residual: None, relu, y });
             }
         });
     }
 
     /// Gradients of the parameters. `dy` is the gradient that arrives at the output; the norm has the statistics that
-    /// [`ThinBlock::forward_training`] returned.
+    /// [`ThinBlock::forward_training`] returned, as `winners` are.
     ///
     /// # Panics
     /// As [`ThinBlock::forward_training`].
-    pub fn backward(&self, x: &[f32], norm: &Norm, dy: &[f32], gradients: ThinGradients) {
+    pub fn backward(&self, x: &[f32], winners: &[f32], norm: &Norm, dy: &[f32], gradients: ThinGradients) {
         let ThinGradients { dweight, dbias, dgamma, dbeta } = gradients;
         self.check(x);
         let channels = self.shape.out_channels;
+        assert_eq!(winners.len(), self.winners_len(), "length of the winners");
         assert_eq!(dy.len(), self.output_len(), "length of dy");
         assert_eq!(dweight.len(), self.shape.weight_len(), "length of dweight");
         norm.check(channels);
@@ -221,22 +229,32 @@ impl ThinBlock<'_> {
         let (set, bands, line) = (InstructionSet::best(), &self.bands()[..], self.line());
         let longest = bands.iter().map(|rows| rows.count).max().unwrap_or(0) * line;
         let convolution = &self.convolution(set, x);
-        let (affine, length) = (&norm.affine()[..], dy.len() / self.shape.batch);
-        let part = Part { block: self, set, affine, mean: norm.mean, length, dy };
-        let mut partial = Scratch::zeros(self.shape.batch * 2 * channels);
-        partial.par_chunks_mut(2 * channels).enumerate().for_each(|(image, total)| {
-            let (mut z, mut sums) = (Scratch::take(longest), Scratch::take(2 * channels));
-            for (index, rows) in bands.iter().enumerate() {
-                let z = &mut z[..rows.count * line];
-                convolution.rows(image, rows.first, rows.count, z);
-                part.sums(image, index, *rows, z, &mut sums);
-                add(&sums, total);
+        let affine = norm.affine();
+        let gradient = match self.tail {
+            Tail::Pooled { size, dropout } => {
+                let shape = self.pooled(size);
+                Gradient::Pooled(WindowSums::new(&shape, winners, norm, dropout, dy, dgamma, dbeta))
             }
-        });
-        let terms = Terms::new(norm, self.shape.batch * self.pixels(), &partial, dgamma, dbeta);
+            Tail::Activated(activation) => {
+                let gate = if activation == Activation::Relu { Gate::Recomputed } else { Gate::Open };
+                let pixels = Pixels { block: self, affine: &affine, mean: norm.mean, dy, gate };
+                let mut partial = Scratch::zeros(self.shape.batch * 2 * channels);
+                partial.par_chunks_mut(2 * channels).enumerate().for_each(|(image, total)| {
+                    let (mut z, mut sums) = (Scratch::take(longest), Scratch::take(2 * channels));
+                    for rows in bands {
+                        let z = &mut z[..rows.count * line];
+                        convolution.rows(image, rows.first, rows.count, z);
+                        set.run(batch_norm::GradientSums { input: pixels.of(image, *rows, z), sums: &mut sums });
+                        add(&sums, total);
+                    }
+                });
+                let rows = self.shape.batch * self.pixels();
+                Gradient::Activated(pixels, Terms::new(norm, rows, &partial, dgamma, dbeta))
+            }
+        };
         let mut bias_sums = Scratch::zeros(self.shape.batch * channels);
         let bias_of_image = crate::shared::Shared::new(&mut bias_sums);
-        let weights = RowsGradient::new(set, &self.shape, x);
+        let (weights, gates) = (RowsGradient::new(set, &self.shape, x), self.before.gates());
         weights.sum(dweight, |images, dweight| {
             let (mut z, mut dz) = (Scratch::take(longest), Scratch::take(longest));
             let (mut sums, mut total) = (Scratch::take(channels), Scratch::take(channels));
@@ -245,7 +263,7 @@ impl ThinBlock<'_> {
                 for (index, rows) in bands.iter().enumerate() {
                     let (z, dz) = (&mut z[..rows.count * line], &mut dz[..rows.count * line]);
                     convolution.rows(image, rows.first, rows.count, z);
-                    part.apply(image, index, *rows, z, terms.of(0, channels), dz, &mut sums);
+                    gradient.apply(set, gates, (image, index), *rows, z, dz, &mut sums);
                     add(&sums, &mut total);
                     weights.add(image, rows.first, rows.count, dz, dweight);
                 }
@@ -267,105 +285,71 @@ fn add(terms: &[f32], sums: &mut [f32]) {
     sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
 }
 
-/// What the backward pass of a band needs, whichever tail it has.
-#[derive(Clone, Copy)]
-struct Part<'a> {
-    block: &'a ThinBlock<'a>,
-    set: InstructionSet,
-    affine: &'a [f32],
-    mean: &'a [f32],
-    /// Values of an image's output.
-    length: usize,
-    dy: &'a [f32],
+/// A slice for each image, also where there is nothing in it.
+fn each_image(mut values: &mut [f32], batch: usize) -> Vec<&mut [f32]> {
+    let length = values.len() / batch;
+    let next = |_| {
+        let (image, rest) = std::mem::take(&mut values).split_at_mut(length);
+        values = rest;
+        image
+    };
+    (0..batch).map(next).collect()
 }
 
-impl<'a> Part<'a> {
-    fn windows<'b>(
-        &'b self,
-        shape: &'b NormPoolShape,
-        dropout: Dropout,
-        image: usize,
-        index: usize,
-        rows: Rows,
-        x: &'b [f32],
-    ) -> norm_pool::Band<'b> {
-        let out_line = shape.pooled_width() * shape.channels;
-        let first = image * self.length + index * out_line;
-        norm_pool::Band {
-            shape,
-            rows: rows.count,
-            x,
-            dy: &self.dy[first..][..out_line],
-            affine: self.affine,
-            mean: self.mean,
-            mask: dropout.mask(),
-            dropout,
-            first,
-        }
-    }
+/// What the gradients of a block without pooling are made of.
+#[derive(Clone, Copy)]
+struct Pixels<'a> {
+    block: &'a ThinBlock<'a>,
+    affine: &'a [f32],
+    mean: &'a [f32],
+    dy: &'a [f32],
+    gate: Gate,
+}
 
-    fn pixels<'b>(
-        &'b self,
-        activation: Activation,
-        image: usize,
-        rows: Rows,
-        x: &'b [f32],
-    ) -> batch_norm::Gradient<'b> {
-        let first = image * self.length + rows.first * self.block.line();
-        batch_norm::Gradient {
-            channels: self.block.shape.out_channels,
-            x,
-            y: x,
-            dy: &self.dy[first..][..x.len()],
-            affine: self.affine,
-            mean: self.mean,
-            gate: if activation == Activation::Relu { Gate::Recomputed } else { Gate::Open },
-        }
+impl Pixels<'_> {
+    /// Those of some rows of an image, where `x` is the convolution's output.
+    fn of<'b>(&'b self, image: usize, rows: Rows, x: &'b [f32]) -> batch_norm::Gradient<'b> {
+        let Self { block, affine, mean, dy, gate } = *self;
+        let channels = block.shape.out_channels;
+        let first = image * block.pixels() * channels + rows.first * block.line();
+        batch_norm::Gradient { channels, x, y: x, dy: &dy[first..][..x.len()], affine, mean, gate }
     }
+}
 
-    /// Sums over one band, `[2, channels]`, overwritten.
-    fn sums(&self, image: usize, index: usize, rows: Rows, z: &[f32], sums: &mut [f32]) {
-        match self.block.tail {
-            Tail::Activated(activation) => {
-                let input = self.pixels(activation, image, rows, z);
-                self.set.run(batch_norm::GradientSums { input, sums });
-            }
-            Tail::Pooled { size, dropout } => {
-                let shape = self.block.pooled(size);
-                let band = self.windows(&shape, dropout, image, index, rows, z);
-                self.set.run(norm_pool::GradientSums { band, sums });
-            }
-        }
-    }
+/// A backward pass whose sums are known.
+enum Gradient<'a> {
+    Activated(Pixels<'a>, Terms),
+    Pooled(WindowSums<'a>),
+}
 
-    /// Gradient of the convolution's output before its activation, and its sums `[channels]`, all overwritten.
+impl Gradient<'_> {
+    /// Gradient of the convolution's output before its activation, which `gates` or not, and its sums `[channels]`, all
+    /// overwritten: of a band, by its image and its place in that.
     #[expect(clippy::too_many_arguments, reason = "a band, and what is read and written")]
     fn apply(
         &self,
-        image: usize,
-        index: usize,
+        set: InstructionSet,
+        gates: bool,
+        (image, index): (usize, usize),
         rows: Rows,
         z: &[f32],
-        terms: TermsOfOne,
         dz: &mut [f32],
         sums: &mut [f32],
     ) {
-        let gate_input = self.block.before.gates();
-        assert!(dz.len() == z.len() && sums.len() == self.block.shape.out_channels);
+        assert_eq!(dz.len(), z.len());
         let dx = dz.as_mut_ptr();
-        match self.block.tail {
-            Tail::Activated(activation) => {
-                let input = self.pixels(activation, image, rows, z);
+        match self {
+            Self::Activated(pixels, terms) => {
+                assert_eq!(sums.len(), pixels.mean.len());
+                let (input, terms) = (pixels.of(image, rows, z), terms.of(0, pixels.mean.len()));
                 let sums = Some(sums.as_mut_ptr());
                 // SAFETY: both are borrowed mutably; `dz` is as long as `z`, the rows, and the sums hold a number for each
                 // channel.
-                self.set.run(unsafe { batch_norm::GradientApply::new(input, terms, gate_input, dx, None, sums) });
+                set.run(unsafe { batch_norm::GradientApply::new(input, terms, gates, dx, None, sums) });
             }
-            Tail::Pooled { size, dropout } => {
-                let shape = self.block.pooled(size);
-                let band = self.windows(&shape, dropout, image, index, rows, z);
+            Self::Pooled(windows) => {
                 // SAFETY: `dz` is borrowed mutably and as long as `z`, the band.
-                self.set.run(unsafe { norm_pool::GradientApply::new(band, terms, gate_input, dx, sums) });
+                set.run(unsafe { norm_pool::GradientApply::new(windows.band(image, index, z), gates, dx, sums) });
             }
         }
     }
@@ -431,7 +415,8 @@ mod tests {
         fn ours(&self) -> Results {
             let Self { x, gamma, beta, dy, .. } = self;
             let [mut y, mut mean, mut variance, mut dweight, mut dbias, mut dgamma, mut dbeta] = self.empty();
-            self.block().forward_training(x, gamma, beta, EPSILON, &mut y, &mut mean, &mut variance);
+            let mut winners = vec![f32::NAN; self.block().winners_len()];
+            self.block().forward_training(x, gamma, beta, EPSILON, &mut winners, &mut y, &mut mean, &mut variance);
             let norm = Norm { gamma, beta, mean: &mean, variance: &variance, epsilon: EPSILON };
             let gradients = ThinGradients {
                 dweight: &mut dweight,
@@ -439,7 +424,7 @@ mod tests {
                 dgamma: &mut dgamma,
                 dbeta: &mut dbeta,
             };
-            self.block().backward(x, &norm, dy, gradients);
+            self.block().backward(x, &winners, &norm, dy, gradients);
             [y, mean, variance, dweight, dbias, dgamma, dbeta]
         }
 
@@ -448,7 +433,7 @@ mod tests {
             let [mut y, mut mean, mut variance, mut dweight, mut dbias, mut dgamma, mut dbeta] = self.empty();
             let mut z = vec![0.0; shape.output_len()];
             convolution::forward(shape, x, weight, Some(bias), *before, &mut z);
-            let mut dz = vec![0.0; z.len()];
+            let (mut dz, mut winners) = (vec![0.0; z.len()], vec![0.0; self.block().winners_len()]);
             let block = self.block();
             let rows = NormShape { rows: block.shape.batch * block.pixels(), channels: block.shape.out_channels };
             match self.tail {
@@ -475,6 +460,7 @@ mod tests {
                         beta,
                         EPSILON,
                         dropout,
+                        &mut winners,
                         &mut y,
                         &mut mean,
                         &mut variance,
@@ -489,7 +475,8 @@ mod tests {
                     batch_norm::backward(&rows, &z, &norm, activation, &y, dy, *before, None, gradients);
                 }
                 Tail::Pooled { size, dropout } => {
-                    norm_pool::backward(&self.block().pooled(size), &z, &norm, dropout, dy, *before, gradients);
+                    let shape = self.block().pooled(size);
+                    norm_pool::backward(&shape, &z, &winners, &norm, dropout, dy, *before, gradients);
                 }
             }
             convolution::weight_gradient(shape, x, &dz, &mut dweight);

@@ -75,9 +75,9 @@ impl Case {
         let block = &self.block;
         let [x, weight, bias, gamma, beta, residual, .., dy] = &self.inputs;
         let inputs = Inputs { x, weight, bias, gamma, beta, residual, squeeze: self.weights() };
-        let mut z = vec![f32::NAN; block.kept_len()];
-        let squeezed = block.forward(&inputs, Outputs { z: &mut z, y, mean, variance });
-        let kept = Kept { z: &z, y, mean, variance, squeezed: squeezed.as_ref() };
+        let [mut z, mut winners] = [block.kept_len(), block.winners_len()].map(|length| vec![f32::NAN; length]);
+        let squeezed = block.forward(&inputs, Outputs { z: &mut z, winners: &mut winners, y, mean, variance });
+        let kept = Kept { z: &z, winners: &winners, y, mean, variance, squeezed: squeezed.as_ref() };
         let has_residual = matches!(block.tail, Tail::Activated { residual: true, .. });
         let gradients = BlockGradients {
             dx: with_dx.then_some(dx),
@@ -113,10 +113,11 @@ impl Case {
         match tail {
             Tail::Pooled { size, rate, key } => {
                 let (windows, dropout) = (filters.pooled(size), Dropout { rate, key });
-                norm_pool::forward_training(&windows, &z, gamma, beta, epsilon, dropout, y, mean, variance);
+                let w = &mut vec![0.0; y.len()];
+                norm_pool::forward_training(&windows, &z, gamma, beta, epsilon, dropout, w, y, mean, variance);
                 let statistics = Norm { gamma, beta, mean, variance, epsilon };
                 let gradients = NormGradients { dx: &mut dz, dgamma, dbeta, dbias: Some(dbias) };
-                norm_pool::backward(&windows, &z, &statistics, dropout, dy, before, gradients);
+                norm_pool::backward(&windows, &z, w, &statistics, dropout, dy, before, gradients);
             }
             Tail::Activated { squeeze, residual: has_residual, activation } => {
                 let (norm, linear) = (filters.norm(), Activation::Linear);

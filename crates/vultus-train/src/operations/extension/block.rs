@@ -31,12 +31,13 @@ pub(crate) trait BlockLayers: Backend {
 type BlockInputs<B> = [FloatTensor<B>; 10];
 
 /// What a block's forward pass gives, and its backward pass needs: `z` is the convolution's output (empty where it is
-/// computed again), `y` the block's.
+/// computed again), `winners` what wins each window of pooling, `y` the block's.
 struct BlockOutputs<B: Backend> {
     y: FloatTensor<B>,
     mean: FloatTensor<B>,
     variance: FloatTensor<B>,
     z: FloatTensor<B>,
+    winners: FloatTensor<B>,
     squeezed: Option<Arc<Squeezed>>,
 }
 
@@ -80,6 +81,7 @@ impl BlockLayers for Flex {
         let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
         let outputs = Self::block_recorded(inputs, &block);
         give(outputs.z);
+        give(outputs.winners);
         (outputs.y, outputs.mean, outputs.variance)
     }
 }
@@ -89,12 +91,14 @@ impl BlockBackwards for Flex {
         let inputs = inputs.map(contiguous);
         let (batch, channels) = (block.filters.batch(), block.filters.channels());
         let (mut z, mut y) = (take(block.kept_len()), take(block.output_len()));
+        let mut winners = take(block.winners_len());
         let (mut mean, mut variance) = (vec![0.0; channels], vec![0.0; channels]);
-        let outputs = Outputs { z: &mut z, y: &mut y, mean: &mut mean, variance: &mut variance };
+        let outputs = Outputs { z: &mut z, winners: &mut winners, y: &mut y, mean: &mut mean, variance: &mut variance };
         let squeezed = block.forward(&block_inputs(&inputs), outputs).map(Arc::new);
         let narrow = y.len() / batch;
         let y = tensor(y, [batch, narrow]);
-        BlockOutputs { y, mean: flat(mean), variance: flat(variance), z: flat(z), squeezed }
+        let [mean, variance, z, winners] = [mean, variance, z, winners].map(flat);
+        BlockOutputs { y, mean, variance, z, winners, squeezed }
     }
 
     fn block_backward(
@@ -105,7 +109,7 @@ impl BlockBackwards for Flex {
         wants_dx: bool,
     ) -> [Option<FlexTensor>; 10] {
         let (inputs, dy) = (inputs.map(contiguous), contiguous(dy));
-        let BlockOutputs { y, mean, variance, z, squeezed } = outputs;
+        let BlockOutputs { y, mean, variance, z, winners, squeezed } = outputs;
         let Block { filters, biased, .. } = *block;
         let (batch, channels) = (filters.batch(), filters.channels());
         let (has_residual, hidden) = match block.tail {
@@ -133,6 +137,7 @@ impl BlockBackwards for Flex {
             };
         let kept = block::Kept {
             z: values(&z),
+            winners: values(&winners),
             y: values(&y),
             mean: values(&mean),
             variance: values(&variance),
@@ -181,12 +186,12 @@ impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
         let parts = inputs.map(FloatTensor::<Self>::into_parts);
         let inputs = parts.each_ref().map(|(tensor, _)| tensor.clone());
         let parents = parts.map(|(_, node)| node);
-        let BlockOutputs { y, mean, variance, z, squeezed } = B::block_recorded(inputs.clone(), &block);
+        let BlockOutputs { y, mean, variance, z, winners, squeezed } = B::block_recorded(inputs.clone(), &block);
         let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
         let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs;
         // Nobody looks at the sum's other half again.
         B::recycle(residual);
-        let (x, z) = (Kept::<B>::new(x), Kept::<B>::new(z));
+        let [x, z, winners] = [x, z, winners].map(Kept::<B>::new);
         let kept_y = block.needs_output().then(|| Kept::<B>::new(y.clone()));
         let y = record::<B, C, 10>(parents, y, move |dy, [wants_dx, ..]| {
             let outputs = BlockOutputs {
@@ -194,6 +199,7 @@ impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
                 mean: mean.clone(),
                 variance: variance.clone(),
                 z: z.get(),
+                winners: winners.get(),
                 squeezed: squeezed.clone(),
             };
             let [squeeze, squeeze_bias, excitation, excitation_bias] = squeeze.clone();
