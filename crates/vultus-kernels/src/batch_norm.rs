@@ -24,7 +24,7 @@ mod gradient;
 mod statistics;
 
 /// Vectors of channels whose sums are kept in registers together.
-const GROUP: usize = 4;
+pub(crate) const GROUP: usize = 4;
 
 /// Sizes of what is normalised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -429,7 +429,7 @@ impl BiasSums {
 /// # Safety
 /// `to` is valid for writes of two rows of `channels` numbers.
 #[inline(always)]
-unsafe fn store_sums<L: Lanes>(sums: &[[L; 2]; GROUP], to: *mut f32, first: usize, channels: usize) {
+pub(crate) unsafe fn store_sums<L: Lanes>(sums: &[[L; 2]; GROUP], to: *mut f32, first: usize, channels: usize) {
     for (v, sums) in sums.iter().enumerate() {
         let first = first + v * L::WIDTH;
         if first < channels {

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use crate::activation::Activation;
-use crate::batch_norm::{BiasSums, Norm, NormGradients, NormShape, Terms, TermsOfOne, statistics};
+use crate::batch_norm::{BiasSums, GROUP, Norm, NormGradients, NormShape, Terms, TermsOfOne, statistics, store_sums};
 use crate::dropout::{Dropout, Mask};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -352,23 +352,26 @@ impl Kernel for GradientSums<'_> {
         assert!(self.mean.len() == channels && self.signs.len() == channels && self.sums.len() == 2 * channels);
         assert_eq!(self.winners.len(), self.dy.len());
         let windows = self.dy.len() / channels;
-        for first in (0..channels).step_by(L::WIDTH) {
+        for group in (0..channels).step_by(GROUP * L::WIDTH) {
+            let places = std::array::from_fn::<usize, GROUP, _>(|v| group + v * L::WIDTH);
             // SAFETY: rows of `channels` numbers are read inside the windows, and two of them written inside `sums`.
             unsafe {
-                let mean = L::load_within(self.mean.as_ptr(), first, channels);
-                let sign = L::load_within(self.signs.as_ptr(), first, channels);
-                let mut sums = [L::splat(0.0); 2];
+                let mean = places.map(|first| L::load_padded(self.mean.as_ptr(), first, channels));
+                let sign = places.map(|first| L::load_padded(self.signs.as_ptr(), first, channels));
+                let mut sums = [[L::splat(0.0); 2]; GROUP];
                 for place in (0..windows).map(|window| window * channels) {
-                    let winner = L::load_within(self.winners.as_ptr().add(place), first, channels).mul(sign);
-                    let mut gradient = L::load_within(self.dy.as_ptr().add(place), first, channels);
-                    if self.dropout.rate > 0.0 {
-                        gradient = gradient.mul(self.mask.factors(self.first + place + first));
+                    let (winners, dy) = (self.winners.as_ptr().add(place), self.dy.as_ptr().add(place));
+                    for v in 0..GROUP {
+                        let winner = L::load_padded(winners, places[v], channels).mul(sign[v]);
+                        let mut gradient = L::load_padded(dy, places[v], channels);
+                        if self.dropout.rate > 0.0 {
+                            gradient = gradient.mul(self.mask.factors(self.first + place + places[v]));
+                        }
+                        sums[v][0] = sums[v][0].add(gradient);
+                        sums[v][1] = gradient.mul_add(winner.sub(mean[v]), sums[v][1]);
                     }
-                    sums = [sums[0].add(gradient), gradient.mul_add(winner.sub(mean), sums[1])];
                 }
-                let to = self.sums.as_mut_ptr();
-                sums[0].store_within(to, first, channels);
-                sums[1].store_within(to.add(channels), first, channels);
+                store_sums(&sums, self.sums.as_mut_ptr(), group, channels);
             }
         }
     }
