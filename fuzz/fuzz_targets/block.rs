@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use vultus_fuzz::{assert_close, assert_within, convolution_shape, destination, numbers, widen};
 use vultus_kernels::activation::Activation;
 use vultus_kernels::batch_norm::{self, Norm, NormGradients};
-use vultus_kernels::block::{Block, BlockGradients, Filters, Inputs, Kept, Outputs, Tail};
+use vultus_kernels::block::{Block, BlockGradients, Filters, InputGradient, Inputs, Kept, Outputs, Tail};
 use vultus_kernels::convolution::{self, Algorithm};
 use vultus_kernels::depthwise::{self, DepthwiseShape};
 use vultus_kernels::dropout::Dropout;
@@ -98,7 +98,7 @@ fn check(u: &mut Unstructured) -> Result<()> {
     let mut dresidual = destination(residual.len());
     let [mut own_w1, mut own_b1, mut own_w2, mut own_b2] = lengths.map(destination);
     let gradients = BlockGradients {
-        dx: if wants_dx { Some(&mut dx) } else { None },
+        dx: wants_dx.then(|| InputGradient::from(&mut dx[..])),
         dweight: &mut dweight,
         dbias: if biased { Some(&mut dbias) } else { None },
         dgamma: &mut dgamma,

@@ -11,7 +11,7 @@ use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 use vultus_kernels::activation::Activation;
 use vultus_kernels::batch_norm::{self, Norm, NormGradients, NormShape};
-use vultus_kernels::block::{Block, BlockGradients, Filters, Inputs, Kept, Outputs, Tail};
+use vultus_kernels::block::{Block, BlockGradients, Filters, InputGradient, Inputs, Kept, Outputs, Tail};
 use vultus_kernels::convolution::{self, Algorithm, ConvolutionShape};
 use vultus_kernels::depthwise::{self, DepthwiseShape};
 use vultus_kernels::dropout::{self, Dropout};
@@ -246,7 +246,7 @@ impl Table<'_> {
             let gradients = if first { 1 } else { 2 };
             let backward = Pass::new(2 * gradients * shape.multiply_adds(), 0, || {
                 let gradients = BlockGradients {
-                    dx: (!first).then_some(&mut dx[..]),
+                    dx: (!first).then(|| InputGradient::from(&mut dx[..])),
                     dweight: &mut dweight,
                     dbias: None,
                     dgamma: &mut dgamma,

@@ -113,11 +113,30 @@ pub struct Kept<'a> {
     pub squeezed: Option<&'a Squeezed>,
 }
 
-/// Where gradients go; all are overwritten.
+/// Where the gradient of a block's input goes, and what else goes there: sums of whole tensors cost as much as a norm, sums of
+/// parts in the cache next to nothing.
+#[derive(Debug)]
+pub struct InputGradient<'a> {
+    /// As long as the input.
+    pub dx: &'a mut [f32],
+    /// Whether `dx` holds a gradient that came to the input by another way, to which ours is added; else it is overwritten.
+    pub added: bool,
+    /// Whether the block's input is its residual, too, so that the gradient of that is added here and needs no room of its own.
+    pub is_residual: bool,
+}
+
+impl<'a> From<&'a mut [f32]> for InputGradient<'a> {
+    /// Of the block alone.
+    fn from(dx: &'a mut [f32]) -> Self {
+        Self { dx, added: false, is_residual: false }
+    }
+}
+
+/// Where gradients go; all but the input's are overwritten.
 #[derive(Debug)]
 pub struct BlockGradients<'a> {
     /// Of the input, where wanted.
-    pub dx: Option<&'a mut [f32]>,
+    pub dx: Option<InputGradient<'a>>,
     /// Of the weights.
     pub dweight: &'a mut [f32],
     /// Of the bias, where there is one.
@@ -153,6 +172,26 @@ pub fn add(sum: &mut [f32], other: &[f32]) {
     assert_eq!(sum.len(), other.len(), "lengths of the gradients");
     let tasks = sum.par_chunks_mut(crate::ELEMENTS_PER_TASK).zip(other.par_chunks(crate::ELEMENTS_PER_TASK));
     tasks.for_each(|(sum, other)| sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other));
+}
+
+/// A sum of gradients of a part of the batch.
+struct Sum<'a> {
+    sum: &'a mut [f32],
+    /// Whether there is something in it.
+    begun: bool,
+}
+
+impl Sum<'_> {
+    /// Adds what `write` writes; the first time that is written in place.
+    fn add(&mut self, write: impl FnOnce(&mut [f32])) {
+        if std::mem::replace(&mut self.begun, true) {
+            let mut part = Scratch::take(self.sum.len());
+            write(&mut part);
+            add(self.sum, &part);
+        } else {
+            write(self.sum);
+        }
+    }
 }
 
 /// The last pass of a tail's gradient.
@@ -296,10 +335,12 @@ impl Block {
     /// # Panics
     /// As [`Block::forward`], and if something is missing that the block has.
     pub fn backward(&self, inputs: &Inputs, kept: &Kept, dy: &[f32], gradients: BlockGradients) {
-        let BlockGradients { mut dx, dweight, mut dbias, dgamma, dbeta, mut dresidual, squeeze } = gradients;
+        let BlockGradients { dx: mut input, dweight, mut dbias, dgamma, dbeta, mut dresidual, squeeze } = gradients;
         let x = inputs.x;
         assert_eq!(x.len(), self.filters.input_len(), "length of x");
-        assert!(dx.as_ref().is_none_or(|dx| dx.len() == x.len()), "length of dx");
+        assert!(input.as_ref().is_none_or(|input| input.dx.len() == x.len()), "length of dx");
+        let is_residual = input.as_ref().is_some_and(|input| input.is_residual);
+        assert!(!is_residual || x.len() == self.filters.output_len(), "a residual is as long as the output");
         assert_eq!(dweight.len(), self.filters.weight_len(), "length of dweight");
         assert_eq!(dy.len(), self.output_len(), "length of dy");
         let Kept { z, winners, y, mean, variance, squeezed } = *kept;
@@ -308,7 +349,7 @@ impl Block {
         let (mut again, mut winners_again) = (Scratch::take(0), Scratch::take(0));
         let (mut z, mut winners) = (z, winners);
         if let Some(thin) = self.thin(inputs) {
-            if dx.is_none() {
+            if input.is_none() {
                 thin.backward(x, winners, norm, dy, ThinGradients { dweight, dbias, dgamma, dbeta });
                 return;
             }
@@ -348,23 +389,29 @@ impl Block {
         };
         let (batch, wide, pixels) = (self.filters.batch(), self.filters.output_len(), self.pixels());
         let mut sums = self.filters.weight_gradient();
-        let input_gradient = dx.is_some().then(|| self.filters.input_gradient(inputs.weight));
+        let input_gradient = input.is_some().then(|| self.filters.input_gradient(inputs.weight));
         if wide == 0 {
-            dx.iter_mut().for_each(|dx| dx.fill(0.0));
+            input.iter_mut().filter(|input| !input.added).for_each(|input| input.dx.fill(0.0));
         } else {
             for images in parts(batch, wide / batch) {
                 let mut dz = Scratch::take(of(&images, batch, wide).len());
+                let range = of(&images, batch, x.len());
+                let mut into =
+                    input.as_mut().map(|input| Sum { sum: &mut input.dx[range.clone()], begun: input.added });
                 match &mut backward {
                     Backward::Activated(backward) => {
+                        let rows = images.start * pixels..images.end * pixels;
                         let dresidual = dresidual.as_mut().map(|dresidual| &mut dresidual[of(&images, batch, wide)]);
-                        backward.apply(images.start * pixels..images.end * pixels, &mut dz, dresidual);
+                        match &mut into {
+                            Some(into) if is_residual => into.add(|part| backward.apply(rows, &mut dz, Some(part))),
+                            _ => backward.apply(rows, &mut dz, dresidual),
+                        }
                     }
                     Backward::Pooled(backward) => backward.apply(images.clone(), &mut dz),
                 }
-                let range = of(&images, batch, x.len());
-                sums.add(images.len(), &x[range.clone()], &dz);
-                if let (Some(dx), Some(input_gradient)) = (&mut dx, &input_gradient) {
-                    input_gradient.run(images.len(), &dz, &mut dx[range]);
+                sums.add(images.len(), &x[range], &dz);
+                if let (Some(into), Some(input_gradient)) = (&mut into, &input_gradient) {
+                    into.add(|part| input_gradient.run(images.len(), &dz, part));
                 }
             }
         }

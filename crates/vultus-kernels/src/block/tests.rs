@@ -68,6 +68,11 @@ impl Case {
 
     /// Without the gradient of the input a thin block keeps nothing.
     fn run(&self, with_dx: bool) -> Results {
+        self.run_into(with_dx.then_some((false, false)))
+    }
+
+    /// With the gradient of the input, where wanted, added to a half or not, and with that of the residual or not.
+    fn run_into(&self, input: Option<(bool, bool)>) -> Results {
         let mut results = self.empty();
         let [y, mean, variance, dx, dweight, dbias, dgamma, dbeta, dresidual, w1, b1, w2, b2] = &mut results[..] else {
             unreachable!("as many as `empty` makes")
@@ -80,12 +85,15 @@ impl Case {
         let kept = Kept { z: &z, winners: &winners, y, mean, variance, squeezed: squeezed.as_ref() };
         let has_residual = matches!(block.tail, Tail::Activated { residual: true, .. });
         let gradients = BlockGradients {
-            dx: with_dx.then_some(dx),
+            dx: input.map(|(added, is_residual)| {
+                dx.fill(if added { 0.5 } else { f32::NAN });
+                InputGradient { dx, added, is_residual }
+            }),
             dweight,
             dbias: Some(dbias),
             dgamma,
             dbeta,
-            dresidual: has_residual.then_some(dresidual),
+            dresidual: (has_residual && !input.is_some_and(|(_, is_residual)| is_residual)).then_some(dresidual),
             squeeze: (self.hidden > 0).then_some(WeightGradients {
                 squeeze: w1,
                 squeeze_bias: b1,
@@ -420,6 +428,27 @@ fn no_images_give_no_gradient() {
     for (index, result) in case.fused().iter().enumerate() {
         // Output, input and residual are empty.
         assert!(result.iter().all(|&value| value == 0.0 || index == 0), "result {index}: {result:?}");
+    }
+}
+
+#[test]
+fn gradients_of_the_input_from_several_ways_are_one_sum() {
+    let depthwise =
+        DepthwiseShape { batch: 5, channels: 32, in_height: 130, in_width: 130, kernel: 3, stride: 1, padding: 1 };
+    for filters in [dense(5, 130, 32, 32, 1), dense(2, 5, 19, 19, 1), Filters::Depthwise(depthwise)] {
+        let case = Case::new(block(filters, None, true, Activation::Linear), 3);
+        let apart = case.fused();
+        for (added, is_residual) in [(true, false), (false, true), (true, true)] {
+            let together = case.run_into(Some((added, is_residual)));
+            let ways = |place: usize| {
+                let earlier = if added { 0.5 } else { 0.0 };
+                earlier + apart[3][place] + if is_residual { apart[8][place] } else { 0.0 }
+            };
+            let expected: Vec<f32> = (0..apart[3].len()).map(ways).collect();
+            assert_close(&together[3], &widen(&expected), 1e-6);
+            let others = |results: &Results| (4..8).map(|index| results[index].clone()).collect::<Vec<_>>();
+            assert_eq!(others(&together), others(&apart));
+        }
     }
 }
 

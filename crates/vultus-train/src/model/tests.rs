@@ -23,12 +23,14 @@ fn residual_network() -> ResolvedNetwork {
     let tanh = || LayerConfig::Activation(ActivationConfig { function: Activation::Tanh });
     let block =
         |layers, shortcut| LayerConfig::Residual(ResidualConfig { activation: Activation::Tanh, layers, shortcut });
-    let inner = block(vec![conv(4, 3, 1, 0.0), norm()], vec![]);
+    let inner = || block(vec![conv(4, 3, 1, 0.0), norm()], vec![]);
     let layers = vec![
         conv(3, 3, 1, 0.0),
         norm(),
         block(vec![conv(3, 3, 1, 0.02), norm(), tanh(), conv(3, 3, 1, 0.0), norm()], vec![]),
-        block(vec![conv(4, 3, 2, 0.0), norm(), inner], vec![conv(4, 1, 2, 0.03), norm()]),
+        block(vec![conv(4, 3, 2, 0.0), norm(), inner()], vec![conv(4, 1, 2, 0.03), norm()]),
+        // What goes in has three ways on.
+        block(vec![inner(), conv(4, 3, 1, 0.0), norm()], vec![]),
         LayerConfig::GlobalAveragePool(GlobalAveragePoolConfig {}),
     ];
     NetworkConfig { layers }.resolve(6, 5, 3).unwrap()

@@ -27,7 +27,7 @@ use vultus_kernels::{convolution, dense, optimizer, pooling, softmax};
 
 pub(super) use self::block::BlockLayers;
 pub(super) use self::depthwise::DepthwiseLayers;
-use self::record::{Kept, record};
+use self::record::{Earlier, Kept, record};
 pub(super) use self::squeeze_excitation::SqueezeLayers;
 pub(super) use self::updates::Updates;
 use super::buffers::{give, take};
@@ -463,7 +463,7 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
             (x.into_parts(), weight.into_parts(), bias.into_parts());
         let y = B::convolution(x.clone(), weight.clone(), bias, biased, shape, activation);
         let (x, kept_y) = (Kept::<B>::new(x), Kept::<B>::new(y.clone()));
-        record::<B, C, 3>([x_node, weight_node, bias_node], y, move |dy, [wants_dx, ..]| {
+        record::<B, C, 3>([x_node, weight_node, bias_node], y, move |dy, [wants_dx, ..], _| {
             let saved = [x.get(), weight.clone(), kept_y.get()];
             B::convolution_backward(saved, dy, biased, &shape, activation, wants_dx)
         })
@@ -472,7 +472,7 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
     fn global_average_pool(x: FloatTensor<Self>, shape: ChannelShape) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
         let y = B::global_average_pool(x, shape);
-        record::<B, C, 1>([node], y, move |dy, _| [Some(B::global_average_pool_backward(dy, &shape))])
+        record::<B, C, 1>([node], y, move |dy, _, _| [Some(B::global_average_pool_backward(dy, &shape))])
     }
 
     fn dense(
@@ -486,7 +486,7 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
             (x.into_parts(), weight.into_parts(), bias.into_parts());
         let y = B::dense(x.clone(), weight.clone(), bias, shape, activation);
         let (x, kept_y) = (Kept::<B>::new(x), Kept::<B>::new(y.clone()));
-        record::<B, C, 3>([x_node, weight_node, bias_node], y, move |dy, [wants_dx, ..]| {
+        record::<B, C, 3>([x_node, weight_node, bias_node], y, move |dy, [wants_dx, ..], _| {
             B::dense_backward([x.get(), weight.clone(), kept_y.get()], dy, &shape, activation, wants_dx)
         })
     }
@@ -503,7 +503,7 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
         let (y, mean, variance) = B::batch_norm_training(x.clone(), gamma.clone(), beta, shape, epsilon);
         let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
         let x = Kept::<B>::new(x);
-        let y = record::<B, C, 3>([x_node, gamma_node, beta_node], y, move |dy, _| {
+        let y = record::<B, C, 3>([x_node, gamma_node, beta_node], y, move |dy, _, _| {
             let saved = [x.get(), gamma.clone(), mean.clone(), variance.clone()];
             B::batch_norm_backward(saved, dy, &shape, epsilon)
         });
@@ -513,18 +513,20 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
     fn pool(x: FloatTensor<Self>, pooling: Pooling, shape: PoolingShape) -> FloatTensor<Self> {
         let (x, x_node) = x.into_parts();
         let (y, winners) = B::pool_recorded(x, pooling, &shape);
-        record::<B, C, 1>([x_node], y, move |dy, _| [Some(B::pool_backward(dy, &winners, pooling, &shape))])
+        record::<B, C, 1>([x_node], y, move |dy, _, _| [Some(B::pool_backward(dy, &winners, pooling, &shape))])
     }
 
     fn dropout(x: FloatTensor<Self>, rate: f32, key: u64) -> FloatTensor<Self> {
         let (x, x_node) = x.into_parts();
-        record::<B, C, 1>([x_node], B::dropout(x, rate, key), move |dy, _| [Some(B::dropout(dy, rate, key))])
+        record::<B, C, 1>([x_node], B::dropout(x, rate, key), move |dy, _, _| [Some(B::dropout(dy, rate, key))])
     }
 
     fn activation(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
         let (x, x_node) = x.into_parts();
         let y = B::activation(x, activation);
-        record::<B, C, 1>([x_node], y.clone(), move |dy, _| [Some(B::activation_backward(y.clone(), dy, activation))])
+        record::<B, C, 1>([x_node], y.clone(), move |dy, _, _| {
+            [Some(B::activation_backward(y.clone(), dy, activation))]
+        })
     }
 
     fn cross_entropy(
@@ -537,7 +539,7 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
         let (targets, weights) = (targets.into_primitive(), weights.into_primitive());
         let (loss, probabilities) = B::cross_entropy(logits, targets.clone(), weights.clone(), classes);
         let constant = FloatTensor::<Self>::new(probabilities.clone());
-        let loss = record::<B, C, 1>([node], loss, move |dy, _| {
+        let loss = record::<B, C, 1>([node], loss, move |dy, _, _| {
             let saved = [probabilities.clone(), targets.clone(), weights.clone()];
             [Some(B::cross_entropy_backward(saved, dy, classes))]
         });
@@ -547,6 +549,6 @@ impl<B: Backwards, C: CheckpointStrategy> Layers for Autodiff<B, C> {
     fn squared_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
         let y = B::squared_sum(x.clone());
-        record::<B, C, 1>([node], y, move |dy, _| [Some(B::squared_sum_backward(x.clone(), dy))])
+        record::<B, C, 1>([node], y, move |dy, _, _| [Some(B::squared_sum_backward(x.clone(), dy))])
     }
 }

@@ -1,6 +1,6 @@
 //! Convolution, batch norm and what follows as one operation of Burn's `flex` backend, with its hand-written backward pass.
 
-use vultus_kernels::block::{self, BlockGradients, Inputs, Outputs};
+use vultus_kernels::block::{self, BlockGradients, InputGradient, Inputs, Outputs};
 use vultus_kernels::norm_squeeze::Squeezed;
 
 use super::*;
@@ -41,6 +41,14 @@ struct BlockOutputs<B: Backend> {
     squeezed: Option<Arc<Squeezed>>,
 }
 
+/// What is asked of a block about the gradient of its input.
+struct InputWish<B: Backend> {
+    wanted: bool,
+    /// Whether the input is the residual, too: their gradients are asked for as one.
+    is_residual: bool,
+    earlier: Earlier<B>,
+}
+
 /// The kernels, called by what [`Autodiff`] records.
 trait BlockBackwards: BlockLayers + Backwards {
     fn block_recorded(inputs: BlockInputs<Self>, block: &Block) -> BlockOutputs<Self>;
@@ -52,7 +60,7 @@ trait BlockBackwards: BlockLayers + Backwards {
         outputs: BlockOutputs<Self>,
         dy: FloatTensor<Self>,
         block: &Block,
-        wants_dx: bool,
+        input: InputWish<Self>,
     ) -> [Option<FloatTensor<Self>>; 10];
 }
 
@@ -106,7 +114,7 @@ impl BlockBackwards for Flex {
         outputs: BlockOutputs<Self>,
         dy: FlexTensor,
         block: &Block,
-        wants_dx: bool,
+        input: InputWish<Self>,
     ) -> [Option<FlexTensor>; 10] {
         let (inputs, dy) = (inputs.map(contiguous), contiguous(dy));
         let BlockOutputs { y, mean, variance, z, winners, squeezed } = outputs;
@@ -116,16 +124,21 @@ impl BlockBackwards for Flex {
             Tail::Activated { residual, squeeze, .. } => (residual, squeeze),
             Tail::Pooled { .. } => (false, None),
         };
-        let mut dx = wants_dx.then(|| take(filters.input_len()));
+        let InputWish { wanted, is_residual, earlier } = input;
+        let added = earlier.is_some();
+        let mut dx = wanted.then(|| match earlier.map(contiguous) {
+            Some(earlier) => earlier,
+            None => tensor(take(filters.input_len()), [batch, filters.input_len() / batch]),
+        });
         let mut dweight = take(filters.weight_len());
         let mut dbias = biased.then(|| vec![0.0; channels]);
         let [mut dgamma, mut dbeta] = [(); 2].map(|()| vec![0.0; channels]);
-        let mut dresidual = has_residual.then(|| take(filters.output_len()));
+        let mut dresidual = (has_residual && !is_residual).then(|| take(filters.output_len()));
         let mut dsqueeze = hidden
             .map(|hidden| [take(channels * hidden), vec![0.0; hidden], take(hidden * channels), vec![0.0; channels]]);
         let gradients =
             BlockGradients {
-                dx: dx.as_deref_mut(),
+                dx: dx.as_mut().map(|dx| InputGradient { dx: dx.storage_mut(), added, is_residual }),
                 dweight: &mut dweight,
                 dbias: dbias.as_deref_mut(),
                 dgamma: &mut dgamma,
@@ -154,7 +167,7 @@ impl BlockBackwards for Flex {
             None => [const { None }; 4],
         };
         [
-            dx.map(images),
+            dx,
             Some(flat(dweight)),
             dbias.map(flat),
             Some(flat(dgamma)),
@@ -186,6 +199,8 @@ impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
         let parts = inputs.map(FloatTensor::<Self>::into_parts);
         let inputs = parts.each_ref().map(|(tensor, _)| tensor.clone());
         let parents = parts.map(|(_, node)| node);
+        let has_residual = matches!(block.tail, Tail::Activated { residual: true, .. });
+        let is_residual = has_residual && parents[0].id() == parents[5].id();
         let BlockOutputs { y, mean, variance, z, winners, squeezed } = B::block_recorded(inputs.clone(), &block);
         let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
         let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs;
@@ -193,7 +208,7 @@ impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
         B::recycle(residual);
         let [x, z, winners] = [x, z, winners].map(Kept::<B>::new);
         let kept_y = block.needs_output().then(|| Kept::<B>::new(y.clone()));
-        let y = record::<B, C, 10>(parents, y, move |dy, [wants_dx, ..]| {
+        let y = record::<B, C, 10>(parents, y, move |dy, [wanted, ..], earlier| {
             let outputs = BlockOutputs {
                 y: kept_y.as_ref().map_or_else(|| z.get(), Kept::get),
                 mean: mean.clone(),
@@ -208,7 +223,8 @@ impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
             // The residual's values are not looked at again.
             let residual = x.clone();
             let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
-            B::block_backward(inputs, outputs, dy, &block, wants_dx)
+            let input = InputWish { wanted, is_residual: wanted && is_residual, earlier: earlier.take() };
+            B::block_backward(inputs, outputs, dy, &block, input)
         });
         (y, constants.0, constants.1)
     }

@@ -95,7 +95,7 @@ impl<B: DepthwiseBackwards, C: CheckpointStrategy> DepthwiseLayers for Autodiff<
             (x.into_parts(), weight.into_parts(), bias.into_parts());
         let y = B::depthwise(x.clone(), weight.clone(), bias, biased, shape, activation);
         let (x, kept_y) = (Kept::<B>::new(x), Kept::<B>::new(y.clone()));
-        record::<B, C, 3>([x_node, weight_node, bias_node], y, move |dy, [wants_dx, ..]| {
+        record::<B, C, 3>([x_node, weight_node, bias_node], y, move |dy, [wants_dx, ..], _| {
             let saved = [x.get(), weight.clone(), kept_y.get()];
             B::depthwise_backward(saved, dy, biased, &shape, activation, wants_dx)
         })

@@ -14,7 +14,12 @@ use burn::backend::tensor::FloatTensor;
 
 use super::Backwards;
 
-type BackwardPass<B, const N: usize> = dyn Fn(FloatTensor<B>, [bool; N]) -> [Option<FloatTensor<B>>; N] + Send + Sync;
+/// The gradient that came to an operation's first parent by another way, as around a residual branch. A pass that takes it
+/// gives the sum in its place.
+pub(super) type Earlier<B> = Option<FloatTensor<B>>;
+
+type BackwardPass<B, const N: usize> =
+    dyn Fn(FloatTensor<B>, [bool; N], &mut Earlier<B>) -> [Option<FloatTensor<B>>; N] + Send + Sync;
 
 /// What a recorded operation keeps until its backward pass: a closure over the saved tensors.
 struct Saved<B: Backend, const N: usize>(Arc<BackwardPass<B, N>>);
@@ -58,10 +63,17 @@ impl<B: Backwards, const N: usize> Backward<B, N> for HandWritten {
             }
         }
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let gradients = (ops.state.0)(dy, wanted);
+        // Two ways into one node: summed in place, where Burn would make a third tensor.
+        let first = ops.parents.first().and_then(Option::as_ref);
+        let mut earlier = first
+            .filter(|parent| !parent.parents.is_empty() && registered().remove(&parent.id.value))
+            .map(|parent| grads.consume::<B>(parent));
+        let gradients = (ops.state.0)(dy, wanted, &mut earlier);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             let (Some(parent), Some(mut gradient)) = (parent, gradient) else { continue };
-            // Two ways into one node, as around a residual branch: summed in place, where Burn would make a third tensor.
+            if let Some(earlier) = earlier.take() {
+                gradient = B::sum(earlier, gradient);
+            }
             let is_leaf = parent.parents.is_empty();
             if !is_leaf && !registered().insert(parent.id.value) {
                 gradient = B::sum(grads.consume::<B>(&parent), gradient);
@@ -75,7 +87,7 @@ impl<B: Backwards, const N: usize> Backward<B, N> for HandWritten {
 pub(super) fn record<B: Backwards, C: CheckpointStrategy, const N: usize>(
     parents: [NodeGuard; N],
     y: FloatTensor<B>,
-    backward: impl Fn(FloatTensor<B>, [bool; N]) -> [Option<FloatTensor<B>>; N] + Send + Sync + 'static,
+    backward: impl Fn(FloatTensor<B>, [bool; N], &mut Earlier<B>) -> [Option<FloatTensor<B>>; N] + Send + Sync + 'static,
 ) -> FloatTensor<Autodiff<B, C>> {
     match Backward::<B, N>::prepare::<C>(HandWritten, parents).compute_bound().stateful() {
         OpsKind::Tracked(preparation) => preparation.finish(Saved(Arc::new(backward)), y),

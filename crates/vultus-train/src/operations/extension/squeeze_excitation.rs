@@ -114,7 +114,7 @@ impl<B: SqueezeBackwards, C: CheckpointStrategy> SqueezeLayers for Autodiff<B, C
         let weights = [first.0, second.0, third.0, fourth.0];
         let (y, middle) = B::squeeze_recorded(x.clone(), weights.clone(), &shape);
         let x = Kept::<B>::new(x);
-        record::<B, C, 5>([x_node, first.1, second.1, third.1, fourth.1], y, move |dy, [wants_dx, ..]| {
+        record::<B, C, 5>([x_node, first.1, second.1, third.1, fourth.1], y, move |dy, [wants_dx, ..], _| {
             B::squeeze_backward(x.get(), weights.clone(), &middle, dy, &shape, wants_dx)
         })
     }
