@@ -198,8 +198,12 @@ fn check_norm_pool(u: &mut Unstructured) -> Result<()> {
         &mut mean_of_norm,
         &mut variance_of_norm,
     );
-    let mut winners = vec![0; dy.len()].into_boxed_slice();
-    pooling::max_forward(&pool, &normal, &mut expected, Some(&mut winners));
+    pooling::max_forward(&pool, &normal, &mut expected, None);
+    // Who wins is seen in front of the norm, which may round two inputs to one number.
+    let sign = |gamma: &f32| if *gamma < 0.0 { -1.0 } else { 1.0 };
+    let signed: Vec<f32> = x.iter().zip(gamma.iter().map(sign).cycle()).map(|(x, sign)| x * sign).collect();
+    let (mut largest, mut winners) = (destination(dy.len()), vec![0; dy.len()].into_boxed_slice());
+    pooling::max_forward(&pool, &signed, &mut largest, Some(&mut winners));
     dropout::apply(dropout, &mut expected);
     let (mut dpooled, mut dnormal) = (dy.clone(), destination(x.len()));
     dropout::apply(dropout, &mut dpooled);

@@ -1,6 +1,7 @@
 //! A convolution, its batch norm and what follows, forward and backward: the unit that networks are made of.
 //!
-//! In: images `[batch, height, width, channels]`. Out: the block's output and the convolution's, or all gradients. The batch
+//! In: images `[batch, height, width, channels]`. Out: the block's output, the convolution's and the winners of pooling, or
+//! all gradients. The batch
 //! goes through in parts of a few megabytes, and each part through all that can be done with it while it is in the cache:
 //! the convolution and the sums for the norm's statistics; on the way back the gradient of the norm, that of the weights
 //! and that of the input. The gradient between norm and convolution never exists as a whole. A convolution of few inputs
@@ -340,6 +341,8 @@ impl Block {
         assert_eq!(x.len(), self.filters.input_len(), "length of x");
         assert!(input.as_ref().is_none_or(|input| input.dx.len() == x.len()), "length of dx");
         let is_residual = input.as_ref().is_some_and(|input| input.is_residual);
+        let has_residual = matches!(self.tail, Tail::Activated { residual: true, .. });
+        assert!(!is_residual || (has_residual && dresidual.is_none()), "a residual's gradient goes to one place");
         assert!(!is_residual || x.len() == self.filters.output_len(), "a residual is as long as the output");
         assert_eq!(dweight.len(), self.filters.weight_len(), "length of dweight");
         assert_eq!(dy.len(), self.output_len(), "length of dy");
@@ -353,8 +356,8 @@ impl Block {
                 thin.backward(x, winners, norm, dy, ThinGradients { dweight, dbias, dgamma, dbeta });
                 return;
             }
-            // Somebody wants the gradient of a first layer's input: then the whole output is needed after all, and it may be
-            // rounded otherwise than the winners were.
+            // Somebody wants the gradient of a first layer's input: then the whole output is needed after all. Winners come
+            // from it again, so that they are found in it whichever algorithm was chosen.
             again = Scratch::take(self.filters.output_len());
             self.convolve(inputs, &mut again, |_, _| ());
             z = &again;

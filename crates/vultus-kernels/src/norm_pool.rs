@@ -2,7 +2,8 @@
 //!
 //! In: images `[batch, height, width, channels]`. Out: pooled images `[batch, height / size, width / size, channels]`, or
 //! gradients. The same as [`crate::batch_norm`], [`crate::pooling`] and [`crate::dropout`] one after the other, which
-//! the tests hold it to, without writing what lies between. The statistics count every pixel, also those of a last row
+//! the tests hold it to; of what lies between only the winners of the windows are written. They are found in front of the norm:
+//! where it rounds two inputs to one number, or its scale is zero, the one that was the larger wins. The statistics count every pixel, also those of a last row
 //! or column that pooling drops; those have no winner and get only what the statistics send them.
 
 use rayon::prelude::*;
@@ -103,7 +104,8 @@ pub fn forward_training(
 }
 
 /// What wins each window of `x`, and will whatever the statistics: the norm keeps the order of a channel's numbers, or
-/// turns it round where gamma is negative. There the winner is the smallest, and stands here with its sign changed.
+/// turns it round where gamma is negative. There the winner is the smallest, and stands here with its sign changed. Where gamma
+/// is zero any might win, and the largest does.
 /// `winners` has a number for each of the output.
 ///
 /// # Panics
@@ -354,7 +356,8 @@ impl Kernel for GradientSums<'_> {
         let windows = self.dy.len() / channels;
         for group in (0..channels).step_by(GROUP * L::WIDTH) {
             let places = std::array::from_fn::<usize, GROUP, _>(|v| group + v * L::WIDTH);
-            // SAFETY: rows of `channels` numbers are read inside the windows, and two of them written inside `sums`.
+            // SAFETY: rows of `channels` numbers are read inside the windows, the means and the signs, and two of them written
+            // inside `sums`.
             unsafe {
                 let mean = places.map(|first| L::load_padded(self.mean.as_ptr(), first, channels));
                 let sign = places.map(|first| L::load_padded(self.signs.as_ptr(), first, channels));

@@ -3,8 +3,7 @@
 //! In: images `[batch, height, width, channels]` with one channel or a few, as the first layer of a network has. Out: what
 //! the layers give in the end, or gradients. Such a convolution makes one number of a few products: computing it again
 //! costs less than writing it to memory and reading it back. So its output exists only a few rows at a time, in the
-//! first-level cache: once for the statistics and the winners of pooling, or else again for the output, and once or twice on
-//! the way back, where the winners tell what pooling's sums are. The same as
+//! first-level cache: twice each way, or once each way in front of pooling, whose winners tell its output and its sums. The same as
 //! [`crate::convolution`] with [`crate::batch_norm`] or [`crate::norm_pool`], which the tests hold it to. It gives no
 //! gradient of its input.
 
@@ -229,7 +228,7 @@ impl ThinBlock<'_> {
         let (set, bands, line) = (InstructionSet::best(), &self.bands()[..], self.line());
         let longest = bands.iter().map(|rows| rows.count).max().unwrap_or(0) * line;
         let convolution = &self.convolution(set, x);
-        let affine = norm.affine();
+        let affine;
         let gradient = match self.tail {
             Tail::Pooled { size, dropout } => {
                 let shape = self.pooled(size);
@@ -237,6 +236,7 @@ impl ThinBlock<'_> {
             }
             Tail::Activated(activation) => {
                 let gate = if activation == Activation::Relu { Gate::Recomputed } else { Gate::Open };
+                affine = norm.affine();
                 let pixels = Pixels { block: self, affine: &affine, mean: norm.mean, dy, gate };
                 let mut partial = Scratch::zeros(self.shape.batch * 2 * channels);
                 partial.par_chunks_mut(2 * channels).enumerate().for_each(|(image, total)| {

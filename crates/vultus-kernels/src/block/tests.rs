@@ -435,10 +435,26 @@ fn no_images_give_no_gradient() {
 fn gradients_of_the_input_from_several_ways_are_one_sum() {
     let depthwise =
         DepthwiseShape { batch: 5, channels: 32, in_height: 130, in_width: 130, kernel: 3, stride: 1, padding: 1 };
-    for filters in [dense(5, 130, 32, 32, 1), dense(2, 5, 19, 19, 1), Filters::Depthwise(depthwise)] {
-        let case = Case::new(block(filters, None, true, Activation::Linear), 3);
+    let (large, small) = (dense(5, 130, 32, 32, 1), dense(2, 5, 19, 19, 1));
+    let residual = |filters, squeeze, activation| block(filters, squeeze, true, activation);
+    let tail = Tail::Pooled { size: 2, rate: 0.25, key: 3 };
+    let pooled = |filters| Block { tail, ..block(filters, None, false, Activation::Linear) };
+    let blocks = [
+        residual(large, None, Activation::Linear),
+        residual(Filters::Depthwise(depthwise), None, Activation::Relu),
+        residual(small, Some(4), Activation::Relu),
+        residual(small, None, Activation::Tanh),
+        residual(dense(0, 5, 19, 19, 1), None, Activation::Linear),
+        pooled(small),
+        // A thin one.
+        pooled(dense(2, 5, 1, 19, 1)),
+    ];
+    for block in blocks {
+        let case = Case::new(block, 3);
         let apart = case.fused();
-        for (added, is_residual) in [(true, false), (false, true), (true, true)] {
+        let may_share = matches!(block.tail, Tail::Activated { .. });
+        let ways = [(true, false), (false, true), (true, true)];
+        for (added, is_residual) in ways.into_iter().filter(|(_, is_residual)| may_share || !is_residual) {
             let together = case.run_into(Some((added, is_residual)));
             let ways = |place: usize| {
                 let earlier = if added { 0.5 } else { 0.0 };

@@ -92,8 +92,11 @@ impl Case {
             &mut mean,
             &mut variance,
         );
-        let mut winners = vec![0; y.len()];
-        pooling::max_forward(&pool, &normal, &mut y, Some(&mut winners));
+        pooling::max_forward(&pool, &normal, &mut y, None);
+        // Who wins is seen in front of the norm, which may round two inputs to one number.
+        let signed: Vec<f32> = x.iter().zip(signs(gamma).iter().cycle()).map(|(x, sign)| x * sign).collect();
+        let (mut largest, mut winners) = (vec![0.0; y.len()], vec![0; y.len()]);
+        pooling::max_forward(&pool, &signed, &mut largest, Some(&mut winners));
         dropout::apply(*dropout, &mut y);
         let (mut dpooled, mut dnormal) = (dy.clone(), vec![0.0; x.len()]);
         dropout::apply(*dropout, &mut dpooled);
@@ -184,6 +187,59 @@ fn what_is_no_number_shows_wherever_the_single_layers_show_it() {
                 }
             });
         });
+    }
+}
+
+/// Gradients of the input of one channel.
+fn gradients_of(shape: NormPoolShape, x: &[f32], gamma: f32, dy: &[f32]) -> (Vec<f32>, f32) {
+    let case = Case {
+        x: x.to_vec(),
+        gamma: vec![gamma],
+        beta: vec![0.5],
+        dy: dy.to_vec(),
+        ..Case::new(shape, 1, 0.0, Activation::Linear)
+    };
+    let [_, _, _, dx, dgamma, ..] = case.fused();
+    (dx, dgamma[0])
+}
+
+#[test]
+fn of_equal_pixels_the_first_wins() {
+    let shape = NormPoolShape { batch: 1, height: 2, width: 4, channels: 1, size: 2 };
+    // The largest of the first window, and the smallest of the second, stand there twice.
+    let x = [1.0, 3.0, 2.0, -1.0, 3.0, 2.0, -1.0, 0.0];
+    with_every_instruction_set(|| {
+        for (gamma, winners) in [(1.0, [1, 2]), (-1.0, [0, 3])] {
+            let expected = |dy: [f32; 2]| {
+                let mut dnormal = [0.0; 8];
+                winners.iter().zip(dy).for_each(|(&winner, dy)| dnormal[winner] = dy);
+                let norm_shape = shape.norm();
+                let [mut mean, mut variance, mut dgamma, mut dbeta] = [[0.0]; 4];
+                statistics(&norm_shape, &x, &mut mean, &mut variance);
+                let norm = Norm { gamma: &[gamma], beta: &[0.5], mean: &mean, variance: &variance, epsilon: EPSILON };
+                let mut dx = vec![0.0; 8];
+                let gradients = NormGradients { dx: &mut dx, dgamma: &mut dgamma, dbeta: &mut dbeta, dbias: None };
+                let linear = Activation::Linear;
+                batch_norm::backward(&norm_shape, &x, &norm, linear, &x, &dnormal, linear, None, gradients);
+                dx
+            };
+            for dy in [[1.0, 0.0], [0.0, 1.0], [2.0, -1.0]] {
+                assert_close(&gradients_of(shape, &x, gamma, &dy).0, &widen(&expected(dy)), 1e-6);
+            }
+        }
+    });
+}
+
+/// Every pixel is the largest behind a scale of zero: the gradient of the scale is that of the largest in front of it.
+#[test]
+fn behind_a_scale_of_zero_the_largest_wins() {
+    let shape = NormPoolShape { batch: 1, height: 2, width: 2, channels: 1, size: 2 };
+    let x = [1.0, 5.0, 2.0, 3.0];
+    let inverse = 1.0 / (2.1875_f32 + EPSILON).sqrt();
+    for gamma in [0.0, -0.0] {
+        let (dx, dgamma) = gradients_of(shape, &x, gamma, &[1.0]);
+        assert!(dx.iter().all(|&dx| dx == 0.0), "{dx:?}");
+        assert!((dgamma - (5.0 - 2.75) * inverse).abs() < 1e-6, "{dgamma}");
     }
 }
 

@@ -24,13 +24,16 @@ fn residual_network() -> ResolvedNetwork {
     let block =
         |layers, shortcut| LayerConfig::Residual(ResidualConfig { activation: Activation::Tanh, layers, shortcut });
     let inner = || block(vec![conv(4, 3, 1, 0.0), norm()], vec![]);
+    let inner_of_two = block(vec![conv(4, 3, 1, 0.0), norm(), tanh(), conv(4, 3, 1, 0.0), norm()], vec![]);
     let layers = vec![
         conv(3, 3, 1, 0.0),
         norm(),
         block(vec![conv(3, 3, 1, 0.02), norm(), tanh(), conv(3, 3, 1, 0.0), norm()], vec![]),
         block(vec![conv(4, 3, 2, 0.0), norm(), inner()], vec![conv(4, 1, 2, 0.03), norm()]),
-        // What goes in has three ways on.
+        // What goes in has three ways on, in each order of the kinds that their gradients come from.
         block(vec![inner(), conv(4, 3, 1, 0.0), norm()], vec![]),
+        block(vec![inner_of_two, conv(4, 3, 1, 0.0), norm()], vec![]),
+        block(vec![conv(4, 3, 1, 0.0), tanh(), conv(4, 3, 1, 0.0), norm()], vec![]),
         LayerConfig::GlobalAveragePool(GlobalAveragePoolConfig {}),
     ];
     NetworkConfig { layers }.resolve(6, 5, 3).unwrap()

@@ -208,7 +208,7 @@ impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
         B::recycle(residual);
         let [x, z, winners] = [x, z, winners].map(Kept::<B>::new);
         let kept_y = block.needs_output().then(|| Kept::<B>::new(y.clone()));
-        let y = record::<B, C, 10>(parents, y, move |dy, [wanted, ..], earlier| {
+        let y = record::<B, C, 10>(parents, y, move |dy, [wanted, _, _, _, _, wants_residual, ..], earlier| {
             let outputs = BlockOutputs {
                 y: kept_y.as_ref().map_or_else(|| z.get(), Kept::get),
                 mean: mean.clone(),
@@ -223,7 +223,8 @@ impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
             // The residual's values are not looked at again.
             let residual = x.clone();
             let inputs = [x, weight, bias, gamma, beta, residual, squeeze, squeeze_bias, excitation, excitation_bias];
-            let input = InputWish { wanted, is_residual: wanted && is_residual, earlier: earlier.take() };
+            let input =
+                InputWish { wanted, is_residual: wanted && wants_residual && is_residual, earlier: earlier.take() };
             B::block_backward(inputs, outputs, dy, &block, input)
         });
         (y, constants.0, constants.1)

@@ -68,12 +68,15 @@ impl<B: Backwards, const N: usize> Backward<B, N> for HandWritten {
         let mut earlier = first
             .filter(|parent| !parent.parents.is_empty() && registered().remove(&parent.id.value))
             .map(|parent| grads.consume::<B>(parent));
-        let gradients = (ops.state.0)(dy, wanted, &mut earlier);
+        let mut gradients = (ops.state.0)(dy, wanted, &mut earlier);
+        if let (Some(earlier), Some(first)) = (earlier, gradients.first_mut()) {
+            *first = Some(match first.take() {
+                Some(gradient) => B::sum(earlier, gradient),
+                None => earlier,
+            });
+        }
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             let (Some(parent), Some(mut gradient)) = (parent, gradient) else { continue };
-            if let Some(earlier) = earlier.take() {
-                gradient = B::sum(earlier, gradient);
-            }
             let is_leaf = parent.parents.is_empty();
             if !is_leaf && !registered().insert(parent.id.value) {
                 gradient = B::sum(grads.consume::<B>(&parent), gradient);
