@@ -12,7 +12,7 @@ use super::{FONT_FAMILY, FigureError, grouped, palette, shortened, template};
 
 const TEMPLATE: &str = include_str!("../../templates/architecture.svg.jinja");
 
-const WIDTH: f64 = 920.0;
+const WIDTH: f64 = 980.0;
 
 /// Height of a row that changes the shape, and of one that does not.
 const ROW_HEIGHTS: [f64; 2] = [66.0, 40.0];
