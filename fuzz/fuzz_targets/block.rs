@@ -91,8 +91,7 @@ fn check(u: &mut Unstructured) -> Result<()> {
     let (mut mean, mut variance) = (destination(channels), destination(channels));
     let outputs = Outputs { z: &mut z, winners: &mut winners, y: &mut y, mean: &mut mean, variance: &mut variance };
     let squeezed = block.forward(&inputs, outputs);
-    let kept =
-        Kept { z: &z, winners: &winners, y: &y, mean: &mean, variance: &variance, squeezed: squeezed.as_ref() };
+    let kept = Kept { z: &z, winners: &winners, y: &y, mean: &mean, variance: &variance, squeezed: squeezed.as_ref() };
     let (mut dx, mut dweight) = (destination(x.len()), destination(weight.len()));
     let [mut dgamma, mut dbeta, mut dbias] = [(); 3].map(|()| destination(channels));
     let mut dresidual = destination(residual.len());
