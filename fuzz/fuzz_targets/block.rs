@@ -56,7 +56,7 @@ fn check(u: &mut Unstructured) -> Result<()> {
     let tail = tail(u, &filters)?;
     let before = *u.choose(&[Activation::Linear, Activation::Relu])?;
     let biased = u.arbitrary()?;
-    let wants_dx = u.arbitrary()?;
+    let wants_dx: bool = u.arbitrary()?;
     let seed = u64::from(u.arbitrary::<u16>()?);
     let block = Block { filters, biased, before, epsilon: EPSILON, tail };
     let case = |what: &str| format!("{what} of {block:?}, seed {seed}, dx {wants_dx}");
