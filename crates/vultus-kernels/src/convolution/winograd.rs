@@ -413,6 +413,7 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
                 // SAFETY: `channels` numbers can be read at each address, by contract.
                 column[i] = unsafe {
                     let from = addresses[i][j].add(first);
+                    L::prefetch(from.wrapping_add(PANEL));
                     if whole { L::load(from) } else { L::load_some(from, channels - first) }
                 };
             }
@@ -422,8 +423,11 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
             // SAFETY: `SIDE` columns of `POINTS` vectors were set.
             let row = T::apply(&unsafe { columns.row(i, T::SIDE) });
             for (j, &value) in row.iter().enumerate().take(T::POINTS) {
+                let to = layout.at(i * T::POINTS + j, first);
+                // The next vector's line.
+                L::prefetch(to.wrapping_add(PANEL));
                 // SAFETY: by this function's contract.
-                unsafe { value.store(layout.at(i * T::POINTS + j, first)) }
+                unsafe { value.store(to) }
             }
         }
         first += L::WIDTH;
@@ -486,7 +490,11 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                     let mut points = [L::splat(0.0); 8];
                     for i in 0..T::POINTS {
                         // SAFETY: each point has `padded` numbers for this tile, whole vectors.
-                        points[i] = unsafe { L::load(from.add((i * T::POINTS + j) * out_stride + first)) };
+                        points[i] = unsafe {
+                            let from = from.add((i * T::POINTS + j) * out_stride + first);
+                            L::prefetch(from.wrapping_add(PANEL));
+                            L::load(from)
+                        };
                     }
                     tile.set(j, &T::output(&points), T::OUTPUTS);
                 }
