@@ -16,6 +16,7 @@ use crate::activation::Activation;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
+use crate::transpose::Transpose;
 use winograd::{Finish, Tiling};
 
 mod algorithm;
@@ -290,7 +291,8 @@ impl<'a> InputGradient<'a> {
             type Turned = <T as Forward>::InputGradient;
             let mut turned = Scratch::take(weight.len()); // [r, r, out, in], turned by half a circle
             turned.par_chunks_mut(block).zip(weight.par_chunks(block).rev()).for_each(|(turned, weight)| {
-                direct::transpose(weight, shape.in_channels, shape.out_channels, turned);
+                let (rows, columns) = (shape.in_channels, shape.out_channels);
+                set.run(Transpose { rows, columns, from: weight, from_row: columns, to: turned, to_row: rows });
             });
             let mut packed = Scratch::take(winograd::weight_len::<Turned>(shape.out_channels, shape.in_channels));
             winograd::transform_weights::<Turned>(set, shape.out_channels, shape.in_channels, &turned, &mut packed);

@@ -13,12 +13,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use self::product::{Dots, Pack, Product, Size, Target, Transpose};
+use self::product::{Dots, Pack, Product, Size, Target};
 use crate::activation::Activation;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
+use crate::transpose::Transpose;
 
 /// Most products that one running sum takes in: so many rounding errors add up, and not thousands more.
 const DEPTH: usize = 512;

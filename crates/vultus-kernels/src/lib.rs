@@ -46,6 +46,7 @@ mod scratch;
 mod shared;
 pub mod simd;
 mod sizes;
+mod transpose;
 
 #[cfg(test)]
 mod testing;

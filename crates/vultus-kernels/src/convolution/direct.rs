@@ -16,6 +16,7 @@ use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
+use crate::transpose::Transpose;
 
 pub(super) use weight_gradient::{WeightSums, add_weight_gradient};
 
@@ -163,7 +164,8 @@ pub(super) fn input_gradient(
         for (place, turned) in turned.chunks_exact_mut(block.max(1)).enumerate() {
             let i = first_row + stride * (kernel_height - 1 - place / kernel_width);
             let j = first_column + stride * (kernel_width - 1 - place % kernel_width);
-            transpose(&weight[(i * shape.kernel_width + j) * block..][..block], inputs, outputs, turned);
+            let from = &weight[(i * shape.kernel_width + j) * block..][..block];
+            set.run(Transpose { rows: inputs, columns: outputs, from, from_row: outputs, to: turned, to_row: inputs });
         }
         let inner = kernel_height * kernel_width * outputs;
         let mut packed = Scratch::take(weight_len(inner, inputs));
@@ -190,20 +192,6 @@ pub(super) fn input_gradient(
             target_column: stride * inputs,
         };
         correlation.run(set, dx);
-    }
-}
-
-/// `[rows, columns]` to `[columns, rows]`.
-pub(super) fn transpose(from: &[f32], rows: usize, columns: usize, to: &mut [f32]) {
-    const BLOCK: usize = 16;
-    for row in (0..rows).step_by(BLOCK) {
-        for column in (0..columns).step_by(BLOCK) {
-            for r in row..rows.min(row + BLOCK) {
-                for c in column..columns.min(column + BLOCK) {
-                    to[c * rows + r] = from[r * columns + c];
-                }
-            }
-        }
     }
 }
 
