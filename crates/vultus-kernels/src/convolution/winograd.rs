@@ -151,8 +151,8 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
     fn run<L: Lanes>(self) {
         let (inputs, outputs) = (self.in_channels, self.out_channels);
         let stride = weight_stride(inputs, outputs);
-        for input in self.inputs {
-            for first in (0..outputs.next_multiple_of(PANEL)).step_by(L::WIDTH) {
+        for first in (0..outputs.next_multiple_of(PANEL)).step_by(L::WIDTH) {
+            for input in self.inputs.clone() {
                 let mut rows = [[L::splat(0.0); 8]; MOST_TAPS]; // G g: [column of g][point]
                 for (j, row) in rows.iter_mut().enumerate().take(T::TAPS) {
                     let mut taps = [L::splat(0.0); MOST_TAPS];
@@ -176,9 +176,12 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
                         let value = combine::<L>(&T::WEIGHTS[j], &taps);
                         let place =
                             (i * T::POINTS + j) * stride + (first / PANEL * inputs + input) * PANEL + first % PANEL;
+                        let to = self.to.at(place);
+                        // The next input's line.
+                        L::prefetch(to.wrapping_add(PANEL));
                         // SAFETY: a whole vector of a panel, inside the transformed weights (length asserted); each
                         // input channel has its own places and belongs to one task.
-                        unsafe { value.store(self.to.at(place)) }
+                        unsafe { value.store(to) }
                     }
                 }
             }
@@ -485,6 +488,15 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
             let from = self.points_out.at((self.range.position + index) * padded);
             let (rows, columns) = (T::OUTPUTS.min(height - row), T::OUTPUTS.min(width - column));
             for first in (0..channels).step_by(L::WIDTH) {
+                if !finish.pool {
+                    // The outputs' lines are on their way while the outputs are made.
+                    for i in 0..rows {
+                        let start = ((image * height + row + i) * width + column) * channels + first;
+                        for j in 0..columns {
+                            L::prefetch(y.at(start + j * channels));
+                        }
+                    }
+                }
                 let mut tile = Columns::new();
                 for j in 0..T::POINTS {
                     let mut points = [L::splat(0.0); 8];

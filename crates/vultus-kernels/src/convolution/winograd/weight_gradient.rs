@@ -254,8 +254,10 @@ impl<T: Forward> Kernel for WeightStage<'_, T> {
                         let place = (i * T::POINTS + j) * self.sum_stride + input * padded_out + first;
                         let mut sum = L::splat(0.0);
                         for sums in self.sums {
+                            let from = sums.as_ptr().wrapping_add(place);
+                            L::prefetch(from.wrapping_add(PANEL));
                             // SAFETY: the sums of a point are rows of `padded_out` numbers, whole vectors.
-                            sum = sum.add(unsafe { L::load(sums.as_ptr().add(place)) });
+                            sum = sum.add(unsafe { L::load(from) });
                         }
                         for (row, line) in lines.iter_mut().enumerate() {
                             if T::WEIGHTS[i][row] != 0.0 {
