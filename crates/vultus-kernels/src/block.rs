@@ -280,7 +280,10 @@ impl Block {
         let (shape, channels) = (self.filters.norm(), self.filters.channels());
         let mut statistics = match self.tail {
             Tail::Activated { squeeze: Some(hidden), .. } => norm_squeeze::statistics(&self.squeeze_shape(hidden)),
-            _ => Statistics::new(InstructionSet::best(), channels, shape.task_rows()),
+            _ => {
+                let parts = parts(self.filters.batch(), self.pixels() * channels).count();
+                Statistics::new(InstructionSet::best(), channels, shape.task_rows(), shape.rows, parts)
+            }
         };
         self.convolve(inputs, z, |images, z| {
             statistics.add(z);

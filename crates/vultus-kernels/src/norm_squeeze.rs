@@ -27,7 +27,9 @@ fn rows(shape: &SqueezeShape) -> NormShape {
 
 /// Statistics that also tell the mean of each image: its rows are one task's.
 pub(crate) fn statistics(shape: &SqueezeShape) -> Statistics {
-    Statistics::new(InstructionSet::best(), shape.channels, shape.spatial)
+    // Parts are whole images, so that no task is cut short.
+    let rows = rows(shape).rows;
+    Statistics::new(InstructionSet::best(), shape.channels, shape.spatial, rows, 0)
 }
 
 /// The output, with the given statistics of all images; `mean` and `variance` are of the norm.

@@ -9,6 +9,7 @@ use crate::dense;
 use crate::optimizer::squared_sum;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
+use crate::transpose::Transpose;
 
 /// Steps of the iteration.
 pub const STEPS: usize = 5;
@@ -71,7 +72,10 @@ fn iterate(rows: usize, columns: usize, x: &mut [f32]) {
 }
 
 fn transposed(rows: usize, columns: usize, matrix: &[f32]) -> Vec<f32> {
-    (0..columns).flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column])).collect()
+    let mut turned = vec![0.0; matrix.len()];
+    let to = &mut turned;
+    InstructionSet::best().run(Transpose { rows, columns, from: matrix, from_row: columns, to, to_row: rows });
+    turned
 }
 
 #[cfg(test)]

@@ -223,7 +223,7 @@ unsafe fn panels_tile<L: Lanes, const ROWS: usize>(
     add: bool,
 ) {
     let mut sums = [[L::splat(0.0); 2]; ROWS];
-    // What is added to is on its way while the sums are made.
+    // The destination is on its way while the sums are made.
     for row in 0..ROWS {
         L::prefetch(c.wrapping_add(row * c_stride));
     }

@@ -190,8 +190,7 @@ impl ThinBlock<'_> {
             let counts = bands.iter().map(|rows| rows.count * self.shape.out_width());
             batch_norm::merge_sums(counts, &sums, of_image);
         });
-        let of_images = partial.chunks_exact(3 * channels);
-        join_statistics(std::iter::repeat_n(self.pixels(), batch), of_images, mean, variance);
+        join_statistics(std::iter::repeat_n(self.pixels(), batch), &partial, mean, variance);
         let norm = &Norm { gamma, beta, mean, variance, epsilon };
         let activation = match self.tail {
             Tail::Activated(activation) => activation,

@@ -1,4 +1,6 @@
-//! Blocks of matrices turned over, so that a loop can run along what were columns.
+//! Transposes of blocks of matrices, so that a loop can run along what were columns.
+//!
+//! In: rows, as far apart as the caller says. Out: their columns as rows, likewise.
 
 use crate::simd::{Kernel, Lanes};
 
@@ -40,6 +42,42 @@ impl Kernel for Transpose<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{numbers, with_every_instruction_set};
+
+    #[test]
+    fn columns_become_rows_whatever_the_size() {
+        for (rows, columns, from_row, to_row) in [(16, 16, 16, 16), (33, 20, 25, 40), (7, 50, 50, 7), (1, 1, 1, 1)] {
+            let from = numbers(rows as u64, rows * from_row);
+            with_every_instruction_set(|| {
+                let mut to = vec![f32::NAN; columns * to_row];
+                crate::simd::InstructionSet::best().run(Transpose {
+                    rows,
+                    columns,
+                    from: &from,
+                    from_row,
+                    to: &mut to,
+                    to_row,
+                });
+                for (place, &value) in to.iter().enumerate() {
+                    let (column, row) = (place / to_row, place % to_row);
+                    if row < rows {
+                        assert_eq!(
+                            value,
+                            from[row * from_row + column],
+                            "{rows} x {columns}, row {row}, column {column}"
+                        );
+                    } else {
+                        assert!(value.is_nan(), "written between the rows");
+                    }
+                }
+            });
         }
     }
 }

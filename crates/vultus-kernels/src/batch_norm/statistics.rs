@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::{GROUP, NormShape, store_sums};
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::sizes::elements;
 
 /// Mean and biased variance of each channel of `x` `[rows, channels]`; both results are `[channels]`, overwritten.
 ///
@@ -22,7 +23,7 @@ pub fn statistics(shape: &NormShape, x: &[f32], mean: &mut [f32], variance: &mut
         variance.fill(0.0);
         return;
     }
-    let mut statistics = Statistics::new(InstructionSet::best(), shape.channels, shape.task_rows());
+    let mut statistics = Statistics::new(InstructionSet::best(), shape.channels, shape.task_rows(), shape.rows, 1);
     statistics.add(x);
     statistics.finish(mean, variance);
 }
@@ -32,47 +33,47 @@ pub(crate) struct Statistics {
     set: InstructionSet,
     channels: usize,
     task_rows: usize,
-    /// What [`Sums`] found in each task's rows, part by part: those of a task stay in the cache between its two passes.
-    sums: Vec<Scratch>,
+    /// What [`Sums`] found in each task's rows, which stay in the cache between its two passes; room for all tasks.
+    sums: Scratch,
     /// Rows of each task.
     counts: Vec<usize>,
 }
 
 impl Statistics {
-    /// Each part is cut into tasks of `task_rows` rows.
-    pub(crate) fn new(set: InstructionSet, channels: usize, task_rows: usize) -> Self {
-        Self { set, channels, task_rows, sums: Vec::new(), counts: Vec::new() }
+    /// For `rows` rows in at most so many `parts`; each part is cut into tasks of `task_rows` rows.
+    pub(crate) fn new(set: InstructionSet, channels: usize, task_rows: usize, rows: usize, parts: usize) -> Self {
+        // Each part may leave a task that is not full.
+        let tasks = rows / task_rows.max(1) + parts;
+        let sums = Scratch::take(elements([tasks, 3, channels]));
+        Self { set, channels, task_rows, sums, counts: Vec::with_capacity(tasks) }
     }
 
     /// Takes in the rows of `x`.
+    ///
+    /// # Panics
+    /// If there are more of them than were announced.
     pub(crate) fn add(&mut self, x: &[f32]) {
         let (set, channels, numbers) = (self.set, self.channels, self.task_rows * self.channels);
-        let tasks = x.chunks(numbers);
-        let mut sums = Scratch::take(tasks.len() * 3 * channels);
-        self.counts.extend(tasks.map(|x| x.len() / channels));
+        let known = self.counts.len() * 3 * channels;
+        self.counts.extend(x.chunks(numbers).map(|x| x.len() / channels));
+        let sums = &mut self.sums[known..self.counts.len() * 3 * channels];
         sums.par_chunks_mut(3 * channels).zip(x.par_chunks(numbers)).for_each(|(sums, x)| {
             set.run(Sums { channels, x, sums });
         });
-        self.sums.push(sums);
     }
 
     /// Both of each channel, overwritten.
     pub(crate) fn finish(&self, mean: &mut [f32], variance: &mut [f32]) {
         assert_eq!(mean.len(), self.channels, "length of mean");
         assert_eq!(variance.len(), self.channels, "length of variance");
-        join_statistics(self.counts.iter().copied(), self.of_tasks(), mean, variance);
-    }
-
-    /// The sums of each task.
-    fn of_tasks(&self) -> impl Iterator<Item = &[f32]> + Clone {
-        self.sums.iter().flat_map(|sums| sums.chunks_exact(3 * self.channels))
+        join_statistics(self.counts.iter().copied(), &self.sums, mean, variance);
     }
 
     /// The means of each task's rows, `[tasks, channels]`, overwritten.
     pub(crate) fn task_means(&self, means: &mut [f32]) {
         let channels = self.channels;
         assert_eq!(means.len(), self.counts.len() * channels, "length of the means");
-        let tasks = means.chunks_exact_mut(channels).zip(self.of_tasks()).zip(&self.counts);
+        let tasks = means.chunks_exact_mut(channels).zip(self.sums.chunks_exact(3 * channels)).zip(&self.counts);
         for ((means, sums), &count) in tasks {
             let (near, differences) = sums[..2 * channels].split_at(channels);
             let share = 1.0 / count as f32;
@@ -82,16 +83,16 @@ impl Statistics {
 }
 
 /// Mean and biased variance from what [`Sums`] found in rows of these counts, by Chan's formula, in a fixed order.
-pub(crate) fn join_statistics<'a>(
+pub(crate) fn join_statistics(
     counts: impl Iterator<Item = usize> + Clone,
-    partial: impl Iterator<Item = &'a [f32]> + Clone,
+    partial: &[f32],
     mean: &mut [f32],
     variance: &mut [f32],
 ) {
     let channels = mean.len();
     for channel in 0..channels {
         let (mut count, mut centre, mut squares) = (0.0, 0.0, 0.0);
-        for (more, sums) in counts.clone().zip(partial.clone()) {
+        for (more, sums) in counts.clone().zip(partial.chunks_exact(3 * channels)) {
             let more = more as f64;
             let [shift, sum, sum_of_squares] = [0, 1, 2].map(|kind| f64::from(sums[kind * channels + channel]));
             let (task_mean, task_squares) = (shift + sum / more, sum_of_squares - sum * sum / more);

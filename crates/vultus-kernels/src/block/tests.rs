@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::batch_norm::NormGradients;
-use crate::convolution::{self, ConvolutionShape};
+use crate::convolution::{self, Algorithm, ConvolutionShape};
 use crate::depthwise::{self, DepthwiseShape};
 use crate::squeeze_excitation;
 use crate::testing::{
@@ -372,7 +372,9 @@ proptest! {
 fn several_parts(squeeze: Option<usize>, activation: Activation) -> [Case; 3] {
     let depthwise =
         DepthwiseShape { batch: 5, channels: 32, in_height: 130, in_width: 130, kernel: 3, stride: 1, padding: 1 };
-    [dense(5, 130, 5, 32, 1), dense(5, 260, 4, 32, 2), Filters::Depthwise(depthwise)].map(|filters| {
+    let by_winograd = dense(5, 130, 16, 32, 1);
+    assert!(matches!(by_winograd, Filters::Dense(shape) if Algorithm::choose(&shape) != Algorithm::Direct));
+    [by_winograd, dense(5, 260, 4, 32, 2), Filters::Depthwise(depthwise)].map(|filters| {
         assert_eq!(parts(5, filters.output_len() / 5).collect::<Vec<_>>(), [0..2, 2..4, 4..5]);
         Case::new(Block { before: Activation::Relu, ..block(filters, squeeze, true, activation) }, 3)
     })

@@ -151,6 +151,7 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
     fn run<L: Lanes>(self) {
         let (inputs, outputs) = (self.in_channels, self.out_channels);
         let stride = weight_stride(inputs, outputs);
+        // Inputs inside: then the lines of a panel are written one behind the other.
         for first in (0..outputs.next_multiple_of(PANEL)).step_by(L::WIDTH) {
             for input in self.inputs.clone() {
                 let mut rows = [[L::splat(0.0); 8]; MOST_TAPS]; // G g: [column of g][point]
@@ -177,8 +178,7 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
                         let place =
                             (i * T::POINTS + j) * stride + (first / PANEL * inputs + input) * PANEL + first % PANEL;
                         let to = self.to.at(place);
-                        // The next input's line.
-                        L::prefetch(to.wrapping_add(PANEL));
+                        L::prefetch(to.wrapping_add(PANEL)); // the next input's
                         // SAFETY: a whole vector of a panel, inside the transformed weights (length asserted); each
                         // input channel has its own places and belongs to one task.
                         unsafe { value.store(to) }
@@ -356,6 +356,8 @@ struct Layout {
     point: usize,
     /// Numbers from a run of [`PANEL`] channels to the next.
     panel: usize,
+    /// Numbers from one tile to the next.
+    tile: usize,
 }
 
 impl Layout {
@@ -399,7 +401,8 @@ impl<L: Lanes> Columns<L> {
 }
 
 /// Transforms a square of pixels, vector by vector, along both axes. `layout` says where the vectors go; channels beyond the
-/// last are zero.
+/// last are zero. While one vector is transformed, what the next one reads and writes is on its way: each of its numbers lies in
+/// a line of its own, too many for the processor to guess.
 ///
 /// # Safety
 /// Every address is valid for reads of `channels` numbers, and the layout for writes of them, rounded up to whole vectors,
@@ -409,6 +412,7 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
     let mut first = 0;
     while first < channels {
         let whole = first + L::WIDTH <= channels;
+        let last = first + L::WIDTH >= channels;
         let mut columns = Columns::new();
         for j in 0..T::SIDE {
             let mut column = [L::splat(0.0); 8];
@@ -416,7 +420,7 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
                 // SAFETY: `channels` numbers can be read at each address, by contract.
                 column[i] = unsafe {
                     let from = addresses[i][j].add(first);
-                    L::prefetch(from.wrapping_add(PANEL));
+                    L::prefetch(from.wrapping_add(L::WIDTH));
                     if whole { L::load(from) } else { L::load_some(from, channels - first) }
                 };
             }
@@ -426,11 +430,15 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
             // SAFETY: `SIDE` columns of `POINTS` vectors were set.
             let row = T::apply(&unsafe { columns.row(i, T::SIDE) });
             for (j, &value) in row.iter().enumerate().take(T::POINTS) {
-                let to = layout.at(i * T::POINTS + j, first);
-                // The next vector's line.
-                L::prefetch(to.wrapping_add(PANEL));
+                let point = i * T::POINTS + j;
+                let next = if last {
+                    layout.at(point, 0).wrapping_add(layout.tile)
+                } else {
+                    layout.at(point, first + L::WIDTH)
+                };
+                L::prefetch(next);
                 // SAFETY: by this function's contract.
-                unsafe { value.store(to) }
+                unsafe { value.store(layout.at(point, first)) }
             }
         }
         first += L::WIDTH;
@@ -460,7 +468,7 @@ impl<T: Transform> Kernel for InputStage<'_, T> {
             unsafe {
                 let image = x.as_ptr().add(image * height * width * channels);
                 let addresses = pixels(image, height, width, channels, row, column, T::INPUTS, zeros.as_ptr());
-                let layout = Layout { to, point: in_stride, panel: PANEL };
+                let layout = Layout { to, point: in_stride, panel: PANEL, tile: padded };
                 transform_pixels::<OfInput<T>, L>(&addresses, channels, layout);
             }
         }
@@ -487,13 +495,14 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
             let (image, row, column) = tiling.output::<T>(self.range.first + index);
             let from = self.points_out.at((self.range.position + index) * padded);
             let (rows, columns) = (T::OUTPUTS.min(height - row), T::OUTPUTS.min(width - column));
+            let start_of = |i: usize| ((image * height + row + i) * width + column) * channels;
             for first in (0..channels).step_by(L::WIDTH) {
                 if !finish.pool {
-                    // The outputs' lines are on their way while the outputs are made.
+                    // The outputs' lines are on their way while the outputs are made. Pooled ones are few.
                     for i in 0..rows {
-                        let start = ((image * height + row + i) * width + column) * channels + first;
+                        let line = y.at(start_of(i) + first);
                         for j in 0..columns {
-                            L::prefetch(y.at(start + j * channels));
+                            L::prefetch(line.wrapping_add(j * channels));
                         }
                     }
                 }
@@ -504,7 +513,7 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                         // SAFETY: each point has `padded` numbers for this tile, whole vectors.
                         points[i] = unsafe {
                             let from = from.add((i * T::POINTS + j) * out_stride + first);
-                            L::prefetch(from.wrapping_add(PANEL));
+                            L::prefetch(from.wrapping_add(L::WIDTH)); // the next vector's, or tile's
                             L::load(from)
                         };
                     }
@@ -540,7 +549,7 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                 for i in 0..rows.min(T::OUTPUTS) {
                     // SAFETY: `POINTS` columns of `OUTPUTS` vectors were set.
                     let outputs = T::output(&unsafe { tile.row(i, T::POINTS) });
-                    let start = (((image * height + row + i) * width) + column) * channels;
+                    let start = start_of(i);
                     for (j, &output) in outputs.iter().enumerate().take(T::OUTPUTS) {
                         if j >= columns {
                             break;

@@ -198,14 +198,14 @@ impl<T: Forward> Kernel for GradientStage<'_, T> {
                 let (height, width, channels) = (tiling.in_height, tiling.in_width, tiling.in_channels);
                 let picture = self.x.as_ptr().add(image * height * width * channels);
                 let addresses = pixels(picture, height, width, channels, y, x, T::INPUTS, zeros);
-                let layout = Layout { to: to_in, point: in_stride, panel };
+                let layout = Layout { to: to_in, point: in_stride, panel, tile: PANEL };
                 transform_pixels::<OfInput<T>, L>(&addresses, channels, layout);
                 fill_panel::<L>(to_in, T::POINTS * T::POINTS, in_stride, panel, channels);
                 let (height, width, channels) = (tiling.out_height, tiling.out_width, tiling.out_channels);
                 let picture = self.dy.as_ptr().add(image * height * width * channels);
                 let addresses =
                     pixels(picture, height, width, channels, row as isize, column as isize, T::OUTPUTS, zeros);
-                let layout = Layout { to: to_out, point: out_stride, panel };
+                let layout = Layout { to: to_out, point: out_stride, panel, tile: PANEL };
                 transform_pixels::<OfGradient<T>, L>(&addresses, channels, layout);
                 fill_panel::<L>(to_out, T::POINTS * T::POINTS, out_stride, panel, channels);
             }
@@ -255,7 +255,7 @@ impl<T: Forward> Kernel for WeightStage<'_, T> {
                         let mut sum = L::splat(0.0);
                         for sums in self.sums {
                             let from = sums.as_ptr().wrapping_add(place);
-                            L::prefetch(from.wrapping_add(PANEL));
+                            L::prefetch(from.wrapping_add(L::WIDTH)); // the next vector's
                             // SAFETY: the sums of a point are rows of `padded_out` numbers, whole vectors.
                             sum = sum.add(unsafe { L::load(from) });
                         }
