@@ -49,6 +49,7 @@ impl Kernel for Transpose<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::InstructionSet;
     use crate::testing::{numbers, with_every_instruction_set};
 
     #[test]
@@ -57,14 +58,7 @@ mod tests {
             let from = numbers(rows as u64, rows * from_row);
             with_every_instruction_set(|| {
                 let mut to = vec![f32::NAN; columns * to_row];
-                crate::simd::InstructionSet::best().run(Transpose {
-                    rows,
-                    columns,
-                    from: &from,
-                    from_row,
-                    to: &mut to,
-                    to_row,
-                });
+                InstructionSet::best().run(Transpose { rows, columns, from: &from, from_row, to: &mut to, to_row });
                 for (place, &value) in to.iter().enumerate() {
                     let (column, row) = (place / to_row, place % to_row);
                     if row < rows {
