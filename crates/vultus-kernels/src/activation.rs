@@ -4,7 +4,7 @@
 //! its input. Softmax is no function of one element and lives in [`crate::softmax`].
 
 use crate::ELEMENTS_PER_TASK;
-use rayon::prelude::*;
+use crate::pool::share_chunks;
 use serde::{Deserialize, Serialize};
 
 /// Slope of [`Activation::LeakyRelu`] below zero: the default of Keras 3's `leaky_relu` function (its layer of the
@@ -80,7 +80,7 @@ impl Activation {
     /// Replaces each element of `x` by the function's value, on all threads.
     pub fn forward(self, x: &mut [f32]) {
         if self != Self::Linear {
-            x.par_chunks_mut(ELEMENTS_PER_TASK).for_each(|x| self.forward_serial(0.0, x));
+            share_chunks(x, ELEMENTS_PER_TASK, |_, x| self.forward_serial(0.0, x));
         }
     }
 
@@ -93,8 +93,8 @@ impl Activation {
         if self == Self::Linear {
             return;
         }
-        dy.par_chunks_mut(ELEMENTS_PER_TASK).zip(y.par_chunks(ELEMENTS_PER_TASK)).for_each(|(dy, y)| {
-            for (dy, &y) in dy.iter_mut().zip(y) {
+        share_chunks(dy, ELEMENTS_PER_TASK, |task, dy| {
+            for (dy, &y) in dy.iter_mut().zip(&y[task * ELEMENTS_PER_TASK..]) {
                 *dy *= self.derivative_from_output(y);
             }
         });
@@ -102,8 +102,10 @@ impl Activation {
 
     /// `dx = dy * f'(y)` on all threads: the gradient in front of the function from the one behind it.
     pub(crate) fn gradient(self, y: &[f32], dy: &[f32], dx: &mut [f32]) {
-        let tasks = dx.par_chunks_mut(ELEMENTS_PER_TASK).zip(y.par_chunks(ELEMENTS_PER_TASK));
-        tasks.zip(dy.par_chunks(ELEMENTS_PER_TASK)).for_each(|((dx, y), dy)| self.backward_serial(y, dy, dx));
+        share_chunks(dx, ELEMENTS_PER_TASK, |task, dx| {
+            let these = task * ELEMENTS_PER_TASK..task * ELEMENTS_PER_TASK + dx.len();
+            self.backward_serial(&y[these.clone()], &dy[these], dx);
+        });
     }
 
     /// `x = f(x + bias)` on the calling thread.

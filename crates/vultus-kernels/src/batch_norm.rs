@@ -8,9 +8,8 @@
 //! also be fed part by part (`Statistics`), and the last backward pass be taken part by part (`Backward`), while a part
 //! is in the cache for other reasons.
 
-use rayon::prelude::*;
-
 use crate::activation::Activation;
+use crate::pool::{share, share_chunks};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes};
@@ -157,7 +156,8 @@ pub(crate) fn apply(
 ) {
     let (set, channels) = (InstructionSet::best(), shape.channels);
     let (rows, maps) = (task_rows * channels, affine.len() / (2 * channels));
-    y.par_chunks_mut(rows).zip(x.par_chunks(rows)).enumerate().for_each(|(task, (y, x))| {
+    share_chunks(y, rows, |task, y| {
+        let x = &x[task * rows..][..y.len()];
         let residual = residual.map(|residual| &residual[task * rows..][..y.len()]);
         let affine = &affine[(task % maps) * 2 * channels..][..2 * channels];
         set.run(Apply { channels, x, affine, residual, relu: activation == Activation::Relu, y });
@@ -341,7 +341,7 @@ impl<'a> Backward<'a> {
         let mut backward =
             Self { set, shape: *shape, inputs, behind, gate, task_rows, affine, terms: terms_unknown, bias };
         let mut partial = Scratch::take(shape.rows.div_ceil(task_rows) * 2 * channels);
-        partial.par_chunks_mut((2 * channels).max(1)).enumerate().for_each(|(task, sums)| {
+        share_chunks(&mut partial, (2 * channels).max(1), |task, sums| {
             let first = task * task_rows;
             set.run(GradientSums { input: backward.rows(first..shape.rows.min(first + task_rows)), sums });
         });
@@ -380,7 +380,7 @@ impl<'a> Backward<'a> {
         let column_sums = self.bias.is_some().then(|| Shared::new(&mut sums));
         let gate_input = self.inputs.before.gates();
         let maps = self.terms.0.len() / (3 * channels);
-        (0..tasks).into_par_iter().for_each(|task| {
+        share(tasks, |task| {
             let first = rows.start + task * task_rows;
             let place = task * task_rows * channels;
             let input = self.rows(first..rows.end.min(first + task_rows));

@@ -9,14 +9,13 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use crate::activation::Activation;
 use crate::batch_norm::{self, Norm, Statistics};
 use crate::dropout::Dropout;
 pub use crate::filters::Filters;
 use crate::norm_pool::{self, NormPoolShape, WindowSums};
 use crate::norm_squeeze::{self, Squeezed};
+use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::squeeze_excitation::{SqueezeShape, WeightGradients, Weights};
@@ -171,8 +170,10 @@ fn of(images: &Range<usize>, batch: usize, numbers: usize) -> Range<usize> {
 /// If the lengths differ.
 pub fn add(sum: &mut [f32], other: &[f32]) {
     assert_eq!(sum.len(), other.len(), "lengths of the gradients");
-    let tasks = sum.par_chunks_mut(crate::ELEMENTS_PER_TASK).zip(other.par_chunks(crate::ELEMENTS_PER_TASK));
-    tasks.for_each(|(sum, other)| sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other));
+    share_chunks(sum, crate::ELEMENTS_PER_TASK, |task, sum| {
+        let other = &other[task * crate::ELEMENTS_PER_TASK..][..sum.len()];
+        sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
+    });
 }
 
 /// A sum of gradients of a part of the batch.

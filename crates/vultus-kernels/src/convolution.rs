@@ -10,9 +10,8 @@
 //! [`Algorithm::choose`] picks by what each would cost. Results differ by rounding: relative to the largest output the
 //! error stays below [`Algorithm::tolerance`], which says for which sums; the tests hold them to that.
 
-use rayon::prelude::*;
-
 use crate::activation::Activation;
+use crate::pool::share_items;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
@@ -290,7 +289,7 @@ impl<'a> InputGradient<'a> {
         let packed = by_algorithm!(algorithm, Scratch::take(0), T => {
             type Turned = <T as Forward>::InputGradient;
             let mut turned = Scratch::take(weight.len()); // [r, r, out, in], turned by half a circle
-            turned.par_chunks_mut(block).zip(weight.par_chunks(block).rev()).for_each(|(turned, weight)| {
+            share_items(turned.chunks_mut(block).zip(weight.chunks(block).rev()), |_, (turned, weight)| {
                 let (rows, columns) = (shape.in_channels, shape.out_channels);
                 set.run(Transpose { rows, columns, from: weight, from_row: columns, to: turned, to_row: rows });
             });
@@ -463,7 +462,7 @@ pub(crate) fn column_sums(values: &[f32], sums: &mut [f32]) {
     let rows = (crate::ELEMENTS_PER_TASK / columns).max(1);
     let tasks = values.len().div_ceil(rows * columns);
     let mut partial = Scratch::zeros(tasks * columns);
-    partial.par_chunks_mut(columns).zip(values.par_chunks(rows * columns)).for_each(|(partial, values)| {
+    share_items(partial.chunks_mut(columns).zip(values.chunks(rows * columns)), |_, (partial, values)| {
         for row in values.chunks_exact(columns) {
             partial.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }

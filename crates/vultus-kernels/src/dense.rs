@@ -11,10 +11,9 @@ mod tests;
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use self::product::{Dots, Pack, Product, Size, Target};
 use crate::activation::Activation;
+use crate::pool::{share_chunks, share_runs};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::InstructionSet;
@@ -104,7 +103,7 @@ pub fn forward_by(
     let length = y.len();
     let target = Shared::new(if parts > 1 { &mut partial } else { &mut *y });
     let steps = steps_of_task((inputs * outputs).div_ceil(parts * column_blocks), rows.div_ceil(row_blocks));
-    (0..parts * blocks).into_par_iter().with_min_len(steps).for_each(|task| {
+    share_runs(parts * blocks, steps, |task| {
         let (part, block) = (task / blocks, task % blocks);
         let rows = share(rows, row_blocks, block / column_blocks);
         let first = block % column_blocks * BLOCK_COLUMNS;
@@ -132,7 +131,7 @@ pub fn forward_by(
         }
     });
     let rows_at_once = (FINISH_NUMBERS / (parts * outputs)).max(1);
-    y.par_chunks_mut(rows_at_once * outputs).enumerate().for_each(|(task, y)| {
+    share_chunks(y, rows_at_once * outputs, |task, y| {
         let start = task * rows_at_once * outputs;
         if parts > 1 {
             y.copy_from_slice(&partial[start..][..y.len()]);
@@ -240,7 +239,7 @@ pub fn weight_gradient_by(
     let target = Shared::new(dweight);
     let pieces = rows.div_ceil(GRADIENT_DEPTH);
     let steps = steps_of_task(WEIGHT_STEP * outputs, rows);
-    (0..inputs.div_ceil(WEIGHT_STEP)).into_par_iter().with_min_len(steps).for_each(|block| {
+    share_runs(inputs.div_ceil(WEIGHT_STEP), steps, |block| {
         let first = block * WEIGHT_STEP;
         let width = WEIGHT_STEP.min(inputs - first);
         for piece in 0..pieces {
@@ -293,7 +292,7 @@ pub fn input_gradient_by(
     let target = Shared::new(dx);
     let pieces = outputs.div_ceil(DEPTH);
     let steps = steps_of_task(INPUT_STEP * outputs, rows);
-    (0..inputs.div_ceil(INPUT_STEP)).into_par_iter().with_min_len(steps).for_each(|block| {
+    share_runs(inputs.div_ceil(INPUT_STEP), steps, |block| {
         let first = block * INPUT_STEP;
         let width = INPUT_STEP.min(inputs - first);
         for piece in 0..pieces {

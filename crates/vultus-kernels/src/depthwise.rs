@@ -14,12 +14,11 @@ mod line;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use rayon::prelude::*;
-
 use self::axis::Axis;
 use self::line::{Geometry, Gradient, Line};
 use crate::activation::Activation;
 use crate::convolution::{column_sums, extent};
+use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
@@ -185,12 +184,15 @@ fn gather(
         return;
     }
     let rows = geometry.rows_of(crate::ELEMENTS_PER_TASK);
-    let tasks = to.par_chunks_mut(geometry.to_line()).enumerate().with_min_len(rows);
-    tasks.for_each_init(Vec::new, |taps, (row, to)| {
-        let from = geometry.image_under(row, from);
-        set.run(Line { geometry, row, weight, bias, relu: activation == Activation::Relu, from, taps, to });
-        if !matches!(activation, Activation::Linear | Activation::Relu) {
-            activation.forward_serial(0.0, to);
+    share_chunks(to, rows * geometry.to_line(), |task, to| {
+        let mut taps = Vec::new();
+        for (index, to) in to.chunks_exact_mut(geometry.to_line()).enumerate() {
+            let (row, taps) = (task * rows + index, &mut taps);
+            let from = geometry.image_under(row, from);
+            set.run(Line { geometry, row, weight, bias, relu: activation == Activation::Relu, from, taps, to });
+            if !matches!(activation, Activation::Linear | Activation::Relu) {
+                activation.forward_serial(0.0, to);
+            }
         }
     });
 }
@@ -244,10 +246,11 @@ impl WeightGradient {
         let rows = depth.div_ceil(shape.out_width());
         let length = self.total.len();
         let mut partial = Scratch::zeros(dy.len().div_ceil(rows * geometry.to_line()) * length);
-        let parts = partial.par_chunks_mut(length).zip(dy.par_chunks(rows * geometry.to_line())).enumerate();
-        parts.for_each_init(Vec::new, |taps, (part, (sums, dy))| {
+        let part_len = rows * geometry.to_line();
+        share_chunks(&mut partial, length, |part, sums| {
+            let (mut taps, dy) = (Vec::new(), &dy[part * part_len..dy.len().min((part + 1) * part_len)]);
             for (row, dy) in dy.chunks_exact(geometry.to_line()).enumerate() {
-                let (row, geometry) = (part * rows + row, &geometry);
+                let (row, geometry, taps) = (part * rows + row, &geometry, &mut taps);
                 self.set.run(Gradient { geometry, row, x: geometry.image_under(row, x), dy, taps, sums });
             }
         });

@@ -5,8 +5,8 @@
 //! the same. Choosing a fresh key for each layer and step is the caller's.
 
 use crate::ELEMENTS_PER_TASK;
+use crate::pool::share_chunks;
 use crate::simd::{InstructionSet, Kernel, Lanes};
-use rayon::prelude::*;
 
 /// Which elements are dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,7 +73,7 @@ pub fn apply(dropout: Dropout, x: &mut [f32]) {
         return;
     }
     let set = InstructionSet::best();
-    x.par_chunks_mut(ELEMENTS_PER_TASK).enumerate().for_each(|(task, x)| {
+    share_chunks(x, ELEMENTS_PER_TASK, |task, x| {
         set.run(Apply { mask, first: task * ELEMENTS_PER_TASK, x });
     });
 }

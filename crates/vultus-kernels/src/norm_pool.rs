@@ -6,7 +6,7 @@
 //! where it rounds two inputs to one number, or its scale is zero, the one that was the larger wins. The statistics count every pixel, also those of a last row
 //! or column that pooling drops; those have no winner and get only what the statistics send them.
 
-use rayon::prelude::*;
+use crate::pool::share_chunks;
 
 use crate::activation::Activation;
 use crate::batch_norm::{BiasSums, GROUP, Norm, NormGradients, NormShape, Terms, TermsOfOne, statistics, store_sums};
@@ -121,7 +121,7 @@ pub fn winners(shape: &NormPoolShape, x: &[f32], gamma: &[f32], winners: &mut [f
     let (set, signs) = (InstructionSet::best(), &signs(gamma)[..]);
     let (image, line) = (shape.image(), shape.pooled_width() * shape.channels);
     // A task is one row of windows of one image.
-    winners.par_chunks_mut(line).enumerate().for_each(|(task, winners)| {
+    share_chunks(winners, line, |task, winners| {
         let (index, row) = (task / shape.pooled_height(), task % shape.pooled_height());
         let from = index * image + row * shape.size * shape.line();
         set.run(Winners { shape, x: &x[from..][..shape.size * shape.line()], signs, winners });
@@ -193,8 +193,10 @@ pub fn forward(shape: &NormPoolShape, winners: &[f32], norm: &Norm, dropout: Dro
     affine.iter_mut().zip(&signs[..]).for_each(|(scale, sign)| *scale *= sign);
     let (set, mask, affine, channels) = (InstructionSet::best(), dropout.mask(), &affine[..], shape.channels);
     let task_len = shape.norm().task_rows() * channels;
-    y.par_chunks_mut(task_len).zip(winners.par_chunks(task_len)).enumerate().for_each(|(task, (y, winners))| {
-        set.run(Forward { channels, winners, affine, mask, dropout, first: task * task_len, y });
+    share_chunks(y, task_len, |task, y| {
+        let first = task * task_len;
+        let winners = &winners[first..][..y.len()];
+        set.run(Forward { channels, winners, affine, mask, dropout, first, y });
     });
 }
 
@@ -293,10 +295,10 @@ impl<'a> WindowSums<'a> {
         let (set, channels, mask, signs) = (InstructionSet::best(), shape.channels, dropout.mask(), signs(norm.gamma));
         let task_len = (shape.norm().task_rows() * channels).max(1);
         let mut partial = Scratch::take(dy.len().div_ceil(task_len) * 2 * channels);
-        let parts = winners.par_chunks(task_len).zip(dy.par_chunks(task_len));
-        partial.par_chunks_mut((2 * channels).max(1)).zip(parts).enumerate().for_each(|(task, (sums, part))| {
-            let (winners, dy) = part;
+        share_chunks(&mut partial, (2 * channels).max(1), |task, sums| {
             let (mean, signs, first) = (norm.mean, &signs[..], task * task_len);
+            let part = first..dy.len().min(first + task_len);
+            let (winners, dy) = (&winners[part.clone()], &dy[part]);
             set.run(GradientSums { channels, winners, dy, mean, signs, mask, dropout, first, sums });
         });
         let terms = Terms::new(norm, shape.norm().rows, &partial, dgamma, dbeta);
@@ -417,7 +419,7 @@ impl<'a> Backward<'a> {
         let dx = Shared::new(dx);
         let first = images.start * bands;
         let mut sums = Scratch::take(images.len() * bands * channels);
-        sums.par_chunks_mut(channels).enumerate().for_each(|(task, sums)| {
+        share_chunks(&mut sums, channels, |task, sums| {
             let dx = dx.at(self.start(first + task) - self.start(first));
             let (task, gate_input) = (first + task, self.before.gates());
             let (image, row) = (task / bands, task % bands);

@@ -3,9 +3,8 @@
 //! In: a tensor's parameter, gradient and state slices, all of one length. Out: the same parameter and state slices,
 //! updated in place. Schedules, penalties, and how much clipping scales a gradient down are the caller's.
 
-use rayon::prelude::*;
-
 use crate::ELEMENTS_PER_TASK;
+use crate::pool::share_items;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 
 /// What one Adam step needs to know besides the tensors.
@@ -47,9 +46,9 @@ pub fn adam(
     let alpha = (update.learning_rate as f64 * (1.0 - beta2.powf(step)).sqrt() / (1.0 - beta1.powf(step))) as f32;
     let (pace1, pace2) = ((1.0 - beta1) as f32, (1.0 - beta2) as f32);
     let set = InstructionSet::best();
-    let moments = first_moment.par_chunks_mut(ELEMENTS_PER_TASK).zip(second_moment.par_chunks_mut(ELEMENTS_PER_TASK));
-    let values = parameter.par_chunks_mut(ELEMENTS_PER_TASK).zip(gradient.par_chunks(ELEMENTS_PER_TASK));
-    values.zip(moments).for_each(|((parameter, gradient), (first, second))| {
+    let moments = first_moment.chunks_mut(ELEMENTS_PER_TASK).zip(second_moment.chunks_mut(ELEMENTS_PER_TASK));
+    let values = parameter.chunks_mut(ELEMENTS_PER_TASK).zip(gradient.chunks(ELEMENTS_PER_TASK));
+    share_items(values.zip(moments), |_, ((parameter, gradient), (first, second))| {
         let (epsilon, scale) = (update.epsilon, update.scale);
         set.run(Adam { alpha, pace1, pace2, epsilon, scale, parameter, gradient, first, second });
     });
@@ -118,8 +117,8 @@ pub fn sgd(update: &SgdUpdate, parameter: &mut [f32], gradient: &[f32], velocity
     assert_eq!(gradient.len(), parameter.len(), "length of gradient");
     assert_eq!(velocity.len(), parameter.len(), "length of velocity");
     let set = InstructionSet::best();
-    let values = parameter.par_chunks_mut(ELEMENTS_PER_TASK).zip(gradient.par_chunks(ELEMENTS_PER_TASK));
-    values.zip(velocity.par_chunks_mut(ELEMENTS_PER_TASK)).for_each(|((parameter, gradient), velocity)| {
+    let values = parameter.chunks_mut(ELEMENTS_PER_TASK).zip(gradient.chunks(ELEMENTS_PER_TASK));
+    share_items(values.zip(velocity.chunks_mut(ELEMENTS_PER_TASK)), |_, ((parameter, gradient), velocity)| {
         set.run(Sgd { update, parameter, gradient, velocity });
     });
 }
@@ -157,7 +156,8 @@ impl Kernel for Sgd<'_> {
 
 /// Sum of the squares, in double precision and in an order that the length alone decides.
 pub fn squared_sum(x: &[f32]) -> f64 {
-    let parts: Vec<f64> = x.par_chunks(ELEMENTS_PER_TASK).map(squared_sum_serial).collect();
+    let mut parts = vec![0.0; x.len().div_ceil(ELEMENTS_PER_TASK)];
+    share_items(parts.iter_mut().zip(x.chunks(ELEMENTS_PER_TASK)), |_, (part, x)| *part = squared_sum_serial(x));
     parts.iter().sum()
 }
 

@@ -1,13 +1,42 @@
-//! Where many kernels run one after the other: on a thread of rayon's pool.
+//! The threads that kernels run on: rayon's, which wait awake for the next kernel where there are many.
 //!
-//! In: work that calls kernels. Out: what it returns. A kernel that is called from any other thread hands its tasks to the
-//! pool and sleeps until they are done, which costs more than a small kernel itself; inside the pool its own thread takes
-//! the first task and, with others idle, all of them.
+//! In: tasks, each of which may run on any thread. Out: when all are done. A kernel that is called from outside of rayon's pool hands
+//! its tasks to it and sleeps until they are done, which costs more than a small kernel itself; so work of several kernels goes in
+//! as a whole ([`enter`]). A training step is some hundred kernels, one after the other, each of which takes all cores for some
+//! hundred microseconds, and a thread that goes to sleep in between needs tens of them to wake up; so its threads are a team
+//! ([`lead`]), whose members look for their next task until it is over.
+//!
+//! Each member begins with tasks of its own, the same ones in every kernel that works on the same numbers, so that it finds
+//! them in its cache; when it has done those, it takes of the others', one by one, so that nobody waits for more than the end of
+//! one task.
 
-use std::sync::{Mutex, TryLockError};
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::Duration;
+
+use rayon::Yield;
+use rayon::prelude::*;
+
+use crate::shared::Shared;
+
+/// Looks for work before a thread lets others have its core: some microseconds.
+const SPINS: u32 = 200;
+/// Looks for work before a thread begins to sleep between two: some milliseconds, in which nobody asked for it.
+const YIELDS: u32 = 10_000;
+/// How long a thread sleeps then.
+const NAP: Duration = Duration::from_micros(50);
 
 /// Held by the work that is inside the pool.
 static INSIDE: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// The team that this thread leads, unless that is at work.
+    static LED: Cell<*const Team> = const { Cell::new(ptr::null()) };
+}
 
 /// Does `work` on a thread of rayon's global pool, or where it is called if that is in a pool already.
 ///
@@ -27,21 +56,222 @@ pub fn enter<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// [`enter`] for work of many kernels: if it gets in, the other threads of the pool do nothing but their tasks until it is
+/// over.
+pub fn lead<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    enter(|| {
+        if rayon::current_thread_index().is_none() || !LED.get().is_null() {
+            return work();
+        }
+        let team = Team::new(rayon::current_num_threads());
+        rayon::scope(|scope| {
+            let leader = rayon::current_thread_index();
+            let team = &team;
+            for member in 1..team.places.len() {
+                scope.spawn(move |_| {
+                    // A leader that finds it among its tasks has no time for it.
+                    if rayon::current_thread_index() != leader {
+                        team.help(member);
+                    }
+                });
+            }
+            let _leaving = Leaving(team);
+            if team.places.len() > 1 {
+                LED.set(team);
+            }
+            work()
+        })
+    })
+}
 
-    #[test]
-    fn work_is_done_inside_and_one_piece_at_a_time() {
-        let (inside, nested, beside) = enter(|| {
-            let beside = std::thread::scope(|scope| scope.spawn(|| enter(rayon::current_thread_index)).join().unwrap());
-            (rayon::current_thread_index(), enter(rayon::current_thread_index), beside)
-        });
-        assert!(inside.is_some());
-        assert_eq!(inside, nested);
-        assert_eq!(beside, None);
-        // A panic reaches the caller and keeps nobody out.
-        assert!(std::panic::catch_unwind(|| enter(|| panic!("as asked"))).is_err());
-        assert!(enter(rayon::current_thread_index).is_some());
+/// `work(task)` of each task below `count`, on all threads that there are.
+pub(crate) fn share(count: usize, work: impl Fn(usize) + Sync) {
+    if count <= 1 {
+        return (0..count).for_each(work);
+    }
+    let team = LED.replace(ptr::null());
+    // SAFETY: a team stands there while its leader is inside `lead`, which is longer than this call.
+    match unsafe { team.as_ref() } {
+        Some(team) => {
+            // What tasks share out goes to rayon, of which idle members take it.
+            let _back = PutBack(team);
+            team.share(count, &work);
+        }
+        None => (0..count).into_par_iter().for_each(&work),
     }
 }
+
+/// [`share`] of short tasks, of which a thread takes so many at a `once`.
+pub(crate) fn share_runs(count: usize, once: usize, work: impl Fn(usize) + Sync) {
+    share(count.div_ceil(once), |run| (run * once..count.min((run + 1) * once)).for_each(&work));
+}
+
+/// `work(task, chunk)` of each `length` numbers of `values`, the last chunk of which may be shorter.
+///
+/// # Panics
+/// If `length` is 0.
+pub(crate) fn share_chunks(values: &mut [f32], length: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    assert!(length > 0, "chunks of nothing");
+    let total = values.len();
+    let values = Shared::new(values);
+    share(total.div_ceil(length), |task| {
+        let first = task * length;
+        // SAFETY: inside the values, and each task has its own.
+        work(task, unsafe { std::slice::from_raw_parts_mut(values.at(first), length.min(total - first)) });
+    });
+}
+
+/// `work(task, item)` of each item, which only its own task gets.
+pub(crate) fn share_items<T: Send>(items: impl Iterator<Item = T>, work: impl Fn(usize, T) + Sync) {
+    let items: Vec<Mutex<Option<T>>> = items.map(|item| Mutex::new(Some(item))).collect();
+    share(items.len(), |task| {
+        let item = items[task].try_lock().ok().and_then(|mut item| item.take());
+        work(task, item.expect("each task runs once"));
+    });
+}
+
+/// Puts a team back where its leader finds it, when dropped.
+struct PutBack<'a>(&'a Team);
+
+impl Drop for PutBack<'_> {
+    fn drop(&mut self) {
+        LED.set(self.0);
+    }
+}
+
+/// Lets the members of a team go, when dropped.
+struct Leaving<'a>(&'a Team);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        LED.set(ptr::null());
+        self.0.left.store(true, Ordering::Release);
+    }
+}
+
+/// Threads that wait for tasks, the first of which, the leader, is who gives them.
+struct Team {
+    /// How many kernels began.
+    round: AtomicUsize,
+    /// The tasks of the kernel that runs, or null.
+    tasks: AtomicPtr<Tasks<'static>>,
+    /// Members that may be looking at these tasks.
+    busy: AtomicUsize,
+    /// The next task of each member's own, the leader's first.
+    places: Vec<Place>,
+    /// Whether the leader has gone.
+    left: AtomicBool,
+}
+
+/// On a cache line, with the one next to it, of its own.
+#[repr(align(128))]
+struct Place(AtomicUsize);
+
+/// Tasks of one kernel.
+struct Tasks<'a> {
+    count: usize,
+    work: &'a (dyn Fn(usize) + Sync),
+    /// What a member's task panicked with.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Team {
+    fn new(members: usize) -> Self {
+        Self {
+            round: AtomicUsize::new(0),
+            tasks: AtomicPtr::new(ptr::null_mut()),
+            busy: AtomicUsize::new(0),
+            places: (0..members).map(|_| Place(AtomicUsize::new(0))).collect(),
+            left: AtomicBool::new(false),
+        }
+    }
+
+    /// The leader's part: gives the tasks out, and returns when all are done.
+    fn share(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        for (member, place) in self.places.iter().enumerate() {
+            place.0.store(self.first(member, count), Ordering::Relaxed);
+        }
+        let tasks = Tasks { count, work, panic: Mutex::new(None) };
+        let back = TakenBack(self);
+        self.tasks.store(ptr::from_ref(&tasks).cast_mut().cast(), Ordering::SeqCst);
+        self.round.fetch_add(1, Ordering::Release);
+        self.take(0, &tasks);
+        drop(back);
+        if let Some(panic) = tasks.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
+        }
+    }
+
+    /// First task of a member's own.
+    fn first(&self, member: usize, count: usize) -> usize {
+        member * count / self.places.len()
+    }
+
+    /// Does tasks until there are none left: first the member's own, then those of who comes after it.
+    fn take(&self, member: usize, tasks: &Tasks) {
+        let members = self.places.len();
+        for owner in (member..members).chain(0..member) {
+            let end = self.first(owner + 1, tasks.count);
+            loop {
+                let task = self.places[owner].0.fetch_add(1, Ordering::Relaxed);
+                if task >= end {
+                    break;
+                }
+                (tasks.work)(task);
+            }
+        }
+    }
+
+    /// A member's part: does tasks of each kernel, until the leader has gone.
+    fn help(&self, member: usize) {
+        let (mut seen, mut looks) = (0, 0);
+        while !self.left.load(Ordering::Acquire) {
+            let round = self.round.load(Ordering::Acquire);
+            if round == seen {
+                wait(&mut looks, true);
+                continue;
+            }
+            (seen, looks) = (round, 0);
+            self.busy.fetch_add(1, Ordering::SeqCst);
+            // SAFETY: tasks live until the leader has put null in their place and then seen nobody busy; this thread was
+            // busy before it read the address (one order of all four, `SeqCst`).
+            if let Some(tasks) = unsafe { self.tasks.load(Ordering::SeqCst).as_ref() }
+                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.take(member, tasks)))
+            {
+                tasks.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+            }
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Takes the tasks back when dropped, also by a leader's task that panics: waits until no member does any.
+struct TakenBack<'a>(&'a Team);
+
+impl Drop for TakenBack<'_> {
+    fn drop(&mut self) {
+        self.0.tasks.store(ptr::null_mut(), Ordering::SeqCst);
+        let mut looks = 0;
+        while self.0.busy.load(Ordering::SeqCst) != 0 {
+            wait(&mut looks, false);
+        }
+    }
+}
+
+/// What a thread does between two looks for work: first nothing, then what rayon has to do, then it lets others have the core,
+/// and in the end it may sleep.
+fn wait(looks: &mut u32, may_sleep: bool) {
+    *looks = looks.saturating_add(1);
+    if *looks < SPINS {
+        std::hint::spin_loop();
+    } else if !std::thread::panicking() && matches!(rayon::yield_now(), Some(Yield::Executed)) {
+        *looks = 0;
+    } else if *looks < YIELDS || !may_sleep {
+        std::thread::yield_now();
+    } else {
+        std::thread::sleep(NAP);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,7 @@
 //! the input. Windows lie fully inside the picture (no padding; a remainder at the edge is dropped) and may overlap.
 //! The winner's place inside its window is kept for the gradient, the mask of the report's section 2.
 
-use rayon::prelude::*;
-
+use crate::pool::share_items;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
 
@@ -109,10 +108,10 @@ pub fn max_forward(shape: &PoolingShape, x: &[f32], y: &mut [f32], winners: Opti
         return;
     }
     let (set, image, pooled) = (InstructionSet::best(), shape.image_len(), shape.pooled_len());
-    let images = y.par_chunks_mut(pooled).zip(x.par_chunks(image));
+    let images = y.chunks_mut(pooled).zip(x.chunks(image));
     match winners {
-        None => images.for_each(|(y, x)| set.run(MaxForward { shape, x, y, winners: None })),
-        Some(winners) => images.zip(winners.par_chunks_mut(pooled)).for_each(|((y, x), winners)| {
+        None => share_items(images, |_, (y, x)| set.run(MaxForward { shape, x, y, winners: None })),
+        Some(winners) => share_items(images.zip(winners.chunks_mut(pooled)), |_, ((y, x), winners)| {
             set.run(MaxForward { shape, x, y, winners: Some(winners) });
         }),
     }
@@ -167,8 +166,8 @@ pub fn max_backward(shape: &PoolingShape, dy: &[f32], winners: &[u8], dx: &mut [
         return;
     }
     let offsets: Vec<usize> = shape.window().collect();
-    let images = dx.par_chunks_mut(shape.image_len()).zip(dy.par_chunks(shape.pooled_len()));
-    images.zip(winners.par_chunks(shape.pooled_len())).for_each(|((dx, dy), winners)| {
+    let images = dx.chunks_mut(shape.image_len()).zip(dy.chunks(shape.pooled_len()));
+    share_items(images.zip(winners.chunks(shape.pooled_len())), |_, ((dx, dy), winners)| {
         dx.fill(0.0);
         let pixels = dy.chunks_exact(shape.channels).zip(winners.chunks_exact(shape.channels));
         for ((dy, winners), origin) in pixels.zip(shape.origins()) {
@@ -190,7 +189,7 @@ pub fn average_forward(shape: &PoolingShape, x: &[f32], y: &mut [f32]) {
         return;
     }
     let share = 1.0 / (shape.size * shape.size) as f32;
-    y.par_chunks_mut(shape.pooled_len()).zip(x.par_chunks(shape.image_len())).for_each(|(y, x)| {
+    share_items(y.chunks_mut(shape.pooled_len()).zip(x.chunks(shape.image_len())), |_, (y, x)| {
         for (y, origin) in y.chunks_exact_mut(shape.channels).zip(shape.origins()) {
             y.fill(0.0);
             for offset in shape.window() {
@@ -212,7 +211,7 @@ pub fn average_backward(shape: &PoolingShape, dy: &[f32], dx: &mut [f32]) {
         return;
     }
     let share = 1.0 / (shape.size * shape.size) as f32;
-    dx.par_chunks_mut(shape.image_len()).zip(dy.par_chunks(shape.pooled_len())).for_each(|(dx, dy)| {
+    share_items(dx.chunks_mut(shape.image_len()).zip(dy.chunks(shape.pooled_len())), |_, (dx, dy)| {
         dx.fill(0.0);
         for (dy, origin) in dy.chunks_exact(shape.channels).zip(shape.origins()) {
             for offset in shape.window() {
@@ -234,7 +233,7 @@ pub fn global_average_forward(batch: usize, spatial: usize, channels: usize, x: 
         return;
     }
     let share = 1.0 / spatial as f32;
-    y.par_chunks_mut(channels).zip(x.par_chunks(spatial * channels)).for_each(|(y, x)| {
+    share_items(y.chunks_mut(channels).zip(x.chunks(spatial * channels)), |_, (y, x)| {
         y.fill(0.0);
         for pixel in x.chunks_exact(channels) {
             y.iter_mut().zip(pixel).for_each(|(y, value)| *y += value);
@@ -254,7 +253,7 @@ pub fn global_average_backward(batch: usize, spatial: usize, channels: usize, dy
         return;
     }
     let share = 1.0 / spatial as f32;
-    dx.par_chunks_mut(spatial * channels).zip(dy.par_chunks(channels)).for_each(|(dx, dy)| {
+    share_items(dx.chunks_mut(spatial * channels).zip(dy.chunks(channels)), |_, (dx, dy)| {
         for pixel in dx.chunks_exact_mut(channels) {
             pixel.iter_mut().zip(dy).for_each(|(dx, dy)| *dx = dy * share);
         }

@@ -6,10 +6,9 @@
 //! once; backward reads the gradient twice, the input once, and writes once. What lies between is a few numbers an image,
 //! and the products are those of [`crate::dense`].
 
-use rayon::prelude::*;
-
 use crate::activation::Activation;
 use crate::dense;
+use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
@@ -276,7 +275,8 @@ pub fn backward_by(
 /// Sums over the pixels of each image: of `x`, or of the products with `other`. `totals` is `[batch, channels]`.
 fn sums(set: InstructionSet, shape: &SqueezeShape, x: &[f32], other: Option<&[f32]>, totals: &mut [f32]) {
     let (image, channels) = (shape.image(), shape.channels);
-    totals.par_chunks_mut(channels).zip(x.par_chunks(image)).enumerate().for_each(|(index, (totals, x))| {
+    share_chunks(totals, channels, |index, totals| {
+        let x = &x[index * image..][..image];
         let other = other.map(|other| &other[index * image..][..image]);
         set.run(Sums { x, other, totals });
     });
@@ -285,7 +285,8 @@ fn sums(set: InstructionSet, shape: &SqueezeShape, x: &[f32], other: Option<&[f3
 /// `y = x * factor + offset`, where factors and offsets are `[batch, channels]`.
 fn scale(set: InstructionSet, shape: &SqueezeShape, x: &[f32], factor: &[f32], offset: Option<&[f32]>, y: &mut [f32]) {
     let (image, channels) = (shape.image(), shape.channels);
-    y.par_chunks_mut(image).zip(x.par_chunks(image)).enumerate().for_each(|(index, (y, x))| {
+    share_chunks(y, image, |index, y| {
+        let x = &x[index * image..][..image];
         let of_image = index * channels..(index + 1) * channels;
         let (factor, offset) = (&factor[of_image.clone()], offset.map(|offset| &offset[of_image]));
         set.run(Scale { x, factor, offset, y });

@@ -4,6 +4,7 @@
 use rayon::ThreadPoolBuilder;
 
 use crate::activation::Activation;
+use crate::pool::lead;
 use crate::simd::InstructionSet;
 
 /// `length` reproducible numbers in -1..1.
@@ -98,14 +99,16 @@ pub(crate) fn pass_back(activation: Activation, y: f32, dy: f64) -> f64 {
     }
 }
 
-/// Runs `compute` on one, two and five threads, asserts equal bits, and returns the result.
+/// Runs `compute` on one, two and five threads, with and without a team, asserts equal bits, and returns the result.
 #[track_caller]
 pub(crate) fn same_for_any_thread_count(compute: impl Fn() -> Vec<f32> + Sync) -> Vec<f32> {
-    let on = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&compute);
-    let alone = on(1);
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let alone = pool(1).install(&compute);
     for threads in [2, 5] {
-        let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(&alone), bits(&on(threads)), "{threads} threads give another result than one");
+        let (apart, team) = pool(threads).install(|| (compute(), lead(&compute)));
+        assert_eq!(bits(&alone), bits(&apart), "{threads} threads give another result than one");
+        assert_eq!(bits(&alone), bits(&team), "a team of {threads} threads gives another result than one thread");
     }
     alone
 }

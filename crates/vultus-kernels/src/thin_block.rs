@@ -7,13 +7,12 @@
 //! [`crate::convolution`] with [`crate::batch_norm`] or [`crate::norm_pool`], which the tests hold it to. It gives no
 //! gradient of its input.
 
-use rayon::prelude::*;
-
 use crate::activation::Activation;
 use crate::batch_norm::{self, BiasSums, Gate, Norm, Terms, join_statistics};
 use crate::convolution::{ConvolutionShape, RowsForward, RowsGradient};
 use crate::dropout::Dropout;
 use crate::norm_pool::{self, NormPoolShape, WindowSums};
+use crate::pool::{share_chunks, share_items};
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 
@@ -173,8 +172,8 @@ impl ThinBlock<'_> {
         let per_image = bands.len() * 3 * channels;
         let (batch, signs) = (self.shape.batch, &norm_pool::signs(gamma)[..]);
         let mut partial = Scratch::take(batch * 3 * channels);
-        let images = partial.par_chunks_mut(3 * channels).zip(each_image(winners, batch)).enumerate();
-        images.for_each(|(image, (of_image, winners))| {
+        let images = partial.chunks_mut(3 * channels).zip(each_image(winners, batch));
+        share_items(images, |image, (of_image, winners)| {
             let (mut z, mut sums) = (Scratch::take(longest), Scratch::take(per_image));
             for (index, (rows, sums)) in bands.iter().zip(sums.chunks_exact_mut(3 * channels)).enumerate() {
                 let z = &mut z[..rows.count * line];
@@ -197,7 +196,7 @@ impl ThinBlock<'_> {
             Tail::Pooled { size, dropout } => return norm_pool::forward(&self.pooled(size), winners, norm, dropout, y),
         };
         let (affine, relu) = (&norm.affine()[..], activation == Activation::Relu);
-        y.par_chunks_mut(self.pixels() * channels).enumerate().for_each(|(image, y)| {
+        share_chunks(y, self.pixels() * channels, |image, y| {
             let mut z = Scratch::take(longest);
             for rows in bands {
                 let x = &mut z[..rows.count * line];
@@ -239,7 +238,7 @@ impl ThinBlock<'_> {
                 affine = norm.affine();
                 let pixels = Pixels { block: self, affine: &affine, mean: norm.mean, dy, gate };
                 let mut partial = Scratch::zeros(self.shape.batch * 2 * channels);
-                partial.par_chunks_mut(2 * channels).enumerate().for_each(|(image, total)| {
+                share_chunks(&mut partial, 2 * channels, |image, total| {
                     let (mut z, mut sums) = (Scratch::take(longest), Scratch::take(2 * channels));
                     for rows in bands {
                         let z = &mut z[..rows.count * line];

@@ -3,9 +3,8 @@
 //! In: `[rows, channels]`. Out: both of each channel. Rows are counted task by task, around a value near each task's mean, and
 //! the tasks joined in a fixed order, so that neither the number of threads nor a far mean changes the result.
 
-use rayon::prelude::*;
-
 use super::{GROUP, NormShape, store_sums};
+use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
@@ -57,7 +56,8 @@ impl Statistics {
         let known = self.counts.len() * 3 * channels;
         self.counts.extend(x.chunks(numbers).map(|x| x.len() / channels));
         let sums = &mut self.sums[known..self.counts.len() * 3 * channels];
-        sums.par_chunks_mut(3 * channels).zip(x.par_chunks(numbers)).for_each(|(sums, x)| {
+        share_chunks(sums, 3 * channels, |task, sums| {
+            let x = &x[task * numbers..x.len().min((task + 1) * numbers)];
             set.run(Sums { channels, x, sums });
         });
     }

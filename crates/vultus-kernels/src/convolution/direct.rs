@@ -6,12 +6,11 @@
 //! with stride s is s^2 such convolutions, one for each row and column modulo s, with the weights that meet there.
 //! Pictures of one channel, which the first layer sees, have loops of their own in `grey`.
 
-use rayon::prelude::*;
-
 use super::ConvolutionShape;
 use super::grey::GreyBand;
 use super::winograd::Finish;
 use crate::panel::{pack, with_rows};
+use crate::pool::{share, share_chunks};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
@@ -149,7 +148,7 @@ pub(super) fn input_gradient(
     };
     if stride > shape.kernel_height.min(shape.kernel_width) {
         // A stride larger than the kernel leaves inputs out; those that are met are written below.
-        dx.par_chunks_mut(crate::ELEMENTS_PER_TASK).for_each(|dx| dx.fill(0.0));
+        share_chunks(dx, crate::ELEMENTS_PER_TASK, |_, dx| dx.fill(0.0));
     }
     let phases = |size: usize| 0..stride.min(size);
     for (row, column) in phases(shape.in_height).flat_map(|r| phases(shape.in_width).map(move |c| (r, c))) {
@@ -258,7 +257,7 @@ impl Correlation<'_> {
             (TASK_MULTIPLY_ADDS / per_row.max(1)).max(1).min(self.rows.div_ceil(if self.batch < 4 { 8 } else { 1 }));
         let band = self.rows.div_ceil(self.rows.div_ceil(most)).next_multiple_of(pooled);
         let bands = self.rows.div_ceil(band);
-        (0..self.batch * bands).into_par_iter().for_each(|task| {
+        share(self.batch * bands, |task| {
             let (image, first) = (task / bands, task % bands * band);
             self.band(set, image, first, band.min(self.rows - first), target);
         });

@@ -10,10 +10,9 @@
 
 use std::mem::MaybeUninit;
 
-use rayon::prelude::*;
-
 use super::transform::{MOST_TAPS, OfInput, Side, ToPoints, Transform};
 use crate::panel::RowsProduct;
+use crate::pool::share;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
@@ -121,7 +120,7 @@ pub(super) fn transform_weights<T: Transform>(
     assert!(transformed.len() >= weight_len::<T>(in_channels, out_channels));
     let to = Shared::new(transformed);
     let per_task = 8;
-    (0..in_channels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+    share(in_channels.div_ceil(per_task), |task| {
         let first = task * per_task;
         let inputs = first..in_channels.min(first + per_task);
         set.run(TransformWeights::<T> {
@@ -244,7 +243,7 @@ pub(super) fn forward<T: Transform>(
         // Tasks of equal size, so that none is left over at the end.
         let per_task = tiles.div_ceil(tasks.next_multiple_of(2));
         let stages = stages(per_task);
-        (0..tiles.div_ceil(per_task)).into_par_iter().for_each(|task| {
+        share(tiles.div_ceil(per_task), |task| {
             let mut buffer = Scratch::take(points * (stages.in_stride + stages.out_stride));
             let (points_in, points_out) = buffer.split_at_mut(points * stages.in_stride);
             let (points_in, points_out) = (Shared::new(points_in), Shared::new(points_out));
@@ -267,9 +266,9 @@ pub(super) fn forward<T: Transform>(
         let first = index * per_stage;
         TileRange { first, count: per_stage.min(tiles - first), position: first }
     };
-    (0..ranges).into_par_iter().for_each(|i| set.run(InputStage { stages: &stages, range: range(i), points_in }));
-    (0..points).into_par_iter().for_each(|point| stages.multiply(set, point, tiles, points_in, points_out));
-    (0..ranges).into_par_iter().for_each(|i| set.run(OutputStage { stages: &stages, range: range(i), points_out }));
+    share(ranges, |i| set.run(InputStage { stages: &stages, range: range(i), points_in }));
+    share(points, |point| stages.multiply(set, point, tiles, points_in, points_out));
+    share(ranges, |i| set.run(OutputStage { stages: &stages, range: range(i), points_out }));
 }
 
 /// Some tiles, and where the first of them stands in the buffers.

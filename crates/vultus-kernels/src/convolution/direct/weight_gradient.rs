@@ -3,11 +3,10 @@
 //! In: inputs and gradients of outputs, part after part of the batch. Out: sums of a few fixed groups of images, added up
 //! once at the end.
 
-use rayon::prelude::*;
-
 use super::copy_frame;
 use crate::convolution::ConvolutionShape;
 use crate::panel::with_rows;
+use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
@@ -38,7 +37,7 @@ impl WeightSums {
         add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
     ) {
         let groups = self.groups;
-        self.partial.par_chunks_mut(sum_len(shape).max(1)).enumerate().for_each(|(group, sums)| {
+        share_chunks(&mut self.partial, sum_len(shape).max(1), |group, sums| {
             add(images * group / groups..images * (group + 1) / groups, sums);
         });
     }
@@ -73,7 +72,7 @@ impl WeightSums {
             return;
         }
         let padded = shape.out_channels.next_multiple_of(PANEL);
-        dweight.par_chunks_mut(64 * shape.out_channels).enumerate().for_each(|(task, dweight)| {
+        share_chunks(dweight, 64 * shape.out_channels, |task, dweight| {
             for (index, line) in dweight.chunks_exact_mut(shape.out_channels).enumerate() {
                 let place = (task * 64 + index) * padded;
                 line.fill(0.0);

@@ -5,11 +5,10 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{Layout, POINT_GAP, STAGE_TILES, TileRange, Tiling, pixels, transform_pixels};
 use crate::convolution::transform::{Forward, MOST_TAPS, OfGradient, OfInput};
 use crate::panel::PanelsProduct;
+use crate::pool::{share, share_items};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
@@ -64,7 +63,7 @@ impl<T: Forward> WeightSums<T> {
         let (tiles, groups) = (tiling.tiles::<T>(), self.groups.len());
         let each = tiles.div_ceil(groups);
         let most = round_tiles::<T>(tiling, groups);
-        self.groups.par_iter_mut().enumerate().for_each(|(index, group)| {
+        share_items(self.groups.iter_mut(), |index, group| {
             let tiles = (index * each).min(tiles)..((index + 1) * each).min(tiles);
             group.add(set, tiling, tiles, most, x, dy, zeros);
         });
@@ -77,7 +76,7 @@ impl<T: Forward> WeightSums<T> {
         let sums: Vec<&[f32]> = self.groups.iter().filter(|group| group.started).map(|group| &group.sums[..]).collect();
         let (dweight, sums, sum_stride) = (Shared::new(dweight), &sums[..], sum_stride(tiling));
         let per_task = 8;
-        (0..tiling.in_channels.div_ceil(per_task)).into_par_iter().for_each(|task| {
+        share(tiling.in_channels.div_ceil(per_task), |task| {
             let first = task * per_task;
             let inputs = first..tiling.in_channels.min(first + per_task);
             let transform = std::marker::PhantomData;
@@ -112,7 +111,7 @@ impl<T: Forward> Group<T> {
         let sums = Shared::new(&mut self.sums);
         for first in tiles.clone().step_by(per_round.max(1)) {
             let count = per_round.min(tiles.end - first);
-            (0..count.div_ceil(STAGE_TILES)).into_par_iter().for_each(|task| {
+            share(count.div_ceil(STAGE_TILES), |task| {
                 let position = task * STAGE_TILES;
                 let range = TileRange { first: first + position, count: STAGE_TILES.min(count - position), position };
                 let stage = GradientStage::<T> {
@@ -131,7 +130,7 @@ impl<T: Forward> Group<T> {
                 set.run(stage);
             });
             let started = self.started;
-            (0..points).into_par_iter().for_each(|point| {
+            share(points, |point| {
                 // SAFETY: `count` lines of each panel of this point were just written; the sums of a point are padded_in
                 // x padded_out numbers, and only this task touches them.
                 unsafe {

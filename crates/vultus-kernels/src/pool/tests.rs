@@ -1,0 +1,145 @@
+use std::sync::Barrier;
+use std::thread::sleep;
+
+use rayon::ThreadPoolBuilder;
+
+use super::*;
+
+/// Does `work` with a team of so many threads.
+fn in_team_of<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| lead(work))
+}
+
+/// How often each task below `count` runs.
+fn runs(count: usize, share: impl FnOnce(&(dyn Fn(usize) + Sync))) -> Vec<usize> {
+    let runs: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+    share(&|task| {
+        runs[task].fetch_add(1, Ordering::Relaxed);
+    });
+    runs.into_iter().map(AtomicUsize::into_inner).collect()
+}
+
+#[test]
+fn work_is_done_inside_and_one_piece_at_a_time() {
+    let (inside, nested, beside) = enter(|| {
+        let beside = std::thread::scope(|scope| scope.spawn(|| enter(rayon::current_thread_index)).join().unwrap());
+        (rayon::current_thread_index(), enter(rayon::current_thread_index), beside)
+    });
+    assert!(inside.is_some());
+    assert_eq!(inside, nested);
+    assert_eq!(beside, None);
+    // A panic reaches the caller and keeps nobody out.
+    assert!(catch_unwind(|| enter(|| panic!("as asked"))).is_err());
+    assert!(enter(rayon::current_thread_index).is_some());
+}
+
+#[test]
+fn each_task_runs_once() {
+    for threads in [1, 2, 5] {
+        in_team_of(threads, || {
+            for count in (0..40).chain([1000, 4096]) {
+                assert_eq!(runs(count, |work| share(count, work)), vec![1; count], "{count} tasks, {threads} threads");
+            }
+        });
+    }
+    // Without a team.
+    assert_eq!(runs(100, |work| share(100, work)), vec![1; 100]);
+}
+
+#[test]
+fn all_threads_of_a_team_take_part_in_every_kernel() {
+    in_team_of(3, || {
+        for _ in 0..20 {
+            // Nobody passes before all three are at it.
+            let barrier = Barrier::new(3);
+            share(3, |_| {
+                barrier.wait();
+            });
+        }
+    });
+}
+
+#[test]
+fn who_has_done_its_own_tasks_takes_others() {
+    in_team_of(2, || {
+        let done = AtomicUsize::new(0);
+        // The first task takes until all others, half of which are behind it, are done.
+        share(64, |task| {
+            if task == 0 {
+                while done.load(Ordering::Acquire) != 63 {
+                    std::thread::yield_now();
+                }
+            } else {
+                done.fetch_add(1, Ordering::Release);
+            }
+        });
+    });
+}
+
+#[test]
+fn a_team_outlasts_a_pause() {
+    in_team_of(2, || {
+        for _ in 0..3 {
+            sleep(Duration::from_millis(30)); // long enough for a member to nap
+            let barrier = Barrier::new(2);
+            share(2, |_| {
+                barrier.wait();
+            });
+        }
+    });
+}
+
+#[test]
+fn tasks_share_out_tasks_of_their_own() {
+    for threads in [1, 2, 5] {
+        let sum = in_team_of(threads, || {
+            let sum = AtomicUsize::new(0);
+            share(7, |outer| {
+                share(9, |inner| {
+                    sum.fetch_add(outer * 9 + inner, Ordering::Relaxed);
+                });
+            });
+            sum.into_inner()
+        });
+        assert_eq!(sum, (0..63).sum());
+    }
+}
+
+#[test]
+fn a_panic_of_any_task_reaches_the_leader_and_the_team_goes_on() {
+    in_team_of(2, || {
+        for wrong in [0, 1, 7, 8, 15] {
+            let caught = catch_unwind(|| share(16, |task| assert_ne!(task, wrong, "as asked")));
+            let message = caught.unwrap_err().downcast::<String>().unwrap();
+            assert!(message.contains("as asked"), "{message}");
+            let barrier = Barrier::new(2);
+            share(2, |_| {
+                barrier.wait();
+            });
+            assert_eq!(runs(16, |work| share(16, work)), vec![1; 16]);
+        }
+    });
+    // One that nobody catches ends the work, and its team.
+    assert!(catch_unwind(|| in_team_of(2, || share(16, |task| assert_ne!(task, 12)))).is_err());
+}
+
+#[test]
+fn runs_chunks_and_items_cover_everything() {
+    in_team_of(2, || {
+        for count in [0, 1, 5, 12, 13] {
+            assert_eq!(runs(count, |work| share_runs(count, 4, work)), vec![1; count]);
+
+            let mut values = vec![0.0; count];
+            share_chunks(&mut values, 4, |task, chunk| {
+                for (index, value) in chunk.iter_mut().enumerate() {
+                    *value += (4 * task + index) as f32;
+                }
+            });
+            assert_eq!(values, (0..count).map(|index| index as f32).collect::<Vec<_>>());
+
+            let mut items = vec![String::new(); count];
+            share_items(items.iter_mut(), |task, item| item.push_str(&task.to_string()));
+            assert_eq!(items, (0..count).map(|index| index.to_string()).collect::<Vec<_>>());
+        }
+    });
+}
