@@ -15,10 +15,10 @@ use crate::dropout::Dropout;
 pub use crate::filters::Filters;
 use crate::norm_pool::{self, NormPoolShape, WindowSums};
 use crate::norm_squeeze::{self, Squeezed};
-use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::squeeze_excitation::{SqueezeShape, WeightGradients, Weights};
+use crate::sum::Sum;
 use crate::thin_block::{self, ThinBlock, ThinGradients};
 
 /// Numbers of a part's convolution output, about: 4 MB.
@@ -162,38 +162,6 @@ fn parts(batch: usize, numbers: usize) -> impl Iterator<Item = Range<usize>> {
 fn of(images: &Range<usize>, batch: usize, numbers: usize) -> Range<usize> {
     let image = numbers / batch;
     images.start * image..images.end * image
-}
-
-/// `sum += other`: two gradients of one tensor, as where a branch leaves a network's main way.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn add(sum: &mut [f32], other: &[f32]) {
-    assert_eq!(sum.len(), other.len(), "lengths of the gradients");
-    share_chunks(sum, crate::ELEMENTS_PER_TASK, |task, sum| {
-        let other = &other[task * crate::ELEMENTS_PER_TASK..][..sum.len()];
-        sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
-    });
-}
-
-/// A sum of gradients of a part of the batch.
-struct Sum<'a> {
-    sum: &'a mut [f32],
-    /// Whether there is something in it.
-    begun: bool,
-}
-
-impl Sum<'_> {
-    /// Adds what `write` writes; the first time that is written in place.
-    fn add(&mut self, write: impl FnOnce(&mut [f32])) {
-        if std::mem::replace(&mut self.begun, true) {
-            let mut part = Scratch::take(self.sum.len());
-            write(&mut part);
-            add(self.sum, &part);
-        } else {
-            write(self.sum);
-        }
-    }
 }
 
 /// The last pass of a tail's gradient.
@@ -403,8 +371,7 @@ impl Block {
             for images in parts(batch, wide / batch) {
                 let mut dz = Scratch::take(of(&images, batch, wide).len());
                 let range = of(&images, batch, x.len());
-                let mut into =
-                    input.as_mut().map(|input| Sum { sum: &mut input.dx[range.clone()], begun: input.added });
+                let mut into = input.as_mut().map(|input| Sum::new(&mut input.dx[range.clone()], input.added));
                 match &mut backward {
                     Backward::Activated(backward) => {
                         let rows = images.start * pixels..images.end * pixels;
@@ -418,7 +385,7 @@ impl Block {
                 }
                 sums.add(images.len(), &x[range], &dz);
                 if let (Some(into), Some(input_gradient)) = (&mut into, &input_gradient) {
-                    into.add(|part| input_gradient.run(images.len(), &dz, part));
+                    input_gradient.add(images.len(), &dz, into);
                 }
             }
         }

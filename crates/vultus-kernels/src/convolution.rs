@@ -15,6 +15,7 @@ use crate::pool::share_items;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
+use crate::sum::Sum;
 use crate::transpose::Transpose;
 use winograd::{Finish, Tiling};
 
@@ -269,7 +270,7 @@ pub fn input_gradient_by(
         dx.fill(0.0);
         return;
     }
-    InputGradient::new(algorithm, set, shape, weight).run(shape.batch, dy, dx);
+    InputGradient::new(algorithm, set, shape, weight).add(shape.batch, dy, &mut Sum::new(dx, false));
 }
 
 /// The gradient of the input with the weights made ready, for one part of the batch after the other.
@@ -300,15 +301,17 @@ impl<'a> InputGradient<'a> {
         Self { algorithm, set, shape: *shape, weight, packed }
     }
 
-    /// The gradients of the inputs of `images` images.
-    pub(crate) fn run(&self, images: usize, dy: &[f32], dx: &mut [f32]) {
+    /// Adds the gradients of the inputs of `images` images.
+    pub(crate) fn add(&self, images: usize, dy: &[f32], sum: &mut Sum) {
         let shape = ConvolutionShape { batch: images, ..self.shape };
         assert_eq!(dy.len(), shape.output_len(), "length of dy");
-        assert_eq!(dx.len(), shape.input_len(), "length of dx");
-        by_algorithm!(self.algorithm, direct::input_gradient(self.set, &shape, dy, self.weight, dx), T => {
+        assert_eq!(sum.len(), shape.input_len(), "length of dx");
+        by_algorithm!(self.algorithm, sum.add(|dx| direct::input_gradient(self.set, &shape, dy, self.weight, dx)), T => {
             type Turned = <T as Forward>::InputGradient;
             let finish = Finish { bias: None, residual: None, relu: false, pool: false };
-            winograd::forward::<Turned>(self.set, &shape.tiling_of_gradient(), dy, &self.packed, finish, dx);
+            sum.add_in_place(|dx, begun| {
+                winograd::forward::<Turned>(self.set, &shape.tiling_of_gradient(), dy, &self.packed, finish, begun, dx);
+            });
         });
     }
 }

@@ -9,6 +9,7 @@ use crate::depthwise::{self, DepthwiseShape};
 use crate::norm_pool::NormPoolShape;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
+use crate::sum::Sum;
 
 /// A convolution over all channels, or of each channel by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,11 +138,11 @@ pub(crate) enum InputGradient<'a> {
 }
 
 impl InputGradient<'_> {
-    pub(crate) fn run(&self, images: usize, dy: &[f32], dx: &mut [f32]) {
+    pub(crate) fn add(&self, images: usize, dy: &[f32], sum: &mut Sum) {
         match *self {
-            Self::Dense(ref pass) => pass.run(images, dy, dx),
+            Self::Dense(ref pass) => pass.add(images, dy, sum),
             Self::Depthwise { shape, weight } => {
-                depthwise::input_gradient(&DepthwiseShape { batch: images, ..shape }, dy, weight, dx);
+                sum.add(|dx| depthwise::input_gradient(&DepthwiseShape { batch: images, ..shape }, dy, weight, dx));
             }
         }
     }

@@ -5,7 +5,8 @@
 //!
 //! 1. [`convolution`], [`depthwise`] and [`dense`]: the layers with weights, bias and [`activation`] fused in;
 //! 2. [`batch_norm`], [`pooling`], [`dropout`], [`squeeze_excitation`]: the layers between them; [`norm_pool`] and
-//!    [`norm_squeeze`], several in one; [`block`], with the convolution in front, and [`thin_block`], with a first one;
+//!    [`norm_squeeze`], several in one; [`block`], with the convolution in front, and [`thin_block`], with a first one; [`sum`], where
+//!    gradients of two ways meet;
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
 //! 4. [`optimizer`]: Adam and SGD, one pass over memory a step; [`orthogonal`]: the direction of Muon's.
 //!
@@ -38,6 +39,7 @@ pub mod pool;
 pub mod pooling;
 pub mod softmax;
 pub mod squeeze_excitation;
+pub mod sum;
 pub mod thin_block;
 
 mod filters;

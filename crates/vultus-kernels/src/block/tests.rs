@@ -469,15 +469,3 @@ fn gradients_of_the_input_from_several_ways_are_one_sum() {
         }
     }
 }
-
-#[test]
-fn sums_of_gradients() {
-    let (one, other) = (numbers(1, 40_000), numbers(2, 40_000));
-    let expected: Vec<f32> = one.iter().zip(&other).map(|(a, b)| a + b).collect();
-    let sum = same_for_any_thread_count(|| {
-        let mut sum = one.clone();
-        add(&mut sum, &other);
-        sum
-    });
-    assert_eq!(sum, expected);
-}

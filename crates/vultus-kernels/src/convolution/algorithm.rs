@@ -193,6 +193,6 @@ impl Algorithm {
         y: &mut [f32],
     ) {
         by_algorithm!(self, direct::forward(set, shape, x, packed, finish, y),
-            T => winograd::forward::<T>(set, &shape.tiling(), x, packed, finish, y));
+            T => winograd::forward::<T>(set, &shape.tiling(), x, packed, finish, false, y));
     }
 }

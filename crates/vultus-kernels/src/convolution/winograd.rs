@@ -153,27 +153,20 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
         // Inputs inside: then the lines of a panel are written one behind the other.
         for first in (0..outputs.next_multiple_of(PANEL)).step_by(L::WIDTH) {
             for input in self.inputs.clone() {
-                let mut rows = [[L::splat(0.0); 8]; MOST_TAPS]; // G g: [column of g][point]
-                for (j, row) in rows.iter_mut().enumerate().take(T::TAPS) {
-                    let mut taps = [L::splat(0.0); MOST_TAPS];
-                    for (i, tap) in taps.iter_mut().enumerate().take(T::TAPS) {
+                let mut kernel = [[L::splat(0.0); MOST_TAPS]; MOST_TAPS]; // g turned round: [column][row]
+                for (j, column) in kernel.iter_mut().enumerate().take(T::TAPS) {
+                    for (i, tap) in column.iter_mut().enumerate().take(T::TAPS) {
                         // SAFETY: a row of `outputs` numbers begins at this place of the weights (length asserted).
                         *tap = unsafe {
                             let row = self.weight.as_ptr().add(((i * T::TAPS + j) * inputs + input) * outputs);
                             L::load_padded(row, first, outputs)
                         };
                     }
-                    for (point, value) in row.iter_mut().enumerate().take(T::POINTS) {
-                        *value = combine::<L>(&T::WEIGHTS[point], &taps);
-                    }
                 }
                 for i in 0..T::POINTS {
-                    let mut taps = [L::splat(0.0); MOST_TAPS];
-                    for j in 0..T::TAPS {
-                        taps[j] = rows[j][i];
-                    }
+                    let line = kernel.map(|column| combine::<L>(&T::WEIGHTS[i], &column)); // of G g
                     for j in 0..T::POINTS {
-                        let value = combine::<L>(&T::WEIGHTS[j], &taps);
+                        let value = combine::<L>(&T::WEIGHTS[j], &line);
                         let place =
                             (i * T::POINTS + j) * stride + (first / PANEL * inputs + input) * PANEL + first % PANEL;
                         let to = self.to.at(place);
@@ -200,13 +193,14 @@ fn combine<L: Lanes>(factors: &[f32; MOST_TAPS], values: &[L; MOST_TAPS]) -> L {
     sum
 }
 
-/// `y = finish(convolution(x, weights))`, with weights from [`transform_weights`].
+/// `y = finish(convolution(x, weights))`, with weights from [`transform_weights`]; `added` to what `y` held if wanted.
 pub(super) fn forward<T: Transform>(
     set: InstructionSet,
     tiling: &Tiling,
     x: &[f32],
     weights: &[f32],
     finish: Finish,
+    added: bool,
     y: &mut [f32],
 ) {
     assert_eq!(x.len(), elements([tiling.batch, tiling.in_channels, tiling.in_height, tiling.in_width]));
@@ -219,6 +213,7 @@ pub(super) fn forward<T: Transform>(
     let (height, width) = (tiling.out_height / pooled, tiling.out_width / pooled);
     assert_eq!(y.len(), elements([tiling.batch, tiling.out_channels, height, width]));
     assert!(finish.residual.is_none_or(|residual| residual.len() == y.len() && !finish.pool));
+    assert!(!added || !(finish.pool || finish.relu), "only what is not changed afterwards can be added");
     assert!(!finish.pool || T::OUTPUTS.is_multiple_of(2), "windows must not straddle tiles");
     let points = T::POINTS * T::POINTS;
     let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
@@ -234,6 +229,7 @@ pub(super) fn forward<T: Transform>(
         x,
         weights,
         finish,
+        added,
         zeros,
         y,
         transform: std::marker::PhantomData,
@@ -289,6 +285,8 @@ struct Stages<'a, T> {
     x: &'a [f32],
     weights: &'a [f32],
     finish: Finish<'a>,
+    /// Whether outputs are added to what is there.
+    added: bool,
     /// A row of channels outside the picture.
     zeros: &'a [f32],
     y: Shared<'a>,
@@ -486,7 +484,7 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Stages { tiling, out_stride, finish, y, .. } = *self.stages;
+        let Stages { tiling, out_stride, finish, added, y, .. } = *self.stages;
         let (height, width, channels) = (tiling.out_height, tiling.out_width, tiling.out_channels);
         let padded = tiling.padded_out();
         let floor = L::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
@@ -561,7 +559,11 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                             if let Some(residual) = finish.residual {
                                 value = value.add(L::load_within(residual.as_ptr().add(place), first, channels));
                             }
-                            let (value, to) = (value.at_least(floor), y.at(place));
+                            let to = y.at(place);
+                            if added {
+                                value = value.add(L::load_within(to, first, channels));
+                            }
+                            let value = value.at_least(floor);
                             if whole {
                                 value.store(to.add(first))
                             } else {

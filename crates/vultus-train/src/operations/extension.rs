@@ -276,7 +276,7 @@ impl Backwards for Flex {
 
     fn sum(into: FlexTensor, other: FlexTensor) -> FlexTensor {
         let (mut into, other) = (contiguous(into), contiguous(other));
-        vultus_kernels::block::add(into.storage_mut(), values(&other));
+        vultus_kernels::sum::add(into.storage_mut(), values(&other));
         give(other);
         into
     }

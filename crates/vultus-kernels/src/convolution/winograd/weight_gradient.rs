@@ -247,8 +247,9 @@ impl<T: Forward> Kernel for WeightStage<'_, T> {
         let padded_out = self.tiling.padded_out();
         for input in self.inputs {
             for first in (0..outputs).step_by(L::WIDTH) {
-                let mut lines = [[L::splat(0.0); 8]; MOST_TAPS]; // G^T s: [row of the kernel][point]
+                let mut gradient = [[L::splat(0.0); MOST_TAPS]; MOST_TAPS];
                 for j in 0..T::POINTS {
+                    let mut column = [L::splat(0.0); MOST_TAPS]; // of G^T s
                     for i in 0..T::POINTS {
                         let place = (i * T::POINTS + j) * self.sum_stride + input * padded_out + first;
                         let mut sum = L::splat(0.0);
@@ -258,21 +259,14 @@ impl<T: Forward> Kernel for WeightStage<'_, T> {
                             // SAFETY: the sums of a point are rows of `padded_out` numbers, whole vectors.
                             sum = sum.add(unsafe { L::load(from) });
                         }
-                        for (row, line) in lines.iter_mut().enumerate() {
-                            if T::WEIGHTS[i][row] != 0.0 {
-                                line[j] = sum.scaled(T::WEIGHTS[i][row], line[j]);
-                            }
-                        }
+                        spread(sum, &T::WEIGHTS[i], &mut column);
+                    }
+                    for (line, value) in gradient.iter_mut().zip(column) {
+                        spread(value, &T::WEIGHTS[j], line);
                     }
                 }
-                for (row, line) in lines.iter().enumerate().take(T::TAPS) {
-                    for column in 0..T::TAPS {
-                        let mut value = L::splat(0.0);
-                        for j in 0..T::POINTS {
-                            if T::WEIGHTS[j][column] != 0.0 {
-                                value = line[j].scaled(T::WEIGHTS[j][column], value);
-                            }
-                        }
+                for (row, line) in gradient.iter().enumerate().take(T::TAPS) {
+                    for (column, value) in line.iter().enumerate().take(T::TAPS) {
                         // SAFETY: a row of `outputs` numbers of the gradient (length checked in `finish`);
                         // each input channel belongs to one task.
                         unsafe {
@@ -282,6 +276,16 @@ impl<T: Forward> Kernel for WeightStage<'_, T> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Adds a vector times each factor that is not zero.
+#[inline(always)]
+fn spread<L: Lanes>(value: L, factors: &[f32; MOST_TAPS], sums: &mut [L; MOST_TAPS]) {
+    for (&factor, sum) in factors.iter().zip(sums) {
+        if factor != 0.0 {
+            *sum = value.scaled(factor, *sum);
         }
     }
 }
