@@ -29,8 +29,12 @@ const POINT_GAP: usize = 16;
 const TASK_NUMBERS: usize = 128 * 1024;
 /// Most tiles of one task.
 const TASK_TILES: usize = 48;
-/// Fewer tasks than this are no way to use several cores; the stages are shared out instead.
+/// As many tasks are a way to use several cores, whatever they read.
 const FEWEST_TASKS: usize = 4;
+/// Fewer tiles than this make bad use of the weights that a task reads.
+const FEWEST_TILES: usize = 6;
+/// Most weights of a point for each number of its tiles that are read by every core.
+const MOST_WEIGHTS: usize = 4;
 /// Tiles that one task of a shared stage transforms.
 const STAGE_TILES: usize = 8;
 
@@ -234,8 +238,10 @@ pub(super) fn forward<T: Transform>(
         y,
         transform: std::marker::PhantomData,
     };
-    let tasks = tiles.div_ceil(most);
-    if tasks >= FEWEST_TASKS {
+    let tasks = tiles.div_ceil(most).max((tiles / FEWEST_TILES).min(FEWEST_TASKS));
+    // Where a point's weights are few beside its tiles, cores rather read all of them than tiles that another one has written.
+    let few_weights = padded_in * padded_out <= MOST_WEIGHTS * tiles * (padded_in + padded_out);
+    if tasks >= FEWEST_TASKS || (tasks >= 2 && few_weights) {
         // Tasks of equal size, so that none is left over at the end.
         let per_task = tiles.div_ceil(tasks.next_multiple_of(2));
         let stages = stages(per_task);
