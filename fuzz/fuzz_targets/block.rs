@@ -13,6 +13,7 @@ use vultus_kernels::convolution::{self, Algorithm};
 use vultus_kernels::depthwise::{self, DepthwiseShape};
 use vultus_kernels::dropout::Dropout;
 use vultus_kernels::norm_pool;
+use vultus_kernels::pool;
 use vultus_kernels::simd::InstructionSet;
 use vultus_kernels::squeeze_excitation::{self, SqueezeShape, WeightGradients, Weights};
 
@@ -25,12 +26,22 @@ const TOLERANCE: f64 = 2e-4;
 type Compared<'a> = (&'static str, &'a [f32], Box<[f32]>);
 
 fuzz_target!(|data: &[u8]| {
-    let _ = check(&mut Unstructured::new(data));
+    // As in a training step.
+    let _ = pool::lead(|| check(&mut Unstructured::new(data)));
 });
 
 fn filters(u: &mut Unstructured) -> Result<Filters> {
     if u.ratio(3, 4)? {
-        return Ok(Filters::Dense(convolution_shape(u)?));
+        let mut shape = convolution_shape(u)?;
+        if u.ratio(1, 3)? {
+            // As many numbers out as in, so that the input can be the residual.
+            shape.in_channels = shape.in_channels.min(shape.out_channels);
+            shape.out_channels = shape.in_channels;
+            shape.kernel_height |= 1;
+            shape.kernel_width = shape.kernel_height;
+            (shape.stride, shape.padding) = (1, shape.kernel_height / 2);
+        }
+        return Ok(Filters::Dense(shape));
     }
     let (kernel, padding): (usize, usize) = (u.int_in_range(1..=5)?, u.int_in_range(0..=2)?);
     let mut size = || u.int_in_range(kernel.saturating_sub(2 * padding).max(1)..=20);
@@ -59,18 +70,23 @@ fn check(u: &mut Unstructured) -> Result<()> {
     let wants_dx: bool = u.arbitrary()?;
     let seed = u64::from(u.arbitrary::<u16>()?);
     let block = Block { filters, biased, before, epsilon: EPSILON, tail };
-    let case = |what: &str| format!("{what} of {block:?}, seed {seed}, dx {wants_dx}");
 
     let channels = filters.channels();
     let (hidden, has_residual) = match tail {
         Tail::Activated { squeeze, residual, .. } => (squeeze, residual),
         Tail::Pooled { .. } => (None, false),
     };
+    let is_residual = wants_dx && has_residual && filters.input_len() == filters.output_len() && u.arbitrary()?;
+    let is_added = wants_dx && u.arbitrary()?;
+    let case = |what: &str| {
+        format!("{what} of {block:?}, seed {seed}, dx {wants_dx}, added {is_added}, is the residual {is_residual}")
+    };
     let units = hidden.unwrap_or(0);
     let lengths = [channels * units, units, units * channels, channels];
     let [x, weight, dy, residual] =
         [filters.input_len(), filters.weight_len(), block.output_len(), filters.output_len()]
             .map(|length| numbers(seed + length as u64, length));
+    let residual = if is_residual { x.clone() } else { residual };
     let [bias, gamma, beta] = [1, 2, 3].map(|more| numbers(seed + more, channels));
     let squeeze = lengths.map(|length| numbers(seed + 7 + length as u64, length));
     let weights = {
@@ -92,17 +108,20 @@ fn check(u: &mut Unstructured) -> Result<()> {
     let outputs = Outputs { z: &mut z, winners: &mut winners, y: &mut y, mean: &mut mean, variance: &mut variance };
     let squeezed = block.forward(&inputs, outputs);
     let kept = Kept { z: &z, winners: &winners, y: &y, mean: &mean, variance: &variance, squeezed: squeezed.as_ref() };
-    let (mut dx, mut dweight) = (destination(x.len()), destination(weight.len()));
+    // What came to the input by another way.
+    let other_dx = if is_added { numbers(seed + 11, x.len()) } else { vec![0.0; x.len()].into() };
+    let mut dx = if is_added { other_dx.clone() } else { destination(x.len()) };
+    let mut dweight = destination(weight.len());
     let [mut dgamma, mut dbeta, mut dbias] = [(); 3].map(|()| destination(channels));
     let mut dresidual = destination(residual.len());
     let [mut own_w1, mut own_b1, mut own_w2, mut own_b2] = lengths.map(destination);
     let gradients = BlockGradients {
-        dx: wants_dx.then(|| InputGradient::from(&mut dx[..])),
+        dx: wants_dx.then(|| InputGradient { dx: &mut dx, added: is_added, is_residual }),
         dweight: &mut dweight,
         dbias: if biased { Some(&mut dbias) } else { None },
         dgamma: &mut dgamma,
         dbeta: &mut dbeta,
-        dresidual: if has_residual { Some(&mut dresidual) } else { None },
+        dresidual: if has_residual && !is_residual { Some(&mut dresidual) } else { None },
         squeeze: hidden.map(|_| WeightGradients {
             squeeze: &mut own_w1,
             squeeze_bias: &mut own_b1,
@@ -144,6 +163,8 @@ fn check(u: &mut Unstructured) -> Result<()> {
         dbias: Some(&mut plain_dbias),
     };
     let mut results: Vec<Compared> = Vec::new();
+    let mut expected_dx = other_dx;
+    let add = |sum: &mut [f32], part: &[f32]| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
     match tail {
         Tail::Pooled { size, rate, key } => {
             let (windows, dropout) = (filters.pooled(size), Dropout { rate, key });
@@ -162,7 +183,7 @@ fn check(u: &mut Unstructured) -> Result<()> {
             let middle =
                 hidden.map(|_| squeeze_excitation::forward_training(&squeeze_shape, &normal, &weights, &mut plain_y));
             if has_residual {
-                plain_y.iter_mut().zip(&residual).for_each(|(y, residual)| *y += residual);
+                add(&mut plain_y, &residual);
             }
             activation.forward(&mut plain_y);
             let mut dsum = dy.clone();
@@ -183,7 +204,9 @@ fn check(u: &mut Unstructured) -> Result<()> {
                 results.extend([("excitation", &own_w2[..], w2), ("excitation bias", &own_b2, b2)]);
             }
             batch_norm::backward(&shape, z, &norm, linear, &normal, &dnormal, before, None, norm_gradients);
-            if has_residual {
+            if is_residual {
+                add(&mut expected_dx, &dsum);
+            } else if has_residual {
                 results.push(("residual", &dresidual, dsum));
             }
         }
@@ -203,7 +226,8 @@ fn check(u: &mut Unstructured) -> Result<()> {
     results.extend([("weight", &dweight[..], plain_dweight), ("gamma", &dgamma, plain_dgamma)]);
     results.push(("beta", &dbeta, plain_dbeta));
     if wants_dx {
-        results.push(("x", &dx, plain_dx));
+        add(&mut expected_dx, &plain_dx);
+        results.push(("x", &dx, expected_dx));
     }
     for (what, own, plain) in results {
         assert_close(own, &widen(&plain), TOLERANCE, || case(what));

@@ -8,15 +8,17 @@
 //!
 //! Each member begins with tasks of its own, the same ones in every kernel that works on the same numbers, so that it finds
 //! them in its cache; when it has done those, it takes of the others', one by one, so that nobody waits for more than the end of
-//! one task.
+//! one task, and of what a thread of rayon's takes up while it waits.
+//!
+//! That is a danger, too: a thread may join the team in the middle of something that another thread waits for. Therefore nobody is
+//! a member twice, and nobody stays for long when there is nothing to do; who has gone is asked again with the next kernel.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, TryLockError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use rayon::Yield;
 use rayon::prelude::*;
@@ -25,17 +27,17 @@ use crate::shared::Shared;
 
 /// Looks for work before a thread lets others have its core: some microseconds.
 const SPINS: u32 = 200;
-/// Looks for work before a thread begins to sleep between two: some milliseconds, in which nobody asked for it.
-const YIELDS: u32 = 10_000;
-/// How long a thread sleeps then.
-const NAP: Duration = Duration::from_micros(50);
+/// Looks for work, one after the other in vain, with which a member's turn ends: some milliseconds.
+const PATIENCE: u32 = 10_000;
 
 /// Held by the work that is inside the pool.
 static INSIDE: Mutex<()> = Mutex::new(());
 
 thread_local! {
     /// The team that this thread leads, unless that is at work.
-    static LED: Cell<*const Team> = const { Cell::new(ptr::null()) };
+    static LED: Cell<*const Arc<Team>> = const { Cell::new(ptr::null()) };
+    /// Whether this thread leads a team, or is at its turn as a member of one.
+    static ENGAGED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Does `work` on a thread of rayon's global pool, or where it is called if that is in a pool already.
@@ -56,31 +58,19 @@ pub fn enter<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }
 
-/// [`enter`] for work of many kernels: if it gets in, the other threads of the pool do nothing but their tasks until it is
-/// over.
+/// [`enter`] for work of many kernels: if it gets in, the other threads of the pool look for its tasks first until it is over.
 pub fn lead<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     enter(|| {
-        if rayon::current_thread_index().is_none() || !LED.get().is_null() {
+        let alone = rayon::current_thread_index().is_none() || rayon::current_num_threads() == 1;
+        if alone || ENGAGED.get() {
             return work();
         }
-        let team = Team::new(rayon::current_num_threads());
-        rayon::scope(|scope| {
-            let leader = rayon::current_thread_index();
-            let team = &team;
-            for member in 1..team.places.len() {
-                scope.spawn(move |_| {
-                    // A leader that finds it among its tasks has no time for it.
-                    if rayon::current_thread_index() != leader {
-                        team.help(member);
-                    }
-                });
-            }
-            let _leaving = Leaving(team);
-            if team.places.len() > 1 {
-                LED.set(team);
-            }
-            work()
-        })
+        let _engaged = Engaged::begin();
+        let team = Arc::new(Team::new(rayon::current_num_threads()));
+        let _leaving = Leaving(&team);
+        team.call();
+        LED.set(&team);
+        work()
     })
 }
 
@@ -131,7 +121,7 @@ pub(crate) fn share_items<T: Send>(items: impl Iterator<Item = T>, work: impl Fn
 }
 
 /// Puts a team back where its leader finds it, when dropped.
-struct PutBack<'a>(&'a Team);
+struct PutBack<'a>(&'a Arc<Team>);
 
 impl Drop for PutBack<'_> {
     fn drop(&mut self) {
@@ -149,6 +139,22 @@ impl Drop for Leaving<'_> {
     }
 }
 
+/// That this thread is engaged, until it is dropped.
+struct Engaged;
+
+impl Engaged {
+    fn begin() -> Self {
+        ENGAGED.set(true);
+        Self
+    }
+}
+
+impl Drop for Engaged {
+    fn drop(&mut self) {
+        ENGAGED.set(false);
+    }
+}
+
 /// Threads that wait for tasks, the first of which, the leader, is who gives them.
 struct Team {
     /// How many kernels began.
@@ -159,6 +165,10 @@ struct Team {
     busy: AtomicUsize,
     /// The next task of each member's own, the leader's first.
     places: Vec<Place>,
+    /// Members that nobody is, but for the leader.
+    free: Mutex<Vec<usize>>,
+    /// How many members nobody is, and nobody was asked to be.
+    absent: AtomicUsize,
     /// Whether the leader has gone.
     left: AtomicBool,
 }
@@ -182,12 +192,38 @@ impl Team {
             tasks: AtomicPtr::new(ptr::null_mut()),
             busy: AtomicUsize::new(0),
             places: (0..members).map(|_| Place(AtomicUsize::new(0))).collect(),
+            free: Mutex::new((1..members).rev().collect()),
+            absent: AtomicUsize::new(members - 1),
             left: AtomicBool::new(false),
         }
     }
 
+    /// Asks the pool's threads to be the members that are absent.
+    fn call(self: &Arc<Self>) {
+        for _ in 0..self.absent.swap(0, Ordering::Relaxed) {
+            let team = Arc::clone(self);
+            rayon::spawn(move || {
+                team.join();
+                team.absent.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    }
+
+    /// A thread's turn as a member, unless it is engaged already, and came by while it waited for something.
+    fn join(&self) {
+        if ENGAGED.get() {
+            return;
+        }
+        let _engaged = Engaged::begin();
+        let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(member) = free().pop() else { return };
+        self.help(member);
+        free().push(member);
+    }
+
     /// The leader's part: gives the tasks out, and returns when all are done.
-    fn share(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+    fn share(self: &Arc<Self>, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        self.call();
         for (member, place) in self.places.iter().enumerate() {
             place.0.store(self.first(member, count), Ordering::Relaxed);
         }
@@ -222,13 +258,13 @@ impl Team {
         }
     }
 
-    /// A member's part: does tasks of each kernel, until the leader has gone.
+    /// A member's part: does tasks of each kernel, until the leader has gone or has had none for long.
     fn help(&self, member: usize) {
         let (mut seen, mut looks) = (0, 0);
-        while !self.left.load(Ordering::Acquire) {
+        while looks < PATIENCE && !self.left.load(Ordering::Acquire) {
             let round = self.round.load(Ordering::Acquire);
             if round == seen {
-                wait(&mut looks, true);
+                wait(&mut looks);
                 continue;
             }
             (seen, looks) = (round, 0);
@@ -253,23 +289,19 @@ impl Drop for TakenBack<'_> {
         self.0.tasks.store(ptr::null_mut(), Ordering::SeqCst);
         let mut looks = 0;
         while self.0.busy.load(Ordering::SeqCst) != 0 {
-            wait(&mut looks, false);
+            wait(&mut looks);
         }
     }
 }
 
-/// What a thread does between two looks for work: first nothing, then what rayon has to do, then it lets others have the core,
-/// and in the end it may sleep.
-fn wait(looks: &mut u32, may_sleep: bool) {
+/// What a thread does between two looks for work: first nothing, then what rayon has to do, and if that is nothing it lets others
+/// have the core.
+fn wait(looks: &mut u32) {
     *looks = looks.saturating_add(1);
     if *looks < SPINS {
         std::hint::spin_loop();
-    } else if !std::thread::panicking() && matches!(rayon::yield_now(), Some(Yield::Executed)) {
-        *looks = 0;
-    } else if *looks < YIELDS || !may_sleep {
+    } else if std::thread::panicking() || !matches!(rayon::yield_now(), Some(Yield::Executed)) {
         std::thread::yield_now();
-    } else {
-        std::thread::sleep(NAP);
     }
 }
 

@@ -4,8 +4,8 @@
 //! In: images `[batch, height, width, channels]` and weights `[r, r, in, out]`. Out: images, or the gradient of the
 //! weights. The gradient of the input is a convolution with weights turned round. Three stages: transform the
 //! tiles of the input into `[point][tile][in]`, multiply at each point by the transformed weights, transform back.
-//! With many tiles a task takes a few of them through all three, so that they stay in its cache; with few, each stage
-//! is shared out.
+//! With many tiles, or with few and few weights to read for them, a task takes some of them through all three, so that they stay
+//! in its cache; else each stage is shared out.
 //! The gradient of the weights, `weight_gradient`, is summed in the transformed domain.
 
 use std::mem::MaybeUninit;
@@ -31,7 +31,7 @@ const TASK_NUMBERS: usize = 128 * 1024;
 const TASK_TILES: usize = 48;
 /// As many tasks are a way to use several cores, whatever they read.
 const FEWEST_TASKS: usize = 4;
-/// Fewer tiles than this make bad use of the weights that a task reads.
+/// A task that about so many tiles are cut off for makes enough use of the weights that it reads.
 const FEWEST_TILES: usize = 6;
 /// Most weights of a point for each number of its tiles that are read by every core.
 const MOST_WEIGHTS: usize = 4;
@@ -238,9 +238,10 @@ pub(super) fn forward<T: Transform>(
         y,
         transform: std::marker::PhantomData,
     };
-    let tasks = tiles.div_ceil(most).max((tiles / FEWEST_TILES).min(FEWEST_TASKS));
     // Where a point's weights are few beside its tiles, cores rather read all of them than tiles that another one has written.
     let few_weights = padded_in * padded_out <= MOST_WEIGHTS * tiles * (padded_in + padded_out);
+    let for_cores = if few_weights { (tiles / FEWEST_TILES).min(FEWEST_TASKS) } else { 0 };
+    let tasks = tiles.div_ceil(most).max(for_cores);
     if tasks >= FEWEST_TASKS || (tasks >= 2 && few_weights) {
         // Tasks of equal size, so that none is left over at the end.
         let per_task = tiles.div_ceil(tasks.next_multiple_of(2));

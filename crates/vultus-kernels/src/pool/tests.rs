@@ -1,5 +1,7 @@
-use std::sync::Barrier;
-use std::thread::sleep;
+use std::collections::HashSet;
+use std::sync::{Barrier, mpsc};
+use std::thread::{self, sleep};
+use std::time::Duration;
 
 use rayon::ThreadPoolBuilder;
 
@@ -46,17 +48,67 @@ fn each_task_runs_once() {
     assert_eq!(runs(100, |work| share(100, work)), vec![1; 100]);
 }
 
+/// Whether all threads of a team have tasks of one kernel, of a thousand at most: a thread that is late misses some.
+fn all_take_part(threads: usize) -> bool {
+    (0..1000).any(|_| {
+        let seen = Mutex::new(HashSet::new());
+        share(threads, |_| {
+            sleep(Duration::from_millis(2));
+            seen.lock().unwrap().insert(thread::current().id());
+        });
+        seen.into_inner().unwrap().len() == threads
+    })
+}
+
 #[test]
-fn all_threads_of_a_team_take_part_in_every_kernel() {
-    in_team_of(3, || {
-        for _ in 0..20 {
-            // Nobody passes before all three are at it.
-            let barrier = Barrier::new(3);
-            share(3, |_| {
-                barrier.wait();
+fn all_threads_of_a_team_take_part() {
+    in_team_of(3, || (0..20).for_each(|_| assert!(all_take_part(3))));
+}
+
+/// The second member is late, and takes up a part of a task of the first, who waits for it and finds that a member is wanted.
+#[test]
+fn nobody_joins_for_good_in_the_middle_of_a_task() {
+    let (done, all_done) = mpsc::channel();
+    thread::spawn(move || {
+        for _ in 0..6 {
+            let pool = ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+            let late = AtomicBool::new(true);
+            pool.scope(|scope| {
+                scope.spawn(|_| {
+                    while late.load(Ordering::Acquire) {
+                        thread::yield_now();
+                    }
+                });
+                lead(|| {
+                    share(2, |task| {
+                        if task == 0 {
+                            sleep(Duration::from_millis(200));
+                        } else {
+                            let first = || {
+                                late.store(false, Ordering::Release);
+                                sleep(Duration::from_millis(20));
+                            };
+                            rayon::join(first, || sleep(Duration::from_millis(100)));
+                        }
+                    });
+                    late.store(false, Ordering::Release);
+                });
             });
         }
+        done.send(()).unwrap();
     });
+    assert!(all_done.recv_timeout(Duration::from_secs(60)).is_ok(), "the threads wait for each other");
+}
+
+#[test]
+fn two_teams_in_one_pool_go_on() {
+    let (done, all_done) = mpsc::channel();
+    thread::spawn(move || {
+        let pool = ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let team = || lead(|| (0..200).map(|_| runs(30, |work| share(30, work))).all(|runs| runs == vec![1; 30]));
+        done.send(pool.join(team, team)).unwrap();
+    });
+    assert_eq!(all_done.recv_timeout(Duration::from_secs(60)), Ok((true, true)));
 }
 
 #[test]
@@ -80,11 +132,8 @@ fn who_has_done_its_own_tasks_takes_others() {
 fn a_team_outlasts_a_pause() {
     in_team_of(2, || {
         for _ in 0..3 {
-            sleep(Duration::from_millis(30)); // long enough for a member to nap
-            let barrier = Barrier::new(2);
-            share(2, |_| {
-                barrier.wait();
-            });
+            sleep(Duration::from_millis(100)); // long enough for a member to go
+            assert!(all_take_part(2));
         }
     });
 }
