@@ -24,7 +24,7 @@ fn runs(count: usize, share: impl FnOnce(&(dyn Fn(usize) + Sync))) -> Vec<usize>
 #[test]
 fn work_is_done_inside_and_one_piece_at_a_time() {
     let (inside, nested, beside) = enter(|| {
-        let beside = std::thread::scope(|scope| scope.spawn(|| enter(rayon::current_thread_index)).join().unwrap());
+        let beside = thread::scope(|scope| scope.spawn(|| enter(rayon::current_thread_index)).join().unwrap());
         (rayon::current_thread_index(), enter(rayon::current_thread_index), beside)
     });
     assert!(inside.is_some());
@@ -119,7 +119,7 @@ fn who_has_done_its_own_tasks_takes_others() {
         share(64, |task| {
             if task == 0 {
                 while done.load(Ordering::Acquire) != 63 {
-                    std::thread::yield_now();
+                    thread::yield_now();
                 }
             } else {
                 done.fetch_add(1, Ordering::Release);
