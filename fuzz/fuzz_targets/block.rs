@@ -116,7 +116,7 @@ fn check(u: &mut Unstructured) -> Result<()> {
     let mut dresidual = destination(residual.len());
     let [mut own_w1, mut own_b1, mut own_w2, mut own_b2] = lengths.map(destination);
     let gradients = BlockGradients {
-        dx: wants_dx.then(|| InputGradient { dx: &mut dx, added: is_added, is_residual }),
+        dx: wants_dx.then_some(InputGradient { dx: &mut dx, added: is_added, is_residual }),
         dweight: &mut dweight,
         dbias: if biased { Some(&mut dbias) } else { None },
         dgamma: &mut dgamma,
