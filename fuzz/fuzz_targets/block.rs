@@ -5,7 +5,7 @@
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use vultus_fuzz::{assert_close, assert_within, convolution_shape, destination, numbers, widen};
+use vultus_fuzz::{MOST_MULTIPLY_ADDS, assert_close, assert_within, convolution_shape, destination, numbers, widen};
 use vultus_kernels::activation::Activation;
 use vultus_kernels::batch_norm::{self, Norm, NormGradients};
 use vultus_kernels::block::{Block, BlockGradients, Filters, InputGradient, Inputs, Kept, Outputs, Tail};
@@ -40,6 +40,10 @@ fn filters(u: &mut Unstructured) -> Result<Filters> {
             shape.kernel_height |= 1;
             shape.kernel_width = shape.kernel_height;
             (shape.stride, shape.padding) = (1, shape.kernel_height / 2);
+            while shape.multiply_adds() > MOST_MULTIPLY_ADDS {
+                shape.in_channels = shape.in_channels * 3 / 4;
+                shape.out_channels = shape.in_channels;
+            }
         }
         return Ok(Filters::Dense(shape));
     }
@@ -86,6 +90,8 @@ fn check(u: &mut Unstructured) -> Result<()> {
     let [x, weight, dy, residual] =
         [filters.input_len(), filters.weight_len(), block.output_len(), filters.output_len()]
             .map(|length| numbers(seed + length as u64, length));
+    // Other numbers than those of an input or a residual of the same length.
+    let dy = numbers(seed + 13 + dy.len() as u64, dy.len());
     let residual = if is_residual { x.clone() } else { residual };
     let [bias, gamma, beta] = [1, 2, 3].map(|more| numbers(seed + more, channels));
     let squeeze = lengths.map(|length| numbers(seed + 7 + length as u64, length));

@@ -7,7 +7,7 @@ use arbitrary::{Result, Unstructured};
 use vultus_kernels::convolution::ConvolutionShape;
 
 /// Most multiply-adds of a convolution, so that the plain loops take milliseconds.
-const MOST_MULTIPLY_ADDS: usize = 4 * 1024 * 1024;
+pub const MOST_MULTIPLY_ADDS: usize = 4 * 1024 * 1024;
 
 /// A convolution whose kernel fits its input.
 pub fn convolution_shape(u: &mut Unstructured) -> Result<ConvolutionShape> {

@@ -4,7 +4,7 @@
 //! its tasks to it and sleeps until they are done, which costs more than a small kernel itself; so work of several kernels goes in
 //! as a whole ([`enter`]). A training step is some hundred kernels, one after the other, each of which takes all cores for some
 //! hundred microseconds, and a thread that goes to sleep in between needs tens of them to wake up; so its threads are a team
-//! ([`lead`]), whose members look for their next task until it is over.
+//! ([`lead`]), whose members look for their next task for a while before they go.
 //!
 //! Each member begins with tasks of its own, the same ones in every kernel that works on the same numbers, so that it finds
 //! them in its cache; when it has done those, it takes of the others', one by one, so that nobody waits for more than the end of
@@ -19,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use rayon::Yield;
 use rayon::prelude::*;
@@ -27,8 +28,8 @@ use crate::shared::Shared;
 
 /// Looks for work before a thread lets others have its core: some microseconds.
 const SPINS: u32 = 200;
-/// Looks for work, one after the other in vain, with which a member's turn ends: some milliseconds.
-const PATIENCE: u32 = 10_000;
+/// How long a member looks for work in vain before its turn ends.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Held by the work that is inside the pool.
 static INSIDE: Mutex<()> = Mutex::new(());
@@ -36,8 +37,15 @@ static INSIDE: Mutex<()> = Mutex::new(());
 thread_local! {
     /// The team that this thread leads, unless that is at work.
     static LED: Cell<*const Arc<Team>> = const { Cell::new(ptr::null()) };
-    /// Whether this thread leads a team, or is at its turn as a member of one.
-    static ENGAGED: Cell<bool> = const { Cell::new(false) };
+    static ENGAGEMENT: Cell<Engagement> = const { Cell::new(Engagement::Free) };
+}
+
+/// What a thread is to teams, the last one that it began with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Engagement {
+    Free,
+    Member,
+    Leader,
 }
 
 /// Does `work` on a thread of rayon's global pool, or where it is called if that is in a pool already.
@@ -58,14 +66,14 @@ pub fn enter<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| work())
 }
 
-/// [`enter`] for work of many kernels: if it gets in, the other threads of the pool look for its tasks first until it is over.
+/// [`enter`] for work of many kernels: if it gets in, other threads of the pool that have nothing to do stay awake for its tasks.
 pub fn lead<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     enter(|| {
         let alone = rayon::current_thread_index().is_none() || rayon::current_num_threads() == 1;
-        if alone || ENGAGED.get() {
+        if alone || ENGAGEMENT.get() == Engagement::Leader {
             return work();
         }
-        let _engaged = Engaged::begin();
+        let _engaged = Engaged::begin(Engagement::Leader);
         let team = Arc::new(Team::new(rayon::current_num_threads()));
         let _leaving = Leaving(&team);
         team.call();
@@ -139,19 +147,18 @@ impl Drop for Leaving<'_> {
     }
 }
 
-/// That this thread is engaged, until it is dropped.
-struct Engaged;
+/// Puts a thread's earlier engagement back, when dropped.
+struct Engaged(Engagement);
 
 impl Engaged {
-    fn begin() -> Self {
-        ENGAGED.set(true);
-        Self
+    fn begin(engagement: Engagement) -> Self {
+        Self(ENGAGEMENT.replace(engagement))
     }
 }
 
 impl Drop for Engaged {
     fn drop(&mut self) {
-        ENGAGED.set(false);
+        ENGAGEMENT.set(self.0);
     }
 }
 
@@ -200,37 +207,41 @@ impl Team {
 
     /// Asks the pool's threads to be the members that are absent.
     fn call(self: &Arc<Self>) {
-        for _ in 0..self.absent.swap(0, Ordering::Relaxed) {
+        for _ in 0..self.absent.swap(0, Ordering::SeqCst) {
             let team = Arc::clone(self);
-            rayon::spawn(move || {
-                team.join();
-                team.absent.fetch_add(1, Ordering::Relaxed);
-            });
+            rayon::spawn(move || team.join());
         }
     }
 
     /// A thread's turn as a member, unless it is engaged already, and came by while it waited for something.
-    fn join(&self) {
-        if ENGAGED.get() {
-            return;
+    fn join(self: &Arc<Self>) {
+        let is_free = ENGAGEMENT.get() == Engagement::Free;
+        let seen = is_free.then(|| {
+            let _engaged = Engaged::begin(Engagement::Member);
+            let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            let member = free().pop().expect("a member that is absent");
+            let seen = self.help(member);
+            free().push(member);
+            seen
+        });
+        self.absent.fetch_add(1, Ordering::SeqCst);
+        // Either the leader has seen that this member is absent, or the member sees that a kernel began as it went.
+        let went_too_soon = seen.is_some_and(|seen| seen != self.round.load(Ordering::SeqCst));
+        if went_too_soon && !self.left.load(Ordering::Acquire) {
+            self.call();
         }
-        let _engaged = Engaged::begin();
-        let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(member) = free().pop() else { return };
-        self.help(member);
-        free().push(member);
     }
 
     /// The leader's part: gives the tasks out, and returns when all are done.
     fn share(self: &Arc<Self>, count: usize, work: &(dyn Fn(usize) + Sync)) {
-        self.call();
         for (member, place) in self.places.iter().enumerate() {
             place.0.store(self.first(member, count), Ordering::Relaxed);
         }
         let tasks = Tasks { count, work, panic: Mutex::new(None) };
         let back = TakenBack(self);
         self.tasks.store(ptr::from_ref(&tasks).cast_mut().cast(), Ordering::SeqCst);
-        self.round.fetch_add(1, Ordering::Release);
+        self.round.fetch_add(1, Ordering::SeqCst);
+        self.call();
         self.take(0, &tasks);
         drop(back);
         if let Some(panic) = tasks.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -258,10 +269,11 @@ impl Team {
         }
     }
 
-    /// A member's part: does tasks of each kernel, until the leader has gone or has had none for long.
-    fn help(&self, member: usize) {
-        let (mut seen, mut looks) = (0, 0);
-        while looks < PATIENCE && !self.left.load(Ordering::Acquire) {
+    /// A member's part: does tasks of each kernel, until the leader has gone or has had none for long. Returns how many kernels it saw
+    /// begin.
+    fn help(&self, member: usize) -> usize {
+        let (mut seen, mut looks, mut last) = (0, 0, Instant::now());
+        while (looks < SPINS || last.elapsed() < PATIENCE) && !self.left.load(Ordering::Acquire) {
             let round = self.round.load(Ordering::Acquire);
             if round == seen {
                 wait(&mut looks);
@@ -277,7 +289,9 @@ impl Team {
                 tasks.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
             }
             self.busy.fetch_sub(1, Ordering::SeqCst);
+            last = Instant::now();
         }
+        seen
     }
 }
 

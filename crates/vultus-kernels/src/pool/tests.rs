@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::sync::{Barrier, mpsc};
+use std::sync::mpsc;
 use std::thread::{self, sleep};
 use std::time::Duration;
 
@@ -88,7 +88,8 @@ fn nobody_joins_for_good_in_the_middle_of_a_task() {
                                 late.store(false, Ordering::Release);
                                 sleep(Duration::from_millis(20));
                             };
-                            rayon::join(first, || sleep(Duration::from_millis(100)));
+                            let part = || sleep(Duration::from_millis(50));
+                            rayon::join(first, || rayon::join(part, part));
                         }
                     });
                     late.store(false, Ordering::Release);
@@ -161,10 +162,7 @@ fn a_panic_of_any_task_reaches_the_leader_and_the_team_goes_on() {
             let caught = catch_unwind(|| share(16, |task| assert_ne!(task, wrong, "as asked")));
             let message = caught.unwrap_err().downcast::<String>().unwrap();
             assert!(message.contains("as asked"), "{message}");
-            let barrier = Barrier::new(2);
-            share(2, |_| {
-                barrier.wait();
-            });
+            assert!(all_take_part(2));
             assert_eq!(runs(16, |work| share(16, work)), vec![1; 16]);
         }
     });
