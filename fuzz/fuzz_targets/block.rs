@@ -87,11 +87,14 @@ fn check(u: &mut Unstructured) -> Result<()> {
     };
     let units = hidden.unwrap_or(0);
     let lengths = [channels * units, units, units * channels, channels];
-    let [x, weight, dy, residual] =
-        [filters.input_len(), filters.weight_len(), block.output_len(), filters.output_len()]
-            .map(|length| numbers(seed + length as u64, length));
-    // Other numbers than those of an input or a residual of the same length.
-    let dy = numbers(seed + 13 + dy.len() as u64, dy.len());
+    // Each by another seed: where two have one length, they must not be the same numbers.
+    let [x, weight, dy, residual] = [
+        (seed + 20, filters.input_len()),
+        (seed + 21, filters.weight_len()),
+        (seed + 22, block.output_len()),
+        (seed + 23, filters.output_len()),
+    ]
+    .map(|(seed, length)| numbers(seed, length));
     let residual = if is_residual { x.clone() } else { residual };
     let [bias, gamma, beta] = [1, 2, 3].map(|more| numbers(seed + more, channels));
     let squeeze = lengths.map(|length| numbers(seed + 7 + length as u64, length));
