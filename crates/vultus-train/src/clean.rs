@@ -95,7 +95,10 @@ impl Default for CleaningConfig {
 }
 
 /// Why one sample goes, `None` for those that stay; as many as there are samples.
-type Verdicts = Vec<Option<(RemovalReason, String)>>;
+type Verdicts = Vec<Option<Verdict>>;
+
+/// Why a sample goes, and the particulars.
+type Verdict = (RemovalReason, String);
 
 /// Applies the policies; `train_split` is the split that is trained on.
 ///
@@ -141,6 +144,26 @@ pub fn clean(mut dataset: Dataset, config: &CleaningConfig, train_split: &str) -
     if dataset.samples.is_empty() { Err(DataError::NothingLeft { what: "images" }) } else { Ok(dataset) }
 }
 
+/// What every policy finds in `dataset`, in all splits: a row for each image and fault, besides the images that could not be
+/// used. An image with several faults has several rows; of copies, all but the first of each split have one. Nothing is
+/// removed.
+pub fn faults(dataset: &Dataset) -> Vec<Removal> {
+    let splits = dataset.splits();
+    let mut verdicts = vec![
+        blank_verdicts(dataset, &splits),
+        not_a_face_verdicts(dataset, &splits),
+        group_verdicts(dataset, &splits, conflict_verdicts),
+        group_verdicts(dataset, &splits, duplicate_verdicts),
+    ];
+    verdicts.extend(splits.iter().map(|split| leak_verdicts(dataset, split)));
+    let mut faults = dataset.removed.clone();
+    for (index, sample) in dataset.samples.iter().enumerate() {
+        let found = verdicts.iter_mut().filter_map(|verdicts| verdicts[index].take());
+        faults.extend(found.map(|verdict| removal(sample, &dataset.labels, verdict)));
+    }
+    faults
+}
+
 /// Class weights as scikit-learn's 'balanced': all images / (classes * images of the class). A class without images
 /// has weight 0 and does not count as a class.
 pub fn class_weights(counts: &[usize]) -> Vec<f32> {
@@ -155,12 +178,15 @@ fn remove(dataset: &mut Dataset, verdicts: Verdicts) {
     for (sample, verdict) in samples.into_iter().zip(verdicts) {
         match verdict {
             None => dataset.samples.push(sample),
-            Some((reason, detail)) => {
-                let label = Some(dataset.labels.name(sample.label).to_owned());
-                dataset.removed.push(Removal { origin: sample.origin, split: sample.split, label, reason, detail });
-            }
+            Some(verdict) => dataset.removed.push(removal(&sample, &dataset.labels, verdict)),
         }
     }
+}
+
+/// The row of a sample.
+fn removal(sample: &Sample, labels: &Labels, (reason, detail): Verdict) -> Removal {
+    let label = Some(labels.name(sample.label).to_owned());
+    Removal { origin: sample.origin.clone(), split: sample.split.clone(), label, reason, detail }
 }
 
 /// Drops the classes given by name.
@@ -417,6 +443,23 @@ mod tests {
         ];
         assert_eq!(removed(&cleaned), expected);
         assert_eq!(cleaned.removed[3].detail, "the same pixels as train/1");
+        let faults = faults(&data);
+        let found: Vec<(&str, RemovalReason)> = faults.iter().map(|row| (row.origin.as_str(), row.reason)).collect();
+        // Both sides of what stands in two splits, and every fault of an image that has two.
+        let expected = [
+            ("train/0", Blank),
+            ("train/0", Leak),
+            ("train/2", Duplicate),
+            ("train/3", Conflict),
+            ("train/4", Leak),
+            ("train/14", Conflict),
+            ("train/14", Duplicate),
+            ("test/30", Blank),
+            ("test/30", Leak),
+            ("test/32", Leak),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(faults[9].detail, "the same pixels as train/4 of train");
         let cleaned = clean(data, &CleaningConfig { scope: Scope::All, ..config }, split_name::TRAIN).unwrap();
         assert_eq!(removed(&cleaned)[1], ("test/30", Blank));
     }

@@ -14,7 +14,7 @@ use vultus::inference::Inference;
 use crate::assess::{AssessError, Assessment, assess};
 use crate::batches::dataset_probabilities;
 use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
-use crate::dataset::{Dataset, RemovalReason};
+use crate::dataset::{Dataset, RemovalReason, write_removed};
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
 use crate::fingerprint::{fingerprint, split_fingerprint};
@@ -153,23 +153,8 @@ fn describe(
     let environment = Environment::new(invocation, config.seed, fingerprint(dataset));
     let environment = describe_environment(run.path(), environment)?;
     write_json(&run.path().join("data.json"), &Statistics::compute(dataset))?;
-    write_removed(dataset, &run.path().join("removed.csv"))?;
+    write_removed(&dataset.removed, &run.path().join("removed.csv"))?;
     Ok(environment)
-}
-
-/// Writes one row for each removed image.
-///
-/// # Errors
-/// The system's refusal.
-pub fn write_removed(dataset: &Dataset, path: &Path) -> std::io::Result<()> {
-    vultus::persist::write_atomically(path, |file| {
-        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(file);
-        writer.write_record(["origin", "split", "label", "reason", "detail"]).map_err(std::io::Error::other)?;
-        for removal in &dataset.removed {
-            writer.serialize(removal).map_err(std::io::Error::other)?;
-        }
-        writer.flush()
-    })
 }
 
 /// What a model's file tells of its training. It may be given away: sources have their names in it, and models the folder

@@ -10,9 +10,10 @@ use vultus::persist::write_atomically;
 use vultus::preprocess::Preprocessing;
 use vultus_train::audit::{Audit, Finding};
 use vultus_train::augment::sheet::rows;
+use vultus_train::clean::faults;
 use vultus_train::config::TrainConfig;
 use vultus_train::convert::convert;
-use vultus_train::dataset::{DataError, Dataset};
+use vultus_train::dataset::{DataError, Dataset, write_removed};
 use vultus_train::figure::sheet::sheet;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::statistics::Statistics;
@@ -28,7 +29,7 @@ pub enum Data {
     /// Images of each class and split.
     Stats(Inspect),
     /// Unreadable and blank images, duplicates, conflicting labels, images in two splits.
-    Audit(Inspect),
+    Audit(Inspection),
     /// Write the images in another layout: a folder, a .parquet file, or a .csv file like fer2013.csv.
     Convert(Convert),
     /// Draw a sheet of images as training changes them: each change alone, then all together.
@@ -44,6 +45,16 @@ pub struct Inspect {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// What to look at, and where to write what is found.
+#[derive(clap::Args)]
+pub struct Inspection {
+    #[command(flatten)]
+    inspect: Inspect,
+    /// Write a row for each image and fault into a new .csv file, with the columns of a run's removed.csv.
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
 }
 
 /// What to convert.
@@ -108,7 +119,7 @@ impl Data {
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Stats(inspect) => inspect.stats(),
-            Self::Audit(inspect) => inspect.audit(),
+            Self::Audit(arguments) => arguments.run(),
             Self::Augment(arguments) => arguments.run(),
             Self::Convert(arguments) => {
                 let dataset = read(std::slice::from_ref(&arguments.source))?;
@@ -166,11 +177,21 @@ impl Inspect {
         }
         Ok(())
     }
+}
 
-    fn audit(&self) -> Result<(), Failure> {
-        let dataset = read(&self.sources)?;
+impl Inspection {
+    fn run(&self) -> Result<(), Failure> {
+        if let Some(list) = &self.list
+            && list.exists()
+        {
+            return Err(Failure::usage(anyhow!("{} exists: name another file", list.display())));
+        }
+        let dataset = read(&self.inspect.sources)?;
+        if let Some(list) = &self.list {
+            write_removed(&faults(&dataset), list)?;
+        }
         let audit = Audit::compute(&dataset);
-        if self.json {
+        if self.inspect.json {
             print(to_string(&audit)?)?;
             return Ok(());
         }
@@ -184,8 +205,12 @@ impl Inspect {
             }
             for (name, groups) in [("duplicates", &split.duplicates), ("conflicting labels", &split.conflicts)] {
                 print(format_args!(
-                    "  {:<32}{:>6} groups, {} images, {} redundant",
-                    name, groups.groups, groups.images, groups.redundant
+                    "  {:<32}{:>6} group{}, {}, {} redundant",
+                    name,
+                    groups.groups,
+                    if groups.groups == 1 { "" } else { "s" },
+                    counted(groups.images, "image"),
+                    groups.redundant
                 ))?;
                 if let Some(example) = groups.examples.first() {
                     print(format_args!("  {:<32}  such as {}", "", example.join(" = ")))?;
@@ -212,7 +237,8 @@ impl Inspect {
 }
 
 fn finding(name: &str, finding: &Finding) -> std::io::Result<()> {
-    print(format_args!("  {:<32}{:>6} images", name, finding.images))?;
+    let images = finding.images;
+    print(format_args!("  {name:<32}{images:>6} image{}", if images == 1 { "" } else { "s" }))?;
     match finding.examples.first() {
         Some(example) => print(format_args!("  {:<32}  such as {example}", "")),
         None => Ok(()),

@@ -119,7 +119,18 @@ fn duplicates_conflicts_leaks_and_blanks_are_found() {
     assert_eq!((&train["conflicts"]["groups"], &train["conflicts"]["images"]), (&json!(1), &json!(2)));
     assert_eq!(audit["leaks"][0]["images_of_second"], 1);
     assert_eq!(audit["redundant"], 3);
-    place.run(&["data", "audit", "faces"]).ends_with(0).prints(&["all black", "duplicates", "also stand in"]);
+    place.run(&["data", "audit", "faces", "--list", "faults.csv"]).ends_with(0).prints(&[
+        "all black",
+        "     1 image\n",
+        "duplicates",
+        "     2 groups, 4 images, 2 redundant",
+        "     1 group, 2 images, 1 redundant",
+        "also stand in",
+    ]);
+    let faults = fs_err::read_to_string(place.path("faults.csv")).unwrap();
+    let reasons: Vec<&str> = faults.lines().filter_map(|line| line.split(',').nth(3)).collect();
+    assert_eq!(reasons, ["reason", "leak", "conflict", "conflict", "duplicate", "leak", "blank", "duplicate"], "{faults}");
+    place.run(&["data", "audit", "faces", "--list", "faults.csv"]).ends_with(2).says(&["faults.csv exists"]);
 }
 
 #[test]
