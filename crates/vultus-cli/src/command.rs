@@ -35,7 +35,7 @@ pub enum Command {
     Data(data::Data),
     /// Train a network and evaluate it; with nothing else, the paper's network on drawn faces, in less than a minute.
     Train(train::Train),
-    /// Search settings by k-fold cross-validation.
+    /// Look for the best settings by k-fold cross-validation.
     Search(search::Search),
     /// Evaluate a run's model or a bundle.
     Evaluate(evaluate::Evaluate),

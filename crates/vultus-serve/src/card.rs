@@ -55,7 +55,7 @@ impl ModelCard {
             labels: bundle.labels.names().to_vec(),
             width: bundle.preprocessing.width,
             height: bundle.preprocessing.height,
-            parameters: network.trainable_count() as u64,
+            parameters: network.parameter_count() as u64,
             multiply_adds: network.multiply_adds(),
             views: bundle.inference.views.count(),
             faces: faces.to_owned(),

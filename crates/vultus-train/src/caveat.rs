@@ -72,8 +72,8 @@ impl fmt::Display for Caveat {
             }
             Self::NoVotes { key } => write!(
                 formatter,
-                "note: no image that is trained on has FER+ votes: {key} does nothing, and this is another recipe than with \
-                 votes"
+                "note: no image that is trained on has FER+ votes: {key} does nothing, and the result \
+                 is not that of training with votes"
             ),
         }
     }

@@ -205,7 +205,7 @@ impl Evaluate {
 /// Images for a bundle, with the classes that it learnt.
 pub fn read_sources(data: &[String], bundle: &Bundle) -> Result<Dataset, Failure> {
     if data.is_empty() {
-        return Err(Failure::usage(anyhow!("a bundle brings no images: name some with --data SOURCE")));
+        return Err(Failure::usage(anyhow!("a model file brings no images: name some with --data SOURCE")));
     }
     let sources = data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
     let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;

@@ -24,7 +24,7 @@ use crate::failure::Failure;
 use crate::message::say;
 use crate::{interrupt, table};
 
-/// Search settings by k-fold cross-validation on the training split. The same command with the same --out goes on where
+/// Look for the best settings by k-fold cross-validation on the training split. The same command with the same --out goes on where
 /// a stopped search ended; journals of shards (journal-I-of-N.jsonl) copied into one directory are put together.
 #[derive(clap::Args)]
 pub struct Search {

@@ -58,25 +58,25 @@ pub struct Serve {
     /// does; may be given several times.
     #[arg(long, value_name = "NAME", value_parser = HostName::new)]
     host: Vec<HostName>,
-    /// Most bytes of a request.
+    /// Largest request, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body_bytes, value_parser = at_least_one::<usize>)]
     max_body: usize,
-    /// Most pixels of a picture.
+    /// Largest picture, in pixels.
     #[arg(long, value_name = "PIXELS", default_value_t = PIXELS, value_parser = at_least_one::<u64>)]
     max_pixels: u64,
-    /// Most bytes that pictures take together while they are decoded and faces are looked for; others wait.
+    /// Memory for pictures that are decoded or searched for faces at one time, in bytes; others wait.
     #[arg(long, value_name = "BYTES", default_value_t = Limits::default().decoded_bytes, value_parser = at_least_one::<usize>)]
     max_decoded: usize,
-    /// Most pictures in a request; no more than the queue holds.
+    /// Largest number of pictures in a request; no more than the queue holds.
     #[arg(long, value_name = "N", default_value_t = Limits::default().pictures, value_parser = at_least_one::<usize>)]
     max_images: usize,
-    /// Most pictures that wait or are worked on, 1 to 1000000; beyond them the answer is 503.
+    /// Largest number of pictures that wait or are worked on, 1 to 1000000; beyond it the answer is 503.
     #[arg(long, value_name = "N", default_value_t = Limits::default().queue, value_parser = up_to_most())]
     queue: usize,
-    /// Most faces that are classified together.
+    /// Largest number of faces that are classified together.
     #[arg(long, value_name = "N", default_value_t = Limits::default().batch, value_parser = at_least_one::<usize>)]
     batch: usize,
-    /// Most connections at one time, 1 to 1000000; others wait in the system's queue.
+    /// Largest number of connections at one time, 1 to 1000000; others wait in the system's queue.
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections, value_parser = up_to_most())]
     max_connections: usize,
     /// Time for a request's body, and again for its answer.

@@ -31,7 +31,7 @@ pub struct Video {
     film: PathBuf,
     #[command(flatten)]
     analyzer: AnalyzerArguments,
-    /// Look at this many evenly spaced frames a second, where there are more [default: at all].
+    /// Look at this many evenly spaced frames a second, where there are more [default: at every frame].
     #[arg(long, value_name = "N", value_parser = frames_per_second, hide_default_value = true)]
     fps: Option<f64>,
     /// Stop after this many seconds of the film.

@@ -86,7 +86,7 @@ impl TrainConfig {
             taught,
             "train.targets.distillation",
             fit.targets.distillation.to_string(),
-            "name bundles in train.targets.teachers, or use 0",
+            "name model files in train.targets.teachers, or use 0",
         )?;
         let shift = self.views.shift;
         require(shift <= MOST_SHIFT, "views.shift", shift.to_string(), "use 0 to 8 pixels")?;

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use image::RgbImage;
+use image::{ImageFormat, RgbImage};
 use serde::Deserialize;
 use tempfile::TempPath;
 
@@ -257,6 +257,12 @@ fn read_messages(messages: &File) -> Option<String> {
     said(&bytes)
 }
 
+/// Whether files of this ending are pictures, for which `ffmpeg` would write one file a frame, or lists of a film's parts.
+fn is_no_single_film(ending: &std::ffi::OsStr) -> bool {
+    let picture = ImageFormat::from_extension(ending).is_some_and(|format| format != ImageFormat::Gif);
+    picture || ["m3u8", "mpd"].iter().any(|list| ending.eq_ignore_ascii_case(list))
+}
+
 /// Picks frames of which `rate` a second are as good as evenly spaced, and none twice: the first one in each period of that
 /// length, where periods begin half of the film's own frame early.
 fn choice(rate: f64, film_rate: f64) -> String {
@@ -442,6 +448,10 @@ impl FilmWriter {
     /// # Errors
     /// No `ffmpeg`, or no such film by it: a frame is tried.
     pub fn create(path: &Path, width: u32, height: u32, frames_per_second: f64) -> Result<Self, VideoError> {
+        if path.extension().is_some_and(is_no_single_film) {
+            let reason = "its ending is that of pictures, or of a film in several files".to_owned();
+            return Err(VideoError::Unwritable { path: path.to_owned(), reason });
+        }
         let mut trial = Self::begin(path, width, height, frames_per_second)?;
         trial.put(&RgbImage::new(width, height))?;
         trial.end()?;
@@ -458,7 +468,8 @@ impl FilmWriter {
         let mut name = std::ffi::OsString::from("file:");
         name.push(&unfinished);
         let mut program = apart("ffmpeg")
-            .args(["-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"])
+            // Without xerror it ends well on a full disk.
+            .args(["-v", "error", "-xerror", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"])
             .args(["-s", &format!("{width}x{height}"), "-r", &frames_per_second.to_string(), "-i", "-"])
             // Most kinds of film need even sides.
             .args(["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"])

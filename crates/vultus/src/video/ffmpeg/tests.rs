@@ -129,9 +129,10 @@ fn a_film_that_breaks_off_says_where() {
 #[test]
 fn a_kind_of_film_that_there_is_none_of_is_refused_at_once_and_by_its_name() {
     let Some((directory, _)) = film("film.mp4", &second("null")) else { return };
-    let path = directory.path().join("written.kind");
-    let message = FilmWriter::create(&path, 32, 32, 10.0).unwrap_err().to_string();
-    assert!(message.contains("written.kind") && !message.contains(UNFINISHED), "{message}");
+    for name in ["written.kind", "written%03d.png", "written.JPG", "written.m3u8"] {
+        let message = FilmWriter::create(&directory.path().join(name), 32, 32, 10.0).unwrap_err().to_string();
+        assert!(message.contains(name) && !message.contains(UNFINISHED), "{message}");
+    }
     assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 1, "film.mp4 alone");
 }
 
