@@ -218,6 +218,15 @@ pub fn run_directory(path: &Path) -> Result<PathBuf, Failure> {
     )))
 }
 
+/// Writes, and gives up at the first failure: to end what has failed would tell it once more.
+pub fn until_it_fails<T, E>(output: &mut Option<T>, write: impl FnOnce(&mut T) -> Result<(), E>) -> Result<(), E> {
+    let written = output.as_mut().map_or(Ok(()), write);
+    if written.is_err() {
+        *output = None;
+    }
+    written
+}
+
 /// This call, for the record.
 pub fn invocation() -> Invocation {
     let quote = |argument: String| {

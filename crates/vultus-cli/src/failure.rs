@@ -61,7 +61,7 @@ fn in_full(error: &anyhow::Error) -> String {
 }
 
 /// Whether the reader of our output has gone, as `head` does; that is no failure.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())

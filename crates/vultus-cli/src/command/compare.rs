@@ -33,13 +33,14 @@ impl Compare {
             _ => Failure::Run(error.into()),
         })?;
         warn(&comparison);
+        // First, as who reads the other may be gone.
+        if let Some(out) = &self.out {
+            comparison.write(out)?;
+        }
         if self.json {
             table::print(serde_json::to_string(&comparison)?)?;
         } else {
             print(&comparison)?;
-        }
-        if let Some(out) = &self.out {
-            comparison.write(out)?;
         }
         Ok(())
     }

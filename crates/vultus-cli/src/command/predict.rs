@@ -14,9 +14,9 @@ use vultus::batch;
 use vultus::explain::{Saliency, overlay};
 use vultus::persist::write_atomically;
 
-use super::{check_place, is_taken, resolved};
+use super::{check_place, is_taken, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
-use crate::failure::Failure;
+use crate::failure::{Failure, is_closed_pipe};
 use crate::inputs::{is_path, sources};
 use crate::interrupt;
 use crate::progress::Pictures;
@@ -69,7 +69,7 @@ impl Predict {
             (Some(output), true) => resume::take_up(output, format, &labels, is_input)?,
             _ => HashSet::new(),
         });
-        let mut rows = PictureRows::open(format, &labels, self.output.as_deref(), append)?;
+        let mut rows = Some(PictureRows::open(format, &labels, self.output.as_deref(), append)?);
 
         interrupt::listen()?;
         // Drawings may lie among the pictures, and are none of them.
@@ -91,14 +91,23 @@ impl Predict {
         };
         let draw: Option<&batch::Draw> = if drawings.is_empty() { None } else { Some(&draw) };
         batch::run(&analyzer, to_do(), draw, interrupt::requested, |record| {
-            rows.write(&record)?;
-            rows.flush()?;
+            let written = until_it_fails(&mut rows, |rows| {
+                rows.write(&record)?;
+                rows.flush()
+            });
+            match written {
+                // Whoever has read enough rows wants the drawings all the same.
+                Err(error) if draw.is_some() && is_closed_pipe(&error) => {}
+                written => written?,
+            }
             progress.record(&record);
             Ok::<(), Failure>(())
         })?;
         // The bar must be gone before a table is printed.
         progress.finish();
-        rows.finish()?;
+        if let Some(rows) = rows {
+            rows.finish()?;
+        }
         if interrupt::requested() {
             return Err(Failure::Interrupted(match &self.output {
                 Some(output) if format.grows() => format!("go on with --output {} --resume", output.display()),
@@ -118,6 +127,9 @@ impl Predict {
         let Some(output) = &self.output else { return Format::choose(asked, None) };
         check_place(output)?;
         let format = Format::choose(asked, Some(output))?;
+        if output.exists() && !output.is_file() {
+            return Err(Failure::usage(anyhow!("{} is no file: name another place for the rows", output.display())));
+        }
         if self.resume && !format.grows() {
             return Err(Failure::usage(anyhow!("--resume is for JSON lines and CSV: a Parquet file cannot grow")));
         }

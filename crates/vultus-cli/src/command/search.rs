@@ -75,7 +75,8 @@ impl Search {
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
         outcome.write_results(&out)?;
         runner.described.map_err(usage_or_run)?;
-        print_results(&outcome.results)?;
+        // That nobody reads it is told last, and keeps nothing from being done.
+        let printed = print_results(&outcome.results);
         if outcome.interrupted {
             let out = out.display();
             return Err(Failure::Interrupted(format!(
@@ -85,11 +86,14 @@ impl Search {
         if !outcome.results.is_complete() {
             let missing = outcome.results.trials - outcome.results.finished;
             say(format_args!("{missing} trials are still to be done by other shards"));
-            return Ok(());
+            return Ok(printed?);
         }
         let winner = outcome.winner()?;
-        table::print(format_args!("best    {}", winner.name()))?;
-        if self.then_train { train_winner(&config, winner, &outcome, &out) } else { Ok(()) }
+        let printed = printed.and_then(|()| table::print(format_args!("best    {}", winner.name())));
+        if self.then_train {
+            train_winner(&config, winner, &outcome, &out)?;
+        }
+        Ok(printed?)
     }
 }
 

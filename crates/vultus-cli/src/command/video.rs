@@ -199,15 +199,6 @@ impl Video {
     }
 }
 
-/// Writes, and gives up at the first failure: to end what has failed would tell it once more.
-fn until_it_fails<T, E>(output: &mut Option<T>, write: impl FnOnce(&mut T) -> Result<(), E>) -> Result<(), E> {
-    let written = output.as_mut().map_or(Ok(()), write);
-    if written.is_err() {
-        *output = None;
-    }
-    written
-}
-
 /// Frames that could not be looked at: the first one, and how many.
 #[derive(Default)]
 struct Missing {

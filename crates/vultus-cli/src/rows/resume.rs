@@ -14,6 +14,9 @@ use super::pictures::columns;
 /// How every row of JSON begins.
 const BEGINNING: &[u8] = b"{\"path\":\"";
 
+/// More bytes than any row has: a row of a thousand faces has half a million.
+const LONGEST_ROW: u64 = 64 << 20;
+
 /// Errors that may have passed: pictures with such a row are tried again, and get another one.
 const PASSING: [&str; 3] = ["unreachable", "unreadable", "unwritable"];
 
@@ -61,10 +64,10 @@ fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)
     let (mut done, mut length, mut line) = (HashSet::new(), 0, Vec::new());
     for number in 1.. {
         line.clear();
-        reader.read_until(b'\n', &mut line)?;
+        reader.by_ref().take(LONGEST_ROW).read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
             let common = line.len().min(BEGINNING.len());
-            if line[..common] != BEGINNING[..common] {
+            if line[..common] != BEGINNING[..common] || line.len() as u64 == LONGEST_ROW {
                 bail!("line {number} of {} is no row of vultus predict", path.display());
             }
             break;

@@ -129,7 +129,11 @@ fn duplicates_conflicts_leaks_and_blanks_are_found() {
     ]);
     let faults = fs_err::read_to_string(place.path("faults.csv")).unwrap();
     let reasons: Vec<&str> = faults.lines().filter_map(|line| line.split(',').nth(3)).collect();
-    assert_eq!(reasons, ["reason", "leak", "conflict", "conflict", "duplicate", "leak", "blank", "duplicate"], "{faults}");
+    assert_eq!(
+        reasons,
+        ["reason", "leak", "conflict", "conflict", "duplicate", "leak", "blank", "duplicate"],
+        "{faults}"
+    );
     place.run(&["data", "audit", "faces", "--list", "faults.csv"]).ends_with(2).says(&["faults.csv exists"]);
 }
 

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::parquet::basic::Compression;
+use ::parquet::basic::{Compression, ConvertedType, Type as Physical};
 use ::parquet::file::reader::FileReader;
 use ::parquet::file::serialized_reader::SerializedFileReader;
 use ::parquet::record::{Field, Row};
@@ -64,13 +64,15 @@ struct EncodedRow {
     label: Option<Result<String, i64>>,
     split: Option<String>,
     votes: [Option<u8>; 10],
+    /// A vote that is no count, with its column.
+    odd_vote: Option<String>,
 }
 
 /// Reads all rows.
 ///
 /// # Errors
-/// A file that is no Parquet file or is damaged, lacks the `image` or `label` column, is compressed in a way that is
-/// not built in, has numbers for labels and no names for them, or has no rows.
+/// A file that is no Parquet file or is damaged, lacks the `image` or `label` column or some of those of the votes, has columns of
+/// another type, is compressed in a way that is not built in, has numbers for labels and no names for them, or has no rows.
 pub fn read(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
     // The parquet crate asserts some things that a damaged file can break. Its words still go to stderr: whoever silences a
     // panic silences those of all threads.
@@ -119,10 +121,19 @@ impl Layout {
         };
         let fields: Vec<Arc<Type>> = root.get_fields().iter().filter(|field| wanted(field.name())).cloned().collect();
         for column in ["image", "label"] {
-            if !fields.iter().any(|field| field.name() == column) {
+            if !has(&fields, column) {
                 let found = root.get_fields().iter().map(|field| field.name()).collect::<Vec<_>>().join(", ");
                 return Err(DataError::MissingColumn { path: path.to_owned(), column, found });
             }
+        }
+        let failed = |detail: String| DataError::Parquet { path: path.to_owned(), detail };
+        for field in &fields {
+            check_type(field).map_err(failed)?;
+        }
+        let absent: Vec<&str> =
+            vote_columns.iter().map(String::as_str).filter(|&column| !has(&fields, column)).collect();
+        if (1..vote_columns.len()).contains(&absent.len()) {
+            return Err(failed(format!("of the columns of FER+'s votes it lacks {}", absent.join(", "))));
         }
         for group in metadata.row_groups() {
             for column in group.columns() {
@@ -141,15 +152,14 @@ impl Layout {
         let projection = Type::group_type_builder(root.name())
             .with_fields(fields)
             .build()
-            .map_err(|error| DataError::Parquet { path: path.to_owned(), detail: error.to_string() })?;
+            .map_err(|error| failed(error.to_string()))?;
         let class_names = metadata
             .file_metadata()
             .key_value_metadata()
             .and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface"))
             .and_then(|pair| pair.value.as_deref())
             .and_then(class_names);
-        let has_split = projection.get_fields().iter().any(|field| field.name() == "split");
-        let file_split = (!has_split).then(|| split_of_file(path));
+        let file_split = (!has(projection.get_fields(), "split")).then(|| split_of_file(path));
         Ok(Self { projection, class_names, file_split })
     }
 
@@ -192,6 +202,9 @@ impl Layout {
             };
             return Err(removal(Some(&label), RemovalReason::Missing, detail));
         };
+        if let Some(detail) = row.odd_vote {
+            return Err(removal(Some(&label), RemovalReason::Unreadable, detail));
+        }
         let image = face_from_bytes(&bytes, preprocessing, limits)
             .map_err(|(reason, detail)| removal(Some(&label), reason, detail))?;
         let votes = row.votes.iter().all(Option::is_some).then(|| row.votes.map(Option::unwrap_or_default));
@@ -227,6 +240,10 @@ impl EncodedRow {
                 name => {
                     if let Some(place) = ferplus::CLASSES.iter().position(|class| vote_column(class) == name) {
                         encoded.votes[place] = integer(&field).and_then(|votes| u8::try_from(votes).ok());
+                        if encoded.votes[place].is_none() && !matches!(field, Field::Null) {
+                            encoded.odd_vote =
+                                Some(format!("{name} is {field}: votes are whole numbers from 0 to 255"));
+                        }
                     }
                 }
             }
@@ -260,6 +277,37 @@ fn split_of_file(path: &Path) -> &'static str {
     split_name::canonical(first).unwrap_or(split_name::TRAIN)
 }
 
+/// Whether one of `fields` has this name.
+fn has(fields: &[Arc<Type>], name: &str) -> bool {
+    fields.iter().any(|field| field.name() == name)
+}
+
+/// Refuses a column whose type holds nothing of its kind, with what it would have to be. (What a split is, its rows say.)
+fn check_type(field: &Type) -> Result<(), String> {
+    let kind = field.is_primitive().then(|| (field.get_physical_type(), field.get_basic_info().converted_type()));
+    let is_number = matches!(kind, Some((Physical::INT32 | Physical::INT64 | Physical::FLOAT | Physical::DOUBLE, converted))
+        if converted != ConvertedType::DECIMAL);
+    let is_text = matches!(kind, Some((Physical::BYTE_ARRAY, ConvertedType::UTF8 | ConvertedType::ENUM)));
+    let is_bytes = matches!(kind, Some((Physical::BYTE_ARRAY, ConvertedType::NONE)));
+    let (fits, needed) = match field.name() {
+        "split" => (true, ""),
+        "label" => (is_number || is_text || is_bytes, "text, or numbers that the metadata name"),
+        "image" => (
+            is_bytes || field.is_group() && has(field.get_fields(), "bytes"),
+            "the bytes of the pictures' files, or a group of `bytes` and `path`",
+        ),
+        _ => (is_number, "whole numbers"),
+    };
+    let found = match kind {
+        _ if fits => return Ok(()),
+        Some((Physical::BYTE_ARRAY, ConvertedType::UTF8)) => "text".to_owned(),
+        Some((physical, ConvertedType::NONE)) => physical.to_string(),
+        Some((_, converted)) => converted.to_string(),
+        None => "a group or a list".to_owned(),
+    };
+    Err(format!("the column {} is of the type {found}, and has to be {needed}", field.name()))
+}
+
 /// Whether the compression is compiled in: agrees with the features of the `parquet` dependency.
 fn is_built_in(codec: Compression) -> bool {
     matches!(codec, Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::GZIP(_) | Compression::ZSTD(_))
@@ -290,8 +338,16 @@ fn integer(field: &Field) -> Option<i64> {
         Field::UShort(number) => Some(number.into()),
         Field::UInt(number) => Some(number.into()),
         Field::ULong(number) => i64::try_from(number).ok(),
+        // What tables make of whole numbers as soon as one is missing.
+        Field::Float(number) => whole(number.into()),
+        Field::Double(number) => whole(number),
         _ => None,
     }
+}
+
+/// A number without a fraction that is small enough to be a label or a count.
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() <= f64::from(i32::MAX)).then_some(number as i64)
 }
 
 #[cfg(test)]
@@ -399,6 +455,59 @@ mod tests {
         write_rows(&path, &[Some("0"), Some("1")], true);
         let splits: Vec<String> = read_all(&path).unwrap().iter().map(split_of).collect();
         assert_eq!(splits, [missing, missing]);
+    }
+
+    #[test]
+    fn a_column_of_another_type_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("faces.parquet");
+        let message_of = |columns: &str| {
+            let schema = Arc::new(parse_message_type(&format!("message faces {{ {columns} }}")).unwrap());
+            let file = std::fs::File::create(&path).unwrap();
+            SerializedFileWriter::new(file, schema, Arc::default()).unwrap().close().unwrap();
+            read_all(&path).unwrap_err().to_string()
+        };
+        let (image, label) = ("required binary image;", "required binary label (STRING);");
+        let votes = |kind: &str| ferplus::CLASSES.map(|class| format!("optional {kind} {};", vote_column(class)));
+        for (columns, expected) in [
+            (format!("{image} {label}"), "no images found"),
+            (format!("{image} required double label;"), "no images found"),
+            (format!("{image} {label} {}", votes("double").concat()), "no images found"),
+            (format!("{image} required boolean label;"), "the column label is of the type BOOLEAN"),
+            (format!("{label} required binary image (STRING);"), "the column image is of the type text"),
+            (
+                format!("{label} repeated group image {{ required int32 pixel; }}"),
+                "the column image is of the type a group",
+            ),
+            (
+                format!("{image} {label} {}", votes("binary").concat()),
+                "the column ferplus_neutral is of the type BYTE_ARRAY",
+            ),
+            (format!("{image} {label} {}", votes("int32")[1..].concat()), "it lacks ferplus_neutral"),
+        ] {
+            let message = message_of(&columns);
+            assert!(message.contains(expected) && message.contains("faces.parquet"), "{columns}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_vote_is_a_count_in_any_type_of_number() {
+        assert_eq!(whole(3.0), Some(3));
+        assert_eq!([whole(2.5), whole(f64::NAN), whole(f64::INFINITY), whole(1e12)], [None; 4]);
+        let votes = |last: Field| {
+            let mut columns = vec![("label".to_owned(), Field::Str("happy".to_owned()))];
+            columns.extend(ferplus::CLASSES.map(|class| (vote_column(class), Field::Double(1.0))));
+            columns[10].1 = last;
+            let row = EncodedRow::of(Row::new(columns));
+            (row.votes[9], row.odd_vote)
+        };
+        assert_eq!(votes(Field::Double(4.0)), (Some(4), None));
+        assert_eq!(votes(Field::Null), (None, None));
+        for odd in [Field::Double(0.5), Field::Int(300), Field::Int(-1)] {
+            let (vote, complaint) = votes(odd);
+            assert_eq!(vote, None);
+            assert!(complaint.unwrap().contains("ferplus_nf is "), "named");
+        }
     }
 
     #[test]
