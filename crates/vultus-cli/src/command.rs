@@ -15,6 +15,7 @@ pub mod serve;
 pub mod train;
 pub mod video;
 
+use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use vultus_train::config::TrainConfig;
 use vultus_train::environment::Invocation;
-use vultus_train::run::{RunDirectory, bundle_path, is_search};
+use vultus_train::run::{RunDirectory, bundle_path, is_search, search_config_path};
 use vultus_train::source::Source;
 
 use crate::failure::Failure;
@@ -196,8 +197,10 @@ pub fn model_file(path: &Path) -> Result<PathBuf, Failure> {
         return Ok(model);
     }
     RunDirectory::config_of(&run).map_err(Failure::usage)?;
-    let run = run.display();
-    Err(Failure::usage(anyhow!("the run {run} has no model yet: finish it with vultus train --resume --out {run}")))
+    let (shown, quoted) = (run.display(), quoted_path(&run));
+    Err(Failure::usage(anyhow!(
+        "the run {shown} has no model yet: finish it with vultus train --resume --out {quoted}"
+    )))
 }
 
 /// The run that the directory `path` means: itself, or the winner of a search.
@@ -212,9 +215,10 @@ pub fn run_directory(path: &Path) -> Result<PathBuf, Failure> {
     if winner.is_dir() {
         return Ok(winner);
     }
-    let path = path.display();
+    let (config, out) = (quoted_path(&search_config_path(path)), quoted_path(path));
     Err(Failure::usage(anyhow!(
-        "the search {path} has no model yet: finish it with vultus search --out {path} --then-train"
+        "the search {} has no model yet: finish it with vultus search --config {config} --out {out} --then-train",
+        path.display()
     )))
 }
 
@@ -227,16 +231,27 @@ pub fn until_it_fails<T, E>(output: &mut Option<T>, write: impl FnOnce(&mut T) -
     written
 }
 
+/// `text` as one word of a shell's command.
+pub fn quoted(text: &str) -> String {
+    let stands_for_itself = |part: &&str| matches!(shlex::try_quote(part), Ok(Cow::Borrowed(_)));
+    // Inside a word so does =, as that of --set KEY=VALUE.
+    if let Some((key, value)) = text.split_once('=')
+        && [key, value].iter().all(stands_for_itself)
+    {
+        return text.to_owned();
+    }
+    // No argument and no path has the byte 0, which is what cannot be quoted.
+    shlex::try_quote(text).map_or_else(|_| text.to_owned(), Cow::into_owned)
+}
+
+/// A path as one word of a shell's command.
+pub fn quoted_path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
 /// This call, for the record.
 pub fn invocation() -> Invocation {
-    let quote = |argument: String| {
-        if argument.contains([' ', '*', '"', '\'', '$', '[', ']', '{', '}']) {
-            format!("'{argument}'")
-        } else {
-            argument
-        }
-    };
-    let arguments: Vec<String> = std::env::args().skip(1).map(quote).collect();
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|text| quoted(&text.to_string_lossy())).collect();
     Invocation {
         revision: env!("VULTUS_REVISION").to_owned(),
         command: format!("vultus {}", arguments.join(" ")).trim_end().to_owned(),
@@ -258,6 +273,22 @@ pub fn next_run_directory(name: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_shell_would_take_apart_is_quoted() {
+        for (text, expected) in [
+            ("--set", "--set"),
+            ("train.epochs=1", "train.epochs=1"),
+            ("runs/mine/model.safetensors", "runs/mine/model.safetensors"),
+            ("my run", "'my run'"),
+            ("it's", "\"it's\""),
+            ("a&b(1)", "'a&b(1)'"),
+            ("teachers=[\"a\"]", "'teachers=[\"a\"]'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
 
     #[test]
     fn what_is_not_there_yet_is_resolved_behind_what_is() {

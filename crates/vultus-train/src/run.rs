@@ -171,6 +171,11 @@ pub fn check_search_directory(path: &Path) -> Result<(), RunError> {
     if taken { Err(RunError::HoldsOther(path.to_owned())) } else { Ok(()) }
 }
 
+/// The configuration of the search whose directory is `path`, as [`describe_search`] has written it.
+pub fn search_config_path(path: &Path) -> PathBuf {
+    path.join(SEARCH_CONFIG)
+}
+
 /// Writes into the directory of a search what it is made with: `search.toml` and `environment.json`. A search that goes on
 /// keeps its first environment and adds its command.
 ///
@@ -182,7 +187,7 @@ pub fn describe_search(
     invocation: &Invocation,
     data_sha256: String,
 ) -> Result<(), RunError> {
-    write_config(&path.join(SEARCH_CONFIG), config)?;
+    write_config(&search_config_path(path), config)?;
     describe_environment(path, Environment::new(invocation, config.seed, data_sha256))?;
     Ok(())
 }

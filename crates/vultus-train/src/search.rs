@@ -26,7 +26,7 @@ use plan::{Folds, PlannedSetting, SearchPlan};
 pub use plan::{SearchData, Trial};
 pub use results::{SearchResults, TABLE};
 pub use shard::Shard;
-pub use space::{Setting, winner_config};
+pub use space::{Setting, settings, winner_config};
 
 use crate::config::TrainConfig;
 use crate::history::EpochRecord;

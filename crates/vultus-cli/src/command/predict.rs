@@ -14,7 +14,7 @@ use vultus::batch;
 use vultus::explain::{Saliency, overlay};
 use vultus::persist::write_atomically;
 
-use super::{check_place, is_taken, resolved, until_it_fails};
+use super::{check_place, is_taken, quoted_path, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::{Failure, is_closed_pipe};
 use crate::inputs::{is_path, sources};
@@ -110,7 +110,7 @@ impl Predict {
         }
         if interrupt::requested() {
             return Err(Failure::Interrupted(match &self.output {
-                Some(output) if format.grows() => format!("go on with --output {} --resume", output.display()),
+                Some(output) if format.grows() => format!("go on with --output {} --resume", quoted_path(output)),
                 Some(output) => format!("{} has the results so far, and cannot be gone on with", output.display()),
                 None => "the results so far are written".to_owned(),
             }));

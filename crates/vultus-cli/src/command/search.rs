@@ -15,11 +15,11 @@ use vultus_train::search::results::SearchResults;
 use vultus_train::search::trial::train_trial;
 use vultus_train::search::{
     PlannedWork, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner, TrialTask, run_search,
-    winner_config,
+    settings, winner_config,
 };
 
 use super::train::{train_and_show, usage_or_data, usage_or_run};
-use super::{ConfigArguments, invocation, next_run_directory};
+use super::{ConfigArguments, invocation, next_run_directory, quoted_path};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::{interrupt, table};
@@ -51,6 +51,7 @@ impl Search {
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("search"));
         // All of it, so that nothing comes to light only when the winner is trained.
         check_search_directory(&out).map_err(usage_or_run)?;
+        check_winner(&config, &out)?;
         let mut whole = config.clone();
         // Folds validate; there is no split beside them.
         whole.train.validation_fraction = 0.0;
@@ -78,7 +79,7 @@ impl Search {
         // That nobody reads it is told last, and keeps nothing from being done.
         let printed = print_results(&outcome.results);
         if outcome.interrupted {
-            let out = out.display();
+            let out = quoted_path(&out);
             return Err(Failure::Interrupted(format!(
                 "finished trials are kept; the same command with --out {out} goes on where this one stopped"
             )));
@@ -105,6 +106,29 @@ fn usage_or_trial(error: SearchError) -> Failure {
     }
 }
 
+/// A winner that an earlier search has left in `out` is one of this search's settings: it would pass for its winner.
+fn check_winner(config: &TrainConfig, out: &Path) -> Result<(), Failure> {
+    let directory = out.join("winner");
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    let saved = RunDirectory::config_of(&directory).map_err(usage_or_run)?;
+    for setting in settings(&config.search).map_err(Failure::usage)? {
+        let mut winner = winner_config(config, &setting).map_err(Failure::usage)?;
+        // Both may be changed when a run goes on.
+        (winner.train.epochs, winner.train.keep) = (saved.train.epochs, saved.train.keep);
+        if winner == saved {
+            return Ok(());
+        }
+    }
+    Err(other_winner(&directory))
+}
+
+fn other_winner(directory: &Path) -> Failure {
+    let directory = directory.display();
+    Failure::usage(anyhow!("{directory} holds a run of another configuration: move it away, or give another --out"))
+}
+
 /// Trains the winner, or goes on with it where an earlier call was stopped.
 fn train_winner(config: &TrainConfig, winner: &Setting, outcome: &SearchOutcome, out: &Path) -> Result<(), Failure> {
     let config = winner_config(config, winner)?;
@@ -115,10 +139,7 @@ fn train_winner(config: &TrainConfig, winner: &Setting, outcome: &SearchOutcome,
         Err(RunError::Exists(_)) => {
             let (run, saved) = RunDirectory::open(&directory).map_err(usage_or_run)?;
             if saved != config {
-                let directory = directory.display();
-                return Err(Failure::usage(anyhow!(
-                    "{directory} holds a run of another configuration: move it away, or give another --out"
-                )));
+                return Err(other_winner(&directory));
             }
             (run, true)
         }

@@ -11,7 +11,7 @@ use vultus_train::prepare::{PrepareError, Prepared, prepare};
 use vultus_train::run::{RunDirectory, RunError};
 use vultus_train::train::{Trained, train};
 
-use super::{ConfigArguments, invocation, next_run_directory};
+use super::{ConfigArguments, invocation, next_run_directory, quoted_path};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::progress::Progress;
@@ -123,7 +123,7 @@ pub fn usage_or_run(error: RunError) -> Failure {
 /// Prints what a run ended with.
 fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
     if trained.ended == Ended::Interrupted {
-        let out = run.path().display();
+        let out = quoted_path(run.path());
         return Err(Failure::Interrupted(format!(
             "a checkpoint is saved; go on with: vultus train --resume --out {out}"
         )));
@@ -132,7 +132,7 @@ fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
         say("stopped early, as train.early_stopping asks");
     }
     if trained.evaluations.is_empty() {
-        let run = run.path().display();
+        let run = quoted_path(run.path());
         say(format_args!("the data have no other split to evaluate on: try vultus evaluate {run} --data SOURCE"));
     }
     for evaluation in &trained.evaluations {

@@ -14,7 +14,7 @@ use vultus::video::timeline::Timeline;
 use vultus::video::track::TrackOptions;
 use vultus::video::{self, Frame, FrameError};
 
-use super::{check_place, resolved};
+use super::{check_place, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::Failure;
 use crate::interrupt;

@@ -12,6 +12,11 @@ fn runs_that_differ_by_their_seed_are_one_row() {
     let table = place.run(&[&["compare"], &runs[..], &["--out", "out"]].concat()).ends_with(0);
     table.prints(&["plain", " ± ", "val_accuracy", "test", "train.class_weights=\"none\""]);
 
+    let unread = [&["compare"], &runs[..], &["--out", "unread"]].concat();
+    place.run_unread(&unread).ends_with(0);
+    let tables = ["out", "unread"].map(|out| fs_err::read(place.path(out).join("comparison.csv")).unwrap());
+    assert_eq!(tables[0], tables[1]);
+
     // Named twice, a run counts once.
     let json = place.run(&[&["compare", "--json", "plain-1"], &runs[..]].concat()).ends_with(0).json();
     let rows = json["rows"].as_array().unwrap();

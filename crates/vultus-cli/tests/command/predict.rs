@@ -30,6 +30,24 @@ fn paths(rows: &[Value]) -> Vec<&str> {
 }
 
 #[test]
+fn drawings_are_made_when_nobody_reads_the_rows() {
+    let (place, names) = place_with_pictures();
+    let arguments = [&["predict", "--model", "run", "--faces", "whole"], &names[..]].concat();
+    place.run_unread(&[&arguments[..], &["--annotate", "drawn"]].concat()).ends_with(1);
+    assert_eq!(place.files_named("first.png.png").len() + place.files_named("last.png.png").len(), 2);
+    place.run_unread(&arguments).ends_with(0);
+}
+
+#[cfg(unix)]
+#[test]
+fn rows_go_on_in_files_alone() {
+    let place = Place::with_config();
+    place.write("picture.png", png(1, 48));
+    let arguments = ["predict", "picture.png", "--faces", "whole", "--json", "--resume", "--output", "/dev/zero"];
+    place.run(&arguments).ends_with(2).says(&["/dev/zero is no file"]);
+}
+
+#[test]
 fn good_pictures_are_classified_among_bad_ones_in_every_form() {
     let (place, names) = place_with_pictures();
     let arguments = [&["predict", "--model", "run", "--faces", "whole"], &names[..]].concat();

@@ -93,6 +93,15 @@ impl Place {
         Outcome::of(command.output().unwrap())
     }
 
+    /// As [`Place::run`], while nobody reads stdout.
+    pub fn run_unread(&self, arguments: &[&str]) -> Outcome {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(VULTUS);
+        command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+        Outcome::of(command.spawn().unwrap().wait_with_output().unwrap())
+    }
+
     /// Trains [`SMALL`] into `out`, which must go well.
     pub fn train(&self, out: &str, more: &[&str]) -> Outcome {
         let arguments = [&["train", "--config", "small.toml", "--out", out], more].concat();

@@ -259,10 +259,17 @@ fn a_search_is_no_run_and_its_model_is_the_winner() {
     place.run(&["train", "--resume", "--out", "out"]).ends_with(2).says(&["out holds no run"]);
     let evaluate = ["evaluate", "out", "--data", "synthetic:12"];
     place.run(&evaluate).ends_with(2).says(&["--then-train"]);
-    place.run(&["report", "out"]).ends_with(2).says(&["the search out has no model yet", "--then-train"]);
-    place.run(&search("out", &["--then-train"])).ends_with(0);
+    place
+        .run(&["report", "out"])
+        .ends_with(2)
+        .says(&["the search out has no model yet", "vultus search --config out/search.toml --out out --then-train"]);
+    // As it is told, and though nobody reads the table.
+    place.run_unread(&["search", "--config", "out/search.toml", "--out", "out", "--then-train"]).ends_with(0);
     place.run(&evaluate).ends_with(0).prints(&["test (14 images)"]);
     place.run(&["evaluate", "out"]).ends_with(0).prints(&["test (21 images)"]).says(&["kept in out/winner"]);
     place.run(&["report", "out"]).ends_with(0).prints(&["out/winner/report.html"]);
     place.run(&search("out", &["--then-train", "--shard", "1/2"])).ends_with(2);
+    // It would pass for the winner of another search.
+    let other = place.run(&search("out", &["--set", "train.batch_size=8"]));
+    other.ends_with(2).says(&["out/winner holds a run of another configuration"]);
 }
