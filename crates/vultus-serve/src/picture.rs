@@ -118,8 +118,12 @@ pub(crate) fn first_filled(
     chosen.unwrap_or_default()
 }
 
-/// Reads a body that is JSON.
+/// Reads a body that is a JSON object.
 pub(crate) fn json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
+    // The fields of a structure may also come as a list, for serde.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::Malformed("the JSON must be an object".to_owned()));
+    }
     serde_json::from_slice(body).map_err(|error| ApiError::Malformed(format!("the JSON cannot be read: {error}")))
 }
 

@@ -3,9 +3,11 @@
 //! Rows are grey faces of the network's size, values are grey levels; the model's own scaling is done here.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use image::GrayImage;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -137,7 +139,7 @@ pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
     ),
     security(("token" = [])),
 )]
-pub(crate) async fn model(State(app): State<App>, Path(name): Path<String>) -> Answer<Json<ModelMetadata>> {
+pub(crate) async fn model(State(app): State<App>, InPath(name): InPath<String>) -> Answer<Json<ModelMetadata>> {
     known(&app, &name)?;
     let card = &app.card;
     let (height, width) = (i64::from(card.height), i64::from(card.width));
@@ -165,7 +167,10 @@ pub(crate) async fn model(State(app): State<App>, Path(name): Path<String>) -> A
     ),
     security(("token" = [])),
 )]
-pub(crate) async fn model_ready(State(app): State<App>, Path(name): Path<String>) -> Answer<(StatusCode, Json<Ready>)> {
+pub(crate) async fn model_ready(
+    State(app): State<App>,
+    InPath(name): InPath<String>,
+) -> Answer<(StatusCode, Json<Ready>)> {
     known(&app, &name)?;
     Ok(readiness(&app))
 }
@@ -184,7 +189,7 @@ pub(crate) async fn model_ready(State(app): State<App>, Path(name): Path<String>
 )]
 pub(crate) async fn infer(
     State(app): State<App>,
-    Path(name): Path<String>,
+    InPath(name): InPath<String>,
     request: Request,
 ) -> Answer<Json<InferAnswer>> {
     known(&app, &name)?;
@@ -223,7 +228,7 @@ pub(crate) async fn infer(
     ),
     security(("token" = [])),
 )]
-pub(crate) async fn version(state: State<App>, Path(path): Path<VersionPath>) -> Answer<Json<ModelMetadata>> {
+pub(crate) async fn version(state: State<App>, InPath(path): InPath<VersionPath>) -> Answer<Json<ModelMetadata>> {
     model(state.clone(), path.model(&state)?).await
 }
 
@@ -239,7 +244,7 @@ pub(crate) async fn version(state: State<App>, Path(path): Path<VersionPath>) ->
 )]
 pub(crate) async fn version_ready(
     state: State<App>,
-    Path(path): Path<VersionPath>,
+    InPath(path): InPath<VersionPath>,
 ) -> Answer<(StatusCode, Json<Ready>)> {
     model_ready(state.clone(), path.model(&state)?).await
 }
@@ -257,10 +262,23 @@ pub(crate) async fn version_ready(
 )]
 pub(crate) async fn version_infer(
     state: State<App>,
-    Path(path): Path<VersionPath>,
+    InPath(path): InPath<VersionPath>,
     request: Request,
 ) -> Answer<Json<InferAnswer>> {
     infer(state.clone(), path.model(&state)?, request).await
+}
+
+/// What the path says, with a refusal in our form where it is no text.
+pub(crate) struct InPath<T>(T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(said) =
+            Path::from_request_parts(parts, state).await.map_err(|error| ApiError::Malformed(error.body_text()))?;
+        Ok(Self(said))
+    }
 }
 
 /// A version of a model.
@@ -275,8 +293,8 @@ pub(crate) struct VersionPath {
 
 impl VersionPath {
     /// The model, if the version is the one that there is.
-    fn model(self, app: &Shared) -> Answer<Path<String>> {
-        if self.version == VERSION { Ok(Path(self.model)) } else { Err(unknown(app)) }
+    fn model(self, app: &Shared) -> Answer<InPath<String>> {
+        if self.version == VERSION { Ok(InPath(self.model)) } else { Err(unknown(app)) }
     }
 }
 

@@ -264,8 +264,11 @@ async fn paths_lead_to_routes_only() {
         let reply = server.get(path).await;
         assert_eq!(reply.status, 404, "{path}: {reply:?}");
     }
-    let reply = server.get("/v2/models/%FF").await;
-    assert!([400, 404].contains(&reply.status.as_u16()), "{reply:?}");
+    for path in ["/v2/models/%FF", "/v2/models/%FF/ready", "/v2/models/expressions/versions/%FF"] {
+        let reply = server.get(path).await;
+        assert_eq!(reply.status, 400, "{path}: {reply:?}");
+        assert_eq!(reply.json()["code"], "malformed", "{path}");
+    }
 }
 
 #[tokio::test]
@@ -296,5 +299,10 @@ async fn many_small_parts_and_deep_nesting_are_answered_as_any_mistake_is() {
     server.post("/analyze", "application/json", actions).await.fails(400, "malformed");
     let deep = deep.replace("image", "inputs");
     assert_eq!(server.post("/v2/models/expressions/infer", "application/json", deep).await.status, 400);
+    // No list of an object's fields either.
+    for path in ["/v1/analyze", "/analyze", "/v2/models/expressions/infer"] {
+        let reply = server.post(path, "application/json", " [\"\"]").await;
+        assert!(reply.status == 400 && reply.json().to_string().contains("must be an object"), "{path}: {reply:?}");
+    }
     still_answers(&server).await;
 }
