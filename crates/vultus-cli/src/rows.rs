@@ -9,7 +9,7 @@ pub mod pictures;
 pub mod resume;
 mod table;
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
@@ -164,6 +164,16 @@ impl JsonLines {
     }
 }
 
+/// Refuses a file that another process of this program is writing.
+fn alone(file: &File, path: &Path) -> io::Result<()> {
+    // Elsewhere a lock would keep out whatever reads or writes the file, this process itself included.
+    if cfg!(unix) && matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        let message = format!("{} is being written by another process", path.display());
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+    }
+    Ok(())
+}
+
 /// Where lines go: stdout, or a file that grows.
 struct Sink {
     writer: BufWriter<Box<dyn Write + Send>>,
@@ -177,6 +187,7 @@ impl Sink {
         let mut options = fs_err::OpenOptions::new();
         let options = if append { options.append(true) } else { options.write(true).create_new(true) };
         let file: File = options.open(path)?.into_parts().0;
+        alone(&file, path)?;
         Ok(Self { writer: BufWriter::new(Box::new(file)), path: Some(path.to_owned()) })
     }
 

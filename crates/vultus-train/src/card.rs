@@ -78,7 +78,8 @@ struct Card<'a> {
     leaks_dropped: bool,
     /// The classes against FER+'s votes.
     votes: Option<VoteScores>,
-    labels: &'a [String],
+    /// Names of classes, as a table of Markdown takes them.
+    labels: Vec<String>,
     preprocessing: String,
     views: usize,
     temperature: String,
@@ -171,7 +172,7 @@ pub fn card(
     let classes = whole.per_class.iter().zip(&whole.confusion).enumerate().map(|(index, (scores, row))| {
         let called: usize = whole.confusion.iter().map(|row| row[index]).sum();
         Class {
-            name: scores.label.clone(),
+            name: cell(&scores.label),
             support: scores.support,
             precision: Ratio::new(row[index], called),
             recall: Ratio::new(row[index], scores.support),
@@ -203,7 +204,7 @@ pub fn card(
         ferplus: labels == LabelSource::Ferplus,
         leaks_dropped: cleaning.is_some_and(|cleaning| cleaning["leaks"] == "drop"),
         votes: whole.votes.clone(),
-        labels: bundle.labels.names(),
+        labels: bundle.labels.names().iter().map(|name| cell(name)).collect(),
         preprocessing: format!("{} x {} grey pixels", bundle.preprocessing.width, bundle.preprocessing.height),
         views: bundle.inference.views.count(),
         temperature: format!("{:.3}", bundle.inference.temperature),
@@ -218,7 +219,7 @@ pub fn card(
         split,
         results,
         classes: classes.collect(),
-        confusion: whole.labels.iter().cloned().zip(whole.confusion.iter().cloned()).collect(),
+        confusion: whole.labels.iter().map(|name| cell(name)).zip(whole.confusion.iter().cloned()).collect(),
     };
     render("card.md", TEMPLATE, &card).map_err(CardError::Template)
 }
@@ -232,6 +233,11 @@ impl Ratio {
             high: percent(high),
         }
     }
+}
+
+/// `text` inside a cell of a Markdown table, which `|` would end.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
 }
 
 fn result(images: String, evaluation: &Evaluation) -> Result {
@@ -353,6 +359,18 @@ mod tests {
         data.samples.remove(3);
         let card = card(&bundle(1), &data, "test", "train", &text()).unwrap();
         assert!(card.contains("| all of test | 1 |") && !card.contains("without images"), "{card}");
+    }
+
+    #[test]
+    fn a_table_has_as_many_cells_whatever_the_names_are() {
+        let mut bundle = bundle(1);
+        bundle.labels = Labels::new(["happy", "sad|blue"]).unwrap();
+        let data = dataset(&["happy", "sad|blue"], &[("test", 0, 1), ("test", 1, 2)]);
+        let text = CardText { command: "vultus train --set a='b|c'".to_owned(), ..text() };
+        let card = card(&bundle, &data, "test", "train", &text).unwrap();
+        for line in ["| sad\\|blue | 1 |", "| | happy | sad\\|blue |", "| `vultus train --set a='b\\|c'` |"] {
+            assert!(card.contains(line), "{line} not in {card}");
+        }
     }
 
     #[test]

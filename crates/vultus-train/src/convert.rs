@@ -48,6 +48,8 @@ pub fn convert(dataset: &Dataset, out: &Path) -> Result<(), DataError> {
     } else if ends_with("csv") {
         let emotions = emotions(dataset, out)?;
         Ok(write_atomically(out, |file| write_csv(dataset, &emotions, file))?)
+    } else if out.exists() && !out.is_dir() {
+        Err(DataError::OutputExists { path: out.to_owned() })
     } else {
         write_folder(dataset, out, parent)
     }

@@ -69,6 +69,12 @@ pub enum PrepareError {
         /// Whether another split has images of it.
         elsewhere: bool,
     },
+    /// There is nothing to tell apart.
+    #[error(
+        "all images are of one class, {0}, and a classifier needs two or more; if train/ and test/ lie further down, name \
+         that folder"
+    )]
+    OneClass(String),
     /// The network does not fit the pictures or the classes.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -124,6 +130,9 @@ pub fn with_labels(dataset: Dataset, labels: LabelSource) -> Result<Dataset, Dat
 pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
     device(&config.device)?;
     let dataset = read(config)?;
+    if let [only] = dataset.labels.names() {
+        return Err(PrepareError::OneClass(only.clone()));
+    }
     let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
     config.network.resolve(height, width, dataset.labels.len())?;
     for split in &config.data.evaluate_splits {

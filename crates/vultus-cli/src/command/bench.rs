@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 use vultus::bundle::Bundle;
 use vultus_train::bench::{self, Measured, Mode};
+use vultus_train::fit::FitError;
 
 use super::{model_file, named_config};
 use crate::failure::Failure;
@@ -28,13 +29,13 @@ pub struct Bench {
     #[arg(long, value_enum, default_value = "train")]
     mode: ModeArgument,
     /// Images of one step.
-    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
     /// Threads that compute; all cores by default.
-    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, allow_negative_numbers = true, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// How long to measure; at least one step.
-    #[arg(long, value_name = "X", default_value = "5")]
+    #[arg(long, allow_negative_numbers = true, value_name = "X", default_value = "5")]
     seconds: f64,
     /// Print one JSON object.
     #[arg(long)]
@@ -77,7 +78,11 @@ impl Bench {
                 bench::measure_model(bundle, batch, self.seconds, started)
                     .with_context(|| path.display().to_string())?
             }
-            None => bench::measure(&named_config(&self.network, &self.set)?, mode, batch, self.seconds, started)?,
+            None => bench::measure(&named_config(&self.network, &self.set)?, mode, batch, self.seconds, started)
+                .map_err(|error| match error {
+                    FitError::Network(_) => Failure::usage(error),
+                    other => other.into(),
+                })?,
         };
         let name = self.model.as_ref().map_or(self.network, |path| path.display().to_string());
         let text = if self.json {

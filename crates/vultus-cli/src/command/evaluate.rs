@@ -51,7 +51,7 @@ pub struct Evaluate {
     flip: Option<bool>,
     /// Average the picture shifted by so many pixels in the four diagonal directions, too, in place of what the models say; 0
     /// is off.
-    #[arg(long, value_name = "PX")]
+    #[arg(long, allow_negative_numbers = true, value_name = "PX")]
     shift: Option<usize>,
     /// Directory for evaluation.json, predictions.csv and pictures. Without it, a run keeps those of all its classes on its
     /// own data, as its model is; others are only printed.
@@ -65,7 +65,8 @@ pub struct Evaluate {
 impl Evaluate {
     pub fn run(self) -> Result<(), Failure> {
         if let Some(out) = self.out.as_deref().filter(|out| is_taken(out)) {
-            return Err(Failure::usage(anyhow!("{} is not empty: give another --out", out.display())));
+            let what = if out.is_dir() { "is not empty" } else { "is no directory" };
+            return Err(Failure::usage(anyhow!("{} {what}: give another --out", out.display())));
         }
         if let Some(shift) = self.shift.filter(|&shift| shift > MOST_SHIFT) {
             return Err(Failure::usage(anyhow!("--shift {shift}: use 0 to {MOST_SHIFT} pixels")));

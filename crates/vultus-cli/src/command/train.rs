@@ -105,6 +105,7 @@ pub fn usage_or_data(error: PrepareError) -> Failure {
             | DataError::UnknownSource { .. }
             | DataError::Setting { .. }
             | DataError::NoVotes
+            | DataError::NothingLeft { .. }
             | DataError::UnknownClass { .. },
         ) => Failure::usage(error),
         PrepareError::Data(_) => Failure::Run(error.into()),

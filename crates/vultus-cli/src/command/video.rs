@@ -32,13 +32,13 @@ pub struct Video {
     #[command(flatten)]
     analyzer: AnalyzerArguments,
     /// Look at this many evenly spaced frames a second, where there are more [default: at every frame].
-    #[arg(long, value_name = "N", value_parser = frames_per_second, hide_default_value = true)]
+    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = frames_per_second, hide_default_value = true)]
     fps: Option<f64>,
     /// Stop after this many seconds of the film.
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    #[arg(long, allow_negative_numbers = true, value_name = "S", value_parser = seconds)]
     seconds: Option<f64>,
     /// Seconds in which the weight of an old frame falls to 1/e; 0 does not smooth.
-    #[arg(long, value_name = "S", default_value_t = TrackOptions::default().smoothing_s, value_parser = seconds)]
+    #[arg(long, allow_negative_numbers = true, value_name = "S", default_value_t = TrackOptions::default().smoothing_s, value_parser = seconds)]
     smoothing: f64,
     /// Form of the timeline [default: by the ending of --output, else JSON lines].
     #[arg(long, value_name = "FORM", value_parser = film_formats(), hide_default_value = true)]

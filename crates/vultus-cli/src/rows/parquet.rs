@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical};
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
@@ -139,7 +139,11 @@ impl Cell {
 impl CellRows for ParquetRows {
     fn write(&mut self, cells: Vec<Option<Cell>>) -> anyhow::Result<()> {
         self.rows.push(cells);
-        if self.rows.len() >= ROWS_AT_ONCE { self.write_group() } else { Ok(()) }
+        if self.rows.len() < ROWS_AT_ONCE {
+            return Ok(());
+        }
+        let written = self.write_group();
+        named(written, self.path.as_deref())
     }
 
     /// The file is written as a whole.
@@ -147,16 +151,32 @@ impl CellRows for ParquetRows {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>) -> anyhow::Result<()> {
+    fn finish(self: Box<Self>) -> anyhow::Result<()> {
+        let path = self.path.clone();
+        if let (Out::File(file), Some(path)) = (named(self.end(), path.as_deref())?, path) {
+            put_new(file.into_inner().map_err(|error| error.into_error())?.into_temp_path(), &path)?;
+        }
+        Ok(())
+    }
+}
+
+impl ParquetRows {
+    fn end(mut self) -> anyhow::Result<Out> {
         self.write_group()?;
         let mut out = self.writer.into_inner()?;
         out.flush()?;
-        if let (Out::File(file), Some(path)) = (out, self.path) {
-            let file = file.into_inner().map_err(|error| error.into_error())?;
-            file.as_file().sync_all()?;
-            put_new(file.into_temp_path(), &path)?;
+        if let Out::File(file) = &out {
+            file.get_ref().as_file().sync_all()?;
         }
-        Ok(())
+        Ok(out)
+    }
+}
+
+/// What a file that cannot be written is to be called: until it is complete it has another name.
+fn named<T>(written: anyhow::Result<T>, path: Option<&Path>) -> anyhow::Result<T> {
+    match path {
+        Some(path) => written.with_context(|| format!("cannot write {}", path.display())),
+        None => written,
     }
 }
 

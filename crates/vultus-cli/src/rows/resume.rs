@@ -8,8 +8,8 @@ use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::Format;
 use super::pictures::columns;
+use super::{Format, alone};
 
 /// How every row of JSON begins.
 const BEGINNING: &[u8] = b"{\"path\":\"";
@@ -31,12 +31,14 @@ pub fn take_up(
     labels: &[String],
     is_input: impl Fn(&str) -> bool,
 ) -> anyhow::Result<HashSet<String>> {
+    let file = fs_err::OpenOptions::new().write(true).open(path)?;
+    // Until it is read and cut off, so that no row of another process is taken for a torn one.
+    alone(file.file(), path)?;
     let (done, length) = match format {
         Format::Json => json(path, labels)?,
         Format::Csv => csv(path, labels, is_input)?,
         Format::Table | Format::Parquet => bail!("--resume is for JSON lines and CSV"),
     };
-    let file = fs_err::OpenOptions::new().write(true).open(path)?;
     if file.metadata()?.len() != length {
         file.set_len(length)?;
     }
@@ -223,6 +225,20 @@ mod tests {
             writer.write_record(columns.iter().map(cell)).unwrap();
         }
         String::from_utf8(writer.into_inner().unwrap()).unwrap()
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_another_process_writes_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        fs_err::write(&path, "{\"path\":\"c").unwrap();
+        let writing = crate::rows::Sink::open(Some(&path), true).unwrap();
+        let message = take_up(&path, Format::Json, &labels(), nothing).unwrap_err().to_string();
+        assert!(message.contains("rows.jsonl is being written"), "{message}");
+        drop(writing);
+        take_up(&path, Format::Json, &labels(), nothing).unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"");
     }
 
     #[test]

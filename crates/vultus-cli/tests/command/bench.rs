@@ -97,6 +97,7 @@ fn a_finished_model_is_measured_with_all_of_its_views() {
 fn what_cannot_be_measured_is_refused() {
     let place = place();
     place.run(&["bench", "--network", "missing.toml"]).ends_with(2).says(&["missing.toml"]);
-    place.run(&["bench", "--seconds=-1"]).ends_with(2).says(&["--seconds"]);
+    place.run(&["bench", "--set", "network.layers.0.kernel=99"]).ends_with(2).says(&["network.layers.0"]);
+    place.run(&["bench", "--seconds", "-1"]).ends_with(2).says(&["--seconds"]);
     place.run(&["bench", "--batch", "0"]).ends_with(2).says(&["--batch"]);
 }

@@ -135,6 +135,9 @@ fn duplicates_conflicts_leaks_and_blanks_are_found() {
         "{faults}"
     );
     place.run(&["data", "audit", "faces", "--list", "faults.csv"]).ends_with(2).says(&["faults.csv exists"]);
+    // Of the folder above, faces is the only class.
+    let above = place.run(&["train", "--config", "small.toml", "--data", ".", "--out", "run"]);
+    above.ends_with(2).says(&["all images are of one class, faces", "further down"]);
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn every_command_tells_its_flags() {
 #[test]
 fn bad_usage_ends_with_two_and_prints_nothing() {
     let place = Place::new();
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 12] = [
         (&[], "Usage"),
         (&["tarin"], "train"),
         (&["train", "--epochs", "3"], "--epochs"),
@@ -127,6 +127,10 @@ fn bad_usage_ends_with_two_and_prints_nothing() {
         (&["search", "--config", "x.toml", "--shard", "3/2"], "3/2"),
         (&["predict", "a.png", "--json", "--csv"], "--csv"),
         (&["serve", "--cors-origin", "example.com"], "https://example.com"),
+        (&["serve", "--cors-origin", "https://example.com:443"], "https://example.com"),
+        (&["serve", "--port", "0", "--cors-origin", "https://Example.com"], "https://example.com"),
+        (&["predict", "a.png", "--abstain-below", "-0.1"], "'-0.1' for '--abstain-below"),
+        (&["network", "S", "--classes", "-1"], "-1 is not in"),
     ];
     for (arguments, word) in cases {
         let outcome = place.run(arguments).ends_with(2).says(&[word]);

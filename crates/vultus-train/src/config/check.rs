@@ -10,6 +10,9 @@ use super::{ConfigError, OptimizerConfig, TrainConfig};
 /// Epochs are multiplied by their steps, and nobody waits for more.
 const MOST_EPOCHS: usize = 1_000_000;
 
+/// What a number that is computed with in 32 bits may be.
+const POSITIVE: &str = "use a number from 1e-38 to 3e38";
+
 const BETA1: &str = "train.optimizer.beta1";
 const BETA2: &str = "train.optimizer.beta2";
 const MOMENTUM: &str = "train.optimizer.momentum";
@@ -42,7 +45,7 @@ impl TrainConfig {
         let positive = |value: f64| value as f32 > 0.0 && (value as f32).is_finite();
         let below_one = |value: f64| (0.0..1.0).contains(&value) && (value as f32) < 1.0;
         let rate = fit.optimizer.learning_rate();
-        require(positive(rate), "train.optimizer.learning_rate", rate.to_string(), "use a number above 0")?;
+        require(positive(rate), "train.optimizer.learning_rate", format!("{rate:?}"), POSITIVE)?;
         let (shares, epsilon) = match &fit.optimizer {
             OptimizerConfig::Adam(adam) => (vec![(BETA1, adam.beta1), (BETA2, adam.beta2)], Some(adam.epsilon)),
             OptimizerConfig::Sgd(sgd) => (vec![(MOMENTUM, sgd.momentum)], None),
@@ -52,10 +55,10 @@ impl TrainConfig {
             }
         };
         for (key, share) in shares {
-            require(below_one(share), key, share.to_string(), "use 0 up to below 1")?;
+            require(below_one(share), key, format!("{share:?}"), "use 0 up to below 1, at most 0.9999999")?;
         }
         if let Some(epsilon) = epsilon {
-            require(positive(epsilon), "train.optimizer.epsilon", epsilon.to_string(), "use a number above 0")?;
+            require(positive(epsilon), "train.optimizer.epsilon", format!("{epsilon:?}"), POSITIVE)?;
         }
         let schedule = &fit.schedule;
         for (key, part) in [("train.schedule.warmup", schedule.warmup), ("train.schedule.floor", schedule.floor)] {
@@ -65,8 +68,8 @@ impl TrainConfig {
         require(
             clip == 0.0 || positive(clip),
             "train.clip_norm",
-            clip.to_string(),
-            "use 0 (off) or a positive number",
+            format!("{clip:?}"),
+            "use 0 (off) or a number from 1e-38 to 3e38",
         )?;
         let decay = fit.weight_decay;
         let usable = decay >= 0.0 && decay * rate < 1.0;
@@ -80,7 +83,7 @@ impl TrainConfig {
             require((0.0..=1.0).contains(&share), key, share.to_string(), "use a share from 0 to 1")?;
         }
         let heat = fit.targets.heat;
-        require(positive(heat), "train.targets.heat", heat.to_string(), "use a number above 0")?;
+        require(positive(heat), "train.targets.heat", format!("{heat:?}"), POSITIVE)?;
         let taught = fit.targets.distillation == 0.0 || !fit.targets.teachers.is_empty();
         require(
             taught,
@@ -102,6 +105,9 @@ impl TrainConfig {
             fit.early_stopping.patience.to_string(),
             "early stopping needs train.validation_fraction above 0, or data.validation_split",
         )?;
+        let splits = &self.data.evaluate_splits;
+        let named_twice = (1..splits.len()).find(|&place| splits[..place].contains(&splits[place]));
+        require(named_twice.is_none(), "data.evaluate_splits", format!("{splits:?}"), "name every split once")?;
         let validation = &self.data.validation_split;
         require(
             *validation != self.data.train_split,
