@@ -23,7 +23,7 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use vultus_train::config::TrainConfig;
 use vultus_train::environment::Invocation;
-use vultus_train::run::{RunDirectory, bundle_path, is_search, search_config_path};
+use vultus_train::run::{RunDirectory, RunError, bundle_path, is_search, search_config_path};
 use vultus_train::source::Source;
 
 use crate::failure::Failure;
@@ -212,7 +212,7 @@ pub fn run_directory(path: &Path) -> Result<PathBuf, Failure> {
         return Ok(path.to_owned());
     }
     let winner = path.join("winner");
-    if winner.is_dir() {
+    if !matches!(RunDirectory::config_of(&winner), Err(RunError::Missing(_))) {
         return Ok(winner);
     }
     let (config, out) = (quoted_path(&search_config_path(path)), quoted_path(path));
@@ -233,7 +233,10 @@ pub fn until_it_fails<T, E>(output: &mut Option<T>, write: impl FnOnce(&mut T) -
 
 /// `text` as one word of a shell's command.
 pub fn quoted(text: &str) -> String {
-    let stands_for_itself = |part: &&str| matches!(shlex::try_quote(part), Ok(Cow::Borrowed(_)));
+    if cfg!(windows) {
+        return if text.contains(' ') { format!("\"{text}\"") } else { text.to_owned() };
+    }
+    let stands_for_itself = |part: &&str| shlex::try_quote(part).is_ok_and(|quoted| quoted == **part);
     // Inside a word so does =, as that of --set KEY=VALUE.
     if let Some((key, value)) = text.split_once('=')
         && [key, value].iter().all(stands_for_itself)

@@ -164,9 +164,10 @@ impl JsonLines {
     }
 }
 
-/// Refuses a file that another process of this program is writing.
-fn alone(file: &File, path: &Path) -> io::Result<()> {
-    // Elsewhere a lock would keep out whatever reads or writes the file, this process itself included.
+/// Locks a file for as long as it is open, and refuses one that another process of this program is writing. Where there are no locks
+/// there is no refusal.
+fn lock_alone(file: &File, path: &Path) -> io::Result<()> {
+    // On Windows a lock would keep out whatever reads or writes the file, this process itself included.
     if cfg!(unix) && matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
         let message = format!("{} is being written by another process", path.display());
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
@@ -187,7 +188,7 @@ impl Sink {
         let mut options = fs_err::OpenOptions::new();
         let options = if append { options.append(true) } else { options.write(true).create_new(true) };
         let file: File = options.open(path)?.into_parts().0;
-        alone(&file, path)?;
+        lock_alone(&file, path)?;
         Ok(Self { writer: BufWriter::new(Box::new(file)), path: Some(path.to_owned()) })
     }
 

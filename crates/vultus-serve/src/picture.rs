@@ -120,7 +120,7 @@ pub(crate) fn first_filled(
 
 /// Reads a body that is a JSON object.
 pub(crate) fn json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiError> {
-    // The fields of a structure may also come as a list, for serde.
+    // For serde, the fields of a structure may also come as a list. (Those further in may, and do no harm.)
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(ApiError::Malformed("the JSON must be an object".to_owned()));
     }

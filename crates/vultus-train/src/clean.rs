@@ -5,6 +5,7 @@
 //! changed. Steps run in the order of the fields of [`CleaningConfig`]: each sees what the ones before it left.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vultus::labels::Labels;
@@ -131,7 +132,8 @@ pub fn clean(mut dataset: Dataset, config: &CleaningConfig, train_split: &str) -
         remove(&mut dataset, verdicts);
     }
     if config.leaks == Policy::Drop {
-        let verdicts = leak_verdicts(&dataset, train_split);
+        let groups = groups_of_equal_pixels(&dataset, 0..dataset.samples.len());
+        let verdicts = leak_verdicts(&dataset, &groups, train_split);
         remove(&mut dataset, verdicts);
     }
     drop_small_classes(&mut dataset, config.minimum_count, train_split)?;
@@ -155,13 +157,29 @@ pub fn faults(dataset: &Dataset) -> Vec<Removal> {
         group_verdicts(dataset, &splits, conflict_verdicts),
         group_verdicts(dataset, &splits, duplicate_verdicts),
     ];
-    verdicts.extend(splits.iter().map(|split| leak_verdicts(dataset, split)));
+    let groups = groups_of_equal_pixels(dataset, 0..dataset.samples.len());
+    verdicts.extend(splits.iter().map(|split| leak_verdicts(dataset, &groups, split)));
     let mut faults = dataset.removed.clone();
     for (index, sample) in dataset.samples.iter().enumerate() {
         let found = verdicts.iter_mut().filter_map(|verdicts| verdicts[index].take());
         faults.extend(found.map(|verdict| removal(sample, &dataset.labels, verdict)));
     }
     faults
+}
+
+/// Writes the rows to a csv file with a header.
+///
+/// # Errors
+/// The system's refusal.
+pub fn write_removed(removed: &[Removal], path: &Path) -> std::io::Result<()> {
+    vultus::persist::write_atomically(path, |file| {
+        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(file);
+        writer.write_record(["origin", "split", "label", "reason", "detail"]).map_err(std::io::Error::other)?;
+        for removal in removed {
+            writer.serialize(removal).map_err(std::io::Error::other)?;
+        }
+        writer.flush()
+    })
 }
 
 /// Class weights as scikit-learn's 'balanced': all images / (classes * images of the class). A class without images
@@ -301,14 +319,14 @@ fn duplicate_verdicts(dataset: &Dataset, group: &[usize], verdicts: &mut Verdict
     }
 }
 
-/// Verdicts on images of `train_split` that also stand in another one.
-fn leak_verdicts(dataset: &Dataset, train_split: &str) -> Verdicts {
+/// Verdicts on images of `split` that also stand in another one; `groups` are those of equal pixels.
+fn leak_verdicts(dataset: &Dataset, groups: &[Vec<usize>], split: &str) -> Verdicts {
     let mut verdicts = vec![None; dataset.samples.len()];
-    for group in groups_of_equal_pixels(dataset, 0..dataset.samples.len()) {
-        let (train, others): (Vec<usize>, Vec<usize>) =
-            group.into_iter().partition(|&index| dataset.samples[index].split == train_split);
+    for group in groups {
+        let (inside, others): (Vec<usize>, Vec<usize>) =
+            group.iter().partition(|&&index| dataset.samples[index].split == split);
         let Some(other) = others.first().map(|&index| &dataset.samples[index]) else { continue };
-        for index in train {
+        for index in inside {
             let detail = format!("the same pixels as {} of {}", other.origin, other.split);
             verdicts[index] = Some((RemovalReason::Leak, detail));
         }

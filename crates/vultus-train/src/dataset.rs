@@ -3,7 +3,6 @@
 //! In: samples made by the readers under [`crate::source`]. Out: one [`Dataset`] with one label order. It does not
 //! read files, judge quality ([`crate::audit`]) or choose what to keep ([`crate::clean`]).
 
-use std::path::Path;
 use std::path::PathBuf;
 
 use image::GrayImage;
@@ -293,21 +292,6 @@ pub struct Removal {
     pub reason: RemovalReason,
     /// The particulars, for people: the decoder's message, the origin of the other copy.
     pub detail: String,
-}
-
-/// Writes the rows to a csv file with a header.
-///
-/// # Errors
-/// The system's refusal.
-pub fn write_removed(removed: &[Removal], path: &Path) -> std::io::Result<()> {
-    vultus::persist::write_atomically(path, |file| {
-        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(file);
-        writer.write_record(["origin", "split", "label", "reason", "detail"]).map_err(std::io::Error::other)?;
-        for removal in removed {
-            writer.serialize(removal).map_err(std::io::Error::other)?;
-        }
-        writer.flush()
-    })
 }
 
 /// Labelled faces with one label order, and the list of what was taken out on the way.

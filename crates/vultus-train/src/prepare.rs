@@ -71,8 +71,8 @@ pub enum PrepareError {
     },
     /// There is nothing to tell apart.
     #[error(
-        "all images are of one class, {0}, and a classifier needs two or more; if train/ and test/ lie further down, name \
-         that folder"
+        "all images are of one class, {0}, and a classifier needs two or more; in a folder, train/ and test/ may lie \
+         further down"
     )]
     OneClass(String),
     /// The network does not fit the pictures or the classes.

@@ -13,8 +13,9 @@ use vultus::inference::Inference;
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::batches::dataset_probabilities;
+use crate::clean::write_removed;
 use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
-use crate::dataset::{Dataset, RemovalReason, write_removed};
+use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
 use crate::fingerprint::{fingerprint, split_fingerprint};

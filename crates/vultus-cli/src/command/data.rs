@@ -10,14 +10,15 @@ use vultus::persist::write_atomically;
 use vultus::preprocess::Preprocessing;
 use vultus_train::audit::{Audit, Finding};
 use vultus_train::augment::sheet::rows;
-use vultus_train::clean::faults;
+use vultus_train::clean::{faults, write_removed};
 use vultus_train::config::TrainConfig;
 use vultus_train::convert::convert;
-use vultus_train::dataset::{DataError, Dataset, write_removed};
+use vultus_train::dataset::{DataError, Dataset};
 use vultus_train::figure::sheet::sheet;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::statistics::Statistics;
 
+use super::check_place;
 use super::train::usage_or_data;
 use crate::failure::Failure;
 use crate::message::{counted, say};
@@ -181,10 +182,11 @@ impl Inspect {
 
 impl Inspection {
     fn run(&self) -> Result<(), Failure> {
-        if let Some(list) = &self.list
-            && list.exists()
-        {
-            return Err(Failure::usage(anyhow!("{} exists: name another file", list.display())));
+        if let Some(list) = &self.list {
+            check_place(list)?;
+            if list.exists() {
+                return Err(Failure::usage(anyhow!("{} exists: name another file", list.display())));
+            }
         }
         let dataset = read(&self.inspect.sources)?;
         if let Some(list) = &self.list {

@@ -105,8 +105,9 @@ impl Predict {
         })?;
         // The bar must be gone before a table is printed.
         progress.finish();
-        if let Some(rows) = rows {
-            rows.finish()?;
+        match rows.map_or(Ok(()), PictureRows::finish) {
+            Err(error) if draw.is_some() && is_closed_pipe(&error) => {}
+            finished => finished?,
         }
         if interrupt::requested() {
             return Err(Failure::Interrupted(match &self.output {

@@ -51,7 +51,9 @@ impl Search {
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("search"));
         // All of it, so that nothing comes to light only when the winner is trained.
         check_search_directory(&out).map_err(usage_or_run)?;
-        check_winner(&config, &out)?;
+        if self.then_train {
+            check_winner(&config, &out)?;
+        }
         let mut whole = config.clone();
         // Folds validate; there is no split beside them.
         whole.train.validation_fraction = 0.0;
@@ -91,8 +93,16 @@ impl Search {
         }
         let winner = outcome.winner()?;
         let printed = printed.and_then(|()| table::print(format_args!("best    {}", winner.name())));
+        let directory = out.join("winner");
         if self.then_train {
-            train_winner(&config, winner, &outcome, &out)?;
+            train_winner(&config, winner, &outcome, &directory)?;
+        } else if let Ok(saved) = RunDirectory::config_of(&directory)
+            && !is_winner(&saved, &config, winner)?
+        {
+            let directory = directory.display();
+            say(format_args!(
+                "note: {directory} is another model than the best setting: move it away, and add --then-train"
+            ));
         }
         Ok(printed?)
     }
@@ -106,22 +116,26 @@ fn usage_or_trial(error: SearchError) -> Failure {
     }
 }
 
-/// A winner that an earlier search has left in `out` is one of this search's settings: it would pass for its winner.
+/// Refuses a winner that an earlier search has left in `out` and that can be none of this one, before all trials are run.
 fn check_winner(config: &TrainConfig, out: &Path) -> Result<(), Failure> {
     let directory = out.join("winner");
-    if !directory.is_dir() {
-        return Ok(());
-    }
-    let saved = RunDirectory::config_of(&directory).map_err(usage_or_run)?;
+    let saved = match RunDirectory::config_of(&directory) {
+        Err(RunError::Missing(_)) => return Ok(()),
+        saved => saved.map_err(usage_or_run)?,
+    };
     for setting in settings(&config.search).map_err(Failure::usage)? {
-        let mut winner = winner_config(config, &setting).map_err(Failure::usage)?;
-        // Both may be changed when a run goes on.
-        (winner.train.epochs, winner.train.keep) = (saved.train.epochs, saved.train.keep);
-        if winner == saved {
+        if is_winner(&saved, config, &setting)? {
             return Ok(());
         }
     }
     Err(other_winner(&directory))
+}
+
+/// Whether a run of the configuration `saved` is that of `setting`, but for what may be changed when a run goes on.
+fn is_winner(saved: &TrainConfig, config: &TrainConfig, setting: &Setting) -> Result<bool, Failure> {
+    let mut winner = winner_config(config, setting).map_err(Failure::usage)?;
+    (winner.train.epochs, winner.train.keep) = (saved.train.epochs, saved.train.keep);
+    Ok(winner == *saved)
 }
 
 fn other_winner(directory: &Path) -> Failure {
@@ -130,21 +144,25 @@ fn other_winner(directory: &Path) -> Failure {
 }
 
 /// Trains the winner, or goes on with it where an earlier call was stopped.
-fn train_winner(config: &TrainConfig, winner: &Setting, outcome: &SearchOutcome, out: &Path) -> Result<(), Failure> {
-    let config = winner_config(config, winner)?;
-    let directory = out.join("winner");
-    let prepared = prepare(&config).map_err(usage_or_data)?;
-    let (run, resume) = match RunDirectory::create(&directory, &config) {
-        Ok(run) => (run, false),
+fn train_winner(
+    config: &TrainConfig,
+    winner: &Setting,
+    outcome: &SearchOutcome,
+    directory: &Path,
+) -> Result<(), Failure> {
+    let new = winner_config(config, winner)?;
+    let (run, config, resume) = match RunDirectory::create(directory, &new) {
+        Ok(run) => (run, new, false),
         Err(RunError::Exists(_)) => {
-            let (run, saved) = RunDirectory::open(&directory).map_err(usage_or_run)?;
-            if saved != config {
-                return Err(other_winner(&directory));
+            let (run, saved) = RunDirectory::open(directory).map_err(usage_or_run)?;
+            if !is_winner(&saved, config, winner)? {
+                return Err(other_winner(directory));
             }
-            (run, true)
+            (run, saved, true)
         }
         Err(error) => return Err(usage_or_run(error)),
     };
+    let prepared = prepare(&config).map_err(usage_or_data)?;
     outcome.results.write_for_report(run.path())?;
     train_and_show(&config, &prepared, &run, resume)
 }

@@ -189,7 +189,9 @@ fn header(origin: &str) -> Result<HeaderValue, Failure> {
     let plain = plain && !origin.contains(|letter: char| letter.is_uppercase()) && !origin.ends_with(own_port);
     match HeaderValue::from_str(origin) {
         Ok(value) if plain => Ok(value),
-        _ => Err(Failure::usage(anyhow!("{origin:?} is no origin: write it as https://example.com"))),
+        _ => Err(Failure::usage(anyhow!(
+            "{origin:?} is no origin: write it as https://example.com, in small letters and without the scheme's own port"
+        ))),
     }
 }
 

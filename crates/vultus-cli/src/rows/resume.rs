@@ -5,11 +5,12 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
+use fs_err::File;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::pictures::columns;
-use super::{Format, alone};
+use super::{Format, lock_alone};
 
 /// How every row of JSON begins.
 const BEGINNING: &[u8] = b"{\"path\":\"";
@@ -31,12 +32,12 @@ pub fn take_up(
     labels: &[String],
     is_input: impl Fn(&str) -> bool,
 ) -> anyhow::Result<HashSet<String>> {
-    let file = fs_err::OpenOptions::new().write(true).open(path)?;
+    let file = fs_err::OpenOptions::new().read(true).write(true).open(path)?;
     // Until it is read and cut off, so that no row of another process is taken for a torn one.
-    alone(file.file(), path)?;
+    lock_alone(file.file(), path)?;
     let (done, length) = match format {
-        Format::Json => json(path, labels)?,
-        Format::Csv => csv(path, labels, is_input)?,
+        Format::Json => json(&file, path, labels)?,
+        Format::Csv => csv(&file, path, labels, is_input)?,
         Format::Table | Format::Parquet => bail!("--resume is for JSON lines and CSV"),
     };
     if file.metadata()?.len() != length {
@@ -46,7 +47,7 @@ pub fn take_up(
 }
 
 /// Paths, and the length of the complete lines.
-fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)> {
+fn json(file: &File, path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)> {
     #[derive(Deserialize)]
     struct Line {
         path: String,
@@ -62,7 +63,7 @@ fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)
     struct Face {
         probabilities: BTreeMap<String, IgnoredAny>,
     }
-    let mut reader = BufReader::new(fs_err::File::open(path)?);
+    let mut reader = BufReader::new(file);
     let (mut done, mut length, mut line) = (HashSet::new(), 0, Vec::new());
     for number in 1.. {
         line.clear();
@@ -95,17 +96,23 @@ fn json(path: &Path, labels: &[String]) -> anyhow::Result<(HashSet<String>, u64)
 }
 
 /// Paths, and the length of what stays.
-fn csv(path: &Path, labels: &[String], is_input: impl Fn(&str) -> bool) -> anyhow::Result<(HashSet<String>, u64)> {
+fn csv(
+    mut file: &File,
+    path: &Path,
+    labels: &[String],
+    is_input: impl Fn(&str) -> bool,
+) -> anyhow::Result<(HashSet<String>, u64)> {
     let columns = columns(labels);
     let names = || columns.iter().map(|column| column.name.as_str());
     let mut header = csv::Writer::from_writer(Vec::new());
     header.write_record(names())?;
     let (header, mut beginning) = (header.into_inner()?, Vec::new());
-    fs_err::File::open(path)?.take(header.len() as u64).read_to_end(&mut beginning)?;
+    file.take(header.len() as u64).read_to_end(&mut beginning)?;
     if beginning.len() < header.len() && header.starts_with(&beginning) {
         return Ok((HashSet::new(), 0));
     }
-    let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_path(path)?;
+    file.rewind()?;
+    let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(file);
     let mut record = csv::StringRecord::new();
     if !reader.read_record(&mut record)? || record.iter().ne(names()) {
         return Err(anyhow!(
@@ -129,13 +136,13 @@ fn csv(path: &Path, labels: &[String], is_input: impl Fn(&str) -> bool) -> anyho
     while reader.read_byte_record(&mut row)? {
         before.replace(row.clone()).map_or(Ok(()), &mut add)?;
     }
-    let mut length = fs_err::metadata(path)?.len();
+    let mut length = file.metadata()?.len();
     // What a killed process left at the end may be no whole row, and even no text. Its path, if more follows, is whole.
     let mut torn = None;
     if let Some(last) = before {
         let start = last.position().map_or(length, csv::Position::byte);
         let of_path = last.get(0).filter(|_| last.len() > 1).map(<[u8]>::to_vec);
-        if !ends_a_line(path)? || add(last).is_err() {
+        if !ends_a_line(file)? || add(last).is_err() {
             (length, torn) = (start, of_path);
         }
     }
@@ -148,12 +155,12 @@ fn csv(path: &Path, labels: &[String], is_input: impl Fn(&str) -> bool) -> anyho
         }
         _ => {}
     }
-    Ok((done, behind_line_feed(path, length)?))
+    Ok((done, behind_line_feed(file, length)?))
 }
 
 /// `place`, or the one behind the line feed that stands there: where two characters end a line, a row begins between them.
-fn behind_line_feed(path: &Path, place: u64) -> anyhow::Result<u64> {
-    let (mut file, mut next) = (fs_err::File::open(path)?, [0]);
+fn behind_line_feed(mut file: &File, place: u64) -> anyhow::Result<u64> {
+    let mut next = [0];
     file.seek(SeekFrom::Start(place))?;
     let feeds = file.read(&mut next)? == 1 && next == *b"\n";
     Ok(place + u64::from(feeds))
@@ -190,8 +197,8 @@ impl Pictures {
 }
 
 /// Whether a file that is not empty ends with the end of a line.
-fn ends_a_line(path: &Path) -> anyhow::Result<bool> {
-    let (mut file, mut last) = (fs_err::File::open(path)?, [0]);
+fn ends_a_line(mut file: &File) -> anyhow::Result<bool> {
+    let mut last = [0];
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut last)?;
     Ok(last == *b"\n")
@@ -239,6 +246,17 @@ mod tests {
         drop(writing);
         take_up(&path, Format::Json, &labels(), nothing).unwrap();
         assert_eq!(fs_err::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_has_no_end_of_a_line_is_no_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        fs_err::write(&path, BEGINNING).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(LONGEST_ROW + 1).unwrap();
+        let message = take_up(&path, Format::Json, &labels(), nothing).unwrap_err().to_string();
+        assert!(message.contains("line 1 of") && message.contains("is no row"), "{message}");
+        assert_eq!(fs_err::metadata(&path).unwrap().len(), LONGEST_ROW + 1);
     }
 
     #[test]

@@ -31,10 +31,18 @@ fn paths(rows: &[Value]) -> Vec<&str> {
 
 #[test]
 fn drawings_are_made_when_nobody_reads_the_rows() {
-    let (place, names) = place_with_pictures();
-    let arguments = [&["predict", "--model", "run", "--faces", "whole"], &names[..]].concat();
-    place.run_unread(&[&arguments[..], &["--annotate", "drawn"]].concat()).ends_with(1);
-    assert_eq!(place.files_named("first.png.png").len() + place.files_named("last.png.png").len(), 2);
+    let place = Place::with_config();
+    // More than are at work when the first row finds no reader.
+    for number in 0..60 {
+        place.write(&format!("faces/{number}.png"), png(number, 48));
+    }
+    place.write("faces/empty.png", "");
+    let arguments = ["predict", "faces", "--faces", "whole"];
+    for (number, format) in ["json", "table"].into_iter().enumerate() {
+        let drawn = format!("drawn{number}");
+        place.run_unread(&[&arguments[..], &["--format", format, "--annotate", &drawn]].concat()).ends_with(1);
+        assert_eq!(fs_err::read_dir(place.path(&drawn).join("faces")).unwrap().count(), 60, "{format}");
+    }
     place.run_unread(&arguments).ends_with(0);
 }
 

@@ -217,7 +217,7 @@ fn a_class_with_fewer_images_than_folds_is_named() {
     }
     let dropped = [&arguments[..], &["--set", "cleaning.minimum_count=5"]].concat();
     // Without it, one class is left, which is no classifier.
-    place.run(&dropped).ends_with(2).says(&["2 classes"]);
+    place.run(&dropped).ends_with(2).says(&["of one class, happy"]);
 }
 
 #[test]
@@ -270,6 +270,15 @@ fn a_search_is_no_run_and_its_model_is_the_winner() {
     place.run(&["report", "out"]).ends_with(0).prints(&["out/winner/report.html"]);
     place.run(&search("out", &["--then-train", "--shard", "1/2"])).ends_with(2);
     // It would pass for the winner of another search.
-    let other = place.run(&search("out", &["--set", "train.batch_size=8"]));
-    other.ends_with(2).says(&["out/winner holds a run of another configuration"]);
+    let other = ["--set", "train.batch_size=8"];
+    place.run(&search("out", &other)).ends_with(0).says(&["note: out/winner is another model"]);
+    let refused = place.run(&search("out", &[&other[..], &["--then-train"]].concat())).ends_with(2);
+    refused.says(&["out/winner holds a run of another configuration"]);
+    // One that was resumed with more epochs is still the winner; one that was never begun is begun.
+    place.run(&["train", "--resume", "--out", "out/winner", "--set", "train.epochs=3"]).ends_with(0);
+    place.run(&search("out", &["--then-train"])).ends_with(0).prints(&["out/winner/report.html"]);
+    fs_err::remove_dir_all(place.path("out/winner")).unwrap();
+    place.write("out/winner/.lock", "");
+    place.run(&["report", "out"]).ends_with(2).says(&["the search out has no model yet"]);
+    place.run(&search("out", &["--then-train"])).ends_with(0).prints(&["out/winner/report.html"]);
 }

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::parquet::basic::{Compression, ConvertedType, Type as Physical};
+use ::parquet::basic::{Compression, ConvertedType, Repetition, Type as Physical};
 use ::parquet::file::reader::FileReader;
 use ::parquet::file::serialized_reader::SerializedFileReader;
 use ::parquet::record::{Field, Row};
@@ -54,6 +54,8 @@ struct Layout {
     class_names: Option<Vec<String>>,
     /// The split of all rows, where there is no column for it.
     file_split: Option<&'static str>,
+    /// Kinds of votes that have no column, and count as none.
+    votes_absent: [bool; 10],
 }
 
 /// One row, still encoded.
@@ -99,6 +101,10 @@ fn read_rows(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) 
         if batch.is_empty() {
             break;
         }
+        if let Some((place, detail)) = (0..).zip(&batch).find_map(|(place, row)| Some((place, row.odd_vote.as_ref()?)))
+        {
+            return Err(failed(format!("row {}: {detail}", first_row + place)));
+        }
         if layout.class_names.is_none() && batch.iter().any(|row| matches!(row.label, Some(Err(_)))) {
             return Err(failed("the labels are numbers, and the metadata do not hold their names".to_owned()));
         }
@@ -130,11 +136,14 @@ impl Layout {
         for field in &fields {
             check_type(field).map_err(failed)?;
         }
+        // Of a table of expressions alone, nobody has voted for anything else.
+        let expressions = &vote_columns[..ferplus::EXPRESSIONS];
         let absent: Vec<&str> =
-            vote_columns.iter().map(String::as_str).filter(|&column| !has(&fields, column)).collect();
-        if (1..vote_columns.len()).contains(&absent.len()) {
+            expressions.iter().map(String::as_str).filter(|&column| !has(&fields, column)).collect();
+        if (1..expressions.len()).contains(&absent.len()) {
             return Err(failed(format!("of the columns of FER+'s votes it lacks {}", absent.join(", "))));
         }
+        let votes_absent = std::array::from_fn(|place| absent.is_empty() && !has(&fields, &vote_columns[place]));
         for group in metadata.row_groups() {
             for column in group.columns() {
                 let top = column.column_path().parts().first().map_or("", String::as_str);
@@ -160,7 +169,7 @@ impl Layout {
             .and_then(|pair| pair.value.as_deref())
             .and_then(class_names);
         let file_split = (!has(projection.get_fields(), "split")).then(|| split_of_file(path));
-        Ok(Self { projection, class_names, file_split })
+        Ok(Self { projection, class_names, file_split, votes_absent })
     }
 
     /// Decodes one row.
@@ -178,7 +187,7 @@ impl Layout {
                 .ok()
                 .and_then(|number| self.class_names.as_ref()?.get(number).cloned())
                 .ok_or_else(|| format!("label {number} has no name in the metadata")),
-            None => Err("the label is missing".to_owned()),
+            None => Err("the label is missing, or no whole number".to_owned()),
         };
         let removal = |label: Option<&String>, reason, detail| Removal {
             origin: origin.clone(),
@@ -202,12 +211,11 @@ impl Layout {
             };
             return Err(removal(Some(&label), RemovalReason::Missing, detail));
         };
-        if let Some(detail) = row.odd_vote {
-            return Err(removal(Some(&label), RemovalReason::Unreadable, detail));
-        }
         let image = face_from_bytes(&bytes, preprocessing, limits)
             .map_err(|(reason, detail)| removal(Some(&label), reason, detail))?;
-        let votes = row.votes.iter().all(Option::is_some).then(|| row.votes.map(Option::unwrap_or_default));
+        let there = |(vote, absent): (&Option<u8>, bool)| absent || vote.is_some();
+        let complete = row.votes.iter().zip(self.votes_absent).all(there);
+        let votes = complete.then(|| row.votes.map(Option::unwrap_or_default));
         Ok(NamedSample { image, label, split, origin, votes })
     }
 }
@@ -240,7 +248,7 @@ impl EncodedRow {
                 name => {
                     if let Some(place) = ferplus::CLASSES.iter().position(|class| vote_column(class) == name) {
                         encoded.votes[place] = integer(&field).and_then(|votes| u8::try_from(votes).ok());
-                        if encoded.votes[place].is_none() && !matches!(field, Field::Null) {
+                        if encoded.votes[place].is_none() && !is_missing(&field) {
                             encoded.odd_vote =
                                 Some(format!("{name} is {field}: votes are whole numbers from 0 to 255"));
                         }
@@ -282,15 +290,38 @@ fn has(fields: &[Arc<Type>], name: &str) -> bool {
     fields.iter().any(|field| field.name() == name)
 }
 
+/// How columns of integers may be annotated.
+const WHOLE_NUMBERS: [ConvertedType; 8] = [
+    ConvertedType::INT_8,
+    ConvertedType::INT_16,
+    ConvertedType::INT_32,
+    ConvertedType::INT_64,
+    ConvertedType::UINT_8,
+    ConvertedType::UINT_16,
+    ConvertedType::UINT_32,
+    ConvertedType::UINT_64,
+];
+
 /// Refuses a column whose type holds nothing of its kind, with what it would have to be. (What a split is, its rows say.)
 fn check_type(field: &Type) -> Result<(), String> {
     let kind = field.is_primitive().then(|| (field.get_physical_type(), field.get_basic_info().converted_type()));
-    let is_number = matches!(kind, Some((Physical::INT32 | Physical::INT64 | Physical::FLOAT | Physical::DOUBLE, converted))
-        if converted != ConvertedType::DECIMAL);
-    let is_text = matches!(kind, Some((Physical::BYTE_ARRAY, ConvertedType::UTF8 | ConvertedType::ENUM)));
-    let is_bytes = matches!(kind, Some((Physical::BYTE_ARRAY, ConvertedType::NONE)));
+    let is_number = match kind {
+        Some((Physical::FLOAT | Physical::DOUBLE, _) | (Physical::INT32 | Physical::INT64, ConvertedType::NONE)) => {
+            true
+        }
+        Some((Physical::INT32 | Physical::INT64, converted)) => WHOLE_NUMBERS.contains(&converted),
+        _ => false,
+    };
+    let is_text =
+        matches!(kind, Some((Physical::BYTE_ARRAY, ConvertedType::UTF8 | ConvertedType::ENUM | ConvertedType::JSON)));
+    let is_bytes = matches!(
+        kind,
+        Some((Physical::BYTE_ARRAY | Physical::FIXED_LEN_BYTE_ARRAY, ConvertedType::NONE | ConvertedType::BSON))
+    );
+    let info = field.get_basic_info();
+    let is_list = info.has_repetition() && info.repetition() == Repetition::REPEATED;
     let (fits, needed) = match field.name() {
-        "split" => (true, ""),
+        "split" => (true, "text"),
         "label" => (is_number || is_text || is_bytes, "text, or numbers that the metadata name"),
         "image" => (
             is_bytes || field.is_group() && has(field.get_fields(), "bytes"),
@@ -299,11 +330,12 @@ fn check_type(field: &Type) -> Result<(), String> {
         _ => (is_number, "whole numbers"),
     };
     let found = match kind {
+        _ if is_list => "a list".to_owned(),
         _ if fits => return Ok(()),
         Some((Physical::BYTE_ARRAY, ConvertedType::UTF8)) => "text".to_owned(),
         Some((physical, ConvertedType::NONE)) => physical.to_string(),
         Some((_, converted)) => converted.to_string(),
-        None => "a group or a list".to_owned(),
+        None => "a group".to_owned(),
     };
     Err(format!("the column {} is of the type {found}, and has to be {needed}", field.name()))
 }
@@ -342,6 +374,16 @@ fn integer(field: &Field) -> Option<i64> {
         Field::Float(number) => whole(number.into()),
         Field::Double(number) => whole(number),
         _ => None,
+    }
+}
+
+/// Nothing, or what stands for it among numbers.
+fn is_missing(field: &Field) -> bool {
+    match field {
+        Field::Null => true,
+        Field::Float(number) => number.is_nan(),
+        Field::Double(number) => number.is_nan(),
+        _ => false,
     }
 }
 
@@ -477,13 +519,17 @@ mod tests {
             (format!("{label} required binary image (STRING);"), "the column image is of the type text"),
             (
                 format!("{label} repeated group image {{ required int32 pixel; }}"),
-                "the column image is of the type a group",
+                "the column image is of the type a list",
             ),
             (
                 format!("{image} {label} {}", votes("binary").concat()),
                 "the column ferplus_neutral is of the type BYTE_ARRAY",
             ),
             (format!("{image} {label} {}", votes("int32")[1..].concat()), "it lacks ferplus_neutral"),
+            (format!("{image} {label} {}", votes("int32")[..8].concat()), "no images found"),
+            (format!("{image} required int32 label (DATE);"), "the column label is of the type DATE"),
+            (format!("{image} repeated binary label (STRING);"), "the column label is of the type a list"),
+            (format!("{label} required fixed_len_byte_array(9) image;"), "no images found"),
         ] {
             let message = message_of(&columns);
             assert!(message.contains(expected) && message.contains("faces.parquet"), "{columns}: {message}");
@@ -502,7 +548,9 @@ mod tests {
             (row.votes[9], row.odd_vote)
         };
         assert_eq!(votes(Field::Double(4.0)), (Some(4), None));
-        assert_eq!(votes(Field::Null), (None, None));
+        for missing in [Field::Null, Field::Double(f64::NAN), Field::Float(f32::NAN)] {
+            assert_eq!(votes(missing), (None, None));
+        }
         for odd in [Field::Double(0.5), Field::Int(300), Field::Int(-1)] {
             let (vote, complaint) = votes(odd);
             assert_eq!(vote, None);

@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use image::{ImageFormat, RgbImage};
+use image::RgbImage;
 use serde::Deserialize;
 use tempfile::TempPath;
 
@@ -257,12 +257,6 @@ fn read_messages(messages: &File) -> Option<String> {
     said(&bytes)
 }
 
-/// Whether files of this ending are pictures, for which `ffmpeg` would write one file a frame, or lists of a film's parts.
-fn is_no_single_film(ending: &std::ffi::OsStr) -> bool {
-    let picture = ImageFormat::from_extension(ending).is_some_and(|format| format != ImageFormat::Gif);
-    picture || ["m3u8", "mpd"].iter().any(|list| ending.eq_ignore_ascii_case(list))
-}
-
 /// Picks frames of which `rate` a second are as good as evenly spaced, and none twice: the first one in each period of that
 /// length, where periods begin half of the film's own frame early.
 fn choice(rate: f64, film_rate: f64) -> String {
@@ -446,14 +440,17 @@ impl FilmWriter {
     /// Begins the film `path`, whose ending chooses its kind. An existing file is never replaced.
     ///
     /// # Errors
-    /// No `ffmpeg`, or no such film by it: a frame is tried.
+    /// No `ffmpeg`, or no such film by it: two frames are tried.
     pub fn create(path: &Path, width: u32, height: u32, frames_per_second: f64) -> Result<Self, VideoError> {
-        if path.extension().is_some_and(is_no_single_film) {
-            let reason = "its ending is that of pictures, or of a film in several files".to_owned();
+        if path.extension().is_some_and(|ending| ["m3u8", "mpd"].iter().any(|list| ending.eq_ignore_ascii_case(list))) {
+            let reason = "its ending is that of a film in several files".to_owned();
             return Err(VideoError::Unwritable { path: path.to_owned(), reason });
         }
         let mut trial = Self::begin(path, width, height, frames_per_second)?;
-        trial.put(&RgbImage::new(width, height))?;
+        // Two, as a kind of picture has room for one.
+        for _ in 0..2 {
+            trial.put(&RgbImage::new(width, height))?;
+        }
         trial.end()?;
         drop(trial);
         Self::begin(path, width, height, frames_per_second)
@@ -463,7 +460,8 @@ impl FilmWriter {
         let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
         let (stderr, messages) = messages().map_err(no_program)?;
         let mut unfinished = std::ffi::OsString::from(format!("{UNFINISHED}{}-", std::process::id()));
-        unfinished.push(path.file_name().unwrap_or_default());
+        // For kinds of pictures, % would begin a number of a series of files.
+        unfinished.push(path.file_name().unwrap_or_default().to_string_lossy().replace('%', "_"));
         let unfinished = TempPath::try_from_path(path.with_file_name(unfinished)).map_err(no_program)?;
         let mut name = std::ffi::OsString::from("file:");
         name.push(&unfinished);

@@ -129,7 +129,7 @@ fn a_film_that_breaks_off_says_where() {
 #[test]
 fn a_kind_of_film_that_there_is_none_of_is_refused_at_once_and_by_its_name() {
     let Some((directory, _)) = film("film.mp4", &second("null")) else { return };
-    for name in ["written.kind", "written%03d.png", "written.JPG", "written.m3u8"] {
+    for name in ["written.kind", "written%03d.png", "written.JPG", "written.jp2", "written.m3u8"] {
         let message = FilmWriter::create(&directory.path().join(name), 32, 32, 10.0).unwrap_err().to_string();
         assert!(message.contains(name) && !message.contains(UNFINISHED), "{message}");
     }
