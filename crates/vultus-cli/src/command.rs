@@ -117,7 +117,8 @@ impl ConfigArguments {
         }
         let mut config = config.with_overrides(&self.set).map_err(Failure::usage)?;
         for source in &mut config.data.sources {
-            *source = Source::parse(source).map_err(Failure::usage)?.absolute().to_string();
+            let parsed = Source::parse(source).map_err(Failure::usage)?;
+            *source = unless_lossy(parsed.absolute().to_string(), source);
         }
         for teacher in &mut config.train.targets.teachers {
             *teacher = absolute(teacher);
@@ -145,7 +146,12 @@ pub fn named_config(name: &str, set: &[String]) -> Result<TrainConfig, Failure> 
 
 /// A path that means the same in every directory, so that a run can be run again from anywhere.
 fn absolute(path: &str) -> String {
-    std::path::absolute(path).map_or_else(|_| path.to_owned(), |path| path.display().to_string())
+    std::path::absolute(path).map_or_else(|_| path.to_owned(), |whole| unless_lossy(whole.display().to_string(), path))
+}
+
+/// The path as it was `typed` where the `whole` one is no text, as in a folder whose name is none.
+fn unless_lossy(whole: String, typed: &str) -> String {
+    if whole.contains(char::REPLACEMENT_CHARACTER) { typed.to_owned() } else { whole }
 }
 
 /// The same path without links and `..`, as far as it is there; two spellings of one place are one.
@@ -173,6 +179,15 @@ pub fn check_place(file: &Path) -> Result<(), Failure> {
         Some(folder) => Err(Failure::usage(anyhow!("there is no folder {} for {}", folder.display(), file.display()))),
         None => Ok(()),
     }
+}
+
+/// A file to write is new, and in a folder that there is.
+pub fn check_new(file: &Path) -> Result<(), Failure> {
+    check_place(file)?;
+    if file.exists() {
+        return Err(Failure::usage(anyhow!("{} exists: name another file", file.display())));
+    }
+    Ok(())
 }
 
 /// Whether something is in the way of a new folder's files.

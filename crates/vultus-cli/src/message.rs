@@ -9,7 +9,29 @@ pub fn counted(count: impl TryInto<u64>, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Writes a line.
+/// Writes a line, or several.
 pub fn say(text: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(&text.to_string()));
+}
+
+/// What a terminal shows of `text`: a name of a file may hold what moves its cursor.
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            printable.extend(character.escape_default());
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_name_cannot_speak_to_the_terminal() {
+        assert_eq!(super::printable("a\u{1b}[31m\rb.png\n"), "a\\u{1b}[31m\\rb.png\n");
+        assert_eq!(super::printable("Gesichter/fröhlich 😀.png"), "Gesichter/fröhlich 😀.png");
+    }
 }

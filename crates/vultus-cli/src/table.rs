@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 use vultus_train::evaluate::Evaluation;
 
+use crate::message::printable;
+
 /// A table whose first column is text and whose others are numbers.
 pub fn table<H: ToString>(header: impl IntoIterator<Item = H>) -> Table {
     let mut table = Table::new();
@@ -15,9 +17,9 @@ pub fn table<H: ToString>(header: impl IntoIterator<Item = H>) -> Table {
     table
 }
 
-/// Writes a line to stdout.
+/// Writes a line, or several, to stdout.
 pub fn print(text: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{text}")
+    writeln!(io::stdout().lock(), "{}", printable(&text.to_string()))
 }
 
 /// A share as a percentage with two decimals.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
 
-use crate::assess::{AssessError, assess, dropped_in_training};
+use crate::assess::{AssessError, assess, dropped_in_training, label_source};
 use crate::config::LabelSource;
 use crate::dataset::Dataset;
 use crate::evaluate::{Evaluation, EvaluationError, VoteScores, wilson_interval};
@@ -181,7 +181,7 @@ pub fn card(
     });
     let seconds = bundle.training.get("seconds").and_then(Value::as_f64).unwrap_or_default();
     let fact = |name: &str| bundle.training.get(name).cloned();
-    let labels: LabelSource = fact("labels").and_then(|labels| serde_json::from_value(labels).ok()).unwrap_or_default();
+    let labels = label_source(bundle)?;
     let cleaning = fact("cleaning");
     let settings = ["cleaning", "train"].map(|name| Some((name, fact(name)?)));
     let recipe: BTreeMap<&str, Value> = settings.into_iter().flatten().collect();
@@ -371,6 +371,14 @@ mod tests {
         for line in ["| sad\\|blue | 1 |", "| | happy | sad\\|blue |", "| `vultus train --set a='b\\|c'` |"] {
             assert!(card.contains(line), "{line} not in {card}");
         }
+    }
+
+    #[test]
+    fn labels_that_are_unknown_are_no_guess() {
+        let mut bundle = bundle(1);
+        bundle.training["labels"] = json!("crowd");
+        let error = card(&bundle, &faces(), "test", "train", &text()).unwrap_err().to_string();
+        assert!(error.contains("labels \"crowd\""), "{error}");
     }
 
     #[test]

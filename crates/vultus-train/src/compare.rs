@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 use vultus::bundle::BundleError;
 use vultus::persist::write_atomically;
@@ -47,6 +47,7 @@ pub struct Row {
     /// What the names of the directories have in common.
     pub name: String,
     /// The directories.
+    #[serde(serialize_with = "as_texts")]
     pub runs: Vec<PathBuf>,
     /// The seed of each.
     pub seeds: Vec<u64>,
@@ -68,9 +69,20 @@ pub struct Comparison {
     /// Splits on which not all runs saw the same number of images of the same classes: their figures do not compare.
     pub unequal: Vec<String>,
     /// Runs without an evaluation on a split that others have one on: the rows of these runs have no figure for it.
+    #[serde(serialize_with = "as_pairs_of_texts")]
     pub missing: Vec<(PathBuf, String)>,
     /// Runs whose configuration and seed are those of an earlier one: no second sample.
+    #[serde(serialize_with = "as_texts")]
     pub repeated: Vec<PathBuf>,
+}
+
+/// Paths as they are shown: JSON has no others.
+fn as_texts<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
+}
+
+fn as_pairs_of_texts<S: Serializer>(pairs: &[(PathBuf, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(pairs.iter().map(|(path, text)| (path.to_string_lossy(), text)))
 }
 
 /// Why runs cannot be compared.

@@ -32,7 +32,7 @@ use crate::targets::TargetConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Seed of the split, the initial weights, the order of the images and the dropout.
+    /// Seed of the split, the initial weights, the order of the images and their changes, and the dropout.
     pub seed: u64,
     /// Where tensors live: `flex` (CPU, our kernels), and `wgpu` or `cuda` where compiled in.
     pub device: String,

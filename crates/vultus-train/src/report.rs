@@ -47,7 +47,7 @@ pub struct ReportInput {
     pub network: ResolvedNetwork,
     /// Class names in index order.
     pub labels: Vec<String>,
-    /// One record an epoch; empty for a bundle that came without its run.
+    /// One record an epoch.
     pub history: Vec<EpochRecord>,
     /// The epoch whose weights were kept, and why.
     pub choice: Choice,

@@ -258,7 +258,8 @@ fn write_config(path: &Path, config: &TrainConfig) -> io::Result<()> {
 /// # Errors
 /// The system's refusal, naming the path.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let text = serde_json::to_string_pretty(value)?;
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| io::Error::other(format!("cannot write {}: {error}", path.display())))?;
     vultus::persist::write_atomically(path, |file| writeln!(file, "{text}"))
 }
 

@@ -16,6 +16,7 @@ pub mod space;
 pub mod trial;
 
 use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -98,7 +99,12 @@ pub trait TrialRunner {
     }
 
     /// Told once, before the first trial.
-    fn planned(&mut self, _work: PlannedWork) {}
+    ///
+    /// # Errors
+    /// What keeps the search from being described; no trial is run then.
+    fn planned(&mut self, _work: PlannedWork) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Where a search stands when it returns.
@@ -149,7 +155,7 @@ pub fn run_search<R: TrialRunner>(
 ) -> Result<SearchOutcome, SearchError> {
     let plan = SearchPlan::new(config, data)?;
     let mut journal = Journal::open(directory, shard)?;
-    runner.planned(work(&plan, &journal, shard));
+    runner.planned(work(&plan, &journal, shard))?;
     let interrupted = !run_missing(&plan, data, &mut journal, shard, runner)?;
     // Shards in the same directory may have finished theirs in the meantime.
     journal.refresh()?;

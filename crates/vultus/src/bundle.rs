@@ -39,7 +39,8 @@ pub struct Bundle {
     pub weights: Weights,
     /// How its answers become probabilities.
     pub inference: Inference,
-    /// Facts about the training, for people and for tracing; nothing is computed from them.
+    /// Facts about the training, for people and for tracing, and for finding the images that the model is to be measured on; no
+    /// prediction depends on them.
     pub training: Value,
     /// Measured results, likewise.
     pub metrics: Value,

@@ -14,6 +14,9 @@ use crate::labels::Labels;
 use crate::plan::Plan;
 use crate::preprocess::Preprocessing;
 
+/// Pixels of faces, in all their views, that are classified at one time: 128 MB.
+const MOST_VALUES: usize = 32 << 20;
+
 /// What a classifier says about one face.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
@@ -107,6 +110,12 @@ impl Classifier {
 
     /// Classifies grey pictures of one face each, of any size; one prediction a picture, in order.
     pub fn predict_batch(&self, faces: &[GrayImage]) -> Vec<Prediction> {
+        // A crowd in large pictures takes no more memory than this many values and its answers.
+        let at_once = (MOST_VALUES / (self.plan.inputs() * self.inference.views.count())).max(1);
+        faces.chunks(at_once).flat_map(|faces| self.predict_chunk(faces)).collect()
+    }
+
+    fn predict_chunk(&self, faces: &[GrayImage]) -> Vec<Prediction> {
         let size = (self.preprocessing.width, self.preprocessing.height);
         let mut pixels = vec![0.0; faces.len() * self.plan.inputs()];
         for (face, pixels) in faces.iter().zip(pixels.chunks_exact_mut(self.plan.inputs())) {

@@ -60,7 +60,7 @@ pub enum PreprocessingError {
     /// A mean or standard deviation that gives no finite numbers.
     #[error(
         "preprocessing.pixels.standard has mean {mean} and std_dev {std_dev}: \
-         both must be finite, and std_dev above 0"
+         both must be finite, and std_dev above 0 and not so small that pixels become infinite"
     )]
     Standard {
         /// The mean given.
@@ -82,8 +82,11 @@ impl Preprocessing {
             }
         }
         match self.pixels {
-            PixelScaling::Standard { mean, std_dev } if !(mean.is_finite() && std_dev.is_finite() && std_dev > 0.0) => {
-                Err(PreprocessingError::Standard { mean, std_dev })
+            PixelScaling::Standard { mean, std_dev } => {
+                // A tiny deviation makes pixels infinite.
+                let (factor, offset) = self.factor_and_offset();
+                let usable = std_dev > 0.0 && std_dev.is_finite() && factor.is_finite() && offset.is_finite();
+                if usable { Ok(()) } else { Err(PreprocessingError::Standard { mean, std_dev }) }
             }
             _ => Ok(()),
         }
@@ -113,13 +116,18 @@ impl Preprocessing {
     pub fn fill(&self, face: &GrayImage, values: &mut [f32]) {
         let pixels = face.as_raw();
         assert_eq!(pixels.len(), values.len(), "one value for each pixel");
-        let (factor, offset) = match self.pixels {
+        let (factor, offset) = self.factor_and_offset();
+        for (value, &pixel) in values.iter_mut().zip(pixels) {
+            *value = f32::from(pixel) * factor + offset;
+        }
+    }
+
+    /// What a pixel of 0 to 255 is multiplied by, and what is added then.
+    fn factor_and_offset(&self) -> (f32, f32) {
+        match self.pixels {
             PixelScaling::Raw => (1.0, 0.0),
             PixelScaling::Unit => (1.0 / 255.0, 0.0),
             PixelScaling::Standard { mean, std_dev } => (1.0 / (255.0 * std_dev), -mean / std_dev),
-        };
-        for (value, &pixel) in values.iter_mut().zip(pixels) {
-            *value = f32::from(pixel) * factor + offset;
         }
     }
 }
@@ -221,6 +229,9 @@ mod tests {
         assert!(read(r#"{"widht": 48}"#).is_err());
         let standard = read(r#"{"pixels": {"standard": {"mean": 0.5, "std_dev": 0.0}}}"#).unwrap();
         assert!(matches!(standard.validate(), Err(PreprocessingError::Standard { .. })));
+        let tiny = PixelScaling::Standard { mean: 0.0, std_dev: 1e-42 };
+        let tiny = Preprocessing { pixels: tiny, ..Preprocessing::default() };
+        assert!(matches!(tiny.validate(), Err(PreprocessingError::Standard { .. })));
         let flat = Preprocessing { height: 0, ..Preprocessing::default() };
         assert_eq!(flat.validate(), Err(PreprocessingError::Side { key: "height", value: 0 }));
         assert_eq!(Preprocessing::default().validate(), Ok(()));

@@ -10,7 +10,7 @@ use vultus_train::card::{CardError, CardText, WholeTraining, card};
 use vultus_train::dataset::split_name;
 
 use super::evaluate::{default_split_of_data, read_sources};
-use super::model_file;
+use super::{check_new, model_file};
 use crate::failure::Failure;
 
 /// Write a model card: results with intervals, recipe, origin and limits of a model, as Markdown.
@@ -56,9 +56,7 @@ impl Card {
         if self.out.extension().is_none_or(|ending| ending != "md") {
             return Err(Failure::usage(anyhow!("{}: the card is a .md file", self.out.display())));
         }
-        if self.out.exists() {
-            return Err(Failure::usage(anyhow!("{} exists: name another file", self.out.display())));
-        }
+        check_new(&self.out)?;
         let name = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let bundle = Bundle::load(&model_file(&self.model)?)?;
         let dataset = read_sources(&self.data, &bundle)?;

@@ -18,7 +18,7 @@ use vultus_train::figure::sheet::sheet;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::statistics::Statistics;
 
-use super::check_place;
+use super::check_new;
 use super::train::usage_or_data;
 use crate::failure::Failure;
 use crate::message::{counted, say};
@@ -91,9 +91,7 @@ impl Augment {
         if self.out.extension().is_none_or(|ending| ending != "png") {
             return Err(Failure::usage(anyhow!("{}: the sheet is a .png file", self.out.display())));
         }
-        if self.out.exists() {
-            return Err(Failure::usage(anyhow!("{} exists: name another file", self.out.display())));
-        }
+        check_new(&self.out)?;
         let config = TrainConfig::load(self.config.as_deref(), &self.set).map_err(Failure::usage)?;
         if let Some(file) = &self.config
             && config.train.augmentation.strengths().iter().all(|(_, strength)| *strength == 0.0)
@@ -183,10 +181,7 @@ impl Inspect {
 impl Inspection {
     fn run(&self) -> Result<(), Failure> {
         if let Some(list) = &self.list {
-            check_place(list)?;
-            if list.exists() {
-                return Err(Failure::usage(anyhow!("{} exists: name another file", list.display())));
-            }
+            check_new(list)?;
         }
         let dataset = read(&self.inspect.sources)?;
         if let Some(list) = &self.list {

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use vultus::bundle::Bundle;
 use vultus::inference::MOST_SHIFT;
 use vultus::labels::canonical;
-use vultus_train::assess::{AssessError, assess, dropped_in_training};
+use vultus_train::assess::{AssessError, assess, dropped_in_training, label_source};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
 use vultus_train::fingerprint::fingerprint;
@@ -145,21 +145,28 @@ impl Evaluate {
             say(format_args!("{} of class {class} left out: the model {why} it", counted(*count, "image")));
         }
         report_removed(&dataset, &split);
+        // What cannot be kept is printed all the same.
+        let mut kept: Result<(), Failure> = Ok(());
         if let Some(out) = &self.out {
-            assessment.save(out)?;
-            say(format_args!("written to {}", out.display()));
+            kept = assessment.save(out).map_err(Failure::from);
+            if kept.is_ok() {
+                say(format_args!("written to {}", out.display()));
+            }
         } else if let Some((Some(run), _)) = &run {
-            add_assessment(run.path(), &assessment)?;
-            say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
+            kept = add_assessment(run.path(), &assessment).map_err(Failure::from);
+            if kept.is_ok() {
+                say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
+            }
         } else if run.is_some() && self.models.len() > 1 {
             say(format_args!("note: on the data of {}", self.models[0].display()));
         }
-        if self.json {
-            table::print(serde_json::to_string(&assessment.evaluation)?)?;
+        let printed = if self.json {
+            table::print(serde_json::to_string(&assessment.evaluation)?)
         } else {
-            table::print_evaluation(&assessment.evaluation)?;
-        }
-        Ok(())
+            table::print_evaluation(&assessment.evaluation)
+        };
+        kept?;
+        Ok(printed?)
     }
 
     /// Classes to leave out must be in the data, and unknown to the model: its scores without a class that it predicts
@@ -210,8 +217,8 @@ pub fn read_sources(data: &[String], bundle: &Bundle) -> Result<Dataset, Failure
     }
     let sources = data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
     let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;
-    let labels = bundle.training.get("labels").and_then(|labels| serde_json::from_value(labels.clone()).ok());
-    with_labels(dataset, labels.unwrap_or_default()).map_err(|error| usage_or_data(error.into()))
+    let labels = label_source(bundle).map_err(|error| Failure::Run(error.into()))?;
+    with_labels(dataset, labels).map_err(|error| usage_or_data(error.into()))
 }
 
 /// Images of `split` that could not be used. What a run's own cleaning removed is in its `removed.csv`.

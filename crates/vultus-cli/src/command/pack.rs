@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
 
-use super::model_file;
+use super::{check_new, model_file};
 use crate::failure::Failure;
 use crate::message::say;
 
@@ -28,9 +28,7 @@ impl Pack {
         if self.out.extension().is_none_or(|ending| ending != "safetensors") {
             return Err(Failure::usage(anyhow!("{}: a model is a .safetensors file", self.out.display())));
         }
-        if self.out.exists() {
-            return Err(Failure::usage(anyhow!("{} exists: name another file", self.out.display())));
-        }
+        check_new(&self.out)?;
         let bundle = Bundle::load(&model_file(&self.model)?)?;
         let bundle = if self.half { bundle.halved() } else { bundle };
         bundle.save(&self.out)?;

@@ -1,5 +1,6 @@
 //! `vultus search`.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -66,18 +67,10 @@ impl Search {
         let votes = votes_fingerprint(&dataset, indices.iter().copied());
         let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint, votes: &votes };
         let describe = || describe_search(&out, &config, &invocation(), fingerprint.clone());
-        let mut runner = Runner {
-            dataset: &dataset,
-            indices: &indices,
-            config: &config,
-            left: 0,
-            out: &out,
-            describe: &describe,
-            described: Ok(()),
-        };
+        let mut runner =
+            Runner { dataset: &dataset, indices: &indices, config: &config, left: 0, out: &out, describe: &describe };
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
         outcome.write_results(&out)?;
-        runner.described.map_err(usage_or_run)?;
         // That nobody reads it is told last, and keeps nothing from being done.
         let printed = print_results(&outcome.results);
         if outcome.interrupted {
@@ -178,7 +171,6 @@ struct Runner<'a> {
     out: &'a Path,
     /// Writes what the search is made with; due when the journal is ours.
     describe: &'a dyn Fn() -> Result<(), RunError>,
-    described: Result<(), RunError>,
 }
 
 impl TrialRunner for Runner<'_> {
@@ -212,8 +204,11 @@ impl TrialRunner for Runner<'_> {
         interrupt::requested()
     }
 
-    fn planned(&mut self, work: PlannedWork) {
-        self.described = (self.describe)();
+    fn planned(&mut self, work: PlannedWork) -> io::Result<()> {
+        (self.describe)().map_err(|error| match error {
+            RunError::Io(error) => error,
+            other => io::Error::other(other),
+        })?;
         self.left = work.missing;
         say(format_args!("search directory: {}", self.out.display()));
         say(format_args!(
@@ -224,6 +219,7 @@ impl TrialRunner for Runner<'_> {
         if work.ignored > 0 {
             say(format_args!("{} lines of the journals belong to another configuration or other data", work.ignored));
         }
+        Ok(())
     }
 }
 
@@ -236,7 +232,7 @@ impl Observer for Interruptible {
     }
 }
 
-fn print_results(results: &SearchResults) -> std::io::Result<()> {
+fn print_results(results: &SearchResults) -> io::Result<()> {
     let folds = results.settings.iter().map(|row| row.scores.len()).max().unwrap_or_default();
     let header = ["setting".to_owned(), "mean".to_owned(), "deviation".to_owned()].into_iter();
     let mut rows = table::table(header.chain((1..=folds).map(|fold| format!("fold {fold}"))));

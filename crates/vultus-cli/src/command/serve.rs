@@ -160,7 +160,10 @@ impl Serve {
             (Some(path), _) => (fs_err::read_to_string(path).map_err(Failure::usage)?, path.display().to_string()),
             (None, Ok(secret)) => (secret, TOKEN_VARIABLE.to_owned()),
             (None, Err(std::env::VarError::NotPresent)) => return Ok(None),
-            (None, Err(error)) => return Err(Failure::usage(anyhow!("{TOKEN_VARIABLE}: {error}"))),
+            // Its own message would tell the secret.
+            (None, Err(std::env::VarError::NotUnicode(_))) => {
+                return Err(Failure::usage(anyhow!("{TOKEN_VARIABLE} is no text in UTF-8")));
+            }
         };
         let token = Token::new(&secret).map_err(|error| Failure::usage(anyhow!("{origin}: {error}")))?;
         Ok(Some(token))

@@ -16,7 +16,7 @@ use vultus::video::{self, Frame, FrameError};
 
 use super::{check_place, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
-use crate::failure::Failure;
+use crate::failure::{Failure, is_closed_pipe};
 use crate::interrupt;
 use crate::message::{counted, say};
 use crate::progress::Frames;
@@ -131,10 +131,15 @@ impl Video {
             timeline.add(frame.time_s, &frame.persons);
             until_it_fails(&mut writer, |writer| writer.write(frame.time_s, drawn(&frame)))?;
             // Last, as who reads them may be gone.
-            until_it_fails(&mut rows, |rows| {
+            let written = until_it_fails(&mut rows, |rows| {
                 rows.write(&frame)?;
                 if film.is_camera { rows.flush() } else { Ok(()) }
-            })?;
+            });
+            match written {
+                // Whoever has read enough rows wants the page and the film all the same.
+                Err(error) if (self.report.is_some() || writer.is_some()) && is_closed_pipe(&error) => {}
+                written => written?,
+            }
             progress.frame(frame.persons.len());
             Ok(())
         });

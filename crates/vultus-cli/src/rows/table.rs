@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, Table};
 use vultus::analyze::Record;
 
 use super::pictures::rows;
+use crate::message::printable;
 use crate::table::{print, table};
 
 /// Collects the table, because its columns are as wide as their widest cells.
@@ -61,27 +62,5 @@ impl TableRows {
             print(format_args!("error: {failure}"))?;
         }
         io::stdout().flush()
-    }
-}
-
-/// A name of a file may hold what moves a terminal's cursor.
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            printable.extend(character.escape_default());
-        } else {
-            printable.push(character);
-        }
-    }
-    printable
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_name_cannot_speak_to_the_terminal() {
-        assert_eq!(super::printable("a\u{1b}[31m\nb.png"), "a\\u{1b}[31m\\nb.png");
-        assert_eq!(super::printable("Gesichter/fröhlich 😀.png"), "Gesichter/fröhlich 😀.png");
     }
 }

@@ -253,6 +253,15 @@ fn a_search_takes_no_directory_of_anything_else() {
 }
 
 #[test]
+fn a_search_that_cannot_be_described_runs_no_trial() {
+    let place = place_with_search(AXES);
+    place.write("out/journal.jsonl", "");
+    place.write("out/environment.json", "{");
+    let outcome = place.run(&search("out", &[])).ends_with(1).says(&["environment.json"]);
+    assert!(!outcome.stderr.contains("trial 1"), "{}", outcome.stderr);
+}
+
+#[test]
 fn a_search_is_no_run_and_its_model_is_the_winner() {
     let place = place_with_search(AXES);
     place.run(&search("out", &[])).ends_with(0);

@@ -155,4 +155,11 @@ fn what_cannot_work_is_said_at_once() {
     place.run(&["serve", "--name", ""]).ends_with(2).says(&["--name"]);
     place.run(&["serve", "--host", "faces.test:80"]).ends_with(2).says(&["faces.test:80", "without port"]);
     place.run_with(&["serve"], &[("VULTUS_TOKEN", "a b")]).ends_with(2).says(&["VULTUS_TOKEN"]);
+    #[cfg(unix)]
+    {
+        let secret: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"confidential\xff");
+        let output = Command::new(VULTUS).arg("serve").env("VULTUS_TOKEN", secret).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && !message.contains("confidential"), "{message}");
+    }
 }

@@ -72,6 +72,12 @@ fn a_run_is_evaluated_on_the_images_it_held_out() {
     place.train("run", &[]);
     let outcome = place.run(&["evaluate", "run", "--validation", "--json"]).ends_with(0);
     let outcome = outcome.says(&["chose the temperature", "kept in run"]);
+    // What cannot be kept is seen all the same.
+    let data = fs_err::read(place.path("run/data.json")).unwrap();
+    place.write("run/data.json", "{");
+    let unkept = place.run(&["evaluate", "run", "--validation", "--json"]).ends_with(1).says(&["data.json"]);
+    assert_eq!(unkept.stdout, outcome.stdout);
+    place.write("run/data.json", data);
     let evaluation: Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!((&evaluation["split"], &evaluation["n"]), (&json!("train-validation"), &json!(17)));
     // The accuracy of the weights that were kept, by one view, as training measured it.

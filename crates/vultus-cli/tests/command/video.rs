@@ -237,9 +237,9 @@ fn long_film(place: &Place) {
 #[cfg(unix)]
 const ROWS: [(&str, &str); 4] = [("film.mp4", "json"), ("film.mp4", "csv"), ("long.mp4", "json"), ("long.mp4", "csv")];
 
-/// Runs over a film with a page and a film to write, and rows to `stdout`; gives the exit code and the messages.
+/// Runs over a film with a page and a film to write, and rows to `stdout`; gives the exit code, the messages, and the frames of the film.
 #[cfg(unix)]
-fn run_into(place: &Place, (film, format): (&str, &str), number: u32, stdout: Stdio) -> (Option<i32>, String) {
+fn run_into(place: &Place, (film, format): (&str, &str), number: u32, stdout: Stdio) -> (Option<i32>, String, usize) {
     let [page, boxes] = [format!("page{number}.html"), format!("boxes{number}.mp4")];
     let ended = Command::new(VULTUS)
         .args(["video", film, "--format", format, "--model", "run", "--faces", "whole"])
@@ -257,8 +257,8 @@ fn run_into(place: &Place, (film, format): (&str, &str), number: u32, stdout: St
         .unwrap();
     let messages = String::from_utf8(ended.stderr).unwrap();
     assert!(place.path(&page).exists(), "{messages}");
-    place.run(&["video", &boxes, "--model", "run", "--faces", "whole"]).ends_with(0);
-    (ended.status.code(), messages)
+    let frames = place.run(&["video", &boxes, "--model", "run", "--faces", "whole"]).ends_with(0);
+    (ended.status.code(), messages, frames.stdout.lines().count())
 }
 
 #[cfg(unix)]
@@ -267,8 +267,10 @@ fn a_page_and_a_film_are_kept_when_nobody_reads_the_rows() {
     let Some(place) = place_with_film() else { return };
     long_film(&place);
     for (number, rows) in (0..).zip(ROWS) {
-        let (code, messages) = run_into(&place, rows, number, Stdio::piped());
+        let (code, messages, frames) = run_into(&place, rows, number, Stdio::piped());
         assert_eq!(code, Some(0), "{messages}");
+        let whole = place.run(&["video", rows.0, "--model", "run", "--faces", "whole"]).ends_with(0);
+        assert_eq!(frames, whole.stdout.lines().count(), "{rows:?}");
     }
 }
 
@@ -279,7 +281,7 @@ fn a_page_and_a_film_are_kept_when_the_rows_have_no_room() {
     long_film(&place);
     for (number, rows) in (0..).zip(ROWS) {
         let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_parts().0;
-        let (code, messages) = run_into(&place, rows, number, full.into());
+        let (code, messages, _) = run_into(&place, rows, number, full.into());
         assert_eq!(code, Some(1), "{messages}");
         assert_eq!(messages.matches("No space left").count(), 1, "{messages}");
     }

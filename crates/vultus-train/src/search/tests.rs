@@ -86,8 +86,9 @@ impl TrialRunner for Arithmetic {
         self.stop_after == Some(self.ran.len())
     }
 
-    fn planned(&mut self, work: PlannedWork) {
+    fn planned(&mut self, work: PlannedWork) -> io::Result<()> {
         self.work = Some(work);
+        Ok(())
     }
 }
 

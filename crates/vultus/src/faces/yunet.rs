@@ -7,6 +7,7 @@
 mod network;
 mod onnx;
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -19,6 +20,9 @@ use self::network::Output;
 use super::{Area, Face, FaceError, Region, overlap};
 use crate::plan::Program;
 use crate::preprocess::over_black;
+
+/// Bytes of a file: YuNet's have less than half a million.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// Pixels a cell of the three grids.
 const STRIDES: [usize; 3] = [8, 16, 32];
@@ -55,7 +59,12 @@ pub(super) struct Yunet {
 impl Yunet {
     pub(super) fn load(path: &Path) -> Result<Self, FaceError> {
         let unusable = |reason: String| FaceError::Model { path: path.to_owned(), reason };
-        let graph = onnx::read(&fs_err::read(path)?).map_err(unusable)?;
+        let mut bytes = Vec::new();
+        fs_err::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(unusable(format!("it has more than {} MB", MOST_BYTES >> 20)));
+        }
+        let graph = onnx::read(&bytes).map_err(unusable)?;
         // Older files list their tensors among the inputs.
         let is_tensor = |name: &str| graph.tensors.iter().any(|tensor| tensor.name == name);
         let inputs: Vec<&onnx::Value> = graph.inputs.iter().filter(|input| !is_tensor(&input.name)).collect();

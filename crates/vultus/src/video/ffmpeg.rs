@@ -248,12 +248,17 @@ fn messages() -> Result<(File, File), io::Error> {
     Ok((file.try_clone()?, file))
 }
 
+/// Bytes of a program's messages that are read, from their end.
+const LAST_MESSAGES: u64 = 64 << 10;
+
 /// What a program has written to its messages.
 fn read_messages(messages: &File) -> Option<String> {
     let mut file = messages.try_clone().ok()?;
     let mut bytes = Vec::new();
-    let _ = io::Seek::rewind(&mut file);
-    let _ = file.read_to_end(&mut bytes);
+    // A camera may complain of each frame for days; the last lines are shown.
+    let length = file.metadata().ok()?.len();
+    io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(LAST_MESSAGES))).ok()?;
+    file.take(LAST_MESSAGES).read_to_end(&mut bytes).ok()?;
     said(&bytes)
 }
 
