@@ -22,8 +22,11 @@ use vultus::preprocess::Preprocessing;
 use super::{NamedSample, Reading, face_from_bytes, ferplus};
 use crate::dataset::{DataError, Removal, RemovalReason, split_name};
 
-/// Rows that are read before their pictures are decoded in parallel: bounds the memory for encoded pictures.
+/// Rows that are read before their pictures are decoded in parallel, if their pictures have fewer than [`BYTES_AT_ONCE`].
 const ROWS_AT_ONCE: usize = 2048;
+
+/// Bytes of encoded pictures after which these are decoded before more are read; one picture may go beyond.
+const BYTES_AT_ONCE: usize = 256 << 20;
 
 /// Name of the column with the votes for `class` of [`ferplus::CLASSES`].
 pub fn vote_column(class: &str) -> String {
@@ -92,11 +95,13 @@ fn read_rows(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) 
     let mut readings: Vec<Reading> = Vec::new();
     loop {
         let first_row = readings.len();
-        let mut batch = Vec::with_capacity(ROWS_AT_ONCE);
-        for row in rows.by_ref().take(ROWS_AT_ONCE) {
+        let (mut batch, mut bytes) = (Vec::with_capacity(ROWS_AT_ONCE), 0);
+        while batch.len() < ROWS_AT_ONCE && bytes < BYTES_AT_ONCE {
+            let Some(row) = rows.next() else { break };
             let place = first_row + batch.len();
-            let row = row.map_err(|error| failed(format!("damaged at row {place}: {error}")))?;
-            batch.push(EncodedRow::of(row));
+            let row = EncodedRow::of(row.map_err(|error| failed(format!("damaged at row {place}: {error}")))?);
+            bytes += row.image.as_ref().map_or(0, Vec::len);
+            batch.push(row);
         }
         if batch.is_empty() {
             break;

@@ -35,6 +35,14 @@ pub enum VideoError {
         /// What the system says.
         reason: io::Error,
     },
+    /// A program is there, and cannot be started or has no place for its messages.
+    #[error("the program {program} cannot be started: {reason}")]
+    Start {
+        /// Its name.
+        program: &'static str,
+        /// What the system says.
+        reason: io::Error,
+    },
     /// The film cannot be used.
     #[error("{path} cannot be read as a film: {reason}", path = path.display())]
     Unreadable {
@@ -134,7 +142,7 @@ impl Film {
             .args(source(path, is_camera))
             .stdin(Stdio::null())
             .output()
-            .map_err(|reason| VideoError::NoProgram { program: "ffprobe", reason })?;
+            .map_err(|reason| unstartable("ffprobe", reason))?;
         if !output.status.success() {
             return Err(unreadable(reason(said(&output.stderr))));
         }
@@ -242,6 +250,14 @@ fn apart(program: &str) -> Command {
     command
 }
 
+/// Why a program does not start.
+fn unstartable(program: &'static str, reason: io::Error) -> VideoError {
+    match reason.kind() {
+        io::ErrorKind::NotFound => VideoError::NoProgram { program, reason },
+        _ => VideoError::Start { program, reason },
+    }
+}
+
 /// A file without a name for a program's messages, which no pipe can block.
 fn messages() -> Result<(File, File), io::Error> {
     let file = tempfile::tempfile()?;
@@ -318,9 +334,9 @@ impl FilmReader {
         let rate = film.rate(frames_per_second)?;
         let choice = frames_per_second.map(|asked| choice(asked, film.frames_per_second.unwrap_or(asked)));
         let choice = choice.unwrap_or_default();
-        let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
-        let (stderr, messages) = messages().map_err(no_program)?;
-        let (times, stdin) = io::pipe().map_err(no_program)?;
+        let without = |reason| VideoError::Start { program: "ffmpeg", reason };
+        let (stderr, messages) = messages().map_err(without)?;
+        let (times, stdin) = io::pipe().map_err(without)?;
         // The size is said once more, so that frames never change it within a film.
         let size = format!("scale={}:{},setsar=1", film.width, film.height);
         let mut program = apart("ffmpeg")
@@ -335,8 +351,8 @@ impl FilmReader {
             .stderr(stderr)
             .spawn()
             .map(Program)
-            .map_err(no_program)?;
-        let pixels = program.0.stdout.take().ok_or_else(|| no_program(io::Error::other("no pipe")))?;
+            .map_err(|reason| unstartable("ffmpeg", reason))?;
+        let pixels = program.0.stdout.take().ok_or_else(|| without(io::Error::other("no pipe")))?;
         Ok(Self {
             film: film.clone(),
             program,
@@ -462,12 +478,12 @@ impl FilmWriter {
     }
 
     fn begin(path: &Path, width: u32, height: u32, frames_per_second: f64) -> Result<Self, VideoError> {
-        let no_program = |reason| VideoError::NoProgram { program: "ffmpeg", reason };
-        let (stderr, messages) = messages().map_err(no_program)?;
+        let without = |reason| VideoError::Start { program: "ffmpeg", reason };
+        let (stderr, messages) = messages().map_err(without)?;
         let mut unfinished = std::ffi::OsString::from(format!("{UNFINISHED}{}-", std::process::id()));
         // For kinds of pictures, % would begin a number of a series of files.
         unfinished.push(path.file_name().unwrap_or_default().to_string_lossy().replace('%', "_"));
-        let unfinished = TempPath::try_from_path(path.with_file_name(unfinished)).map_err(no_program)?;
+        let unfinished = TempPath::try_from_path(path.with_file_name(unfinished)).map_err(without)?;
         let mut name = std::ffi::OsString::from("file:");
         name.push(&unfinished);
         let mut program = apart("ffmpeg")
@@ -482,7 +498,7 @@ impl FilmWriter {
             .stderr(stderr)
             .spawn()
             .map(Program)
-            .map_err(no_program)?;
+            .map_err(|reason| unstartable("ffmpeg", reason))?;
         let pixels = program.0.stdin.take();
         Ok(Self {
             path: path.to_owned(),
