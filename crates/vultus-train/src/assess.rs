@@ -116,13 +116,15 @@ pub fn assess(
     let Some((bundle, others)) = bundles.split_first() else {
         return Err(AssessError::Ensemble("there are none".to_owned()));
     };
-    for other in others {
+    for (number, other) in (2..).zip(others) {
+        let differ = |first: String, other: String| {
+            AssessError::Ensemble(format!("the first has {first}, number {number} has {other}"))
+        };
         if other.labels != bundle.labels {
-            return Err(AssessError::Ensemble(format!("{} and {}", bundle.labels, other.labels)));
+            return Err(differ(bundle.labels.to_string(), other.labels.to_string()));
         }
         if other.preprocessing != bundle.preprocessing {
-            let [one, two] = [bundle, other].map(|bundle| in_toml(&bundle.preprocessing));
-            return Err(AssessError::Ensemble(format!("{one} and {two}")));
+            return Err(differ(in_toml(&bundle.preprocessing), in_toml(&other.preprocessing)));
         }
     }
     let asked = Asked::new(&bundle.labels, without)?;

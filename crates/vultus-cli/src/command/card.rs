@@ -1,11 +1,10 @@
 //! `vultus card`.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
-use vultus::persist::write_atomically;
+use vultus::persist::write_new;
 use vultus_train::card::{CardError, CardText, WholeTraining, card};
 use vultus_train::dataset::split_name;
 
@@ -72,7 +71,7 @@ impl Card {
             CardError::Trained(_) => Failure::usage(error),
             CardError::Template(_) => Failure::Run(error.into()),
         })?;
-        write_atomically(&self.out, |file| writeln!(file, "{}", card.trim_end()))?;
+        write_new(&self.out, format!("{}\n", card.trim_end()).as_bytes())?;
         Ok(())
     }
 }

@@ -1,12 +1,11 @@
 //! `vultus data`: stats, audit, convert, augment.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
 use image::GrayImage;
 use serde_json::to_string;
-use vultus::persist::write_atomically;
+use vultus::persist::write_new;
 use vultus::preprocess::Preprocessing;
 use vultus_train::audit::{Audit, Finding};
 use vultus_train::augment::sheet::rows;
@@ -109,7 +108,7 @@ impl Augment {
         let place = |index: usize| index * dataset.samples.len() / count;
         let faces: Vec<GrayImage> = (0..count).map(|index| dataset.samples[place(index)].image.clone()).collect();
         let png = sheet(&rows(&faces, &config.train.augmentation, config.seed))?;
-        write_atomically(&self.out, |file| file.write_all(&png))?;
+        write_new(&self.out, &png)?;
         Ok(())
     }
 }
