@@ -71,7 +71,8 @@ mod tests {
     use crate::dataset::{Dataset, Sample, split_name};
     use crate::fit::{FitData, FitError, Observer, StepReport, fit};
 
-    /// How many buffers of `length` numbers wait. Other tests train at the same time, with smaller networks.
+    /// How many buffers of `length` numbers wait. Other tests train at the same time, with much smaller networks: one of nearly the
+    /// same size would take these, and give them back when it has ended.
     fn waiting(length: usize) -> usize {
         FREE.lock().unwrap().get(&length).map_or(0, Vec::len)
     }
@@ -110,14 +111,14 @@ mod tests {
 
     #[test]
     fn what_a_training_kept_goes_when_it_ends() {
-        for (filters, rate) in [(29, 1e-6), (47, 1e-6)] {
+        for (filters, rate) in [(139, 1e-6), (211, 1e-6)] {
             let mut watcher = Watcher { length: 4 * 94 * 94 * filters, most: 0 };
             train(filters, rate, &mut watcher).unwrap();
             assert!(watcher.most > 0, "nothing was kept");
             assert_eq!(waiting(watcher.length), 0, "{filters} filters");
         }
-        let mut watcher = Watcher { length: 4 * 94 * 94 * 29, most: 0 };
-        assert!(matches!(train(29, 1e30, &mut watcher), Err(FitError::NotFinite { .. })));
+        let mut watcher = Watcher { length: 4 * 94 * 94 * 139, most: 0 };
+        assert!(matches!(train(139, 1e30, &mut watcher), Err(FitError::NotFinite { .. })));
         assert_eq!(waiting(watcher.length), 0, "after an error");
     }
 
