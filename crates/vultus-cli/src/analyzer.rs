@@ -45,13 +45,13 @@ pub struct AnalyzerArguments {
     #[arg(long, value_name = "FILE")]
     face_model: Option<PathBuf>,
     /// Smallest face that counts: the shorter side of its box in pixels.
-    #[arg(long, allow_negative_numbers = true, value_name = "PX", default_value_t = FaceOptions::default().minimum_px)]
+    #[arg(long, value_name = "PX", default_value_t = FaceOptions::default().minimum_px)]
     min_face: u32,
     /// Least confidence of the face finder that counts, 0 to 1.
-    #[arg(long, allow_negative_numbers = true, value_name = "P", default_value_t = FaceOptions::default().minimum_confidence, value_parser = probability)]
+    #[arg(long, value_name = "P", default_value_t = FaceOptions::default().minimum_confidence, value_parser = probability)]
     min_confidence: f32,
     /// Give no label to a face whose best class is less probable than this.
-    #[arg(long, allow_negative_numbers = true, value_name = "P", default_value_t = 0.0, value_parser = probability)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     abstain_below: f32,
 }
 

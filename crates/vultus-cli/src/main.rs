@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::anyhow;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 use vultus_train::bench::InstructionSet;
 
 use crate::command::Command;
@@ -50,11 +50,21 @@ elsewhere people must be told (Art. 50(3)). Expressions are not feelings: do not
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let arguments = Arguments::parse();
+    let matches = taking_negative_numbers(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match check_environment().and_then(|()| arguments.command.run(started)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Lets each option check a negative number itself, where `-1` would be taken for an unknown option.
+fn taking_negative_numbers(command: clap::Command) -> clap::Command {
+    let options = command.mut_args(|argument| {
+        let takes = argument.get_long().is_some() && argument.get_action().takes_values();
+        argument.allow_negative_numbers(takes)
+    });
+    options.mut_subcommands(taking_negative_numbers)
 }
 
 /// A misspelt limit would silently be none.

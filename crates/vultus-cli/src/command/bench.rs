@@ -29,13 +29,13 @@ pub struct Bench {
     #[arg(long, value_enum, default_value = "train")]
     mode: ModeArgument,
     /// Images of one step.
-    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
     /// Threads that compute; all cores by default.
-    #[arg(long, allow_negative_numbers = true, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// How long to measure; at least one step.
-    #[arg(long, allow_negative_numbers = true, value_name = "X", default_value = "5")]
+    #[arg(long, value_name = "X", default_value = "5")]
     seconds: f64,
     /// Print one JSON object.
     #[arg(long)]

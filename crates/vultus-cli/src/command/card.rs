@@ -32,7 +32,7 @@ pub struct Card {
     #[arg(long, value_name = "TEXT", requires = "hours")]
     whole_command: Option<String>,
     /// Hours of all trainings that the model needed, the last one among them.
-    #[arg(long, allow_negative_numbers = true, value_name = "H", requires = "whole_command", value_parser = hours)]
+    #[arg(long, value_name = "H", requires = "whole_command", value_parser = hours)]
     hours: Option<f64>,
     /// The data set's name, for the card. Without it, the names of the sources of the training.
     #[arg(long, value_name = "NAME")]

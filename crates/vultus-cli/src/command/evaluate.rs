@@ -51,7 +51,7 @@ pub struct Evaluate {
     flip: Option<bool>,
     /// Average the picture shifted by so many pixels in the four diagonal directions, too, in place of what the models say; 0
     /// is off.
-    #[arg(long, allow_negative_numbers = true, value_name = "PX")]
+    #[arg(long, value_name = "PX")]
     shift: Option<usize>,
     /// Directory for evaluation.json, predictions.csv and pictures. Without it, a run keeps those of all its classes on its
     /// own data, as its model is; others are only printed.

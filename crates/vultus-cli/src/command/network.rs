@@ -15,7 +15,7 @@ pub struct Network {
     #[arg(value_name = "FILE|S|R")]
     network: String,
     /// Number of classes, which the data decide otherwise.
-    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value = "7", value_parser = clap::value_parser!(u16).range(2..))]
+    #[arg(long, value_name = "N", default_value = "7", value_parser = clap::value_parser!(u16).range(2..))]
     classes: u16,
     /// Overrides a key of the configuration, such as preprocessing.width=64.
     #[arg(long = "set", value_name = "KEY=VALUE")]

@@ -43,7 +43,7 @@ pub struct Serve {
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     address: IpAddr,
     /// Port to listen on; 0 takes any free one.
-    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = 8080)]
+    #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
     /// The model's name in requests [default: that of its file or run].
     #[arg(long, value_name = "NAME", hide_default_value = true, value_parser = NonEmptyStringValueParser::new())]
@@ -59,28 +59,28 @@ pub struct Serve {
     #[arg(long, value_name = "NAME", value_parser = HostName::new)]
     host: Vec<HostName>,
     /// Largest request, in bytes.
-    #[arg(long, allow_negative_numbers = true, value_name = "BYTES", default_value_t = Limits::default().body_bytes, value_parser = at_least_one::<usize>)]
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().body_bytes, value_parser = at_least_one::<usize>)]
     max_body: usize,
     /// Largest picture, in pixels.
-    #[arg(long, allow_negative_numbers = true, value_name = "PIXELS", default_value_t = PIXELS, value_parser = at_least_one::<u64>)]
+    #[arg(long, value_name = "PIXELS", default_value_t = PIXELS, value_parser = at_least_one::<u64>)]
     max_pixels: u64,
     /// Memory for pictures that are decoded or searched for faces at one time, in bytes; others wait.
-    #[arg(long, allow_negative_numbers = true, value_name = "BYTES", default_value_t = Limits::default().decoded_bytes, value_parser = at_least_one::<usize>)]
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().decoded_bytes, value_parser = at_least_one::<usize>)]
     max_decoded: usize,
     /// Largest number of pictures in a request; no more than the queue holds.
-    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = Limits::default().pictures, value_parser = at_least_one::<usize>)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().pictures, value_parser = at_least_one::<usize>)]
     max_images: usize,
     /// Largest number of pictures that wait or are worked on, 1 to 1000000; beyond it the answer is 503.
-    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = Limits::default().queue, value_parser = up_to_most())]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue, value_parser = up_to_most())]
     queue: usize,
     /// Largest number of faces that are classified together.
-    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = Limits::default().batch, value_parser = at_least_one::<usize>)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().batch, value_parser = at_least_one::<usize>)]
     batch: usize,
     /// Largest number of connections at one time, 1 to 1000000; others wait in the system's queue.
-    #[arg(long, allow_negative_numbers = true, value_name = "N", default_value_t = Limits::default().connections, value_parser = up_to_most())]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections, value_parser = up_to_most())]
     max_connections: usize,
     /// Time for a request's body, and again for its answer.
-    #[arg(long, allow_negative_numbers = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 }
 
