@@ -11,14 +11,19 @@ pub fn counted(count: impl TryInto<u64>, one: &str) -> String {
 
 /// Writes a line, or several.
 pub fn say(text: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", printable(&text.to_string()));
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable_lines(text));
 }
 
-/// What a terminal shows of `text`: a name of a file may hold what moves its cursor.
+/// The lines of `text`, each as [`printable`].
+pub fn printable_lines(text: impl Display) -> String {
+    text.to_string().split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+/// What a terminal shows of `text`, in one line: a name of a file may hold what moves its cursor.
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && character != '\n' {
+        if character.is_control() {
             printable.extend(character.escape_default());
         } else {
             printable.push(character);
@@ -31,7 +36,8 @@ pub fn printable(text: &str) -> String {
 mod tests {
     #[test]
     fn a_name_cannot_speak_to_the_terminal() {
-        assert_eq!(super::printable("a\u{1b}[31m\rb.png\n"), "a\\u{1b}[31m\\rb.png\n");
+        assert_eq!(super::printable("a\u{1b}[31m\nb.png"), "a\\u{1b}[31m\\nb.png");
+        assert_eq!(super::printable_lines("a\rb.png\nc"), "a\\rb.png\nc");
         assert_eq!(super::printable("Gesichter/fröhlich 😀.png"), "Gesichter/fröhlich 😀.png");
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 use vultus_train::evaluate::Evaluation;
 
-use crate::message::printable;
+use crate::message::printable_lines;
 
 /// A table whose first column is text and whose others are numbers.
 pub fn table<H: ToString>(header: impl IntoIterator<Item = H>) -> Table {
@@ -19,7 +19,7 @@ pub fn table<H: ToString>(header: impl IntoIterator<Item = H>) -> Table {
 
 /// Writes a line, or several, to stdout.
 pub fn print(text: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{}", printable(&text.to_string()))
+    writeln!(io::stdout().lock(), "{}", printable_lines(text))
 }
 
 /// A share as a percentage with two decimals.
