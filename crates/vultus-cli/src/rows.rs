@@ -164,8 +164,8 @@ impl JsonLines {
     }
 }
 
-/// Locks a file for as long as it is open, and refuses one that another process of this program is writing. Where there are no locks
-/// there is no refusal.
+/// Locks a file for as long as it is open, and refuses one that another process of this program is writing. Where there are
+/// no locks there is no refusal.
 fn lock_alone(file: &File, path: &Path) -> io::Result<()> {
     // On Windows a lock would keep out whatever reads or writes the file, this process itself included.
     if cfg!(unix) && matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {

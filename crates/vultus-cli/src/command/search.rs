@@ -25,8 +25,8 @@ use crate::failure::Failure;
 use crate::message::say;
 use crate::{interrupt, table};
 
-/// Look for the best settings by k-fold cross-validation on the training split. The same command with the same --out goes on where
-/// a stopped search ended; journals of shards (journal-I-of-N.jsonl) copied into one directory are put together.
+/// Look for the best settings by k-fold cross-validation on the training split. The same command with the same --out goes
+/// on where a stopped search ended; journals of shards (journal-I-of-N.jsonl) copied into one directory are put together.
 #[derive(clap::Args)]
 pub struct Search {
     /// Configuration with a [search] table, such as configs/paper-search.toml.

@@ -14,7 +14,7 @@ use vultus::video::timeline::Timeline;
 use vultus::video::track::TrackOptions;
 use vultus::video::{self, Frame, FrameError};
 
-use super::{check_place, resolved, until_it_fails};
+use super::{check_new, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::{Failure, is_closed_pipe};
 use crate::interrupt;
@@ -32,13 +32,13 @@ pub struct Video {
     #[command(flatten)]
     analyzer: AnalyzerArguments,
     /// Look at this many evenly spaced frames a second, where there are more [default: at every frame].
-    #[arg(long, allow_negative_numbers = true, value_name = "N", value_parser = frames_per_second, hide_default_value = true)]
+    #[arg(long, value_name = "N", value_parser = frames_per_second, hide_default_value = true)]
     fps: Option<f64>,
     /// Stop after this many seconds of the film.
-    #[arg(long, allow_negative_numbers = true, value_name = "S", value_parser = seconds)]
+    #[arg(long, value_name = "S", value_parser = seconds)]
     seconds: Option<f64>,
     /// Seconds in which the weight of an old frame falls to 1/e; 0 does not smooth.
-    #[arg(long, allow_negative_numbers = true, value_name = "S", default_value_t = TrackOptions::default().smoothing_s, value_parser = seconds)]
+    #[arg(long, value_name = "S", default_value_t = TrackOptions::default().smoothing_s, value_parser = seconds)]
     smoothing: f64,
     /// Form of the timeline [default: by the ending of --output, else JSON lines].
     #[arg(long, value_name = "FORM", value_parser = film_formats(), hide_default_value = true)]
@@ -192,10 +192,7 @@ impl Video {
     fn check_outputs(&self) -> Result<(), Failure> {
         let outputs: Vec<&PathBuf> = [&self.output, &self.report, &self.annotate].into_iter().flatten().collect();
         for (place, output) in outputs.iter().enumerate() {
-            check_place(output)?;
-            if output.exists() {
-                return Err(Failure::usage(anyhow!("{} exists: name another file", output.display())));
-            }
+            check_new(output)?;
             if outputs[..place].iter().any(|other| resolved(other) == resolved(output)) {
                 return Err(Failure::usage(anyhow!("{} is named twice: name a file for each", output.display())));
             }

@@ -116,6 +116,17 @@ impl ParquetRows {
         group.close()?;
         Ok(())
     }
+
+    /// Writes what is left, down to the disk.
+    fn end(mut self) -> anyhow::Result<Out> {
+        self.write_group()?;
+        let mut out = self.writer.into_inner()?;
+        out.flush()?;
+        if let Out::File(file) = &out {
+            file.get_ref().as_file().sync_all()?;
+        }
+        Ok(out)
+    }
 }
 
 impl Cell {
@@ -157,18 +168,6 @@ impl CellRows for ParquetRows {
             put_new(file.into_inner().map_err(|error| error.into_error())?.into_temp_path(), &path)?;
         }
         Ok(())
-    }
-}
-
-impl ParquetRows {
-    fn end(mut self) -> anyhow::Result<Out> {
-        self.write_group()?;
-        let mut out = self.writer.into_inner()?;
-        out.flush()?;
-        if let Out::File(file) = &out {
-            file.get_ref().as_file().sync_all()?;
-        }
-        Ok(out)
     }
 }
 

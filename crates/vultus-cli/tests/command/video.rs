@@ -237,7 +237,8 @@ fn long_film(place: &Place) {
 #[cfg(unix)]
 const ROWS: [(&str, &str); 4] = [("film.mp4", "json"), ("film.mp4", "csv"), ("long.mp4", "json"), ("long.mp4", "csv")];
 
-/// Runs over a film with a page and a film to write, and rows to `stdout`; gives the exit code, the messages, and the frames of the film.
+/// Runs over a film with a page and a film to write, and rows to `stdout`; gives the exit code, the messages, and the number
+/// of frames in the film that was written.
 #[cfg(unix)]
 fn run_into(place: &Place, (film, format): (&str, &str), number: u32, stdout: Stdio) -> (Option<i32>, String, usize) {
     let [page, boxes] = [format!("page{number}.html"), format!("boxes{number}.mp4")];

@@ -42,7 +42,8 @@ impl Columns {
             position(column).ok_or_else(|| DataError::MissingColumn {
                 path: path.to_owned(),
                 column,
-                found: shortened(&names.join(", ")),
+                // A file without a header has all pixels of a picture here.
+                found: format!("{:.120}", names.join(", ")),
             })
         };
         Ok(Self { emotion: needed("emotion")?, pixels: needed("pixels")?, usage: position("usage") })
@@ -116,20 +117,14 @@ fn read_row(columns: &Columns, record: &ByteRecord, origin: String, preprocessin
     }
 }
 
-/// The beginning of a text that may be as long as all pixels of a picture.
-fn shortened(text: &str) -> String {
-    const MOST: usize = 120;
-    if text.chars().count() <= MOST { text.to_owned() } else { text.chars().take(MOST).chain(['…']).collect() }
-}
-
 /// Parses pixels written as numbers between blanks.
 fn parse_pixels(text: &[u8]) -> Result<GrayImage, String> {
     let mut pixels = Vec::with_capacity(PIXELS);
     for word in text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
         let value = std::str::from_utf8(word).ok().and_then(|word| word.parse::<u8>().ok());
         let Some(value) = value else {
-            let word = shortened(&String::from_utf8_lossy(word));
-            return Err(format!("pixel {} is `{word}`, not a number from 0 to 255", pixels.len()));
+            let word = String::from_utf8_lossy(word);
+            return Err(format!("pixel {} is `{word:.120}`, not a number from 0 to 255", pixels.len()));
         };
         pixels.push(value);
     }

@@ -76,8 +76,9 @@ struct EncodedRow {
 /// Reads all rows.
 ///
 /// # Errors
-/// A file that is no Parquet file or is damaged, lacks the `image` or `label` column or some of those of the votes, has columns of
-/// another type, is compressed in a way that is not built in, has numbers for labels and no names for them, or has no rows.
+/// A file that is no Parquet file or is damaged, lacks the `image` or `label` column or some of those of the votes, has
+/// columns of another type or votes that are no counts, is compressed in a way that is not built in, has numbers for labels
+/// and no names for them, or has no rows.
 pub fn read(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
     // The parquet crate asserts some things that a damaged file can break. Its words still go to stderr: whoever silences a
     // panic silences those of all threads.
