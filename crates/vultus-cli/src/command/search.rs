@@ -144,6 +144,8 @@ fn train_winner(
     directory: &Path,
 ) -> Result<(), Failure> {
     let new = winner_config(config, winner)?;
+    // First, so that data that are gone leave no run.
+    let prepared = prepare(&new).map_err(usage_or_data)?;
     let (run, config, resume) = match RunDirectory::create(directory, &new) {
         Ok(run) => (run, new, false),
         Err(RunError::Exists(_)) => {
@@ -155,7 +157,6 @@ fn train_winner(
         }
         Err(error) => return Err(usage_or_run(error)),
     };
-    let prepared = prepare(&config).map_err(usage_or_data)?;
     outcome.results.write_for_report(run.path())?;
     train_and_show(&config, &prepared, &run, resume)
 }
