@@ -40,6 +40,14 @@ pub enum AssessError {
     /// The metrics cannot be computed.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
+    /// The answer for one image is none.
+    #[error("{origin}: {error}")]
+    Image {
+        /// Where the image is from.
+        origin: String,
+        /// What is wrong with its row of probabilities.
+        error: EvaluationError,
+    },
     /// The bundle's parts do not belong together.
     #[error(transparent)]
     Bundle(#[from] BundleFault),
@@ -155,7 +163,11 @@ pub fn assess(
     let members = bundles.iter().cloned().map(Classifier::from_bundle).collect::<Result<Vec<_>, _>>()?;
     let classify = |pixels: &[f32]| asked.answer(mean_of(members.iter().map(|member| member.probabilities(pixels))));
     let probabilities = dataset_probabilities(classify, &bundle.preprocessing, dataset, &indices);
-    let mut evaluation = Evaluation::compute(split, &asked.labels, &truth, &probabilities)?;
+    let evaluation = Evaluation::compute(split, &asked.labels, &truth, &probabilities);
+    let mut evaluation = evaluation.map_err(|error| match error.row() {
+        Some(row) => AssessError::Image { origin: origins[row].clone(), error },
+        None => error.into(),
+    })?;
     let voted = VotedClasses::new(&asked.labels);
     let answers = indices.iter().zip(probabilities.chunks_exact(asked.labels.len()));
     evaluation.votes = VoteScores::compute(answers.filter_map(|(&index, row)| {
@@ -234,7 +246,47 @@ impl Assessment {
 
 #[cfg(test)]
 mod tests {
+    use image::{GrayImage, Luma};
+    use vultus::inference::Inference;
+    use vultus::network::NetworkConfig;
+    use vultus::preprocess::Preprocessing;
+    use vultus::weights::WeightTensor;
+
     use super::*;
+    use crate::dataset::Sample;
+    use crate::model::initial_weights;
+
+    #[test]
+    fn an_answer_that_is_none_names_its_image() {
+        let network: NetworkConfig = serde_json::from_str(r#"{"layers":[{"type":"flatten"}]}"#).unwrap();
+        let weights = initial_weights(&network.resolve(2, 2, 2).unwrap(), 1);
+        // Finite, but their sums over a white picture are not; over a black one they are.
+        let largest =
+            |tensor: &WeightTensor| WeightTensor { data: vec![f32::MAX; tensor.data.len()], ..tensor.clone() };
+        let kernels = |(name, tensor): (&str, &WeightTensor)| {
+            (name.to_owned(), if tensor.shape.len() == 2 { largest(tensor) } else { tensor.clone() })
+        };
+        let bundle = Bundle {
+            labels: Labels::new(["happy", "sad"]).unwrap(),
+            preprocessing: Preprocessing { width: 2, height: 2, ..Preprocessing::default() },
+            network,
+            weights: weights.iter().map(kernels).collect(),
+            inference: Inference::default(),
+            training: serde_json::Value::Null,
+            metrics: serde_json::Value::Null,
+        };
+        let sample = |(label, grey): (usize, u8)| Sample {
+            image: GrayImage::from_pixel(2, 2, Luma([grey])),
+            label,
+            split: "test".to_owned(),
+            origin: format!("faces/{grey}.png"),
+            votes: None,
+        };
+        let samples = [(0, 0), (1, 255)].map(sample).into();
+        let dataset = Dataset { labels: bundle.labels.clone(), samples, removed: Vec::new() };
+        let error = assess(&[bundle], &dataset, "test", &[], &[]).unwrap_err().to_string();
+        assert!(error.starts_with("faces/255.png: row 1: NaN is no probability"), "{error}");
+    }
 
     #[test]
     fn the_classes_asked_for_share_what_is_left() {

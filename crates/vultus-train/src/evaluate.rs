@@ -189,6 +189,16 @@ pub enum EvaluationError {
     Write(#[from] io::Error),
 }
 
+impl EvaluationError {
+    /// Index of the image that is at fault, where it is one.
+    pub fn row(&self) -> Option<usize> {
+        match self {
+            Self::Truth { row, .. } | Self::NotAProbability { row, .. } | Self::Sum { row, .. } => Some(*row),
+            _ => None,
+        }
+    }
+}
+
 /// Cross-entropy of one image whose true class has probability `p`: `-ln p`, with p taken for `least` below that, so that
 /// one probability of 0 does not make a mean infinite. What is no number stays none. As a metric it is scikit-learn's, with
 /// [`LEAST_PROBABILITY`]; what is minimised or monitored tells all normal numbers apart, with [`f32::MIN_POSITIVE`].

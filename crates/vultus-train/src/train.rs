@@ -30,9 +30,18 @@ use crate::temperature::fit_temperature;
 
 /// What a run ended with.
 #[derive(Clone, Debug)]
-pub struct Trained {
-    /// Why training ended. After an interruption there is only a checkpoint.
-    pub ended: Ended,
+pub enum Trained {
+    /// A stop that was asked for: there is a checkpoint to go on from.
+    Interrupted,
+    /// A model.
+    Finished(Finished),
+}
+
+/// What a finished run left behind.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Whether training stopped before its last epoch, for lack of improvement.
+    pub stopped_early: bool,
     /// The epoch whose weights the model has, from 1.
     pub epoch: usize,
     /// One for each evaluated split.
@@ -82,8 +91,7 @@ pub fn train(
     let environment = describe(config, dataset, run, invocation)?;
     let fitted = fit(config, data, Some(run), checkpoint, observer)?;
     if fitted.ended == Ended::Interrupted {
-        let (bundle, report) = (run.bundle(), PathBuf::new());
-        return Ok(Trained { ended: fitted.ended, epoch: fitted.epoch, evaluations: Vec::new(), bundle, report });
+        return Ok(Trained::Interrupted);
     }
     let mut bundle = Bundle {
         labels: dataset.labels.clone(),
@@ -110,7 +118,8 @@ pub fn train(
     bundle.metrics = json!(evaluations.iter().map(headline).collect::<Vec<_>>());
     bundle.save(&run.bundle())?;
     let report = report::write(run.path(), true)?;
-    Ok(Trained { ended: fitted.ended, epoch: fitted.epoch, evaluations, bundle: run.bundle(), report })
+    let stopped_early = fitted.ended == Ended::StoppedEarly;
+    Ok(Trained::Finished(Finished { stopped_early, epoch: fitted.epoch, evaluations, bundle: run.bundle(), report }))
 }
 
 /// The temperature that fits the validation part; 1 where there is none.

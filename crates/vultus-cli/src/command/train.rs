@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::DataError;
-use vultus_train::fit::{self, Ended, FitData};
+use vultus_train::fit::{self, FitData};
 use vultus_train::history;
 use vultus_train::prepare::{PrepareError, Prepared, prepare};
 use vultus_train::run::{RunDirectory, RunError};
@@ -123,23 +123,23 @@ pub fn usage_or_run(error: RunError) -> Failure {
 
 /// Prints what a run ended with.
 fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
-    if trained.ended == Ended::Interrupted {
+    let Trained::Finished(finished) = trained else {
         let out = quoted_path(run.path());
         return Err(Failure::Interrupted(format!(
             "a checkpoint is saved; go on with: vultus train --resume --out {out}"
         )));
-    }
-    if trained.ended == Ended::StoppedEarly {
+    };
+    if finished.stopped_early {
         say("stopped early, as train.early_stopping asks");
     }
-    if trained.evaluations.is_empty() {
+    if finished.evaluations.is_empty() {
         let run = quoted_path(run.path());
         say(format_args!("the data have no other split to evaluate on: try vultus evaluate {run} --data SOURCE"));
     }
-    for evaluation in &trained.evaluations {
+    for evaluation in &finished.evaluations {
         table::print_evaluation(evaluation)?;
     }
-    table::print(format_args!("model   {} (epoch {})", trained.bundle.display(), trained.epoch))?;
-    table::print(format_args!("report  {}", trained.report.display()))?;
+    table::print(format_args!("model   {} (epoch {})", finished.bundle.display(), finished.epoch))?;
+    table::print(format_args!("report  {}", finished.report.display()))?;
     Ok(())
 }

@@ -80,7 +80,7 @@ fn a_resumed_run_tells_of_the_images_it_is_evaluated_on() {
     let run = RunDirectory::create(&path, &config).unwrap();
     go(&config, &run, false, "first").unwrap();
     fs_err::remove_file(folder.join("test/happy/0.png")).unwrap();
-    let trained = go(&config, &run, true, "second").unwrap();
+    let Trained::Finished(trained) = go(&config, &run, true, "second").unwrap() else { panic!("interrupted") };
     assert_eq!(trained.evaluations[0].n, 3);
     let now = fingerprint(&prepare(&config).unwrap().dataset);
     let environment: Environment = read_json(&path.join("environment.json")).unwrap();
