@@ -1,6 +1,7 @@
 //! The subcommands, a module each.
 
 pub mod bench;
+pub mod calibrate;
 pub mod card;
 pub mod compare;
 pub mod data;
@@ -21,6 +22,7 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use clap::Subcommand;
+use vultus::inference::{Views, ViewsError};
 use vultus_train::config::TrainConfig;
 use vultus_train::environment::Invocation;
 use vultus_train::run::{RunDirectory, RunError, bundle_path, is_search, search_config_path};
@@ -42,6 +44,8 @@ pub enum Command {
     Evaluate(evaluate::Evaluate),
     /// Put finished runs beside each other, those that differ by their seed alone as one.
     Compare(compare::Compare),
+    /// Give a model other views, and fit its temperature again; its weights stay.
+    Calibrate(calibrate::Calibrate),
     /// Copy a run's model to a file that can be given away.
     Pack(pack::Pack),
     /// Write a model card: results with intervals, recipe, origin and limits of a model, as Markdown.
@@ -72,6 +76,7 @@ impl Command {
             Self::Search(search) => search.run(),
             Self::Evaluate(evaluate) => evaluate.run(),
             Self::Compare(compare) => compare.run(),
+            Self::Calibrate(calibrate) => calibrate.run(),
             Self::Pack(pack) => pack.run(),
             Self::Card(card) => card.run(),
             Self::Report(report) => report.run(),
@@ -132,6 +137,42 @@ impl ConfigArguments {
     }
 }
 
+/// Views of a picture in place of a model's own.
+#[derive(clap::Args)]
+pub struct ViewArguments {
+    /// Whether mirror images are averaged, too, in place of what the model says.
+    #[arg(long, value_name = "BOOL")]
+    flip: Option<bool>,
+    /// Average the picture shifted by so many pixels in the four diagonal directions, too, in place of what the model says; 0
+    /// is off.
+    #[arg(long, value_name = "PX")]
+    shift: Option<usize>,
+    /// Blur the picture first, in place of what the model says: the share of each neighbour of a pixel, from 0 to 0.25.
+    #[arg(long, value_name = "SHARE")]
+    blur: Option<f64>,
+}
+
+impl ViewArguments {
+    /// Whether none is given.
+    pub fn is_empty(&self) -> bool {
+        self.flip.is_none() && self.shift.is_none() && self.blur.is_none()
+    }
+
+    /// The views `own` of a model, changed as the arguments say.
+    pub fn change(&self, own: Views) -> Result<Views, Failure> {
+        let views = Views {
+            flip: self.flip.unwrap_or(own.flip),
+            shift: self.shift.unwrap_or(own.shift),
+            blur: self.blur.unwrap_or(own.blur),
+        };
+        views.validate().map_err(|ViewsError { key, value, expected }| {
+            let flag = key.trim_start_matches("views.");
+            Failure::usage(anyhow!("--{flag} is {value}: {expected}"))
+        })?;
+        Ok(views)
+    }
+}
+
 /// The configuration of a built-in network, or of the file at `name`, with the overrides `set`.
 ///
 /// # Errors
@@ -188,6 +229,14 @@ pub fn check_new(file: &Path) -> Result<(), Failure> {
         return Err(Failure::usage(anyhow!("{} exists: name another file", file.display())));
     }
     Ok(())
+}
+
+/// As [`check_new`], for a model's file.
+pub fn check_new_model(file: &Path) -> Result<(), Failure> {
+    if file.extension().is_none_or(|ending| ending != "safetensors") {
+        return Err(Failure::usage(anyhow!("{}: a model is a .safetensors file", file.display())));
+    }
+    check_new(file)
 }
 
 /// Whether something is in the way of a new folder's files.

@@ -8,6 +8,8 @@
 
 #[path = "command/bench.rs"]
 mod bench;
+#[path = "command/calibrate.rs"]
+mod calibrate;
 #[path = "command/compare.rs"]
 mod compare;
 #[path = "command/configs.rs"]

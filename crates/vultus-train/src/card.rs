@@ -82,6 +82,8 @@ struct Card<'a> {
     labels: Vec<String>,
     preprocessing: String,
     views: usize,
+    /// Of the views, where they are blurred.
+    blur: Option<f64>,
     temperature: String,
     parameters: String,
     multiply_adds: String,
@@ -200,13 +202,14 @@ pub fn card(
             split: yaml(split),
         },
         fer_2013: data_name == FER_2013,
-        calibrated: validated.is_some_and(|images| images > 0),
+        calibrated: validated.is_some_and(|images| images > 0) || fact("calibration").is_some(),
         ferplus: labels == LabelSource::Ferplus,
         leaks_dropped: cleaning.is_some_and(|cleaning| cleaning["leaks"] == "drop"),
         votes: whole.votes.clone(),
         labels: bundle.labels.names().iter().map(|name| cell(name)).collect(),
         preprocessing: format!("{} x {} grey pixels", bundle.preprocessing.width, bundle.preprocessing.height),
         views: bundle.inference.views.count(),
+        blur: Some(bundle.inference.views.blur).filter(|&share| share > 0.0),
         temperature: format!("{:.3}", bundle.inference.temperature),
         parameters: grouped(network.parameter_count() as u64),
         multiply_adds: format!("{:.1}", network.multiply_adds() as f64 / 1e6),
@@ -404,6 +407,13 @@ mod tests {
             "temperature 1",
         ] {
             assert!(named.contains(claim), "{claim} not in {named}");
+        }
+        let mut calibrated = bundle(0);
+        calibrated.inference.views.blur = 0.1;
+        calibrated.training["calibration"] = json!({ "split": "mine", "images": 5 });
+        let calibrated = card(&calibrated, &faces(), "test", "train", &text()).unwrap();
+        for claim in ["neighbour of a pixel has a share of 0.1.", "fitted to 5 images of split mine."] {
+            assert!(calibrated.contains(claim), "{claim} not in {calibrated}");
         }
         assert!(named.contains("| last training | `vultus train` |") && !named.contains("from nothing"), "{named}");
     }

@@ -26,6 +26,7 @@ pub mod augment;
 pub mod average;
 pub mod batches;
 pub mod bench;
+pub mod calibrate;
 pub mod card;
 pub mod caveat;
 pub mod checkpoint;

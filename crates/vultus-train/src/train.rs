@@ -287,7 +287,8 @@ fn chosen_epoch(config: &TrainConfig, history: &[EpochRecord]) -> Option<usize> 
     Some(best_epoch(&config.train, history).map_or(last.epoch, |best| best.epoch))
 }
 
-fn headline(evaluation: &Evaluation) -> serde_json::Value {
+/// What a model's file tells of an evaluation.
+pub(crate) fn headline(evaluation: &Evaluation) -> serde_json::Value {
     json!({
         "split": evaluation.split,
         "n": evaluation.n,

@@ -109,16 +109,19 @@ fn measure(
         };
         region.cut(&scene, classifier.preprocessing())
     };
-    let says = |picture: GrayImage| classifier.predict(&DynamicImage::from(picture)).label == sample.class;
+    let says = |classifier: &Classifier, picture: GrayImage| {
+        classifier.predict(&DynamicImage::from(picture)).label == sample.class
+    };
+    let for_cuts = classifier.for_cuts();
     Ok(Some(Found {
         bounds: [
             part(face.area.x as f32, x),
             part(face.area.y as f32, y),
-            face.area.width.max(face.area.height) as f32 / side as f32,
+            (face.area.width as f32 * face.area.height as f32).sqrt() / side as f32,
         ],
         landmarks: face.landmarks.map(|points| points.map(|point| (part(point.0, x), part(point.1, y)))),
-        right_before: says(sample.face.clone()),
-        right_after: VARIANTS.iter().map(|&variant| says(crop(variant))).collect(),
+        right_before: says(classifier, sample.face.clone()),
+        right_after: VARIANTS.iter().map(|&variant| says(&for_cuts, crop(variant))).collect(),
     }))
 }
 

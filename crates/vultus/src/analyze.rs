@@ -44,6 +44,7 @@ pub struct AnalyzeOptions {
 #[derive(Debug)]
 pub struct Analyzer {
     classifier: Classifier,
+    for_cuts: Classifier,
     finder: FaceFinder,
     options: AnalyzeOptions,
 }
@@ -119,12 +120,21 @@ pub struct Prepared {
 impl Analyzer {
     /// Puts the parts together.
     pub fn new(classifier: Classifier, finder: FaceFinder, options: AnalyzeOptions) -> Self {
-        Self { classifier, finder, options }
+        let for_cuts = classifier.for_cuts();
+        Self { classifier, for_cuts, finder, options }
     }
 
     /// The classifier in use.
     pub fn classifier(&self) -> &Classifier {
         &self.classifier
+    }
+
+    /// What classifies the pixels of `region`.
+    pub fn classifier_of(&self, region: &Region) -> &Classifier {
+        match region {
+            Region::Whole => &self.classifier,
+            Region::Square { .. } => &self.for_cuts,
+        }
     }
 
     /// The options in force.
@@ -190,16 +200,24 @@ impl Analyzer {
 
     /// The second half: classifies the faces of any number of pictures in one batch. One analysis a picture, in order.
     pub fn classify(&self, pictures: Vec<Prepared>) -> Vec<Analysis> {
-        let mut crops = Vec::new();
+        let (mut whole, mut cuts) = (Vec::new(), Vec::new());
         let mut found = Vec::with_capacity(pictures.len());
-        for mut picture in pictures {
-            crops.append(&mut picture.crops);
-            found.push((picture.width, picture.height, picture.faces));
+        for Prepared { width, height, faces, crops } in pictures {
+            for (face, crop) in faces.iter().zip(crops) {
+                if face.region == Region::Whole { &mut whole } else { &mut cuts }.push(crop);
+            }
+            found.push((width, height, faces));
         }
-        let mut predictions = self.classifier.predict_batch(&crops).into_iter();
-        let analysis = |(width, height, faces): (u32, u32, Vec<Face>)| {
-            let faces = faces.into_iter().zip(predictions.by_ref()).map(|(face, said)| self.said(face, said)).collect();
-            Analysis { width, height, faces }
+        let mut whole = self.classifier.predict_batch(&whole).into_iter();
+        let mut cuts = self.for_cuts.predict_batch(&cuts).into_iter();
+        let mut said = |face: Face| {
+            let answers = if face.region == Region::Whole { &mut whole } else { &mut cuts };
+            answers.next().map(|said| self.said(face, said))
+        };
+        let analysis = |(width, height, faces): (u32, u32, Vec<Face>)| Analysis {
+            width,
+            height,
+            faces: faces.into_iter().filter_map(&mut said).collect(),
         };
         found.into_iter().map(analysis).collect()
     }

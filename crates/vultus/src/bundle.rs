@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::container::{Container, ContainerError, Format};
-use crate::inference::{Inference, MOST_SHIFT};
+use crate::inference::{Inference, ViewsError};
 use crate::labels::Labels;
 use crate::network::{NetworkConfig, NetworkError, ResolvedNetwork};
 use crate::preprocess::{Preprocessing, PreprocessingError};
@@ -96,9 +96,12 @@ pub enum BundleFault {
     /// The weights are those of another network.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// Views or a temperature that give no probabilities.
-    #[error("its inference settings are out of range: {0:?}")]
-    Inference(Inference),
+    /// Views that cannot be made.
+    #[error("its inference settings are out of range: {0}")]
+    Views(#[from] ViewsError),
+    /// A temperature that gives no probabilities.
+    #[error("its inference settings are out of range: temperature is {0}")]
+    Temperature(f32),
     /// A weight is infinite or not a number.
     #[error("tensor {tensor} holds a value that is not finite: the training diverged")]
     NotFinite {
@@ -114,9 +117,10 @@ impl Bundle {
     /// The first part that does not fit.
     pub fn resolve(&self) -> Result<ResolvedNetwork, BundleFault> {
         self.preprocessing.validate()?;
-        let Inference { views, temperature } = self.inference;
-        if views.shift > MOST_SHIFT || !(temperature > 0.0 && temperature.is_finite()) {
-            return Err(BundleFault::Inference(self.inference));
+        self.inference.views.validate()?;
+        let temperature = self.inference.temperature;
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return Err(BundleFault::Temperature(temperature));
         }
         let (height, width) = (self.preprocessing.height as usize, self.preprocessing.width as usize);
         let network = self.network.resolve(height, width, self.labels.len())?;

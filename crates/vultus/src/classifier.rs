@@ -4,6 +4,7 @@
 //! photographs.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use image::{DynamicImage, GrayImage};
 use serde::Serialize;
@@ -28,7 +29,7 @@ pub struct Prediction {
     pub probabilities: Vec<(String, f32)>,
 }
 
-/// A classifier ready to run, from any number of threads at once.
+/// A classifier ready to run, from any number of threads at once. Clones share the network.
 ///
 /// ```
 /// use image::DynamicImage;
@@ -55,12 +56,12 @@ pub struct Prediction {
 /// assert!(prediction.score > 0.99);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Classifier {
     labels: Labels,
     preprocessing: Preprocessing,
     inference: Inference,
-    plan: Plan,
+    plan: Arc<Plan>,
 }
 
 impl Classifier {
@@ -89,7 +90,15 @@ impl Classifier {
     pub fn from_bundle(bundle: Bundle) -> Result<Self, BundleFault> {
         let plan = Plan::new(&bundle.resolve()?, &bundle.weights)?;
         let Bundle { labels, preprocessing, inference, .. } = bundle;
-        Ok(Self { labels, preprocessing, inference, plan })
+        Ok(Self { labels, preprocessing, inference, plan: Arc::new(plan) })
+    }
+
+    /// The same model for faces that were cut out of larger pictures: cutting interpolates, so that they need no blur.
+    #[must_use]
+    pub fn for_cuts(&self) -> Self {
+        let mut cuts = self.clone();
+        cuts.inference.views.blur = 0.0;
+        cuts
     }
 
     /// Class names, in the order of the probabilities.
@@ -210,7 +219,7 @@ mod tests {
         let mut bundle = brightness();
         let left = WeightTensor { shape: vec![4, 4, 1, 1], data: [[0.125, 0.125, 0.0, 0.0]; 4].concat() };
         bundle.weights.insert("layers.0.weight".to_owned(), left);
-        bundle.inference = Inference { views: Views { flip: true, shift: 0 }, temperature: 2.0 };
+        bundle.inference = Inference { views: Views { flip: true, ..Views::default() }, temperature: 2.0 };
         let classifier = Classifier::from_bundle(bundle.clone()).unwrap();
         let pixels: Vec<f32> = (0..16).map(|place| if place % 4 < 2 { 130.0 } else { 116.0 }).collect();
         let found = classifier.probabilities(&pixels)[0];

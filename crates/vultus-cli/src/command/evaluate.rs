@@ -4,22 +4,23 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
-use vultus::inference::MOST_SHIFT;
 use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess, dropped_in_training, label_source};
+use vultus_train::calibrate::{HeldOutError, configuration_of, held_out};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
-use vultus_train::fingerprint::fingerprint;
-use vultus_train::prepare::{prepare, read, with_labels};
+use vultus_train::prepare::{read, with_labels};
 use vultus_train::run::RunDirectory;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
 use super::train::{usage_or_data, usage_or_run};
-use super::{is_taken, model_file, run_directory};
+use super::{ViewArguments, is_taken, model_file, run_directory};
 use crate::failure::Failure;
 use crate::message::{counted, say};
 use crate::table;
+
+const NO_IMAGES: &str = "a model file brings no images: name some with --data SOURCE";
 
 /// Evaluate a run's model or a bundle, or the mean of several.
 #[derive(clap::Args)]
@@ -34,9 +35,9 @@ pub struct Evaluate {
     /// Split to evaluate on. Without it, the only split that is not train, or test, or public_test.
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
-    /// Evaluate a run on the images that it held out for validation, as split train-validation, to look at what a model
-    /// gets wrong without a look at the test images.
-    #[arg(long, conflicts_with_all = ["split", "data"])]
+    /// Evaluate a model on the images that its training held out for validation, as split train-validation, to look at what
+    /// it gets wrong without a look at the test images. A model file needs the data of its training (--data).
+    #[arg(long, conflicts_with = "split")]
     validation: bool,
     /// A class of the data that the model does not know and that is left out; may be given several times. Classes that
     /// were dropped in training are left out anyway.
@@ -46,13 +47,8 @@ pub struct Evaluate {
     /// probability in proportion. May be given several times.
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
-    /// Whether mirror images are averaged, too, in place of what the models say.
-    #[arg(long, value_name = "BOOL")]
-    flip: Option<bool>,
-    /// Average the picture shifted by so many pixels in the four diagonal directions, too, in place of what the models say; 0
-    /// is off.
-    #[arg(long, value_name = "PX")]
-    shift: Option<usize>,
+    #[command(flatten)]
+    views: ViewArguments,
     /// Directory for evaluation.json, predictions.csv and pictures. Without it, a run keeps those of all its classes on its
     /// own data, as its model is; others are only printed.
     #[arg(long, value_name = "DIR")]
@@ -68,40 +64,22 @@ impl Evaluate {
             let what = if out.is_dir() { "is not empty" } else { "is no directory" };
             return Err(Failure::usage(anyhow!("{} {what}: give another --out", out.display())));
         }
-        if let Some(shift) = self.shift.filter(|&shift| shift > MOST_SHIFT) {
-            return Err(Failure::usage(anyhow!("--shift {shift}: use 0 to {MOST_SHIFT} pixels")));
-        }
         let run = if self.on_own_data() { Some(self.open_run()?) } else { None };
         let mut bundles = Vec::with_capacity(self.models.len());
         for model in &self.models {
             let mut bundle = Bundle::load(&model_file(model)?)?;
-            let views = &mut bundle.inference.views;
-            views.flip = self.flip.unwrap_or(views.flip);
-            views.shift = self.shift.unwrap_or(views.shift);
+            bundle.inference.views = self.views.change(bundle.inference.views)?;
             bundles.push(bundle);
         }
         let bundle = &bundles[0];
         let (dataset, split) = if self.validation {
-            let Some((_, config)) = &run else {
-                return Err(Failure::usage(anyhow!(
-                    "--validation: a model's file does not know these images: name a run"
-                )));
-            };
             if bundles.len() > 1 {
                 return Err(Failure::usage(anyhow!(
-                    "--validation: what one run held out the others may have learnt: name one run"
+                    "--validation: what one training held out the other models may have learnt: name one"
                 )));
             }
-            let prepared = prepare(config).map_err(usage_or_data)?;
-            // Other data are split otherwise, and images that were trained on would seem to be held out.
-            if bundle.training["data_sha256"] != fingerprint(&prepared.dataset) {
-                return Err(Failure::usage(anyhow!(
-                    "--validation: the run's data are not what it was trained on any more"
-                )));
-            }
-            prepared.with_validation_split().ok_or_else(|| {
-                Failure::usage(anyhow!("--validation: the run held no images out: train.validation_fraction is 0"))
-            })?
+            let own = run.as_ref().map(|(_, config)| config);
+            held_out_images(bundle, own, &self.data)?
         } else {
             let dataset = match &run {
                 Some((_, config)) => read(config)?,
@@ -201,7 +179,7 @@ impl Evaluate {
 
     /// Whether the result is that of one model with its own classes and views.
     fn is_of_the_run(&self) -> bool {
-        self.models.len() == 1 && self.without.is_empty() && self.flip.is_none() && self.shift.is_none()
+        self.models.len() == 1 && self.without.is_empty() && self.views.is_empty()
     }
 
     /// Whether a run is evaluated on the data that it was trained with.
@@ -210,10 +188,27 @@ impl Evaluate {
     }
 }
 
+/// The images that the training of `bundle` held out, and their split: of its run's configuration `own`, or else of `data`.
+pub fn held_out_images(
+    bundle: &Bundle,
+    own: Option<&TrainConfig>,
+    data: &[String],
+) -> Result<(Dataset, String), Failure> {
+    let found = match own {
+        Some(config) => held_out(config, bundle),
+        None if data.is_empty() => return Err(Failure::usage(anyhow!(NO_IMAGES))),
+        None => configuration_of(bundle, data).and_then(|config| held_out(&config, bundle)),
+    };
+    found.map_err(|error| match error {
+        HeldOutError::Prepare(error) => usage_or_data(error),
+        error => Failure::usage(error),
+    })
+}
+
 /// Images for a bundle, with the classes that it learnt.
 pub fn read_sources(data: &[String], bundle: &Bundle) -> Result<Dataset, Failure> {
     if data.is_empty() {
-        return Err(Failure::usage(anyhow!("a model file brings no images: name some with --data SOURCE")));
+        return Err(Failure::usage(anyhow!(NO_IMAGES)));
     }
     let sources = data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
     let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;

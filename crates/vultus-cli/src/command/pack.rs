@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use vultus::bundle::Bundle;
 
-use super::{check_new, model_file};
+use super::{check_new_model, model_file};
 use crate::failure::Failure;
 use crate::message::say;
 
@@ -25,10 +24,7 @@ pub struct Pack {
 
 impl Pack {
     pub fn run(self) -> Result<(), Failure> {
-        if self.out.extension().is_none_or(|ending| ending != "safetensors") {
-            return Err(Failure::usage(anyhow!("{}: a model is a .safetensors file", self.out.display())));
-        }
-        check_new(&self.out)?;
+        check_new_model(&self.out)?;
         let bundle = Bundle::load(&model_file(&self.model)?)?;
         let bundle = if self.half { bundle.halved() } else { bundle };
         bundle.save(&self.out)?;

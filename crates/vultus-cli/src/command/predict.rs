@@ -187,9 +187,9 @@ fn draw(
         write_picture(&folder.join(name), annotate_enlarged(picture, &analysis.faces, &names))?;
     }
     if let Some(folder) = explained {
-        let classifier = analyzer.classifier();
+        let preprocessing = analyzer.classifier().preprocessing();
         let saliency = |region: vultus::faces::Region| {
-            (region, Saliency::of(classifier, &region.cut(picture, classifier.preprocessing())))
+            (region, Saliency::of(analyzer.classifier_of(&region), &region.cut(picture, preprocessing)))
         };
         let saliencies: Vec<_> = analysis.faces.iter().map(|face| saliency(face.region)).collect();
         write_picture(&folder.join(name), overlay(picture, &saliencies))?;

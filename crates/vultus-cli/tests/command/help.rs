@@ -5,8 +5,21 @@ use crate::program::Place;
 #[test]
 fn the_program_tells_commands_sources_and_exit_codes() {
     let commands = [
-        "data", "train", "search", "evaluate", "compare", "pack", "card", "report", "predict", "video", "models",
-        "serve", "network", "bench",
+        "data",
+        "train",
+        "search",
+        "evaluate",
+        "compare",
+        "calibrate",
+        "pack",
+        "card",
+        "report",
+        "predict",
+        "video",
+        "models",
+        "serve",
+        "network",
+        "bench",
     ];
     let facts = ["0 done", "1 the run failed", "2 bad usage", "130 interrupted", "synthetic", "fer2013.csv", "Parquet"];
     Place::new().run(&["--help"]).ends_with(0).prints(&commands).prints(&facts);
@@ -15,7 +28,7 @@ fn the_program_tells_commands_sources_and_exit_codes() {
 #[test]
 fn every_command_tells_its_flags() {
     let place = Place::new();
-    let cases: [(&[&str], &[&str]); 17] = [
+    let cases: [(&[&str], &[&str]); 18] = [
         (&["data"], &["stats", "audit", "convert"]),
         (&["data", "stats"], &["<SOURCE>", "--json"]),
         (&["data", "audit"], &["<SOURCE>", "--json"]),
@@ -34,9 +47,11 @@ fn every_command_tells_its_flags() {
                 "--without",
                 "--flip",
                 "--shift",
+                "--blur",
                 "--out",
             ],
         ),
+        (&["calibrate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--flip", "--shift", "--blur", "--out"]),
         (&["compare"], &["<RUN>", "--out", "--json"]),
         (&["pack"], &["<RUN_OR_BUNDLE>", "--out", "--half"]),
         (

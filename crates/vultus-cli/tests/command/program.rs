@@ -291,6 +291,11 @@ pub fn header_of(path: &Path) -> Value {
     serde_json::from_slice(&bytes[8..header_end(&bytes)]).unwrap()
 }
 
+/// One of the texts in a model file's header, which is JSON.
+pub fn metadata_of(path: &Path, key: &str) -> Value {
+    serde_json::from_str(header_of(path)["__metadata__"][key].as_str().unwrap()).unwrap()
+}
+
 /// Bytes of all tensors of a safetensors file.
 pub fn tensors_of(path: &Path) -> Vec<u8> {
     let mut bytes = fs_err::read(path).unwrap();

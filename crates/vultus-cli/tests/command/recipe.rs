@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::picture::png;
-use crate::program::{Outcome, Place, Results, header_of, read_json};
+use crate::program::{Outcome, Place, Results, header_of, metadata_of, read_json};
 
 /// Every ingredient that needs no other model.
 const EVERYTHING: [&str; 20] = [
@@ -20,7 +20,7 @@ const EVERYTHING: [&str; 20] = [
     "--set",
     "train.targets.smoothing=0.1",
     "--set",
-    "views={ flip = true, shift = 1 }",
+    "views={ flip = true, shift = 1, blur = 0.1 }",
     "--set",
     "train.clip_norm=5.0",
     "--set",
@@ -28,11 +28,6 @@ const EVERYTHING: [&str; 20] = [
     "--set",
     "seed=3",
 ];
-
-fn inference_of(place: &Place, model: &str) -> serde_json::Value {
-    let header = header_of(&place.path(model));
-    serde_json::from_str(header["__metadata__"]["inference"].as_str().unwrap()).unwrap()
-}
 
 #[test]
 fn a_run_with_every_ingredient_goes_on_exactly_and_on_any_number_of_threads() {
@@ -47,8 +42,8 @@ fn a_run_with_every_ingredient_goes_on_exactly_and_on_any_number_of_threads() {
     place.run_with(&arguments, &[("RAYON_NUM_THREADS", "1")]).ends_with(0);
     whole.assert_same(&Results::of(&place.path("alone")));
 
-    let inference = inference_of(&place, "whole/model.safetensors");
-    assert_eq!(inference["views"], json!({ "flip": true, "shift": 1 }));
+    let inference = metadata_of(&place.path("whole/model.safetensors"), "inference");
+    assert_eq!(inference["views"], json!({ "flip": true, "shift": 1, "blur": 0.1 }));
     let temperature = inference["temperature"].as_f64().unwrap();
     assert!(temperature > 0.0 && temperature != 1.0, "{temperature}");
 }

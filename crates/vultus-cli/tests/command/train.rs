@@ -63,7 +63,10 @@ fn other_views_are_tried_and_not_kept() {
     let others = [loss(&["--flip", "true"]), loss(&["--shift", "2"]), loss(&["--flip", "true", "--shift", "2"])];
     assert!(others.iter().all(|&other| other != own) && others[0] != others[1], "{own} {others:?}");
     assert_eq!(kept, fs_err::read(place.path("run/evaluation/test/evaluation.json")).unwrap());
-    place.run(&["evaluate", "run", "--shift", "9"]).ends_with(2).says(&["--shift 9", "0 to 8"]);
+    let blurred = [loss(&["--blur", "0.1"]), loss(&["--blur", "0.2"])];
+    assert!(blurred.iter().all(|&other| other != own) && blurred[0] != blurred[1], "{own} {blurred:?}");
+    place.run(&["evaluate", "run", "--shift", "9"]).ends_with(2).says(&["--shift is 9", "0 to 8"]);
+    place.run(&["evaluate", "run", "--blur", "0.3"]).ends_with(2).says(&["--blur is 0.3", "0 to 0.25"]);
 }
 
 #[test]
@@ -89,7 +92,12 @@ fn a_run_is_evaluated_on_the_images_it_held_out() {
     assert!(accuracies.iter().any(|other| (other - accuracy).abs() < 1e-6), "{accuracy} {accuracies:?}");
     assert!(place.path("run/evaluation/train-validation/predictions.csv").is_file());
 
-    place.run(&["evaluate", "run/model.safetensors", "--validation"]).ends_with(2).says(&["name a run"]);
+    // The file knows how its data were split, and which they were.
+    let file = ["evaluate", "run/model.safetensors", "--validation", "--json"];
+    place.run(&file).ends_with(2).says(&["brings no images"]);
+    assert_eq!(place.run(&[&file[..], &["--data", "synthetic:12"]].concat()).ends_with(0).stdout, outcome.stdout);
+    let others = place.run(&[&file[..], &["--data", "synthetic:13"]].concat()).ends_with(2);
+    others.says(&["not what the model was trained on"]);
     place.run(&["evaluate", "run", "--validation", "--split", "test"]).ends_with(2);
     place.train("other", &["--set", "seed=2"]);
     place.run(&["evaluate", "run", "other", "--validation"]).ends_with(2).says(&["may have learnt"]);
@@ -97,7 +105,7 @@ fn a_run_is_evaluated_on_the_images_it_held_out() {
     let config = fs_err::read_to_string(place.path("other/config.toml")).unwrap();
     assert!(config.contains("synthetic:12"), "{config}");
     place.write("other/config.toml", config.replace("synthetic:12", "synthetic:13"));
-    place.run(&["evaluate", "other", "--validation"]).ends_with(2).says(&["trained on any more"]);
+    place.run(&["evaluate", "other", "--validation"]).ends_with(2).says(&["not what the model was trained on"]);
     place.train("all", &["--set", "train.validation_fraction=0"]);
     place.run(&["evaluate", "all", "--validation"]).ends_with(2).says(&["train.validation_fraction is 0"]);
 }

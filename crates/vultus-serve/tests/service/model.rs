@@ -23,7 +23,7 @@ pub fn brightness() -> Bundle {
         network: serde_json::from_str(r#"{"layers": [{"type": "flatten"}]}"#).unwrap(),
         weights,
         // A mirror image has the same mean.
-        inference: Inference { views: Views { flip: true, shift: 0 }, temperature: 1.0 },
+        inference: Inference { views: Views { flip: true, ..Views::default() }, temperature: 1.0 },
         training: serde_json::json!({"seed": 7}),
         metrics: serde_json::json!([{"split": "test", "accuracy": 0.5}]),
     }

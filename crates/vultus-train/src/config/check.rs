@@ -3,7 +3,7 @@
 //! In: a configuration. Out: the first key whose value is not, with what it may be. What depends on the images is found by
 //! [`crate::prepare`].
 
-use vultus::inference::MOST_SHIFT;
+use vultus::inference::ViewsError;
 
 use super::{ConfigError, OptimizerConfig, TrainConfig};
 
@@ -91,8 +91,11 @@ impl TrainConfig {
             fit.targets.distillation.to_string(),
             "name model files in train.targets.teachers, or use 0",
         )?;
-        let shift = self.views.shift;
-        require(shift <= MOST_SHIFT, "views.shift", shift.to_string(), "use 0 to 8 pixels")?;
+        self.views.validate().map_err(|ViewsError { key, value, expected }| ConfigError::Value {
+            key,
+            value,
+            expected,
+        })?;
         let minutes = fit.checkpoint_minutes;
         require((0.0..=1e6).contains(&minutes), "train.checkpoint_minutes", minutes.to_string(), "use 0 to 1000000")?;
         let delta = fit.early_stopping.min_delta;

@@ -1,6 +1,6 @@
 //! The part of a picture that shows a face the way the training pictures do.
 //!
-//! In: a box or five landmarks. Out: a square, upright or turned with the face, and its pixels in grey. How large the
+//! In: a box, perhaps with five landmarks. Out: a square, upright or turned with the face, and its pixels in grey. How large the
 //! square is and where the face sits in it was measured on FER-2013's training faces; docs/predict.md says how.
 
 use image::{DynamicImage, GrayImage, Luma};
@@ -9,10 +9,6 @@ use crate::preprocess::{Preprocessing, grayscale};
 
 /// Most samples along one side of an output pixel: a bound on the time, for faces of more than 3,000 pixels.
 const MAXIMUM_SAMPLES: u32 = 64;
-
-/// Where the landmarks of [`super::Face`] are in FER-2013's pictures: means over the training faces, in parts of the side.
-pub(super) const TEMPLATE: [(f32, f32); 5] =
-    [(0.321, 0.377), (0.679, 0.377), (0.499, 0.578), (0.349, 0.749), (0.651, 0.749)];
 
 /// Part of the side of such a picture that is cut out. Of 0.8 to 1.2, this keeps most accuracy on training faces with a
 /// network that learnt from random crops; docs/predict.md has the figures.
@@ -39,38 +35,13 @@ pub enum Region {
 }
 
 impl Region {
-    /// The upright square around the box `[x, y, width, height]`: a training picture's side is `scale` times the box's
-    /// longer side, and its centre is `shift` times the longer side below the box's.
-    pub(super) fn around([x, y, width, height]: [f32; 4], scale: f32, shift: f32) -> Self {
-        let longer = width.max(height);
-        let centre = (x + width / 2.0, y + height / 2.0 + shift * longer);
-        Self::Square { centre, side: FRAME * scale * longer, angle: 0.0 }
-    }
-
-    /// The square in which the landmarks come closest to their places in the training pictures: a least-squares fit of
-    /// shift, size and turn (Umeyama 1991, in two dimensions). A tilt of up to [`TILT`] is left to the face. `None` for
-    /// landmarks that coincide.
-    pub(super) fn aligned(landmarks: &[(f32, f32); 5]) -> Option<Self> {
-        let mean = |points: &[(f32, f32); 5]| {
-            let (x, y) = points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
-            (x / 5.0, y / 5.0)
-        };
-        let (from, to) = (mean(&TEMPLATE), mean(landmarks));
-        // The map is z -> a z + b of complex numbers; |a| is the picture's side, its argument the angle.
-        let (mut real, mut imaginary, mut spread) = (0.0, 0.0, 0.0);
-        for (template, landmark) in TEMPLATE.iter().zip(landmarks) {
-            let (u, v) = (template.0 - from.0, template.1 - from.1);
-            let (x, y) = (landmark.0 - to.0, landmark.1 - to.1);
-            real += u * x + v * y;
-            imaginary += u * y - v * x;
-            spread += u * u + v * v;
-        }
-        let (real, imaginary) = (real / spread, imaginary / spread);
-        let (u, v) = (0.5 - from.0, 0.5 - from.1);
-        let centre = (to.0 + real * u - imaginary * v, to.1 + imaginary * u + real * v);
-        let side = FRAME * real.hypot(imaginary);
-        let tilt = imaginary.atan2(real);
-        (side.is_finite() && side >= 1.0).then(|| Self::Square { centre, side, angle: tilt - tilt.clamp(-TILT, TILT) })
+    /// The square around the box `[x, y, width, height]`, turned by `angle`: a training picture's side is `scale` times the
+    /// box's, and its centre is `shift` times the box's side below the box's. A box's side is that of the square of its area.
+    pub(super) fn around([x, y, width, height]: [f32; 4], scale: f32, shift: f32, angle: f32) -> Self {
+        let size = width.sqrt() * height.sqrt();
+        let (sine, cosine) = angle.sin_cos();
+        let centre = (x + width / 2.0 - shift * size * sine, y + height / 2.0 + shift * size * cosine);
+        Self::Square { centre, side: FRAME * scale * size, angle }
     }
 
     /// The region's pixels, grey, of the size that `preprocessing` asks for. Outside the picture its edge goes on.
@@ -82,6 +53,15 @@ impl Region {
             }
         }
     }
+}
+
+/// How far a face with these landmarks is turned back, in radians, clockwise: what its tilt has beyond [`TILT`]. Its tilt is that of
+/// the lines through the eyes and through the corners of the mouth, together.
+pub(super) fn turn([right_eye, left_eye, _, right_mouth, left_mouth]: &[(f32, f32); 5]) -> f32 {
+    let x = left_eye.0 - right_eye.0 + left_mouth.0 - right_mouth.0;
+    let y = left_eye.1 - right_eye.1 + left_mouth.1 - right_mouth.1;
+    let tilt = y.atan2(x);
+    if tilt.is_nan() { 0.0 } else { tilt - tilt.clamp(-TILT, TILT) }
 }
 
 /// Cuts out a turned square. Each output pixel is the mean of a grid of bilinear samples, up to

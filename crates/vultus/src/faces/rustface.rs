@@ -76,7 +76,7 @@ pub(super) fn find(picture: &DynamicImage) -> Result<Vec<Face>, FaceError> {
         let side = bounds.width() as f32 / scale;
         let bounds = [bounds.x() as f32 / scale, bounds.y() as f32 / scale, side, side];
         let area = Area::inside(width, height, bounds)?;
-        let region = Region::around(bounds, SCALE, SHIFT);
+        let region = Region::around(bounds, SCALE, SHIFT, 0.0);
         Some(Face { area, confidence: confidence(found.score()), landmarks: None, region })
     };
     Ok(found.iter().filter_map(face).collect())

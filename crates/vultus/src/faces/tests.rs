@@ -232,19 +232,24 @@ fn beyond_the_picture_its_edge_goes_on() {
 }
 
 #[test]
-fn landmarks_decide_place_size_and_turn() {
-    // The template itself, 80 pixels wide, turned around (200, 150): back to a tilt of 15 degrees, which is left.
-    for (tilt, expected) in [(35.0, 20.0), (-90.0, -75.0), (14.0, 0.0), (-14.0, 0.0)] {
+fn a_box_decides_place_and_size_and_landmarks_the_turn() {
+    let upright = [(-14.0, -10.0), (14.0, -10.0), (0.0, 6.0), (-12.0, 20.0), (12.0, 20.0)];
+    // Back to a tilt of 15 degrees, which is left.
+    for (tilt, expected) in [(35.0, 20.0), (-90.0, -75.0), (14.0, 0.0), (-14.0, 0.0), (180.0, 165.0)] {
         let (sine, cosine) = f32::to_radians(tilt).sin_cos();
-        let turned = region::TEMPLATE.map(|(u, v)| {
-            let (u, v) = ((u - 0.5) * 80.0, (v - 0.5) * 80.0);
-            (200.0 + u * cosine - v * sine, 150.0 + u * sine + v * cosine)
-        });
-        let Some(Region::Square { centre, side, angle }) = Region::aligned(&turned) else { panic!("no square") };
-        assert!((centre.0 - 200.0).abs() < 0.01 && (centre.1 - 150.0).abs() < 0.01, "{centre:?}");
-        assert!((side - 80.0 * region::FRAME).abs() < 0.01, "{side}");
-        assert!((angle.to_degrees() - expected).abs() < 0.01, "{angle}");
+        let turned = upright.map(|(u, v): (f32, f32)| (200.0 + u * cosine - v * sine, 150.0 + u * sine + v * cosine));
+        let angle = region::turn(&turned);
+        assert!((angle.to_degrees() - expected).abs() < 0.01, "{tilt}: {angle}");
     }
-    assert_eq!(Region::aligned(&[(3.0, 3.0); 5]), None);
-    assert_eq!(Region::aligned(&[(f32::NAN, 0.0); 5]), None);
+    assert_eq!(region::turn(&[(3.0, 3.0); 5]), 0.0);
+    assert_eq!(region::turn(&[(f32::NAN, 0.0); 5]), 0.0);
+
+    let bounds = [100.0, 50.0, 80.0, 125.0];
+    for (angle, centre) in [(0.0, (140.0, 122.5)), (std::f32::consts::FRAC_PI_2, (130.0, 112.5))] {
+        let Region::Square { centre: found, side, angle: kept } = Region::around(bounds, 1.2, 0.1, angle) else {
+            panic!("no square")
+        };
+        assert!((found.0 - centre.0).abs() < 1e-3 && (found.1 - centre.1).abs() < 1e-3, "{found:?}");
+        assert!((side - 120.0 * region::FRAME).abs() < 1e-3 && kept == angle, "{side}");
+    }
 }

@@ -17,6 +17,7 @@ use image::DynamicImage;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use self::network::Output;
+use super::region::turn;
 use super::{Area, Face, FaceError, Region, overlap};
 use crate::plan::Program;
 use crate::preprocess::over_black;
@@ -38,6 +39,11 @@ const MOST_INPUT_PIXELS: usize = 2048 * 2048;
 
 /// Small pictures are enlarged by up to this.
 const MOST_ENLARGEMENT: f32 = 2.0;
+
+/// The square around a box in which a face is framed as in FER-2013: its side in parts of the box's, and how far its
+/// centre is below the box's, likewise. Means over training faces; docs/predict.md says how they were measured.
+const SCALE: f32 = 1.125;
+const SHIFT: f32 = -0.016;
 
 /// What the network gives for each grid: its name, the values of a cell, and whether it is a probability.
 const RESULTS: [(&str, usize, bool); 4] = [("cls", 1, true), ("obj", 1, true), ("bbox", 4, false), ("kps", 10, false)];
@@ -239,7 +245,7 @@ impl Candidate {
         let bounds = self.bounds.map(|value| value / scale);
         let landmarks = self.landmarks.map(|(x, y)| (x / scale, y / scale));
         let area = Area::inside(width, height, bounds)?;
-        let region = Region::aligned(&landmarks).unwrap_or_else(|| Region::around(bounds, 1.0, -0.02));
+        let region = Region::around(bounds, SCALE, SHIFT, turn(&landmarks));
         Some(Face { area, confidence: self.confidence, landmarks: Some(landmarks), region })
     }
 }

@@ -1,0 +1,90 @@
+//! `vultus calibrate`.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use vultus::bundle::Bundle;
+use vultus_train::calibrate::{Calibrated, calibrate};
+use vultus_train::dataset::split_name;
+use vultus_train::prepare::read;
+use vultus_train::run::RunDirectory;
+
+use super::evaluate::{held_out_images, read_sources};
+use super::train::{usage_or_data, usage_or_run};
+use super::{ViewArguments, check_new_model, model_file, run_directory};
+use crate::failure::Failure;
+use crate::message::{counted, say};
+use crate::table;
+
+/// Give a model other views, and the temperature with which its probabilities fit images that it did not learn from: those
+/// that its training held out, or others. The weights stay.
+#[derive(clap::Args)]
+pub struct Calibrate {
+    /// A run directory, that of a search whose winner is trained, or a model file.
+    #[arg(value_name = "RUN_OR_BUNDLE")]
+    model: PathBuf,
+    /// Images; may be given several times. Without it, a run's own.
+    #[arg(long = "data", value_name = "SOURCE")]
+    data: Vec<String>,
+    /// Split to fit the temperature to. Without it, the images that the model's training held out for validation, for which
+    /// the data must be those of the training.
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    #[command(flatten)]
+    views: ViewArguments,
+    /// A new .safetensors file.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl Calibrate {
+    pub fn run(self) -> Result<(), Failure> {
+        check_new_model(&self.out)?;
+        let bundle = Bundle::load(&model_file(&self.model)?)?;
+        let views = self.views.change(bundle.inference.views)?;
+        let own = if self.data.is_empty() && self.model.is_dir() {
+            Some(RunDirectory::config_of(&run_directory(&self.model)?).map_err(usage_or_run)?)
+        } else {
+            None
+        };
+        let (dataset, split) = match &self.split {
+            Some(name) => {
+                let split = split_name::meant_by(name);
+                let learnt = bundle.training.get("train_split").and_then(|name| name.as_str());
+                if learnt == Some(split) {
+                    return Err(Failure::usage(anyhow!(
+                        "split {split} is called like the one that the model was trained on, of which it is too sure: name \
+                         another split, or put new images into a folder test/"
+                    )));
+                }
+                let dataset = match &own {
+                    Some(config) => read(config).map_err(|error| usage_or_data(error.into()))?,
+                    None => read_sources(&self.data, &bundle)?,
+                };
+                (dataset, split.to_owned())
+            }
+            None => held_out_images(&bundle, own.as_ref(), &self.data)?,
+        };
+        let heat = bundle.inference.temperature;
+        let Calibrated { bundle, before, after, evaluations } =
+            calibrate(bundle, views, &dataset, &split).map_err(Failure::usage)?;
+        bundle.save(&self.out)?;
+        say(format_args!(
+            "{} of split {split}: temperature {heat:.3} before, {:.3} now; log loss {:.4} and {:.4}, calibration error {:.4} \
+             and {:.4}, accuracy {} and {}",
+            counted(after.n, "image"),
+            bundle.inference.temperature,
+            before.log_loss,
+            after.log_loss,
+            before.ece,
+            after.ece,
+            table::percent(before.accuracy),
+            table::percent(after.accuracy)
+        ));
+        say(format_args!("written to {}", self.out.display()));
+        for evaluation in &evaluations {
+            table::print_evaluation(evaluation)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! A finished model calibrated again: other views, and a temperature that fits them.
+//!
+//! In: a bundle, and images that it did not learn from, which may be those that its training held out. Out: the bundle with
+//! new inference settings and new figures; its weights stay.
+
+use serde_json::{Value, json};
+use vultus::bundle::Bundle;
+use vultus::inference::{Inference, Views};
+
+use crate::assess::{AssessError, assess, dropped_in_training, label_source};
+use crate::config::{DataConfig, TrainConfig};
+use crate::dataset::{Dataset, split_name};
+use crate::evaluate::Evaluation;
+use crate::fingerprint::{fingerprint, split_fingerprint};
+use crate::prepare::{PrepareError, prepare};
+use crate::temperature::fit_temperature;
+use crate::train::headline;
+
+/// Why the images that a training held out are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum HeldOutError {
+    /// The data cannot be prepared as they were for the training.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The model's file lacks a fact of its training, or has it in another form.
+    #[error("the model's file does not say how its training split the data: {0}")]
+    Facts(String),
+    /// Other data are split otherwise, and images that were trained on would seem to be held out.
+    #[error("the data are not what the model was trained on, so that nobody knows which of them it held out")]
+    OtherData,
+    /// Everything was trained on.
+    #[error("the training held no images out: its train.validation_fraction is 0")]
+    Nothing,
+}
+
+/// The configuration of a model's training as far as its file tells it and the data's preparation asks for it, with
+/// `sources` for the data.
+///
+/// # Errors
+/// A fact that is not there.
+pub fn configuration_of(bundle: &Bundle, sources: &[String]) -> Result<TrainConfig, HeldOutError> {
+    let facts = &bundle.training;
+    let text = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
+    let unreadable = |error: serde_json::Error| HeldOutError::Facts(error.to_string());
+    let mut config = TrainConfig {
+        seed: facts["seed"].as_u64().ok_or_else(|| HeldOutError::Facts("no seed".to_owned()))?,
+        data: DataConfig {
+            sources: sources.to_vec(),
+            train_split: text("train_split"),
+            validation_split: text("validation_split"),
+            labels: label_source(bundle).map_err(|error| HeldOutError::Facts(error.to_string()))?,
+            ..DataConfig::default()
+        },
+        preprocessing: bundle.preprocessing.clone(),
+        cleaning: serde_json::from_value(facts["cleaning"].clone()).map_err(unreadable)?,
+        network: bundle.network.clone(),
+        ..TrainConfig::default()
+    };
+    let fraction = facts["train"]["validation_fraction"].clone();
+    config.train.validation_fraction = serde_json::from_value(fraction).map_err(unreadable)?;
+    Ok(config)
+}
+
+/// The data of `config`, with the images that the training of `bundle` held out in a split of their own, and its name.
+///
+/// # Errors
+/// See [`HeldOutError`].
+pub fn held_out(config: &TrainConfig, bundle: &Bundle) -> Result<(Dataset, String), HeldOutError> {
+    let prepared = prepare(config)?;
+    if bundle.training["data_sha256"] != fingerprint(&prepared.dataset) {
+        return Err(HeldOutError::OtherData);
+    }
+    prepared.with_validation_split().ok_or(HeldOutError::Nothing)
+}
+
+/// A model that was calibrated again.
+#[derive(Clone, Debug)]
+pub struct Calibrated {
+    /// The model; its figures are those of [`Calibrated::evaluations`].
+    pub bundle: Bundle,
+    /// On the images that chose the temperature, as the model was.
+    pub before: Evaluation,
+    /// On the same images, as it is now.
+    pub after: Evaluation,
+    /// On the data's other splits that it was not trained on, as it is now.
+    pub evaluations: Vec<Evaluation>,
+}
+
+/// Gives `bundle` the views `views`, and the temperature with which they fit `split` of `dataset` best. Classes that the
+/// training dropped are left out.
+///
+/// # Errors
+/// As [`assess`].
+pub fn calibrate(mut bundle: Bundle, views: Views, dataset: &Dataset, split: &str) -> Result<Calibrated, AssessError> {
+    let dropped = dropped_in_training(&bundle);
+    let on = |bundle: &Bundle, split: &str| assess(std::slice::from_ref(bundle), dataset, split, &dropped, &[]);
+    let before = on(&bundle, split)?.evaluation;
+    bundle.inference = Inference { views, temperature: 1.0 };
+    let rows = on(&bundle, split)?.predictions.rows;
+    let labels: Vec<usize> = rows.iter().map(|row| row.truth).collect();
+    let probabilities: Vec<f32> = rows.into_iter().flat_map(|row| row.probabilities).collect();
+    bundle.inference.temperature = fit_temperature(&probabilities, &labels);
+    let after = on(&bundle, split)?.evaluation;
+    let split = split_name::meant_by(split);
+    let fact = |name: &str| bundle.training.get(name).and_then(Value::as_str).unwrap_or_default();
+    let apart = [split, fact("train_split"), fact("validation_split")];
+    let others = dataset.splits().into_iter().filter(|split| !apart.contains(&split.as_str()));
+    let evaluations =
+        others.map(|split| Ok(on(&bundle, &split)?.evaluation)).collect::<Result<Vec<_>, AssessError>>()?;
+    bundle.metrics = json!(evaluations.iter().map(headline).collect::<Vec<_>>());
+    let calibration = json!({ "split": split, "images": after.n, "data_sha256": split_fingerprint(dataset, split) });
+    match &mut bundle.training {
+        Value::Object(facts) => drop(facts.insert("calibration".to_owned(), calibration)),
+        facts => *facts = json!({ "calibration": calibration }),
+    }
+    Ok(Calibrated { bundle, before, after, evaluations })
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, Luma};
+    use vultus::labels::Labels;
+    use vultus::network::NetworkConfig;
+    use vultus::preprocess::Preprocessing;
+    use vultus::weights::WeightTensor;
+
+    use super::*;
+    use crate::dataset::Sample;
+
+    /// A model of one pixel whose logits are the pixel and its negative: white is `happy`, always too sure of it.
+    fn bundle() -> Bundle {
+        let network: NetworkConfig = serde_json::from_str(r#"{"layers":[{"type":"flatten"}]}"#).unwrap();
+        let tensor = |shape: &[usize], data: &[f32]| WeightTensor { shape: shape.to_vec(), data: data.to_vec() };
+        let tensors = [("layers.1.weight", tensor(&[1, 2], &[2.0, -2.0])), ("layers.1.bias", tensor(&[2], &[0.0; 2]))];
+        Bundle {
+            labels: Labels::new(["happy", "sad"]).unwrap(),
+            preprocessing: Preprocessing { width: 1, height: 1, ..Preprocessing::default() },
+            network,
+            weights: tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect(),
+            inference: Inference::default(),
+            training: json!({ "train_split": "train", "dropped_classes": ["bored"] }),
+            metrics: json!([{ "split": "test", "accuracy": 1.0 }]),
+        }
+    }
+
+    /// Of each split, in grey levels of 1, `wrong` of `n` images are sad; the labels are in another order than the model's.
+    fn dataset(splits: &[(&str, usize, usize)]) -> Dataset {
+        let sample = |split: &str, label| Sample {
+            image: GrayImage::from_pixel(1, 1, Luma([1])),
+            label,
+            split: split.to_owned(),
+            origin: String::new(),
+            votes: None,
+        };
+        let samples = splits
+            .iter()
+            .flat_map(|&(split, n, wrong)| (0..n).map(move |index| sample(split, usize::from(index >= wrong))));
+        let labels = Labels::new(["sad", "happy"]).unwrap();
+        Dataset { labels, samples: samples.collect(), removed: Vec::new() }
+    }
+
+    #[test]
+    fn the_temperature_fits_the_split_and_the_figures_are_of_the_others() {
+        let data = dataset(&[("train", 1, 0), ("mine", 100, 20), ("test", 10, 3)]);
+        let views = Views { flip: true, ..Views::default() };
+        let Calibrated { bundle, before, after, evaluations } = calibrate(bundle(), views, &data, "mine").unwrap();
+        // 80 of 100 are happy: logits of 2 and -2 at this temperature say so.
+        let temperature = 4.0 / 4.0_f32.ln();
+        assert!((bundle.inference.temperature - temperature).abs() < 1e-3, "{:?}", bundle.inference);
+        assert_eq!(bundle.inference.views, views);
+        assert!(after.ece < 1e-3 && before.ece > 0.15 && after.log_loss < before.log_loss);
+        assert_eq!(evaluations.iter().map(|one| (one.split.as_str(), one.n)).collect::<Vec<_>>(), [("test", 10)]);
+        assert_eq!(bundle.metrics[0]["accuracy"], json!(0.7));
+        assert_eq!(bundle.training["calibration"]["split"], json!("mine"));
+        assert_eq!(bundle.training["calibration"]["images"], json!(100));
+        assert_eq!(bundle.training["train_split"], json!("train"));
+    }
+
+    #[test]
+    fn a_file_that_tells_nothing_of_its_training_holds_nothing_out() {
+        let message = configuration_of(&bundle(), &[]).unwrap_err().to_string();
+        assert!(message.ends_with("no seed"), "{message}");
+    }
+}
