@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Every face of a folder of classes, or as many of them as the number says, is enlarged and laid into a larger scene,
-//! looked for, cut out and classified. Printed are, for each finder: how many were found; where boxes and landmarks
-//! lie in the faces' own frames, which is what the crops are made from; and the accuracy on the found faces, as they
+//! looked for, cut out and classified. Printed are, for each finder: how many were found; where the faces' own frames
+//! lie around the boxes, which is what the crops are made from, and landmarks in them; and the accuracy on the found faces, as they
 //! were and as they came out of the scenes, also with smaller, larger and upright crops.
 
 use std::error::Error;
@@ -30,8 +30,9 @@ struct Sample {
 
 /// What became of a sample in its scene.
 struct Found {
-    /// Left, top and side of the box in parts of the face's frame.
-    bounds: [f32; 3],
+    /// Of the face's frame, in parts of the box's side, which is that of a square of its area: the centre's place right of and
+    /// below the box's, and the logarithm of the side.
+    frame: [f32; 3],
     /// Landmarks likewise.
     landmarks: Option<[(f32, f32); 5]>,
     right_before: bool,
@@ -113,11 +114,13 @@ fn measure(
         classifier.predict(&DynamicImage::from(picture)).label == sample.class
     };
     let for_cuts = classifier.for_cuts();
+    let (width, height) = (face.area.width as f32, face.area.height as f32);
+    let size = (width * height).sqrt();
     Ok(Some(Found {
-        bounds: [
-            part(face.area.x as f32, x),
-            part(face.area.y as f32, y),
-            (face.area.width as f32 * face.area.height as f32).sqrt() / side as f32,
+        frame: [
+            (x as f32 + side as f32 / 2.0 - face.area.x as f32 - width / 2.0) / size,
+            (y as f32 + side as f32 / 2.0 - face.area.y as f32 - height / 2.0) / size,
+            (side as f32 / size).ln(),
         ],
         landmarks: face.landmarks.map(|points| points.map(|point| (part(point.0, x), part(point.1, y)))),
         right_before: says(classifier, sample.face.clone()),
@@ -135,6 +138,13 @@ fn scene(face: &GrayImage, side: u32, x: u32, y: u32) -> DynamicImage {
     DynamicImage::from(colours)
 }
 
+/// Mean and standard deviation.
+fn spread(values: impl ExactSizeIterator<Item = f32> + Clone) -> (f32, f32) {
+    let n = values.len() as f32;
+    let mean = values.clone().sum::<f32>() / n;
+    (mean, (values.map(|value| (value - mean).powi(2)).sum::<f32>() / n).sqrt())
+}
+
 fn print(name: &str, all: usize, found: &[Found]) {
     let count = found.len();
     if count == 0 {
@@ -150,13 +160,13 @@ fn print(name: &str, all: usize, found: &[Found]) {
         let turned = if *turned { "turned with the face" } else { "upright" };
         println!("                     {accuracy:.2} % out of the scenes, crops x {factor}, {turned}");
     }
-    let median = |value: &dyn Fn(&Found) -> f32| {
-        let mut values: Vec<f32> = found.iter().map(value).collect();
-        values.sort_by(f32::total_cmp);
-        values[count / 2]
-    };
-    let [left, top, side] = [0, 1, 2].map(|index| median(&|found: &Found| found.bounds[index]));
-    println!("  median box in parts of the frame: left {left:.3}, top {top:.3}, side {side:.3}");
+    let [across, down, logarithm] = [0, 1, 2].map(|index| spread(found.iter().map(|found| found.frame[index])));
+    let scale = logarithm.0.exp();
+    println!("  frame's side in parts of the box's: {scale:.3}, its logarithm ± {:.3}", logarithm.1);
+    println!(
+        "  frame's centre right of the box's: {:.3} ± {:.3}, below it: {:.3} ± {:.3}",
+        across.0, across.1, down.0, down.1
+    );
     let with_landmarks: Vec<&[(f32, f32); 5]> = found.iter().filter_map(|found| found.landmarks.as_ref()).collect();
     if !with_landmarks.is_empty() {
         let mean = |index: usize| {
