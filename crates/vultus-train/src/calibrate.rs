@@ -26,7 +26,10 @@ pub enum HeldOutError {
     #[error("the model's file does not say how its training split the data: {0}")]
     Facts(String),
     /// Other data are split otherwise, and images that were trained on would seem to be held out.
-    #[error("the data are not what the model was trained on, so that nobody knows which of them it held out")]
+    #[error(
+        "the data are not what the model was trained on, so that nobody knows which of them it held out: give those, or name \
+         a split with --split"
+    )]
     OtherData,
     /// Everything was trained on.
     #[error("the training held no images out: its train.validation_fraction is 0")]
@@ -82,7 +85,7 @@ pub struct Calibrated {
     pub before: Evaluation,
     /// On the same images, as it is now.
     pub after: Evaluation,
-    /// On the data's other splits that it was not trained on, as it is now.
+    /// On the splits that its file had figures of, as far as the data have them, as it is now.
     pub evaluations: Vec<Evaluation>,
 }
 
@@ -102,11 +105,10 @@ pub fn calibrate(mut bundle: Bundle, views: Views, dataset: &Dataset, split: &st
     bundle.inference.temperature = fit_temperature(&probabilities, &labels);
     let after = on(&bundle, split)?.evaluation;
     let split = split_name::meant_by(split);
-    let fact = |name: &str| bundle.training.get(name).and_then(Value::as_str).unwrap_or_default();
-    let apart = [split, fact("train_split"), fact("validation_split")];
-    let others = dataset.splits().into_iter().filter(|split| !apart.contains(&split.as_str()));
-    let evaluations =
-        others.map(|split| Ok(on(&bundle, &split)?.evaluation)).collect::<Result<Vec<_>, AssessError>>()?;
+    let measured = bundle.metrics.as_array().into_iter().flatten().filter_map(|figures| figures["split"].as_str());
+    let present = dataset.splits();
+    let again = measured.filter(|&name| name != split && present.iter().any(|other| other == name));
+    let evaluations = again.map(|split| Ok(on(&bundle, split)?.evaluation)).collect::<Result<Vec<_>, AssessError>>()?;
     bundle.metrics = json!(evaluations.iter().map(headline).collect::<Vec<_>>());
     let calibration = json!({ "split": split, "images": after.n, "data_sha256": split_fingerprint(dataset, split) });
     match &mut bundle.training {
@@ -161,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_temperature_fits_the_split_and_the_figures_are_of_the_others() {
-        let data = dataset(&[("train", 1, 0), ("mine", 100, 20), ("test", 10, 3)]);
+        let data = dataset(&[("train", 1, 0), ("mine", 100, 20), ("test", 10, 3), ("private_test", 1, 0)]);
         let views = Views { flip: true, ..Views::default() };
         let Calibrated { bundle, before, after, evaluations } = calibrate(bundle(), views, &data, "mine").unwrap();
         // 80 of 100 are happy: logits of 2 and -2 at this temperature say so.

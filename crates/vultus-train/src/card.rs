@@ -16,6 +16,7 @@ use crate::dataset::Dataset;
 use crate::evaluate::{Evaluation, EvaluationError, VoteScores, wilson_interval};
 use crate::figure::grouped;
 use crate::figure::template::render;
+use crate::fingerprint::split_fingerprint;
 
 const TEMPLATE: &str = include_str!("../templates/card.md.jinja");
 
@@ -31,6 +32,11 @@ pub enum CardError {
          name another split, or put new images into a folder test/"
     )]
     Trained(String),
+    /// The split chose the model's temperature.
+    #[error(
+        "the images of split {0} chose the model's temperature, and a card tells of images that chose nothing: name another split"
+    )]
+    Calibrated(String),
     /// The template did not render.
     #[error("the card's template: {0}")]
     Template(String),
@@ -156,6 +162,10 @@ pub fn card(
     if split == train_split {
         return Err(CardError::Trained(split.to_owned()));
     }
+    let calibration = bundle.training.get("calibration");
+    if calibration.is_some_and(|facts| facts["data_sha256"] == split_fingerprint(dataset, split)) {
+        return Err(CardError::Calibrated(split.to_owned()));
+    }
     let network = bundle.resolve().map_err(AssessError::from)?;
     let dropped = dropped_in_training(bundle);
     let evaluate = |dataset: &Dataset| {
@@ -202,7 +212,7 @@ pub fn card(
             split: yaml(split),
         },
         fer_2013: data_name == FER_2013,
-        calibrated: validated.is_some_and(|images| images > 0) || fact("calibration").is_some(),
+        calibrated: validated.is_some_and(|images| images > 0) || calibration.is_some(),
         ferplus: labels == LabelSource::Ferplus,
         leaks_dropped: cleaning.is_some_and(|cleaning| cleaning["leaks"] == "drop"),
         votes: whole.votes.clone(),
@@ -411,6 +421,10 @@ mod tests {
         let mut calibrated = bundle(0);
         calibrated.inference.views.blur = 0.1;
         calibrated.training["calibration"] = json!({ "split": "mine", "images": 5 });
+        let mut chosen_here = calibrated.clone();
+        chosen_here.training["calibration"]["data_sha256"] = json!(split_fingerprint(&faces(), "test"));
+        let error = card(&chosen_here, &faces(), "test", "train", &text()).unwrap_err().to_string();
+        assert!(error.starts_with("the images of split test chose"), "{error}");
         let calibrated = card(&calibrated, &faces(), "test", "train", &text()).unwrap();
         for claim in ["neighbour of a pixel has a share of 0.1.", "fitted to 5 images of split mine."] {
             assert!(calibrated.contains(claim), "{claim} not in {calibrated}");

@@ -33,7 +33,7 @@ struct Found {
     /// Of the face's frame, in parts of the box's side, which is that of a square of its area: the centre's place right of and
     /// below the box's, and the logarithm of the side.
     frame: [f32; 3],
-    /// Landmarks likewise.
+    /// Landmarks in parts of the face's frame.
     landmarks: Option<[(f32, f32); 5]>,
     right_before: bool,
     /// For each of [`VARIANTS`].

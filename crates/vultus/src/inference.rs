@@ -78,7 +78,7 @@ impl Views {
         self.shifts().len() * if self.flip { 2 } else { 1 }
     }
 
-    /// Pixels of every view of pictures `[n, height, width]`, first the pictures themselves: `[views, n, height, width]`.
+    /// Pixels of every view of pictures `[n, height, width]`, first that of the unshifted pictures: `[views, n, height, width]`.
     /// Beyond the edge a view repeats the picture's last row or column.
     pub fn of<'a>(&self, pixels: &'a [f32], width: usize, height: usize) -> Cow<'a, [f32]> {
         let mut pictures = Cow::Borrowed(pixels);

@@ -9,7 +9,7 @@ use vultus_train::dataset::split_name;
 use vultus_train::prepare::read;
 use vultus_train::run::RunDirectory;
 
-use super::evaluate::{held_out_images, read_sources};
+use super::evaluate::{held_out_images, read_sources, usage_or_assess};
 use super::train::{usage_or_data, usage_or_run};
 use super::{ViewArguments, check_new_model, model_file, run_directory};
 use crate::failure::Failure;
@@ -32,7 +32,7 @@ pub struct Calibrate {
     split: Option<String>,
     #[command(flatten)]
     views: ViewArguments,
-    /// A new .safetensors file.
+    /// A new .safetensors file. The splits that the model's file has figures of are evaluated again for it.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -53,8 +53,8 @@ impl Calibrate {
                 let learnt = bundle.training.get("train_split").and_then(|name| name.as_str());
                 if learnt == Some(split) {
                     return Err(Failure::usage(anyhow!(
-                        "split {split} is called like the one that the model was trained on, of which it is too sure: name \
-                         another split, or put new images into a folder test/"
+                        "split {split} is called like the one that the model was trained on, of which it is too sure: \
+                         leave out --split for the images that it held out, or put new ones into a folder test/"
                     )));
                 }
                 let dataset = match &own {
@@ -65,12 +65,12 @@ impl Calibrate {
             }
             None => held_out_images(&bundle, own.as_ref(), &self.data)?,
         };
-        let heat = bundle.inference.temperature;
+        let earlier = bundle.inference.temperature;
         let Calibrated { bundle, before, after, evaluations } =
-            calibrate(bundle, views, &dataset, &split).map_err(Failure::usage)?;
+            calibrate(bundle, views, &dataset, &split).map_err(usage_or_assess)?;
         bundle.save(&self.out)?;
         say(format_args!(
-            "{} of split {split}: temperature {heat:.3} before, {:.3} now; log loss {:.4} and {:.4}, calibration error {:.4} \
+            "{} of split {split}: temperature {earlier:.3} before, {:.3} now; log loss {:.4} and {:.4}, calibration error {:.4} \
              and {:.4}, accuracy {} and {}",
             counted(after.n, "image"),
             bundle.inference.temperature,

@@ -68,7 +68,7 @@ impl Card {
         let text = CardText { name, command: self.command, whole, dataset: self.dataset, license: self.license };
         let card = card(&bundle, &dataset, &split, train, &text).map_err(|error| match error {
             CardError::Assess(error) => Failure::usage(error),
-            CardError::Trained(_) => Failure::usage(error),
+            CardError::Trained(_) | CardError::Calibrated(_) => Failure::usage(error),
             CardError::Template(_) => Failure::Run(error.into()),
         })?;
         write_new(&self.out, format!("{}\n", card.trim_end()).as_bytes())?;

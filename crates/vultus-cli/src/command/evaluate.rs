@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use serde_json::Value;
 use vultus::bundle::Bundle;
 use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess, dropped_in_training, label_source};
 use vultus_train::calibrate::{HeldOutError, configuration_of, held_out};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
-use vultus_train::prepare::{read, with_labels};
+use vultus_train::prepare::{PrepareError, read, with_labels};
 use vultus_train::run::RunDirectory;
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
@@ -105,19 +106,13 @@ impl Evaluate {
             };
             say(format_args!("note: split {split} {same}"));
         }
-        if self.validation {
+        let chose = |facts: &Value| facts["split"].as_str() == Some(&split);
+        if self.validation && bundle.training.get("calibration").is_none_or(chose) {
             say(format_args!("note: these images chose the temperature, and the epoch where one was chosen"));
         }
         let mut dropped = self.drop_class.clone();
         dropped.extend(dropped_in_training(bundle));
-        let assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(|error| match error {
-            AssessError::NoSplit(_)
-            | AssessError::UnknownClasses { .. }
-            | AssessError::Ensemble(_)
-            | AssessError::NotAnswered { .. }
-            | AssessError::TooFewClasses(_) => Failure::usage(error),
-            _ => Failure::Run(error.into()),
-        })?;
+        let assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(usage_or_assess)?;
         for (class, count) in &assessment.ignored {
             let why = if bundle.labels.index_of(class).is_some() { "is not asked for" } else { "does not know" };
             say(format_args!("{} of class {class} left out: the model {why} it", counted(*count, "image")));
@@ -188,6 +183,18 @@ impl Evaluate {
     }
 }
 
+/// What cannot be evaluated: a wrong question, or a model or an image that gives no answer.
+pub fn usage_or_assess(error: AssessError) -> Failure {
+    match error {
+        AssessError::NoSplit(_)
+        | AssessError::UnknownClasses { .. }
+        | AssessError::Ensemble(_)
+        | AssessError::NotAnswered { .. }
+        | AssessError::TooFewClasses(_) => Failure::usage(error),
+        _ => Failure::Run(error.into()),
+    }
+}
+
 /// The images that the training of `bundle` held out, and their split: of its run's configuration `own`, or else of `data`.
 pub fn held_out_images(
     bundle: &Bundle,
@@ -200,6 +207,10 @@ pub fn held_out_images(
         None => configuration_of(bundle, data).and_then(|config| held_out(&config, bundle)),
     };
     found.map_err(|error| match error {
+        // Of data that are given, the model's file made the configuration.
+        HeldOutError::Prepare(PrepareError::NoConfiguredSplit { .. }) if own.is_none() => {
+            Failure::usage(HeldOutError::OtherData)
+        }
         HeldOutError::Prepare(error) => usage_or_data(error),
         error => Failure::usage(error),
     })

@@ -1,6 +1,7 @@
 use super::*;
 use crate::bundle::tests::brightness;
 use crate::faces::{FaceMethod, FaceOptions};
+use crate::weights::WeightTensor;
 use image::{GrayImage, Luma};
 
 fn analyzer(method: &FaceMethod, abstain_below: f32) -> Analyzer {
@@ -51,6 +52,38 @@ fn pictures_of_the_networks_size_are_searched_where_that_is_wished() {
     assert_eq!(analyzer.analyze(&grey(4, 4, 10)).unwrap().faces.len(), 1);
     analyzer.options.always_search = true;
     assert_eq!(analyzer.analyze(&grey(4, 4, 10)).unwrap().faces, []);
+}
+
+#[test]
+fn whole_pictures_are_blurred_and_cut_faces_are_not() {
+    // A network that sees the left column of a picture only.
+    let mut bundle = brightness();
+    let left = WeightTensor { shape: vec![4, 4, 1, 1], data: [[0.25, 0.0, 0.0, 0.0]; 4].concat() };
+    bundle.weights.insert("layers.0.weight".to_owned(), left);
+    bundle.inference.views.blur = 0.25;
+    let blurred = Classifier::from_bundle(bundle.clone()).unwrap();
+    bundle.inference.views.blur = 0.0;
+    let sharp = Classifier::from_bundle(bundle).unwrap();
+    let finder = FaceFinder::new(&FaceMethod::Whole, FaceOptions::default()).unwrap();
+    let analyzer = Analyzer::new(blurred.clone(), finder, AnalyzeOptions::default());
+    let crop = |left| GrayImage::from_fn(4, 4, |x, _| Luma([if x == 0 { left } else { 124 }]));
+    let whole = Face::whole(4, 4);
+    let cut = Face { region: Region::Square { centre: (2.0, 2.0), side: 4.0, angle: 0.0 }, ..whole.clone() };
+    let prepared = |faces: &[&Face], crops: Vec<GrayImage>| {
+        let faces = faces.iter().map(|&face| face.clone()).collect();
+        Prepared { width: 4, height: 4, faces, crops }
+    };
+    let pictures = vec![
+        prepared(&[&cut, &whole], vec![crop(120), crop(122)]),
+        prepared(&[&whole, &cut, &cut], vec![crop(116), crop(118), crop(126)]),
+    ];
+    let analyses = analyzer.classify(pictures);
+    let scores: Vec<f32> = analyses.iter().flat_map(|one| &one.faces).map(|face| face.probabilities[0].1).collect();
+    let expected = [(&sharp, 120), (&blurred, 122), (&blurred, 116), (&sharp, 118), (&sharp, 126)];
+    let expected =
+        expected.map(|(classifier, left)| classifier.predict(&DynamicImage::from(crop(left))).probabilities[0].1);
+    assert_eq!(scores, expected);
+    assert_ne!(sharp.predict(&DynamicImage::from(crop(116))), blurred.predict(&DynamicImage::from(crop(116))));
 }
 
 #[test]

@@ -25,7 +25,7 @@ const SHORTEST_SIDE_PX: u32 = 96;
 const LOWEST_SCORE: f64 = 2.0;
 
 /// The square around a box in which a face is framed as in FER-2013: its side in parts of the box's, and how far its
-/// centre is below the box's, likewise. Medians over training faces; docs/predict.md says how they were measured.
+/// centre is below the box's, likewise. Medians over training faces, near the means that examples/scenes.rs prints.
 const SCALE: f32 = 1.1;
 const SHIFT: f32 = 0.0;
 
