@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::picture::png;
 use crate::program::{Place, metadata_of};
 
 #[test]
@@ -28,7 +29,8 @@ fn a_model_is_calibrated_for_other_views_or_other_images() {
     let others = ["calibrate", "run/model.safetensors", "--data", "synthetic:13", "--out", "others.safetensors"];
     place.run(&others).ends_with(2).says(&["not what the model was trained on"]);
     let flat = ["calibrate", "run/model.safetensors", "--data", "flat", "--out", "others.safetensors"];
-    place.write("flat/test/happy/1.png", crate::picture::png(1, 48));
+    place.write("flat/test/happy/1.png", png(1, 48));
+    place.write("flat/test/sad/2.png", png(2, 48));
     place.run(&flat).ends_with(2).says(&["not what the model was trained on", "--split"]);
     place.run(&[&others[..], &["--split", "train"]].concat()).ends_with(2).says(&["the model was trained on"]);
     place.run(&[&others[..], &["--split", "test"]].concat()).ends_with(0).says(&["of split test: temperature"]);
