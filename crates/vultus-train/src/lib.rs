@@ -9,8 +9,8 @@
 //! 5. [`model`]: the trainable network, and [`start`], the weights it begins with; [`operations`]: the one place where it reaches arithmetic, on a [`device`];
 //! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`average`], [`checkpoint`], [`history`], [`tensorboard`];
 //! 7. [`search`]: many trainings, by k-fold cross-validation;
-//! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`temperature`]: probabilities that fit; [`compare`]: runs beside each
-//!    other, with the [`spread`] over their seeds;
+//! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`temperature`]: probabilities that fit,
+//!    and [`mod@calibrate`]: for a finished model again; [`compare`]: runs beside each other, with the [`spread`] over their seeds;
 //! 9. [`figure`], [`report`], [`card`]: what people look at;
 //! 10. [`train`]: the whole job in one [`run`] directory; [`mod@bench`]: how fast it goes.
 //!

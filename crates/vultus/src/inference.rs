@@ -39,9 +39,9 @@ pub struct Views {
     pub flip: bool,
     /// Adds the picture shifted by so many pixels in each of the four diagonal directions; 0 is off.
     pub shift: usize,
-    /// Blurs the picture first: the share of each of a pixel's two neighbours, across and then down; 0 is off. Images that are turned,
-    /// shifted or enlarged at random in training are interpolated there, and a network that knows only such images reads sharper
-    /// ones worse. It adds no view.
+    /// Blurs the picture first: the share of each of a pixel's two neighbours, across and then down; 0 is off. Images that
+    /// are turned, shifted or enlarged at random in training are interpolated there, and a network that knows only such
+    /// images reads sharper ones worse. It adds no view.
     pub blur: f64,
 }
 

@@ -55,8 +55,8 @@ impl Region {
     }
 }
 
-/// How far a face with these landmarks is turned back, in radians, clockwise: what its tilt has beyond [`TILT`]. Its tilt is that of
-/// the lines through the eyes and through the corners of the mouth, together.
+/// How far a face with these landmarks is turned back, in radians, clockwise: what its tilt has beyond [`TILT`]. Its tilt
+/// is that of the lines through the eyes and through the corners of the mouth, together.
 pub(super) fn turn([right_eye, left_eye, _, right_mouth, left_mouth]: &[(f32, f32); 5]) -> f32 {
     let x = left_eye.0 - right_eye.0 + left_mouth.0 - right_mouth.0;
     let y = left_eye.1 - right_eye.1 + left_mouth.1 - right_mouth.1;
