@@ -10,7 +10,7 @@ use vultus::classifier::Classifier;
 use vultus::labels::{Labels, canonical};
 
 use crate::batches::dataset_probabilities;
-use crate::config::{LabelSource, in_toml};
+use crate::config::in_toml;
 use crate::dataset::{Dataset, split_name};
 use crate::evaluate::pictures::Pictures;
 use crate::evaluate::{Evaluation, EvaluationError, Predictions, VoteScores};
@@ -51,18 +51,14 @@ pub enum AssessError {
     /// The bundle's parts do not belong together.
     #[error(transparent)]
     Bundle(#[from] BundleFault),
-    /// A file of another version, or a damaged one.
-    #[error("the model was trained on labels {0}, which this version of vultus does not know")]
-    Labels(String),
     /// Models that cannot answer together.
     #[error("the models of an ensemble need the same classes and preprocessing: {0}")]
     Ensemble(String),
     /// The data have classes that the model was never taught.
     #[error(
-        "split {split} has {}, which the model does not know (it knows: {known}): remove them with{}, or use a model that \
-         was trained on them",
-        unknown.iter().map(|(class, count)| format!("{count} images of class \"{class}\"")).collect::<Vec<_>>().join(", "),
-        unknown.iter().map(|(class, _)| format!(" --drop-class {class}")).collect::<String>()
+        "split {split} has {}, which the model does not know (it knows: {known}): use a model that was trained on \
+         them, or leave them out",
+        unknown.iter().map(|(class, count)| format!("{count} images of class \"{class}\"")).collect::<Vec<_>>().join(", ")
     )]
     UnknownClasses {
         /// The split.
@@ -89,21 +85,6 @@ pub enum AssessError {
     /// The system's refusal, naming the path.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-}
-
-/// Whose labels the model was trained on, as its file says; the data's own where it says nothing.
-///
-/// # Errors
-/// Labels that are unknown here: what the model would be compared with is unknown, too.
-pub fn label_source(bundle: &Bundle) -> Result<LabelSource, AssessError> {
-    let Some(labels) = bundle.training.get("labels") else { return Ok(LabelSource::default()) };
-    serde_json::from_value(labels.clone()).map_err(|_| AssessError::Labels(labels.to_string()))
-}
-
-/// Classes that the model's training left out, as its file says.
-pub fn dropped_in_training(bundle: &Bundle) -> Vec<String> {
-    let names = bundle.training.get("dropped_classes").and_then(|value| value.as_array());
-    names.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
 /// Runs `bundles` on `split`, in any spelling; the probabilities of several are averaged. Images of classes in `dropped`

@@ -7,74 +7,13 @@ use serde_json::{Value, json};
 use vultus::bundle::Bundle;
 use vultus::inference::{Inference, Views};
 
-use crate::assess::{AssessError, assess, dropped_in_training, label_source};
-use crate::config::{DataConfig, TrainConfig};
+use crate::assess::{AssessError, assess};
 use crate::dataset::{Dataset, split_name};
 use crate::evaluate::Evaluation;
-use crate::fingerprint::{fingerprint, split_fingerprint};
-use crate::prepare::{PrepareError, prepare};
+use crate::facts::{CalibrationFacts, TrainingFacts};
+use crate::fingerprint::split_fingerprint;
 use crate::temperature::fit_temperature;
 use crate::train::headline;
-
-/// Why the images that a training held out are not known.
-#[derive(Debug, thiserror::Error)]
-pub enum HeldOutError {
-    /// The data cannot be prepared as they were for the training.
-    #[error(transparent)]
-    Prepare(#[from] PrepareError),
-    /// The model's file lacks a fact of its training, or has it in another form.
-    #[error("the model's file does not say how its training split the data: {0}")]
-    Facts(String),
-    /// Other data are split otherwise, and images that were trained on would seem to be held out.
-    #[error(
-        "the data are not what the model was trained on, so that nobody knows which of them it held out: give those, or name \
-         a split with --split"
-    )]
-    OtherData,
-    /// Everything was trained on.
-    #[error("the training held no images out: its train.validation_fraction is 0")]
-    Nothing,
-}
-
-/// The configuration of a model's training as far as its file tells it and the data's preparation asks for it, with
-/// `sources` for the data.
-///
-/// # Errors
-/// A fact that is not there.
-pub fn configuration_of(bundle: &Bundle, sources: &[String]) -> Result<TrainConfig, HeldOutError> {
-    let facts = &bundle.training;
-    let text = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
-    let unreadable = |error: serde_json::Error| HeldOutError::Facts(error.to_string());
-    let mut config = TrainConfig {
-        seed: facts["seed"].as_u64().ok_or_else(|| HeldOutError::Facts("no seed".to_owned()))?,
-        data: DataConfig {
-            sources: sources.to_vec(),
-            train_split: text("train_split"),
-            validation_split: text("validation_split"),
-            labels: label_source(bundle).map_err(|error| HeldOutError::Facts(error.to_string()))?,
-            ..DataConfig::default()
-        },
-        preprocessing: bundle.preprocessing.clone(),
-        cleaning: serde_json::from_value(facts["cleaning"].clone()).map_err(unreadable)?,
-        network: bundle.network.clone(),
-        ..TrainConfig::default()
-    };
-    let fraction = facts["train"]["validation_fraction"].clone();
-    config.train.validation_fraction = serde_json::from_value(fraction).map_err(unreadable)?;
-    Ok(config)
-}
-
-/// The data of `config`, with the images that the training of `bundle` held out in a split of their own, and its name.
-///
-/// # Errors
-/// See [`HeldOutError`].
-pub fn held_out(config: &TrainConfig, bundle: &Bundle) -> Result<(Dataset, String), HeldOutError> {
-    let prepared = prepare(config)?;
-    if bundle.training["data_sha256"] != fingerprint(&prepared.dataset) {
-        return Err(HeldOutError::OtherData);
-    }
-    prepared.with_validation_split().ok_or(HeldOutError::Nothing)
-}
 
 /// A model that was calibrated again.
 #[derive(Clone, Debug)]
@@ -95,8 +34,9 @@ pub struct Calibrated {
 /// # Errors
 /// As [`assess`].
 pub fn calibrate(mut bundle: Bundle, views: Views, dataset: &Dataset, split: &str) -> Result<Calibrated, AssessError> {
-    let dropped = dropped_in_training(&bundle);
-    let on = |bundle: &Bundle, split: &str| assess(std::slice::from_ref(bundle), dataset, split, &dropped, &[]);
+    let facts = TrainingFacts::of(&bundle)?;
+    let dropped = &facts.dropped_classes;
+    let on = |bundle: &Bundle, split: &str| assess(std::slice::from_ref(bundle), dataset, split, dropped, &[]);
     let before = on(&bundle, split)?.evaluation;
     bundle.inference = Inference { views, temperature: 1.0 };
     let rows = on(&bundle, split)?.predictions.rows;
@@ -110,7 +50,9 @@ pub fn calibrate(mut bundle: Bundle, views: Views, dataset: &Dataset, split: &st
     let again = measured.filter(|&name| name != split && present.iter().any(|other| other == name));
     let evaluations = again.map(|split| Ok(on(&bundle, split)?.evaluation)).collect::<Result<Vec<_>, AssessError>>()?;
     bundle.metrics = json!(evaluations.iter().map(headline).collect::<Vec<_>>());
-    let calibration = json!({ "split": split, "images": after.n, "data_sha256": split_fingerprint(dataset, split) });
+    let data_sha256 = Some(split_fingerprint(dataset, split));
+    let calibration = json!(CalibrationFacts { split: split.to_owned(), images: after.n, data_sha256 });
+    // Beside what else the file tells, also what is unknown here.
     match &mut bundle.training {
         Value::Object(facts) => drop(facts.insert("calibration".to_owned(), calibration)),
         facts => *facts = json!({ "calibration": calibration }),
@@ -176,11 +118,5 @@ mod tests {
         assert_eq!(bundle.training["calibration"]["split"], json!("mine"));
         assert_eq!(bundle.training["calibration"]["images"], json!(100));
         assert_eq!(bundle.training["train_split"], json!("train"));
-    }
-
-    #[test]
-    fn a_file_that_tells_nothing_of_its_training_holds_nothing_out() {
-        let message = configuration_of(&bundle(), &[]).unwrap_err().to_string();
-        assert!(message.ends_with("no seed"), "{message}");
     }
 }

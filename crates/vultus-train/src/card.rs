@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
 
-use crate::assess::{AssessError, assess, dropped_in_training, label_source};
+use crate::assess::{AssessError, assess};
 use crate::config::LabelSource;
 use crate::dataset::Dataset;
 use crate::evaluate::{Evaluation, EvaluationError, VoteScores, wilson_interval};
+use crate::facts::TrainingFacts;
 use crate::figure::grouped;
 use crate::figure::template::render;
 use crate::fingerprint::split_fingerprint;
@@ -93,7 +94,7 @@ struct Card<'a> {
     temperature: String,
     parameters: String,
     multiply_adds: String,
-    training: &'a Value,
+    training: &'a TrainingFacts,
     recipe: String,
     hours: String,
     split: &'a str,
@@ -148,7 +149,7 @@ struct Ratio {
     high: String,
 }
 
-/// The card of `bundle`, evaluated on `split` of `dataset`; images are known again by their pixels in `train_split`.
+/// The card of `bundle`, evaluated on `split` of `dataset`; training images are known again by their pixels.
 ///
 /// # Errors
 /// Data that the bundle cannot be evaluated on, or was trained on.
@@ -156,20 +157,21 @@ pub fn card(
     bundle: &Bundle,
     dataset: &Dataset,
     split: &str,
-    train_split: &str,
     text: &CardText,
 ) -> std::result::Result<String, CardError> {
+    let facts = TrainingFacts::of(bundle).map_err(AssessError::from)?;
+    let train_split = facts.train_split();
     if split == train_split {
         return Err(CardError::Trained(split.to_owned()));
     }
-    let calibration = bundle.training.get("calibration");
-    if calibration.is_some_and(|facts| facts["data_sha256"] == split_fingerprint(dataset, split)) {
+    let chosen_by = facts.calibration.as_ref().and_then(|calibration| calibration.data_sha256.as_ref());
+    if chosen_by.is_some_and(|images| *images == split_fingerprint(dataset, split)) {
         return Err(CardError::Calibrated(split.to_owned()));
     }
     let network = bundle.resolve().map_err(AssessError::from)?;
-    let dropped = dropped_in_training(bundle);
     let evaluate = |dataset: &Dataset| {
-        assess(std::slice::from_ref(bundle), dataset, split, &dropped, &[]).map(|assessment| assessment.evaluation)
+        assess(std::slice::from_ref(bundle), dataset, split, &facts.dropped_classes, &[])
+            .map(|assessment| assessment.evaluation)
     };
     let whole = evaluate(dataset)?;
     let mut results = vec![result(format!("all of {split}"), &whole)];
@@ -191,16 +193,9 @@ pub fn card(
             f1: format!("{:.3}", scores.f1),
         }
     });
-    let seconds = bundle.training.get("seconds").and_then(Value::as_f64).unwrap_or_default();
-    let fact = |name: &str| bundle.training.get(name).cloned();
-    let labels = label_source(bundle)?;
-    let cleaning = fact("cleaning");
-    let settings = ["cleaning", "train"].map(|name| Some((name, fact(name)?)));
-    let recipe: BTreeMap<&str, Value> = settings.into_iter().flatten().collect();
-    let sources = bundle.training.get("sources").and_then(Value::as_array).into_iter().flatten();
-    let sources: Vec<&str> = sources.filter_map(Value::as_str).collect();
-    let data_name = text.dataset.clone().unwrap_or_else(|| sources.join(" and "));
-    let validated = bundle.training.pointer("/images/validation").and_then(Value::as_u64);
+    let settings = [("cleaning", &facts.cleaning), ("train", &facts.train)];
+    let recipe: BTreeMap<&str, &Value> = settings.into_iter().filter(|(_, settings)| !settings.is_null()).collect();
+    let data_name = text.dataset.clone().unwrap_or_else(|| facts.sources.join(" and "));
     let card = Card {
         text,
         header: Header {
@@ -212,9 +207,9 @@ pub fn card(
             split: yaml(split),
         },
         fer_2013: data_name == FER_2013,
-        calibrated: validated.is_some_and(|images| images > 0) || calibration.is_some(),
-        ferplus: labels == LabelSource::Ferplus,
-        leaks_dropped: cleaning.is_some_and(|cleaning| cleaning["leaks"] == "drop"),
+        calibrated: facts.images.is_some_and(|images| images.validation > 0) || facts.calibration.is_some(),
+        ferplus: facts.labels == LabelSource::Ferplus,
+        leaks_dropped: facts.cleaning["leaks"] == "drop",
         votes: whole.votes.clone(),
         labels: bundle.labels.names().iter().map(|name| cell(name)).collect(),
         preprocessing: format!("{} x {} grey pixels", bundle.preprocessing.width, bundle.preprocessing.height),
@@ -223,9 +218,9 @@ pub fn card(
         temperature: format!("{:.3}", bundle.inference.temperature),
         parameters: grouped(network.parameter_count() as u64),
         multiply_adds: format!("{:.1}", network.multiply_adds() as f64 / 1e6),
-        training: &bundle.training,
+        training: &facts,
         recipe: toml::to_string(&recipe).unwrap_or_default(),
-        hours: match seconds / 3600.0 {
+        hours: match facts.seconds / 3600.0 {
             hours if hours < 0.1 => format!("{hours:.3}"),
             hours => format!("{hours:.1}"),
         },
@@ -362,7 +357,7 @@ mod tests {
 
     #[test]
     fn classes_that_training_left_out_are_left_out() {
-        let card = card(&bundle(1), &faces(), "test", "train", &text()).unwrap();
+        let card = card(&bundle(1), &faces(), "test", &text()).unwrap();
         assert!(card.contains("| all of test | 2 |") && card.contains("stand in train | 1 |"), "{card}");
     }
 
@@ -370,7 +365,7 @@ mod tests {
     fn a_row_for_unseen_images_needs_one() {
         let mut data = faces();
         data.samples.remove(3);
-        let card = card(&bundle(1), &data, "test", "train", &text()).unwrap();
+        let card = card(&bundle(1), &data, "test", &text()).unwrap();
         assert!(card.contains("| all of test | 1 |") && !card.contains("without images"), "{card}");
     }
 
@@ -380,7 +375,7 @@ mod tests {
         bundle.labels = Labels::new(["happy", "sad|blue"]).unwrap();
         let data = dataset(&["happy", "sad|blue"], &[("test", 0, 1), ("test", 1, 2)]);
         let text = CardText { command: "vultus train --set a='b|c'".to_owned(), ..text() };
-        let card = card(&bundle, &data, "test", "train", &text).unwrap();
+        let card = card(&bundle, &data, "test", &text).unwrap();
         for line in ["| sad\\|blue | 1 |", "| | happy | sad\\|blue |", "| `vultus train --set a='b\\|c'` |"] {
             assert!(card.contains(line), "{line} not in {card}");
         }
@@ -390,25 +385,25 @@ mod tests {
     fn labels_that_are_unknown_are_no_guess() {
         let mut bundle = bundle(1);
         bundle.training["labels"] = json!("crowd");
-        let error = card(&bundle, &faces(), "test", "train", &text()).unwrap_err().to_string();
-        assert!(error.contains("labels \"crowd\""), "{error}");
+        let error = card(&bundle, &faces(), "test", &text()).unwrap_err().to_string();
+        assert!(error.starts_with("training in its metadata cannot be read: unknown variant `crowd`"), "{error}");
     }
 
     #[test]
     fn images_that_were_trained_on_are_refused() {
-        let error = card(&bundle(1), &faces(), "train", "train", &text()).unwrap_err().to_string();
+        let error = card(&bundle(1), &faces(), "train", &text()).unwrap_err().to_string();
         assert!(error.starts_with("split train is called like the one that the model was trained on"), "{error}");
     }
 
     #[test]
     fn the_card_claims_what_is_known() {
-        let unnamed = card(&bundle(0), &faces(), "test", "train", &text()).unwrap();
+        let unnamed = card(&bundle(0), &faces(), "test", &text()).unwrap();
         assert!(unnamed.contains("datasets:\n  - \"a: b and faces\"\n"), "{unnamed}");
         for claim in ["license", "FER-2013", "temperature 1"] {
             assert!(!unnamed.contains(claim), "{claim} in {unnamed}");
         }
         let named = CardText { dataset: Some("FER-2013".to_owned()), license: Some("mit".to_owned()), ..text() };
-        let named = card(&bundle(1), &faces(), "test", "train", &named).unwrap();
+        let named = card(&bundle(1), &faces(), "test", &named).unwrap();
         for claim in [
             "license: \"mit\"\n",
             "  - \"FER-2013\"\n",
@@ -423,9 +418,9 @@ mod tests {
         calibrated.training["calibration"] = json!({ "split": "mine", "images": 5 });
         let mut chosen_here = calibrated.clone();
         chosen_here.training["calibration"]["data_sha256"] = json!(split_fingerprint(&faces(), "test"));
-        let error = card(&chosen_here, &faces(), "test", "train", &text()).unwrap_err().to_string();
+        let error = card(&chosen_here, &faces(), "test", &text()).unwrap_err().to_string();
         assert!(error.starts_with("the images of split test chose"), "{error}");
-        let calibrated = card(&calibrated, &faces(), "test", "train", &text()).unwrap();
+        let calibrated = card(&calibrated, &faces(), "test", &text()).unwrap();
         for claim in ["neighbour of a pixel has a share of 0.1.", "fitted to 5 images of split mine."] {
             assert!(calibrated.contains(claim), "{claim} not in {calibrated}");
         }
@@ -438,7 +433,7 @@ mod tests {
         let mut model = bundle(1);
         let facts = [("labels", json!("ferplus")), ("cleaning", json!({ "leaks": "drop" }))];
         facts.into_iter().for_each(|(name, fact)| model.training[name] = fact);
-        let card = card(&model, &faces(), "test", "train", &CardText { whole, ..text() }).unwrap();
+        let card = card(&model, &faces(), "test", &CardText { whole, ..text() }).unwrap();
         for claim in [
             "majority of FER+'s",
             "| from nothing | a part of `all.sh`: 2.2 hours",

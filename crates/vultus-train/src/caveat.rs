@@ -6,12 +6,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::path::Path;
 
-use vultus::bundle::Bundle;
-
 use crate::clean::Policy;
 use crate::config::TrainConfig;
 use crate::dataset::split_name::VALIDATION;
 use crate::dataset::{Dataset, Removal, RemovalReason};
+use crate::facts::{TrainingFacts, load_with_facts};
 use crate::fingerprint::{fingerprint, split_fingerprint};
 use crate::prepare::Prepared;
 use crate::search::space::settings;
@@ -92,10 +91,8 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     caveats.extend(idle.then_some(Caveat::IdleTeachers));
     // Another split has not been trained on.
     if !validation.is_empty() && config.data.validation_split.is_empty() {
-        let same_parts = |facts: &serde_json::Value| {
-            facts["validation_split"].as_str().is_none_or(str::is_empty)
-                && facts["seed"].as_u64() == Some(config.seed)
-                && facts["train"]["validation_fraction"].as_f64() == Some(config.train.validation_fraction)
+        let same_parts = |facts: &TrainingFacts| {
+            facts.seed == Some(config.seed) && facts.validation_fraction() == Some(config.train.validation_fraction)
         };
         caveats.extend(learnt([config], dataset, &config.data.train_split, same_parts));
     }
@@ -175,7 +172,7 @@ fn learnt<'a>(
     configs: impl IntoIterator<Item = &'a TrainConfig>,
     dataset: &Dataset,
     split: &str,
-    same_parts: impl Fn(&serde_json::Value) -> bool,
+    same_parts: impl Fn(&TrainingFacts) -> bool,
 ) -> Vec<Caveat> {
     let mut models: BTreeSet<&String> = BTreeSet::new();
     for config in configs {
@@ -187,10 +184,12 @@ fn learnt<'a>(
     }
     let (images, all) = (split_fingerprint(dataset, split), fingerprint(dataset));
     let knows = |model: &str| {
-        let facts = Bundle::load(Path::new(model)).map(|bundle| bundle.training).unwrap_or_default();
+        let facts = load_with_facts(Path::new(model)).map(|(_, facts)| facts).unwrap_or_default();
         // Older files tell of all splits together.
-        let known =
-            if facts["train_sha256"].is_null() { facts["data_sha256"] == all } else { facts["train_sha256"] == images };
+        let known = match &facts.train_sha256 {
+            Some(learnt) => *learnt == images,
+            None => facts.data_sha256.as_ref() == Some(&all),
+        };
         known && !same_parts(&facts)
     };
     models.into_iter().filter(|model| knows(model)).map(|model| Caveat::Learnt { model: model.clone() }).collect()
@@ -200,6 +199,7 @@ fn learnt<'a>(
 mod tests {
     use image::{GrayImage, Luma};
     use serde_json::json;
+    use vultus::bundle::Bundle;
     use vultus::inference::Inference;
     use vultus::labels::Labels;
     use vultus::network::NetworkConfig;

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use vultus::classifier::highest;
 use vultus::network::{NetworkError, ResolvedNetwork};
 use vultus::plan::Plan;
@@ -52,7 +52,7 @@ pub struct FitData<'a> {
 }
 
 /// Why the loop ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// All epochs are done.

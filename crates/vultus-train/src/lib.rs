@@ -9,8 +9,9 @@
 //! 5. [`model`]: the trainable network, and [`start`], the weights it begins with; [`operations`]: the one place where it reaches arithmetic, on a [`device`];
 //! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`average`], [`checkpoint`], [`history`], [`tensorboard`];
 //! 7. [`search`]: many trainings, by k-fold cross-validation;
-//! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`temperature`]: probabilities that fit,
-//!    and [`mod@calibrate`]: for a finished model again; [`compare`]: runs beside each other, with the [`spread`] over their seeds;
+//! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`facts`]: what its file tells of its training, and
+//!    [`held_out`]: which images that did not learn from; [`temperature`]: probabilities that fit, and [`mod@calibrate`]: for a
+//!    finished model again; [`compare`]: runs beside each other, with the [`spread`] over their seeds;
 //! 9. [`figure`], [`report`], [`card`]: what people look at;
 //! 10. [`train`]: the whole job in one [`run`] directory; [`mod@bench`]: how fast it goes.
 //!
@@ -38,9 +39,11 @@ pub mod dataset;
 pub mod device;
 pub mod environment;
 pub mod evaluate;
+pub mod facts;
 pub mod figure;
 pub mod fingerprint;
 pub mod fit;
+pub mod held_out;
 pub mod history;
 pub mod model;
 pub mod operations;

@@ -18,6 +18,7 @@ use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
+use crate::facts::{ImageCounts, TrainingFacts, load_with_facts};
 use crate::fingerprint::{fingerprint, split_fingerprint};
 use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, resume_from};
 use crate::history::EpochRecord;
@@ -99,7 +100,7 @@ pub fn train(
         network: config.network.clone(),
         weights: fitted.weights.clone(),
         inference: Inference { views: config.views, temperature: 1.0 },
-        training: training_facts(config, prepared, &fitted, &environment),
+        training: json!(training_facts(config, prepared, &fitted, &environment)),
         metrics: serde_json::Value::Null,
     };
     bundle.inference.temperature = temperature(&bundle, data)?;
@@ -174,7 +175,7 @@ fn training_facts(
     prepared: &Prepared,
     fitted: &Fitted,
     environment: &Environment,
-) -> serde_json::Value {
+) -> TrainingFacts {
     let mut train = config.train.clone();
     for path in train.targets.teachers.iter_mut().chain([&mut train.start]) {
         *path = last_names(Path::new(path), 2);
@@ -185,38 +186,44 @@ fn training_facts(
         settings.remove("start");
     }
     let chosen = fitted.epoch.checked_sub(1).and_then(|index| fitted.history.get(index));
-    json!({
-        "version": environment.version,
-        "revision": environment.revision,
-        "seed": environment.seed,
-        "data_sha256": environment.data_sha256,
-        "train_sha256": split_fingerprint(&prepared.dataset, &config.data.train_split),
-        "platform": environment.platform,
-        "processor": environment.processor,
-        "instructions": environment.instructions,
-        "threads": environment.threads,
-        "started": environment.started,
-        "sources": config.data.sources.iter().map(|source| source_name(source)).collect::<Vec<_>>(),
-        "train_split": config.data.train_split,
-        "validation_split": config.data.validation_split,
-        "images": { "train": prepared.train.len(), "validation": prepared.validation.len() },
-        "labels": config.data.labels,
-        "cleaning": config.cleaning,
-        "dropped_classes": dropped_classes(&prepared.dataset),
-        "train": train,
-        "ended": fitted.ended,
-        "epochs": fitted.history.len(),
-        "epoch": fitted.epoch,
-        "selection": selection(config),
-        "record": chosen,
-        "seconds": fitted.history.iter().map(|record| record.seconds).sum::<f64>(),
-    })
+    let DataConfig { sources, synthetic, train_split, validation_split, labels, .. } = config.data.clone();
+    TrainingFacts {
+        version: Some(environment.version.clone()),
+        revision: Some(environment.revision.clone()),
+        seed: Some(environment.seed),
+        data_sha256: Some(environment.data_sha256.clone()),
+        train_sha256: Some(split_fingerprint(&prepared.dataset, &train_split)),
+        platform: Some(environment.platform.clone()),
+        processor: Some(environment.processor.clone()),
+        instructions: Some(environment.instructions.clone()),
+        threads: Some(environment.threads),
+        started: Some(environment.started),
+        sources: sources.iter().map(|source| source_name(source)).collect(),
+        synthetic: sources
+            .iter()
+            .any(|source| matches!(Source::parse(source), Ok(Source::Synthetic { .. })))
+            .then_some(synthetic),
+        train_split: Some(train_split),
+        validation_split: Some(validation_split),
+        images: Some(ImageCounts { train: prepared.train.len(), validation: prepared.validation.len() }),
+        labels,
+        cleaning: json!(config.cleaning),
+        dropped_classes: dropped_classes(&prepared.dataset),
+        train,
+        ended: Some(fitted.ended),
+        epochs: Some(fitted.history.len()),
+        epoch: Some(fitted.epoch),
+        selection: Some(selection(config)),
+        record: json!(chosen),
+        seconds: fitted.history.iter().map(|record| record.seconds).sum(),
+        calibration: None,
+    }
 }
 
 /// Classes that cleaning left out, by name or for lack of images.
-fn dropped_classes(dataset: &Dataset) -> BTreeSet<&str> {
+fn dropped_classes(dataset: &Dataset) -> Vec<String> {
     let dropped = dataset.removed.iter().filter(|removal| removal.reason == RemovalReason::ClassDropped);
-    dropped.filter_map(|removal| removal.label.as_deref()).collect()
+    dropped.filter_map(|removal| removal.label.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// What a source is called in a model's file and a report's title. What is no source any more was a folder.
@@ -256,7 +263,7 @@ pub struct Choice {
     /// Whether training stopped before its last epoch, for lack of improvement.
     pub stopped_early: bool,
     /// Images that were trained on and that validated; `None` before there is a model.
-    pub images: Option<[u64; 2]>,
+    pub images: Option<ImageCounts>,
 }
 
 impl Choice {
@@ -266,14 +273,12 @@ impl Choice {
     /// A model that cannot be read.
     pub fn of_run(path: &Path, config: &TrainConfig, history: &[EpochRecord]) -> Result<Self, BundleError> {
         let bundle = bundle_path(path);
-        let facts = if bundle.exists() { Bundle::load(&bundle)?.training } else { serde_json::Value::Null };
-        let epoch = facts["epoch"].as_u64().and_then(|epoch| usize::try_from(epoch).ok());
-        let images = |part: &str| facts["images"][part].as_u64();
+        let facts = if bundle.exists() { load_with_facts(&bundle)?.1 } else { TrainingFacts::default() };
         Ok(Self {
-            epoch: epoch.or_else(|| chosen_epoch(config, history)),
-            selection: facts["selection"].as_str().map_or_else(|| selection(config), str::to_owned),
-            stopped_early: facts["ended"] == json!(Ended::StoppedEarly),
-            images: images("train").zip(images("validation")).map(<[u64; 2]>::from),
+            epoch: facts.epoch.or_else(|| chosen_epoch(config, history)),
+            selection: facts.selection.unwrap_or_else(|| selection(config)),
+            stopped_early: facts.ended == Some(Ended::StoppedEarly),
+            images: facts.images,
         })
     }
 }

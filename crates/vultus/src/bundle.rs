@@ -136,6 +136,14 @@ impl Bundle {
         }
     }
 
+    /// The facts about the training, in the form in which their reader wants them.
+    ///
+    /// # Errors
+    /// A fact of another form.
+    pub fn training_as<T: DeserializeOwned>(&self) -> Result<T, BundleFault> {
+        T::deserialize(&self.training).map_err(|reason| BundleFault::Text { key: TRAINING, reason })
+    }
+
     /// The bundle with its kernels rounded to half precision (11 significant bits), which halves its file. Vectors, such
     /// as biases and statistics, stay as they are: they are small, and some are small numbers.
     pub fn halved(mut self) -> Self {

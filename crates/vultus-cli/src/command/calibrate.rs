@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use vultus::bundle::Bundle;
 use vultus_train::calibrate::{Calibrated, calibrate};
 use vultus_train::dataset::split_name;
+use vultus_train::facts::load_with_facts;
 use vultus_train::prepare::read;
 use vultus_train::run::RunDirectory;
 
@@ -40,7 +40,7 @@ pub struct Calibrate {
 impl Calibrate {
     pub fn run(self) -> Result<(), Failure> {
         check_new_model(&self.out)?;
-        let bundle = Bundle::load(&model_file(&self.model)?)?;
+        let (bundle, facts) = load_with_facts(&model_file(&self.model)?)?;
         let views = self.views.change(bundle.inference.views)?;
         let own = if self.data.is_empty() && self.model.is_dir() {
             Some(RunDirectory::config_of(&run_directory(&self.model)?).map_err(usage_or_run)?)
@@ -50,8 +50,7 @@ impl Calibrate {
         let (dataset, split) = match &self.split {
             Some(name) => {
                 let split = split_name::meant_by(name);
-                let learnt = bundle.training.get("train_split").and_then(|name| name.as_str());
-                if learnt == Some(split) {
+                if facts.train_split.as_deref() == Some(split) {
                     return Err(Failure::usage(anyhow!(
                         "split {split} is called like the one that the model was trained on, of which it is too sure: \
                          leave out --split for the images that it held out, or put new ones into a folder test/"
@@ -59,7 +58,7 @@ impl Calibrate {
                 }
                 let dataset = match &own {
                     Some(config) => read(config).map_err(|error| usage_or_data(error.into()))?,
-                    None => read_sources(&self.data, &bundle)?,
+                    None => read_sources(&self.data, &bundle, &facts)?,
                 };
                 (dataset, split.to_owned())
             }

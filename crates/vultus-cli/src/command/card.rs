@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use vultus::bundle::Bundle;
 use vultus::persist::write_new;
 use vultus_train::card::{CardError, CardText, WholeTraining, card};
 use vultus_train::dataset::split_name;
+use vultus_train::facts::load_with_facts;
 
 use super::evaluate::{default_split_of_data, read_sources};
 use super::{check_new, model_file};
@@ -57,16 +57,15 @@ impl Card {
         }
         check_new(&self.out)?;
         let name = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let bundle = Bundle::load(&model_file(&self.model)?)?;
-        let dataset = read_sources(&self.data, &bundle)?;
+        let (bundle, facts) = load_with_facts(&model_file(&self.model)?)?;
+        let dataset = read_sources(&self.data, &bundle, &facts)?;
         let split = match &self.split {
             Some(name) => split_name::meant_by(name).to_owned(),
             None => default_split_of_data(&dataset)?,
         };
-        let train = bundle.training.get("train_split").and_then(|name| name.as_str()).unwrap_or(split_name::TRAIN);
         let whole = self.whole_command.zip(self.hours).map(|(command, hours)| WholeTraining { command, hours });
         let text = CardText { name, command: self.command, whole, dataset: self.dataset, license: self.license };
-        let card = card(&bundle, &dataset, &split, train, &text).map_err(|error| match error {
+        let card = card(&bundle, &dataset, &split, &text).map_err(|error| match error {
             CardError::Assess(error) => Failure::usage(error),
             CardError::Trained(_) | CardError::Calibrated(_) => Failure::usage(error),
             CardError::Template(_) => Failure::Run(error.into()),

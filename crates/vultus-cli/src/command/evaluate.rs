@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use serde_json::Value;
 use vultus::bundle::Bundle;
 use vultus::labels::canonical;
-use vultus_train::assess::{AssessError, assess, dropped_in_training, label_source};
-use vultus_train::calibrate::{HeldOutError, configuration_of, held_out};
+use vultus_train::assess::{AssessError, assess};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
+use vultus_train::facts::{TrainingFacts, load_with_facts};
+use vultus_train::held_out::{HeldOutError, configuration_of, held_out};
 use vultus_train::prepare::{PrepareError, read, with_labels};
 use vultus_train::run::RunDirectory;
 use vultus_train::source::{LoadOptions, Source, load};
@@ -66,11 +66,13 @@ impl Evaluate {
             return Err(Failure::usage(anyhow!("{} {what}: give another --out", out.display())));
         }
         let run = if self.on_own_data() { Some(self.open_run()?) } else { None };
-        let mut bundles = Vec::with_capacity(self.models.len());
-        for model in &self.models {
-            let mut bundle = Bundle::load(&model_file(model)?)?;
+        let (first, facts) = load_with_facts(&model_file(&self.models[0])?)?;
+        let mut bundles = vec![first];
+        for model in &self.models[1..] {
+            bundles.push(Bundle::load(&model_file(model)?)?);
+        }
+        for bundle in &mut bundles {
             bundle.inference.views = self.views.change(bundle.inference.views)?;
-            bundles.push(bundle);
         }
         let bundle = &bundles[0];
         let (dataset, split) = if self.validation {
@@ -84,7 +86,7 @@ impl Evaluate {
         } else {
             let dataset = match &run {
                 Some((_, config)) => read(config)?,
-                None => read_sources(&self.data, bundle)?,
+                None => read_sources(&self.data, bundle, &facts)?,
             };
             let split = match &self.split {
                 Some(name) => split_name::meant_by(name).to_owned(),
@@ -97,8 +99,8 @@ impl Evaluate {
             };
             (dataset, split)
         };
-        self.check_dropped(bundle, &dataset)?;
-        if bundle.training.get("train_split").and_then(|name| name.as_str()) == Some(&split) {
+        self.check_dropped(bundle, &facts, &dataset)?;
+        if facts.train_split.as_ref() == Some(&split) {
             let same = if run.is_some() {
                 "is what the model was trained on"
             } else {
@@ -106,13 +108,12 @@ impl Evaluate {
             };
             say(format_args!("note: split {split} {same}"));
         }
-        let chose = |facts: &Value| facts["split"].as_str() == Some(&split);
-        if self.validation && bundle.training.get("calibration").is_none_or(chose) {
+        if self.validation && facts.calibration.is_none_or(|calibration| calibration.split == split) {
             say(format_args!("note: these images chose the temperature, and the epoch where one was chosen"));
         }
         let mut dropped = self.drop_class.clone();
-        dropped.extend(dropped_in_training(bundle));
-        let assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(usage_or_assess)?;
+        dropped.extend(facts.dropped_classes);
+        let assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(with_option)?;
         for (class, count) in &assessment.ignored {
             let why = if bundle.labels.index_of(class).is_some() { "is not asked for" } else { "does not know" };
             say(format_args!("{} of class {class} left out: the model {why} it", counted(*count, "image")));
@@ -144,14 +145,14 @@ impl Evaluate {
 
     /// Classes to leave out must be in the data, and unknown to the model: its scores without a class that it predicts
     /// would mislead.
-    fn check_dropped(&self, bundle: &Bundle, dataset: &Dataset) -> Result<(), Failure> {
+    fn check_dropped(&self, bundle: &Bundle, facts: &TrainingFacts, dataset: &Dataset) -> Result<(), Failure> {
         for name in &self.drop_class {
             if bundle.labels.index_of(name).is_some() {
                 return Err(Failure::usage(anyhow!(
                     "--drop-class {name}: the model knows this class; --without leaves it out of the model's answer as well"
                 )));
             }
-            if dataset.labels.index_of(name).is_none() && !dropped_in_training(bundle).contains(&canonical(name)) {
+            if dataset.labels.index_of(name).is_none() && !facts.dropped_classes.contains(&canonical(name)) {
                 let known = dataset.labels.names().join(", ");
                 return Err(Failure::usage(anyhow!(
                     "--drop-class {name}: the data have no such class; they have: {known}"
@@ -181,6 +182,15 @@ impl Evaluate {
     fn on_own_data(&self) -> bool {
         self.data.is_empty() && self.models[0].is_dir()
     }
+}
+
+/// [`usage_or_assess`], with the option that leaves unknown classes out.
+fn with_option(error: AssessError) -> Failure {
+    if let AssessError::UnknownClasses { unknown, .. } = &error {
+        let options: String = unknown.iter().map(|(class, _)| format!(" --drop-class {class}")).collect();
+        return Failure::usage(anyhow!("{error}:{options}"));
+    }
+    usage_or_assess(error)
 }
 
 /// What cannot be evaluated: a wrong question, or a model or an image that gives no answer.
@@ -217,14 +227,13 @@ pub fn held_out_images(
 }
 
 /// Images for a bundle, with the classes that it learnt.
-pub fn read_sources(data: &[String], bundle: &Bundle) -> Result<Dataset, Failure> {
+pub fn read_sources(data: &[String], bundle: &Bundle, facts: &TrainingFacts) -> Result<Dataset, Failure> {
     if data.is_empty() {
         return Err(Failure::usage(anyhow!(NO_IMAGES)));
     }
     let sources = data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
     let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;
-    let labels = label_source(bundle).map_err(|error| Failure::Run(error.into()))?;
-    with_labels(dataset, labels).map_err(|error| usage_or_data(error.into()))
+    with_labels(dataset, facts.labels).map_err(|error| usage_or_data(error.into()))
 }
 
 /// Images of `split` that could not be used. What a run's own cleaning removed is in its `removed.csv`.

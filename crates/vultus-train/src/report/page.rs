@@ -129,7 +129,10 @@ impl Page {
             selected_epoch: input.choice.epoch,
             stopped_early: input.choice.stopped_early,
             selection: input.choice.selection.clone(),
-            trained_on: input.choice.images.map(|images| images.map(grouped)),
+            trained_on: input
+                .choice
+                .images
+                .map(|images| [images.train, images.validation].map(|count| grouped(count as u64))),
             validated: validated(input),
             train_split: input.train_split.clone(),
             validation_split: input.validation_split.clone(),

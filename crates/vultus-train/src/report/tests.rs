@@ -3,6 +3,7 @@ use vultus::labels::Labels;
 use vultus::network::{FlattenConfig, LayerConfig, NetworkConfig};
 
 use super::*;
+use crate::facts::ImageCounts;
 
 fn input() -> ReportInput {
     let labels = Labels::new(["<script>alert(1)</script>", "happy"]).unwrap();
@@ -54,7 +55,7 @@ fn input() -> ReportInput {
             epoch: Some(1),
             selection: "highest validation accuracy on 20 % of train".to_owned(),
             stopped_early: true,
-            images: Some([1200, 34]),
+            images: Some(ImageCounts { train: 1200, validation: 34 }),
         },
         train_split: "train".to_owned(),
         validation_split: "train-validation".to_owned(),

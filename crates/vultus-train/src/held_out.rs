@@ -1,0 +1,120 @@
+//! The images that a finished model's training held out.
+//!
+//! In: a bundle, and the data that it was trained on. Out: these data, with what validated in a split of its own. The parts are
+//! made again as the bundle's facts say, and the data have to be the same by their fingerprint.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use vultus::bundle::{Bundle, BundleFault};
+
+use crate::config::{DataConfig, TrainConfig};
+use crate::dataset::Dataset;
+use crate::facts::TrainingFacts;
+use crate::fingerprint::fingerprint;
+use crate::prepare::{PrepareError, prepare};
+
+/// Why the images that a training held out are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum HeldOutError {
+    /// The data cannot be prepared as they were for the training.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// The model's file has a fact of its training in another form.
+    #[error("the model's file does not say how its training split the data: {0}")]
+    Facts(#[from] BundleFault),
+    /// The model's file lacks a fact of its training.
+    #[error("the model's file does not say how its training split the data: it has no {0}")]
+    NoFact(&'static str),
+    /// Other data are split otherwise, and images that were trained on would seem to be held out.
+    #[error(
+        "the data are not what the model was trained on, so that nobody knows which of them it held out: give those, or name \
+         a split of images that it did not learn from"
+    )]
+    OtherData,
+    /// Everything was trained on.
+    #[error("the training held no images out: its train.validation_fraction is 0")]
+    Nothing,
+}
+
+/// The configuration of a model's training as far as its file tells it and the data's preparation asks for it, with
+/// `sources` for the data.
+///
+/// # Errors
+/// A fact that is not there, or unknown here.
+pub fn configuration_of(bundle: &Bundle, sources: &[String]) -> Result<TrainConfig, HeldOutError> {
+    let facts = TrainingFacts::of(bundle)?;
+    let mut config = TrainConfig {
+        seed: facts.seed.ok_or(HeldOutError::NoFact("seed"))?,
+        data: DataConfig {
+            sources: sources.to_vec(),
+            train_split: facts.train_split().to_owned(),
+            validation_split: facts.validation_split.unwrap_or_default(),
+            labels: facts.labels,
+            synthetic: facts.synthetic.unwrap_or_default(),
+            ..DataConfig::default()
+        },
+        preprocessing: bundle.preprocessing.clone(),
+        cleaning: settings(&facts.cleaning, "cleaning")?,
+        network: bundle.network.clone(),
+        ..TrainConfig::default()
+    };
+    config.train.validation_fraction = settings(&facts.train["validation_fraction"], "train.validation_fraction")?;
+    Ok(config)
+}
+
+/// Settings in the form that this version knows.
+fn settings<T: DeserializeOwned>(fact: &Value, name: &'static str) -> Result<T, HeldOutError> {
+    if fact.is_null() {
+        return Err(HeldOutError::NoFact(name));
+    }
+    T::deserialize(fact).map_err(|reason| BundleFault::Text { key: name, reason }.into())
+}
+
+/// The data of `config`, with the images that the training of `bundle` held out in a split of their own, and its name.
+///
+/// # Errors
+/// See [`HeldOutError`].
+pub fn held_out(config: &TrainConfig, bundle: &Bundle) -> Result<(Dataset, String), HeldOutError> {
+    let facts = TrainingFacts::of(bundle)?;
+    let prepared = prepare(config)?;
+    if facts.data_sha256 != Some(fingerprint(&prepared.dataset)) {
+        return Err(HeldOutError::OtherData);
+    }
+    prepared.with_validation_split().ok_or(HeldOutError::Nothing)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use vultus::inference::Inference;
+    use vultus::labels::Labels;
+    use vultus::preprocess::Preprocessing;
+    use vultus::weights::Weights;
+
+    use super::*;
+
+    #[test]
+    fn what_a_file_does_not_tell_is_named() {
+        let config = TrainConfig::default();
+        let mut bundle = Bundle {
+            labels: Labels::new(["happy", "sad"]).unwrap(),
+            preprocessing: Preprocessing::default(),
+            network: config.network.clone(),
+            weights: Weights::default(),
+            inference: Inference::default(),
+            training: Value::Null,
+            metrics: Value::Null,
+        };
+        let refusal = |bundle: &Bundle| configuration_of(bundle, &[]).unwrap_err().to_string();
+        assert!(refusal(&bundle).ends_with("it has no seed"));
+        bundle.training = json!({ "seed": 7 });
+        assert!(refusal(&bundle).ends_with("it has no cleaning"));
+        bundle.training = json!({ "seed": 7, "cleaning": { "blank": "perhaps" } });
+        assert!(refusal(&bundle).contains("cleaning in its metadata cannot be read"), "{}", refusal(&bundle));
+        bundle.training = json!({ "seed": 7, "cleaning": config.cleaning, "train": {}, "synthetic": { "seed": 3 } });
+        assert!(refusal(&bundle).ends_with("it has no train.validation_fraction"));
+        bundle.training["train"] = json!({ "validation_fraction": 0.25 });
+        let found = configuration_of(&bundle, &["synthetic".to_owned()]).unwrap();
+        assert_eq!((found.seed, found.train.validation_fraction, found.data.synthetic.seed), (7, 0.25, 3));
+    }
+}
