@@ -95,6 +95,7 @@ struct Card<'a> {
     parameters: String,
     multiply_adds: String,
     training: &'a TrainingFacts,
+    train_split: &'a str,
     recipe: String,
     hours: String,
     split: &'a str,
@@ -219,6 +220,7 @@ pub fn card(
         parameters: grouped(network.parameter_count() as u64),
         multiply_adds: format!("{:.1}", network.multiply_adds() as f64 / 1e6),
         training: &facts,
+        train_split,
         recipe: toml::to_string(&recipe).unwrap_or_default(),
         hours: match facts.seconds / 3600.0 {
             hours if hours < 0.1 => format!("{hours:.3}"),
@@ -386,7 +388,21 @@ mod tests {
         let mut bundle = bundle(1);
         bundle.training["labels"] = json!("crowd");
         let error = card(&bundle, &faces(), "test", &text()).unwrap_err().to_string();
-        assert!(error.starts_with("training in its metadata cannot be read: unknown variant `crowd`"), "{error}");
+        assert!(error.contains("labels \"crowd\" are not known"), "{error}");
+    }
+
+    #[test]
+    fn what_a_model_does_not_tell_is_left_out() {
+        for training in [json!(null), json!({ "seed": 3, "dropped_classes": ["bored"] })] {
+            let mut bundle = bundle(1);
+            bundle.training = training;
+            let data = dataset(&["happy", "sad"], &[("train", 0, 1), ("test", 0, 1), ("test", 1, 2)]);
+            let text = CardText { dataset: Some("faces".to_owned()), ..text() };
+            let card = card(&bundle, &data, "test", &text).unwrap();
+            let rows = card.lines().skip_while(|line| *line != "## Training").filter(|line| line.starts_with('|'));
+            assert_eq!(rows.collect::<Vec<_>>(), ["| | |", "|---|---|", "| last training | `vultus train` |"]);
+            assert!(!card.to_lowercase().contains("none"), "{card}");
+        }
     }
 
     #[test]

@@ -92,7 +92,9 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     // Another split has not been trained on.
     if !validation.is_empty() && config.data.validation_split.is_empty() {
         let same_parts = |facts: &TrainingFacts| {
-            facts.seed == Some(config.seed) && facts.validation_fraction() == Some(config.train.validation_fraction)
+            facts.validation_split.as_ref().is_none_or(String::is_empty)
+                && facts.seed == Some(config.seed)
+                && facts.validation_fraction() == Some(config.train.validation_fraction)
         };
         caveats.extend(learnt([config], dataset, &config.data.train_split, same_parts));
     }

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use vultus::bundle::{Bundle, BundleError, BundleFault};
 
@@ -14,63 +15,85 @@ use crate::dataset::split_name;
 use crate::fit::Ended;
 use crate::source::synthetic::SyntheticConfig;
 
-/// Facts about a training. Settings that are only shown are kept as they were written.
+/// Facts about a training. One that has a form which is unknown here, as in the file of another program, counts as none;
+/// labels that are unknown are refused, because a comparison with others would mislead.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainingFacts {
     /// Version of the program.
+    #[serde(deserialize_with = "if_known")]
     pub version: Option<String>,
     /// Git revision that it was built from.
+    #[serde(deserialize_with = "if_known")]
     pub revision: Option<String>,
     /// Seed of the run.
+    #[serde(deserialize_with = "if_known")]
     pub seed: Option<u64>,
     /// SHA-256 of labels, pixels, classes and splits after cleaning.
+    #[serde(deserialize_with = "if_known")]
     pub data_sha256: Option<String>,
     /// SHA-256 of the training split alone.
+    #[serde(deserialize_with = "if_known")]
     pub train_sha256: Option<String>,
     /// Operating system and processor architecture.
+    #[serde(deserialize_with = "if_known")]
     pub platform: Option<String>,
     /// Name of the processor.
+    #[serde(deserialize_with = "if_known")]
     pub processor: Option<String>,
     /// Instructions that the kernels used.
+    #[serde(deserialize_with = "if_known")]
     pub instructions: Option<String>,
     /// Threads that shared the work.
+    #[serde(deserialize_with = "if_known")]
     pub threads: Option<usize>,
     /// When it began, in seconds since 1970 (UTC).
+    #[serde(deserialize_with = "if_known")]
     pub started: Option<u64>,
     /// Names of the sources, without their folders.
+    #[serde(deserialize_with = "if_known")]
     pub sources: Vec<String>,
-    /// What was drawn, where faces were.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// `data.synthetic` of the configuration, where faces were drawn; a count in the source's name goes before its counts.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
     pub synthetic: Option<SyntheticConfig>,
     /// The split that was learnt from.
+    #[serde(deserialize_with = "if_known")]
     pub train_split: Option<String>,
-    /// The split that validated; none where a part of the training split did.
+    /// The split that validated; empty where a part of the training split did.
+    #[serde(deserialize_with = "if_known")]
     pub validation_split: Option<String>,
     /// How many images there were.
+    #[serde(deserialize_with = "if_known")]
     pub images: Option<ImageCounts>,
     /// Whose labels were learnt.
+    #[serde(deserialize_with = "known_labels")]
     pub labels: LabelSource,
     /// What was left out: `cleaning` of the configuration.
     pub cleaning: Value,
     /// Classes that cleaning left out, by name or for lack of images.
+    #[serde(deserialize_with = "if_known")]
     pub dropped_classes: Vec<String>,
     /// `train` of the configuration.
     pub train: Value,
     /// Why it ended.
+    #[serde(deserialize_with = "if_known")]
     pub ended: Option<Ended>,
     /// Epochs that were trained.
+    #[serde(deserialize_with = "if_known")]
     pub epochs: Option<usize>,
     /// The epoch whose weights the model has, from 1.
+    #[serde(deserialize_with = "if_known")]
     pub epoch: Option<usize>,
     /// What selected it, in words.
+    #[serde(deserialize_with = "if_known")]
     pub selection: Option<String>,
     /// That epoch's line of `metrics.jsonl`.
     pub record: Value,
     /// Seconds that the epochs took.
+    #[serde(deserialize_with = "if_known")]
     pub seconds: f64,
     /// The images that chose views and temperature after the training, if any did.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "if_known")]
     pub calibration: Option<CalibrationFacts>,
 }
 
@@ -91,7 +114,6 @@ pub struct CalibrationFacts {
     /// Number of its images.
     pub images: usize,
     /// SHA-256 of its images and labels.
-    #[serde(default)]
     pub data_sha256: Option<String>,
 }
 
@@ -109,9 +131,9 @@ impl TrainingFacts {
     /// The facts in `bundle`.
     ///
     /// # Errors
-    /// A fact in a form that is unknown here, as of a newer version.
+    /// Labels that are unknown here.
     pub fn of(bundle: &Bundle) -> Result<Self, BundleFault> {
-        Ok(bundle.training_as::<Option<Self>>()?.unwrap_or_default())
+        if bundle.training.is_object() { bundle.training_as() } else { Ok(Self::default()) }
     }
 
     /// The split that was learnt from, by its usual name where nothing is known.
@@ -119,9 +141,76 @@ impl TrainingFacts {
         self.train_split.as_deref().unwrap_or(split_name::TRAIN)
     }
 
-    /// The part of the training split that validated, if a part of it did.
+    /// The part of the training split that was held out, where no other split validated.
     pub fn validation_fraction(&self) -> Option<f64> {
-        let whole_split = self.validation_split.as_ref().is_some_and(|name| !name.is_empty());
-        self.train["validation_fraction"].as_f64().filter(|_| !whole_split)
+        self.train["validation_fraction"].as_f64()
+    }
+}
+
+/// A fact, or none where its form is unknown.
+fn if_known<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(fact: D) -> Result<T, D::Error> {
+    Ok(T::deserialize(Value::deserialize(fact)?).unwrap_or_default())
+}
+
+fn known_labels<'de, D: Deserializer<'de>>(fact: D) -> Result<LabelSource, D::Error> {
+    let labels = Value::deserialize(fact)?;
+    LabelSource::deserialize(&labels)
+        .map_err(|_| D::Error::custom(format!("labels {labels} are not known to this version of vultus")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use vultus::inference::Inference;
+    use vultus::labels::Labels;
+    use vultus::network::NetworkConfig;
+    use vultus::preprocess::Preprocessing;
+    use vultus::weights::Weights;
+
+    use super::*;
+
+    fn of(training: Value) -> Result<TrainingFacts, BundleFault> {
+        TrainingFacts::of(&Bundle {
+            labels: Labels::new(["happy", "sad"]).unwrap(),
+            preprocessing: Preprocessing::default(),
+            network: NetworkConfig { layers: Vec::new() },
+            weights: Weights::default(),
+            inference: Inference::default(),
+            training,
+            metrics: Value::Null,
+        })
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let calibration = CalibrationFacts { split: "mine".to_owned(), images: 5, data_sha256: Some("ab".to_owned()) };
+        let facts = TrainingFacts {
+            seed: Some(7),
+            sources: vec!["faces".to_owned()],
+            synthetic: Some(SyntheticConfig { seed: 3, ..SyntheticConfig::default() }),
+            images: Some(ImageCounts { train: 9, validation: 2 }),
+            labels: LabelSource::Ferplus,
+            train: json!({ "validation_fraction": 0.25 }),
+            ended: Some(Ended::StoppedEarly),
+            seconds: 1.5,
+            calibration: Some(calibration),
+            ..TrainingFacts::default()
+        };
+        assert_eq!(of(json!(facts)).unwrap(), facts);
+        assert_eq!(facts.validation_fraction(), Some(0.25));
+        assert_eq!(json!(TrainingFacts::default()).get("synthetic"), None);
+    }
+
+    #[test]
+    fn a_file_of_another_program_tells_little() {
+        for training in [json!(null), json!({}), json!("by hand"), json!(3)] {
+            assert_eq!(of(training).unwrap(), TrainingFacts::default());
+        }
+        let facts =
+            of(json!({ "seed": "one", "threads": 2.5, "sources": null, "ended": "bored", "epoch": 4, "by": "me",
+            "images": { "train": 3 }, "synthetic": { "hats": true } }));
+        assert_eq!(facts.unwrap(), TrainingFacts { epoch: Some(4), ..TrainingFacts::default() });
+        let message = of(json!({ "labels": "crowd" })).unwrap_err().to_string();
+        assert!(message.ends_with("labels \"crowd\" are not known to this version of vultus"), "{message}");
     }
 }

@@ -3,9 +3,8 @@
 //! In: a bundle, and the data that it was trained on. Out: these data, with what validated in a split of its own. The parts are
 //! made again as the bundle's facts say, and the data have to be the same by their fingerprint.
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-use vultus::bundle::{Bundle, BundleFault};
+use serde::Deserialize;
+use vultus::bundle::Bundle;
 
 use crate::config::{DataConfig, TrainConfig};
 use crate::dataset::Dataset;
@@ -19,11 +18,10 @@ pub enum HeldOutError {
     /// The data cannot be prepared as they were for the training.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
-    /// The model's file has a fact of its training in another form.
-    #[error("the model's file does not say how its training split the data: {0}")]
-    Facts(#[from] BundleFault),
-    /// The model's file lacks a fact of its training.
-    #[error("the model's file does not say how its training split the data: it has no {0}")]
+    /// The model's file lacks a fact of its training, or has it in another form.
+    #[error(
+        "the model's file does not say how its training split the data: its training has no {0} that is known here"
+    )]
     NoFact(&'static str),
     /// Other data are split otherwise, and images that were trained on would seem to be held out.
     #[error(
@@ -41,43 +39,40 @@ pub enum HeldOutError {
 ///
 /// # Errors
 /// A fact that is not there, or unknown here.
-pub fn configuration_of(bundle: &Bundle, sources: &[String]) -> Result<TrainConfig, HeldOutError> {
-    let facts = TrainingFacts::of(bundle)?;
+pub fn configuration_of(
+    bundle: &Bundle,
+    facts: &TrainingFacts,
+    sources: &[String],
+) -> Result<TrainConfig, HeldOutError> {
     let mut config = TrainConfig {
         seed: facts.seed.ok_or(HeldOutError::NoFact("seed"))?,
         data: DataConfig {
             sources: sources.to_vec(),
             train_split: facts.train_split().to_owned(),
-            validation_split: facts.validation_split.unwrap_or_default(),
+            validation_split: facts.validation_split.clone().unwrap_or_default(),
             labels: facts.labels,
-            synthetic: facts.synthetic.unwrap_or_default(),
+            synthetic: facts.synthetic.clone().unwrap_or_default(),
             ..DataConfig::default()
         },
         preprocessing: bundle.preprocessing.clone(),
-        cleaning: settings(&facts.cleaning, "cleaning")?,
+        cleaning: Option::deserialize(&facts.cleaning).ok().flatten().ok_or(HeldOutError::NoFact("cleaning"))?,
         network: bundle.network.clone(),
         ..TrainConfig::default()
     };
-    config.train.validation_fraction = settings(&facts.train["validation_fraction"], "train.validation_fraction")?;
+    let fraction = facts.validation_fraction().ok_or(HeldOutError::NoFact("train.validation_fraction"))?;
+    config.train.validation_fraction = fraction;
     Ok(config)
 }
 
-/// Settings in the form that this version knows.
-fn settings<T: DeserializeOwned>(fact: &Value, name: &'static str) -> Result<T, HeldOutError> {
-    if fact.is_null() {
-        return Err(HeldOutError::NoFact(name));
-    }
-    T::deserialize(fact).map_err(|reason| BundleFault::Text { key: name, reason }.into())
-}
-
-/// The data of `config`, with the images that the training of `bundle` held out in a split of their own, and its name.
+/// The data of `config`, with the images that the training of a model with `facts` held out in a split of their own, and its
+/// name.
 ///
 /// # Errors
 /// See [`HeldOutError`].
-pub fn held_out(config: &TrainConfig, bundle: &Bundle) -> Result<(Dataset, String), HeldOutError> {
-    let facts = TrainingFacts::of(bundle)?;
+pub fn held_out(config: &TrainConfig, facts: &TrainingFacts) -> Result<(Dataset, String), HeldOutError> {
+    let data_sha256 = facts.data_sha256.as_ref().ok_or(HeldOutError::NoFact("data_sha256"))?;
     let prepared = prepare(config)?;
-    if facts.data_sha256 != Some(fingerprint(&prepared.dataset)) {
+    if *data_sha256 != fingerprint(&prepared.dataset) {
         return Err(HeldOutError::OtherData);
     }
     prepared.with_validation_split().ok_or(HeldOutError::Nothing)
@@ -85,7 +80,7 @@ pub fn held_out(config: &TrainConfig, bundle: &Bundle) -> Result<(Dataset, Strin
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
     use vultus::inference::Inference;
     use vultus::labels::Labels;
     use vultus::preprocess::Preprocessing;
@@ -105,16 +100,20 @@ mod tests {
             training: Value::Null,
             metrics: Value::Null,
         };
-        let refusal = |bundle: &Bundle| configuration_of(bundle, &[]).unwrap_err().to_string();
-        assert!(refusal(&bundle).ends_with("it has no seed"));
+        let configuration =
+            |bundle: &Bundle| configuration_of(bundle, &TrainingFacts::of(bundle).unwrap(), &["synthetic".to_owned()]);
+        let refusal = |bundle: &Bundle| configuration(bundle).unwrap_err().to_string();
+        assert!(refusal(&bundle).contains("no seed that"));
         bundle.training = json!({ "seed": 7 });
-        assert!(refusal(&bundle).ends_with("it has no cleaning"));
+        assert!(refusal(&bundle).contains("no cleaning that"));
         bundle.training = json!({ "seed": 7, "cleaning": { "blank": "perhaps" } });
-        assert!(refusal(&bundle).contains("cleaning in its metadata cannot be read"), "{}", refusal(&bundle));
+        assert!(refusal(&bundle).contains("no cleaning that"));
         bundle.training = json!({ "seed": 7, "cleaning": config.cleaning, "train": {}, "synthetic": { "seed": 3 } });
-        assert!(refusal(&bundle).ends_with("it has no train.validation_fraction"));
+        assert!(refusal(&bundle).contains("no train.validation_fraction that"));
         bundle.training["train"] = json!({ "validation_fraction": 0.25 });
-        let found = configuration_of(&bundle, &["synthetic".to_owned()]).unwrap();
+        let found = configuration(&bundle).unwrap();
         assert_eq!((found.seed, found.train.validation_fraction, found.data.synthetic.seed), (7, 0.25, 3));
+        let refused = held_out(&found, &TrainingFacts::of(&bundle).unwrap()).unwrap_err().to_string();
+        assert!(refused.contains("no data_sha256 that"), "{refused}");
     }
 }

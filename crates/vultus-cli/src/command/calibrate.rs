@@ -62,7 +62,7 @@ impl Calibrate {
                 };
                 (dataset, split.to_owned())
             }
-            None => held_out_images(&bundle, own.as_ref(), &self.data)?,
+            None => held_out_images(&bundle, &facts, own.as_ref(), &self.data)?,
         };
         let earlier = bundle.inference.temperature;
         let Calibrated { bundle, before, after, evaluations } =

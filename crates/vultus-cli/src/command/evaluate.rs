@@ -82,7 +82,7 @@ impl Evaluate {
                 )));
             }
             let own = run.as_ref().map(|(_, config)| config);
-            held_out_images(bundle, own, &self.data)?
+            held_out_images(bundle, &facts, own, &self.data)?
         } else {
             let dataset = match &run {
                 Some((_, config)) => read(config)?,
@@ -208,19 +208,20 @@ pub fn usage_or_assess(error: AssessError) -> Failure {
 /// The images that the training of `bundle` held out, and their split: of its run's configuration `own`, or else of `data`.
 pub fn held_out_images(
     bundle: &Bundle,
+    facts: &TrainingFacts,
     own: Option<&TrainConfig>,
     data: &[String],
 ) -> Result<(Dataset, String), Failure> {
     let found = match own {
-        Some(config) => held_out(config, bundle),
+        Some(config) => held_out(config, facts),
         None if data.is_empty() => return Err(Failure::usage(anyhow!(NO_IMAGES))),
-        None => configuration_of(bundle, data).and_then(|config| held_out(&config, bundle)),
+        None => configuration_of(bundle, facts, data).and_then(|config| held_out(&config, facts)),
     };
+    let other_data = || Failure::usage(anyhow!("{}, with --split", HeldOutError::OtherData));
     found.map_err(|error| match error {
+        HeldOutError::OtherData => other_data(),
         // Of data that are given, the model's file made the configuration.
-        HeldOutError::Prepare(PrepareError::NoConfiguredSplit { .. }) if own.is_none() => {
-            Failure::usage(HeldOutError::OtherData)
-        }
+        HeldOutError::Prepare(PrepareError::NoConfiguredSplit { .. }) if own.is_none() => other_data(),
         HeldOutError::Prepare(error) => usage_or_data(error),
         error => Failure::usage(error),
     })
@@ -232,7 +233,10 @@ pub fn read_sources(data: &[String], bundle: &Bundle, facts: &TrainingFacts) -> 
         return Err(Failure::usage(anyhow!(NO_IMAGES)));
     }
     let sources = data.iter().map(|text| Source::parse(text)).collect::<Result<Vec<_>, _>>();
-    let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &LoadOptions::default())?;
+    // Drawn faces are those of the training.
+    let synthetic = facts.synthetic.clone().unwrap_or_default();
+    let options = LoadOptions { synthetic, ..LoadOptions::default() };
+    let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &options)?;
     with_labels(dataset, facts.labels).map_err(|error| usage_or_data(error.into()))
 }
 

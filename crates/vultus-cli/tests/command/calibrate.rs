@@ -36,5 +36,9 @@ fn a_model_is_calibrated_for_other_views_or_other_images() {
     place.run(&[&others[..], &["--split", "test"]].concat()).ends_with(0).says(&["of split test: temperature"]);
     assert_eq!(metrics("others.safetensors"), json!([]));
     place.run(&[&others[..], &["--split", "test"]].concat()).ends_with(2).says(&["others.safetensors exists"]);
+    // What was drawn is known again, whatever was set.
+    place.train("drawn", &["--set", "data.synthetic.seed=5"]);
+    let drawn = ["calibrate", "drawn/model.safetensors", "--data", "synthetic:12", "--out", "drawn.safetensors"];
+    place.run(&drawn).ends_with(0).says(&["17 images of split train-validation"]);
     place.run(&["calibrate", "run", "--out", "model.txt"]).ends_with(2).says(&["a model is a .safetensors file"]);
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use vultus::bundle::Bundle;
 use vultus::labels::BASIC_EXPRESSIONS;
+use vultus_train::facts::TrainingFacts;
 
 use crate::picture::png;
 use crate::program::{Place, header_of};
@@ -27,6 +28,10 @@ fn the_models_given_away_keep_to_their_limits_and_are_what_card_and_readme_say()
         let file = repository.join(format!("models/{name}.safetensors"));
         assert!(fs_err::metadata(&file).unwrap().len() <= 12_000_000, "{name}");
         let bundle = Bundle::load(&file).unwrap();
+        let facts = serde_json::json!(TrainingFacts::of(&bundle).unwrap());
+        for (fact, value) in bundle.training.as_object().unwrap() {
+            assert_eq!(facts[fact], *value, "{name}: {fact}");
+        }
         let millions = bundle.resolve().unwrap().multiply_adds() as f64 / 1e6;
         assert!(millions <= f64::from(most), "{name}: {millions} million multiply-adds");
 

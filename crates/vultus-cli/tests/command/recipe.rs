@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::picture::png;
-use crate::program::{Outcome, Place, Results, header_of, metadata_of, read_json};
+use crate::program::{Outcome, Place, Results, metadata_of, read_json};
 
 /// Every ingredient that needs no other model.
 const EVERYTHING: [&str; 20] = [
@@ -60,8 +60,7 @@ fn a_model_teaches_another_and_both_answer_as_one() {
         place.path(&run)
     };
     let taught = teach("0.9");
-    let header = header_of(&taught.join("model.safetensors"));
-    let facts = header["__metadata__"]["training"].as_str().unwrap();
+    let facts = metadata_of(&taught.join("model.safetensors"), "training").to_string();
     assert!(facts.contains("\"teachers\":[\"first/model.safetensors\"]"), "{facts}");
     assert!(!facts.contains(&place.text("")), "no paths in {facts}");
     assert!(Results::of(&taught) != Results::of(&teach("0.1")));
@@ -113,8 +112,7 @@ fn a_run_begins_with_a_finished_model() {
     };
     let (taken, all) = tensors(&train("again", first, &[]).ends_with(0));
     assert_eq!(taken, all);
-    let header = header_of(&place.path("again/model.safetensors"));
-    let facts = header["__metadata__"]["training"].as_str().unwrap();
+    let facts = metadata_of(&place.path("again/model.safetensors"), "training").to_string();
     assert!(facts.contains("\"start\":\"first/model.safetensors\""), "the file's name with its folder's in {facts}");
     assert_eq!(tensors(&train("from-run", "first", &[]).ends_with(0)), (all, all));
     // Other classes have another last layer: a weight and a bias.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use crate::program::{Outcome, Place, Results, VULTUS, header_of, lines_of, metrics_of, read_json};
+use crate::program::{Outcome, Place, Results, VULTUS, lines_of, metadata_of, metrics_of, read_json};
 
 /// Enough steps to be stopped in the middle.
 const LONG: [&str; 8] = [
@@ -73,8 +73,7 @@ fn checkpoint_epochs(place: &Place) -> u64 {
 
 /// How far the last checkpoint has come.
 fn progress_of(place: &Place) -> Value {
-    let header = header_of(&place.path("run/checkpoints/last.safetensors"));
-    serde_json::from_str(header["__metadata__"]["progress"].as_str().unwrap()).unwrap()
+    metadata_of(&place.path("run/checkpoints/last.safetensors"), "progress")
 }
 
 #[test]
