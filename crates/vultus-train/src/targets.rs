@@ -190,8 +190,8 @@ impl Teachers {
                 let words = |settings: &Preprocessing| format!("preprocessing = {}", in_toml(settings));
                 return Err(other(words(&bundle.preprocessing), words(preprocessing)));
             }
-            // The network sees one view, and so do its teachers, as sharp as they are used to.
-            bundle.inference.views = Views { blur: bundle.inference.views.blur, ..Views::default() };
+            // The network sees one view, and so do its teachers.
+            bundle.inference.views = Views::default();
             let unusable = |fault| BundleError::Unusable { path: PathBuf::from(path), fault };
             members.push(Classifier::from_bundle(bundle).map_err(unusable)?);
         }
