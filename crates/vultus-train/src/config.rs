@@ -3,6 +3,7 @@
 //! In: a TOML file and `key=value` overrides. Out: a validated [`TrainConfig`]. Precedence: defaults < file < overrides.
 //! The resolved value is written into every run directory and can be run again from there.
 
+mod changes;
 mod check;
 mod keys;
 mod message;
@@ -18,8 +19,8 @@ use vultus::network::{
 };
 use vultus::preprocess::Preprocessing;
 
+pub(crate) use self::keys::in_toml;
 use self::keys::{assign, parse_value};
-pub(crate) use self::keys::{in_toml, short};
 use self::message::{in_words, wrong_layer};
 use crate::augment::AugmentConfig;
 use crate::clean::CleaningConfig;

@@ -38,7 +38,7 @@ mod resume;
 
 pub use self::observer::{Observer, Silent, StepReport};
 use self::resume::identity;
-pub use self::resume::resume_from;
+pub use self::resume::{obstacles, resume_from};
 
 /// What a training run works on. Indices point into the data set.
 #[derive(Clone, Copy, Debug)]

@@ -28,8 +28,8 @@ pub struct Train {
     /// Directory of the run; it must be new or empty. Without it, runs/train-NNN.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in --out from its last checkpoint. Of its configuration only train.epochs and train.keep may
-    /// change.
+    /// Go on with the run in --out from its last checkpoint. Of its configuration only train.epochs, train.keep and
+    /// train.checkpoint_minutes may change, and where the same images (--data) and teachers lie.
     #[arg(long, conflicts_with = "config")]
     resume: bool,
 }
@@ -58,16 +58,14 @@ impl Train {
         };
         let (run, saved) = RunDirectory::open(out).map_err(usage_or_run)?;
         let config = self.settings.apply(&saved)?;
-        let mut same = config.clone();
-        same.train.epochs = saved.train.epochs;
-        // Both checkpoints are kept anyway: it only decides which of them becomes the model.
-        same.train.keep = saved.train.keep;
-        if same != saved {
+        let obstacles = fit::obstacles(&saved, &config);
+        if !obstacles.is_empty() {
+            let changes: Vec<String> = obstacles.iter().map(|(key, value)| format!("{key} = {value}")).collect();
             return Err(Failure::usage(anyhow!(
-                "{} was made with another configuration: resume with --out alone, or change only train.epochs \
-                 and train.keep; the run's own is in {}/config.toml",
+                "{} was made with another configuration: it cannot go on with {}; only --data, train.epochs, train.keep, \
+                 train.checkpoint_minutes and train.targets.teachers may change",
                 out.display(),
-                out.display()
+                changes.join(", ")
             )));
         }
         let finished = if run.metrics().exists() { history::read(&run.metrics())?.len() } else { 0 };

@@ -146,8 +146,32 @@ fn a_run_is_resumed_only_with_its_own_configuration() {
     let place = Place::with_config();
     place.train("run", &[]);
     let other = ["train", "--resume", "--out", "run", "--set", "train.batch_size=8"];
-    place.run(&other).ends_with(2).says(&["run was made with another configuration", "train.epochs", "config.toml"]);
+    let refusal = "run was made with another configuration: it cannot go on with train.batch_size = 8";
+    place.run(&other).ends_with(2).says(&[refusal, "train.epochs"]);
     place.run(&["train", "--resume", "--out", "nowhere"]).ends_with(2).says(&["nowhere holds no run"]);
+}
+
+/// It is the images that count, not where they lie.
+#[test]
+fn a_run_goes_on_where_its_images_have_moved_to() {
+    let place = Place::with_config();
+    for (count, table) in [("synthetic:12", "faces.parquet"), ("synthetic:11", "others.parquet")] {
+        place.run(&["data", "convert", count, table]).ends_with(0);
+    }
+    place.train("run", &["--data", "faces.parquet", "--set", "train.epochs=2"]);
+    fs_err::create_dir(place.path("elsewhere")).unwrap();
+    fs_err::rename(place.path("faces.parquet"), place.path("elsewhere/faces.parquet")).unwrap();
+    let before = metrics_of(&place.path("run"));
+    let resume = ["train", "--resume", "--out", "run", "--set", "train.epochs=4"];
+    place.run(&resume).ends_with(1).says(&["faces.parquet"]);
+    let other = [&resume[..], &["--data", "others.parquet"]].concat();
+    place.run(&other).ends_with(1).says(&["run/checkpoints/", "its data differs"]);
+    assert_eq!(metrics_of(&place.path("run")), before, "other images changed the run");
+    let moved = ["--data", "elsewhere/faces.parquet"];
+    place.run(&[&resume[..], &moved].concat()).ends_with(0);
+    place.train("all", &[&moved[..], &["--set", "train.epochs=4"]].concat());
+    Results::of(&place.path("all")).assert_same(&Results::of(&place.path("run")));
+    assert!(fs_err::read_to_string(place.path("run/config.toml")).unwrap().contains("elsewhere/faces.parquet"));
 }
 
 #[test]

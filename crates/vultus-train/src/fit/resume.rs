@@ -32,6 +32,20 @@ pub fn resume_from(
     Ok(latest)
 }
 
+/// The keys that keep a run of the configuration `saved` from going on with `config`, and their new values. What decides
+/// nothing in training may change, and so may the places of the images and the teachers: [`resume_from`] asks for the same
+/// contents.
+pub fn obstacles(saved: &TrainConfig, config: &TrainConfig) -> Vec<(String, String)> {
+    let mut allowed = config.clone();
+    allowed.data.sources.clone_from(&saved.data.sources);
+    allowed.train.epochs = saved.train.epochs;
+    // Both checkpoints are kept anyway: it only decides which of them becomes the model.
+    allowed.train.keep = saved.train.keep;
+    allowed.train.checkpoint_minutes = saved.train.checkpoint_minutes;
+    allowed.train.targets.teachers.clone_from(&saved.train.targets.teachers);
+    saved.changes_to(&allowed)
+}
+
 /// Settings of `train` that may be others when a run goes on, and those that stand elsewhere in its identity.
 const APART: [&str; 6] = ["start", "epochs", "keep", "checkpoint_minutes", "batch_size", "optimizer"];
 
