@@ -10,14 +10,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
 
-use crate::assess::{AssessError, assess};
+use crate::assess::{AssessError, Assessment, assess};
 use crate::config::LabelSource;
 use crate::dataset::Dataset;
 use crate::evaluate::{Evaluation, EvaluationError, VoteScores, wilson_interval};
-use crate::facts::TrainingFacts;
+use crate::facts::{SplitRole, TrainingFacts};
 use crate::figure::grouped;
 use crate::figure::template::render;
-use crate::fingerprint::split_fingerprint;
 
 const TEMPLATE: &str = include_str!("../templates/card.md.jinja");
 
@@ -33,6 +32,22 @@ pub enum CardError {
          name another split, or put new images into a folder test/"
     )]
     Trained(String),
+    /// By its name, the split may be what chose the model's epoch.
+    #[error(
+        "split {0} is called like the one that validated the model, and a card tells of images that chose nothing: name another \
+         split"
+    )]
+    Validated(String),
+    /// All its images may have been learnt.
+    #[error(
+        "all images of split {split} stand in {train_split}, too, and a card tells of images that the model has not seen"
+    )]
+    Copies {
+        /// The split.
+        split: String,
+        /// What was learnt from.
+        train_split: String,
+    },
     /// The split chose the model's temperature.
     #[error(
         "the images of split {0} chose the model's temperature, and a card tells of images that chose nothing: name another split"
@@ -54,6 +69,8 @@ pub struct CardText {
     pub whole: Option<WholeTraining>,
     /// Name of the data set; without one, the card names the sources of the training.
     pub dataset: Option<String>,
+    /// Name of the data set that is measured on; without one, it is the same.
+    pub measured_on: Option<String>,
     /// Identifier of the licence, such as `mit`; without one, the card names none.
     pub license: Option<String>,
 }
@@ -73,6 +90,9 @@ const FER_2013: &str = "FER-2013";
 #[derive(Serialize)]
 struct Card<'a> {
     text: &'a CardText,
+    /// The commands, as a table of Markdown takes code.
+    command: String,
+    whole_command: Option<String>,
     /// In the header, as YAML.
     header: Header,
     /// Whether the data set is one whose limits are known.
@@ -99,6 +119,10 @@ struct Card<'a> {
     recipe: String,
     hours: String,
     split: &'a str,
+    /// The data set that it is a split of, where that is not the training's.
+    other_data: Option<String>,
+    /// Images of classes that the model does not know, by class.
+    ignored: Vec<(String, usize)>,
     results: Vec<Result>,
     classes: Vec<Class>,
     confusion: Vec<(String, Vec<usize>)>,
@@ -165,24 +189,28 @@ pub fn card(
     if split == train_split {
         return Err(CardError::Trained(split.to_owned()));
     }
-    let chosen_by = facts.calibration.as_ref().and_then(|calibration| calibration.data_sha256.as_ref());
-    if chosen_by.is_some_and(|images| *images == split_fingerprint(dataset, split)) {
-        return Err(CardError::Calibrated(split.to_owned()));
+    match facts.role_of(dataset, split) {
+        None => {}
+        Some(SplitRole::Learnt) => return Err(CardError::Trained(split.to_owned())),
+        Some(SplitRole::Validated) => return Err(CardError::Validated(split.to_owned())),
+        Some(SplitRole::Calibrated) => return Err(CardError::Calibrated(split.to_owned())),
     }
     let network = bundle.resolve().map_err(AssessError::from)?;
-    let evaluate = |dataset: &Dataset| {
-        assess(std::slice::from_ref(bundle), dataset, split, &facts.dropped_classes, &[])
-            .map(|assessment| assessment.evaluation)
-    };
-    let whole = evaluate(dataset)?;
+    let evaluate =
+        |dataset: &Dataset| assess(std::slice::from_ref(bundle), dataset, split, &facts.dropped_classes, &[]);
+    let Assessment { evaluation: whole, ignored, .. } = evaluate(dataset)?;
     let mut results = vec![result(format!("all of {split}"), &whole)];
-    match evaluate(&without_training_images(dataset, train_split)) {
-        Ok(unseen) => {
-            results.push(result(format!("{split} without images that also stand in {train_split}"), &unseen));
+    // Without them nobody has looked for copies.
+    if !dataset.indices_of(train_split).is_empty() {
+        match evaluate(&without_training_images(dataset, train_split)) {
+            Ok(Assessment { evaluation: unseen, .. }) => {
+                results.push(result(format!("{split} without images that also stand in {train_split}"), &unseen));
+            }
+            Err(AssessError::NoSplit(_) | AssessError::Evaluation(EvaluationError::Empty(_))) => {
+                return Err(CardError::Copies { split: split.to_owned(), train_split: train_split.to_owned() });
+            }
+            Err(error) => return Err(error.into()),
         }
-        // The model has seen them all.
-        Err(AssessError::NoSplit(_) | AssessError::Evaluation(EvaluationError::Empty(_))) => {}
-        Err(error) => return Err(error.into()),
     }
     let classes = whole.per_class.iter().zip(&whole.confusion).enumerate().map(|(index, (scores, row))| {
         let called: usize = whole.confusion.iter().map(|row| row[index]).sum();
@@ -197,14 +225,18 @@ pub fn card(
     let settings = [("cleaning", &facts.cleaning), ("train", &facts.train)];
     let recipe: BTreeMap<&str, &Value> = settings.into_iter().filter(|(_, settings)| !settings.is_null()).collect();
     let data_name = text.dataset.clone().unwrap_or_else(|| facts.sources.join(" and "));
+    let whole_command = text.whole.as_ref().map(|whole| code_cell(&whole.command));
+    let measured_on = text.measured_on.clone().unwrap_or_else(|| data_name.clone());
     let card = Card {
         text,
+        command: code_cell(&text.command),
+        whole_command,
         header: Header {
             name: yaml(&text.name),
             license: text.license.as_deref().map(yaml),
             dataset: yaml(&data_name),
-            evaluated: yaml(&format!("{data_name} {split}")),
-            kind: yaml(&data_name.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "")),
+            evaluated: yaml(&format!("{measured_on} {split}")),
+            kind: yaml(&measured_on.to_lowercase().replace(|c: char| !c.is_alphanumeric(), "")),
             split: yaml(split),
         },
         fer_2013: data_name == FER_2013,
@@ -227,6 +259,8 @@ pub fn card(
             hours => format!("{hours:.1}"),
         },
         split,
+        other_data: (measured_on != data_name).then(|| cell(&measured_on)),
+        ignored,
         results,
         classes: classes.collect(),
         confusion: whole.labels.iter().map(|name| cell(name)).zip(whole.confusion.iter().cloned()).collect(),
@@ -248,6 +282,14 @@ impl Ratio {
 /// `text` inside a cell of a Markdown table, which `|` would end.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
+}
+
+/// `text` as code inside a cell: between more backticks than stand together in it (CommonMark 0.31, section 6.1).
+fn code_cell(text: &str) -> String {
+    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or_default();
+    let fence = "`".repeat(longest + 1);
+    let space = if longest == 0 { "" } else { " " };
+    format!("{fence}{space}{}{space}{fence}", cell(text))
 }
 
 fn result(images: String, evaluation: &Evaluation) -> Result {
@@ -300,6 +342,7 @@ mod tests {
 
     use super::*;
     use crate::dataset::Sample;
+    use crate::fingerprint::split_fingerprint;
     use crate::model::initial_weights;
 
     fn dataset(labels: &[&str], samples: &[(&str, usize, u8)]) -> Dataset {
@@ -339,6 +382,7 @@ mod tests {
             command: "vultus train".to_owned(),
             whole: None,
             dataset: None,
+            measured_on: None,
             license: None,
         }
     }
@@ -364,11 +408,42 @@ mod tests {
     }
 
     #[test]
-    fn a_row_for_unseen_images_needs_one() {
+    fn images_that_may_all_have_been_learnt_make_no_card() {
         let mut data = faces();
         data.samples.remove(3);
+        let error = card(&bundle(1), &data, "test", &text()).unwrap_err().to_string();
+        assert!(error.starts_with("all images of split test stand in train, too"), "{error}");
+    }
+
+    #[test]
+    fn nobody_looked_for_copies_without_training_images() {
+        let mut data = faces();
+        data.samples.retain(|sample| sample.split != "train");
         let card = card(&bundle(1), &data, "test", &text()).unwrap();
-        assert!(card.contains("| all of test | 1 |") && !card.contains("without images"), "{card}");
+        assert!(card.contains("| all of test | 2 |") && !card.contains("without images"), "{card}");
+    }
+
+    #[test]
+    fn images_that_validated_make_no_card() {
+        let mut model = bundle(1);
+        model.training["validation_split"] = json!("test");
+        let error = card(&model, &faces(), "test", &text()).unwrap_err().to_string();
+        assert!(error.starts_with("split test is called like the one that validated"), "{error}");
+    }
+
+    #[test]
+    fn other_data_are_named_as_what_was_measured_on() {
+        let text = CardText { measured_on: Some("New Faces".to_owned()), command: "run `x|y`".to_owned(), ..text() };
+        let card = card(&bundle(1), &faces(), "test", &text).unwrap();
+        for line in [
+            "  - \"a: b and faces\"\n",
+            "          name: \"New Faces test\"\n          type: \"newfaces\"\n",
+            "Measured on `test` of New Faces, which is not what it was trained on and selected nothing:",
+            "\n1 image of class bored is not counted: the model does not know it.\n\n",
+            "| last training | `` run `x\\|y` `` |",
+        ] {
+            assert!(card.contains(line), "{line} not in {card}");
+        }
     }
 
     #[test]

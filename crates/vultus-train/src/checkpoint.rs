@@ -101,7 +101,7 @@ pub enum CheckpointError {
     #[error(
         "{path} is a checkpoint of another run: its {part} differs; {}",
         if matches!(part.as_str(), "data" | "images" | "labels" | "votes") {
-            "put the run's own images back, or train anew with another --out"
+            "put the run's own images back, or train anew"
         } else {
             "resume with the run's own configuration"
         }

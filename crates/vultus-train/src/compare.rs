@@ -13,10 +13,13 @@ use vultus::bundle::BundleError;
 use vultus::persist::write_atomically;
 
 use crate::config::TrainConfig;
+use crate::environment::Environment;
 use crate::evaluate::Evaluation;
 use crate::figure::{self, FigureError};
 use crate::history::{self, HistoryError};
-use crate::run::{RunDirectory, RunError, evaluation_directories, is_search, metrics_path, write_json};
+use crate::run::{
+    RunDirectory, RunError, environment_path, evaluation_directories, is_search, metrics_path, read_json, write_json,
+};
 use crate::spread::{mean, standard_deviation};
 use crate::train::Choice;
 
@@ -65,8 +68,15 @@ pub struct Row {
 pub struct Comparison {
     /// A row for each configuration.
     pub rows: Vec<Row>,
-    /// Splits on which not all runs saw the same number of images of the same classes: their figures do not compare.
+    /// Splits on which not all runs saw the same images of the same classes, as far as that is known: their figures do not
+    /// compare.
     pub unequal: Vec<String>,
+    /// Runs whose images are not those of the first run of their row, though their configuration is.
+    #[serde(serialize_with = "as_texts")]
+    pub other_images: Vec<PathBuf>,
+    /// Runs without a model: they are not finished.
+    #[serde(serialize_with = "as_texts")]
+    pub unfinished: Vec<PathBuf>,
     /// Runs without an evaluation on a split that others have one on: the rows of these runs have no figure for it.
     #[serde(serialize_with = "as_pairs_of_texts")]
     pub missing: Vec<(PathBuf, String)>,
@@ -118,6 +128,9 @@ struct Run {
     seed: u64,
     /// The configuration with the default's seed, so that runs that differ by it alone are alike.
     config: TrainConfig,
+    /// Of all its images; `None` where nothing was noted.
+    data_sha256: Option<String>,
+    finished: bool,
     validation: Option<f64>,
     evaluations: BTreeMap<String, Evaluation>,
     minutes: Option<f64>,
@@ -127,7 +140,7 @@ impl Run {
     fn read(path: &Path) -> Result<Self, CompareError> {
         let config = RunDirectory::config_of(path)?;
         let history = if metrics_path(path).exists() { history::read(&metrics_path(path))? } else { Vec::new() };
-        let chosen = Choice::of_run(path, &config, &history)?.epoch;
+        let Choice { epoch: chosen, finished, .. } = Choice::of_run(path, &config, &history)?;
         let validation =
             history.iter().find(|record| Some(record.epoch) == chosen).and_then(|record| record.val_accuracy);
         let mut evaluations = BTreeMap::new();
@@ -138,7 +151,10 @@ impl Run {
         let minutes = (!history.is_empty()).then(|| history.iter().map(|record| record.seconds).sum::<f64>() / 60.0);
         let seed = config.seed;
         let config = TrainConfig { seed: TrainConfig::default().seed, ..config };
-        Ok(Self { path: path.to_owned(), seed, config, validation, evaluations, minutes })
+        let environment = environment_path(path);
+        let data_sha256 =
+            if environment.exists() { Some(read_json::<Environment>(&environment)?.data_sha256) } else { None };
+        Ok(Self { path: path.to_owned(), seed, config, data_sha256, finished, validation, evaluations, minutes })
     }
 }
 
@@ -163,11 +179,12 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
     let mut rows: Vec<Row> = groups.iter().map(|group| row(group, &groups[0][0].config)).collect();
     name_apart(&mut rows);
     let runs: Vec<&Run> = groups.iter().flatten().collect();
-    let mut seen: BTreeMap<&str, BTreeSet<(usize, &[String])>> = BTreeMap::new();
-    for evaluation in runs.iter().flat_map(|run| run.evaluations.values()) {
-        seen.entry(&evaluation.split).or_default().insert((evaluation.n, &evaluation.labels));
+    let mut seen: BTreeMap<&str, Vec<(&Run, &Evaluation)>> = BTreeMap::new();
+    for (run, evaluation) in runs.iter().flat_map(|run| run.evaluations.values().map(move |it| (*run, it))) {
+        seen.entry(&evaluation.split).or_default().push((run, evaluation));
     }
-    let unequal = seen.iter().filter(|(_, seen)| seen.len() > 1).map(|(split, _)| (*split).to_owned()).collect();
+    let differ = |seen: &[(&Run, &Evaluation)]| seen.iter().any(|&other| !saw_the_same(seen[0], other));
+    let unequal = seen.iter().filter(|(_, seen)| differ(seen)).map(|(split, _)| (*split).to_owned()).collect();
     let missing = runs.iter().flat_map(|run| {
         let absent = seen.keys().filter(|split| !run.evaluations.contains_key(**split));
         absent.map(|split| (run.path.clone(), (*split).to_owned()))
@@ -176,8 +193,27 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
         let earlier = |index: usize| group[..index].iter().any(|run| run.seed == group[index].seed);
         (0..group.len()).filter(move |&index| earlier(index)).map(|index| group[index].path.clone())
     });
-    let (missing, repeated) = (missing.collect(), repeated.collect());
-    Ok(Comparison { rows, unequal, missing, repeated })
+    let other_images = groups.iter().flat_map(|group| {
+        let first = &group[0].data_sha256;
+        group.iter().filter(move |run| run.data_sha256 != *first).map(|run| run.path.clone())
+    });
+    let unfinished = runs.iter().filter(|run| !run.finished).map(|run| run.path.clone());
+    Ok(Comparison {
+        unequal,
+        other_images: other_images.collect(),
+        unfinished: unfinished.collect(),
+        missing: missing.collect(),
+        repeated: repeated.collect(),
+        rows,
+    })
+}
+
+/// Whether two evaluations are of the same images, as far as that is known: pictures brought to other sizes are not told
+/// apart from other pictures.
+fn saw_the_same((run, a): (&Run, &Evaluation), (other_run, b): (&Run, &Evaluation)) -> bool {
+    let same_form = run.config.preprocessing == other_run.config.preprocessing;
+    let known = [a, b].map(|evaluation| evaluation.images_sha256.as_ref());
+    (a.n, &a.labels) == (b.n, &b.labels) && !(same_form && matches!(known, [Some(a), Some(b)] if a != b))
 }
 
 fn row(group: &[Run], first: &TrainConfig) -> Row {
@@ -306,6 +342,8 @@ mod tests {
                 path: PathBuf::from("runs").join(name),
                 seed: 1,
                 config: TrainConfig::default(),
+                data_sha256: None,
+                finished: true,
                 validation: None,
                 evaluations: BTreeMap::new(),
                 minutes: None,

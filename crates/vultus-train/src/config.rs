@@ -404,7 +404,7 @@ pub enum ConfigError {
         message: String,
     },
     /// An override that is not `key=value`.
-    #[error("--set {0}: expected key=value, such as train.epochs=3")]
+    #[error("{0}: expected key=value, such as train.epochs=3")]
     Override(String),
     /// An override of a key that does not exist.
     #[error("{text}: there is no key {key}{hint}")]

@@ -46,7 +46,7 @@ pub mod split_name {
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// An empty list of sources.
-    #[error("no data source given: name a folder, a .csv or .parquet file, or `synthetic` with --data")]
+    #[error("no data source given: name a folder, a .csv or .parquet file, or `synthetic`")]
     NoSource,
     /// Text that is no source.
     #[error("`{text}` is no data source: {detail}")]

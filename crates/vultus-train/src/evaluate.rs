@@ -99,13 +99,17 @@ pub struct Evaluation {
     pub split: String,
     /// Number of images.
     pub n: usize,
+    /// SHA-256 of the images and their classes, see [`crate::fingerprint`]: equal for equal images, where they were brought to
+    /// the same size. Evaluations of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images_sha256: Option<String>,
     /// Class names, in the order of all rows and columns below.
     pub labels: Vec<String>,
     /// Share of images whose highest probability is that of their true class.
     pub accuracy: f64,
     /// 95 % confidence interval of the accuracy `[low, high]` (Wilson's score interval).
     pub accuracy_interval: [f64; 2],
-    /// Mean F1 over all labels.
+    /// Mean F1 over the classes that have images or were predicted.
     pub macro_f1: f64,
     /// Mean recall over the classes that have images.
     pub balanced_accuracy: f64,
@@ -134,7 +138,7 @@ pub struct Evaluation {
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
     /// The split holds no image.
-    #[error("split {0:?} has no images to evaluate: choose another one with --split")]
+    #[error("split {0:?} has no images to evaluate")]
     Empty(String),
     /// The slices do not belong together.
     #[error("{images} images and {classes} classes need {expected} probabilities, not {found}")]
@@ -270,14 +274,21 @@ impl Evaluation {
         let per_class = class_scores(labels, &confusion);
         let with_images: Vec<f64> =
             per_class.iter().filter(|scores| scores.support > 0).map(|scores| scores.recall).collect();
+        // As scikit-learn has it where nobody names the classes.
+        let answered = |class: usize| confusion.iter().any(|row| row[class] > 0);
+        let with_answers: Vec<f64> = (0..classes)
+            .filter(|&class| per_class[class].support > 0 || answered(class))
+            .map(|class| per_class[class].f1)
+            .collect();
         let reliability: Vec<ReliabilityBin> = bins.iter().enumerate().map(summarise_bin).collect();
         Ok(Self {
             split: split.to_owned(),
             n,
+            images_sha256: None,
             labels: labels.names().to_vec(),
             accuracy: ratio(correct, n),
             accuracy_interval: wilson_interval(correct, n),
-            macro_f1: mean(&per_class.iter().map(|scores| scores.f1).collect::<Vec<_>>()),
+            macro_f1: mean(&with_answers),
             balanced_accuracy: mean(&with_images),
             top2_accuracy: ratio(within_two, n),
             log_loss: loss / n as f64,

@@ -11,8 +11,10 @@ use serde_json::Value;
 use vultus::bundle::{Bundle, BundleError, BundleFault};
 
 use crate::config::LabelSource;
-use crate::dataset::split_name;
+use crate::dataset::{Dataset, split_name};
+use crate::fingerprint::split_fingerprint;
 use crate::fit::Ended;
+use crate::prepare::held_out_split;
 use crate::source::synthetic::SyntheticConfig;
 
 /// Facts about a training. One that has a form which is unknown here, as in the file of another program, counts as none;
@@ -117,6 +119,18 @@ pub struct CalibrationFacts {
     pub data_sha256: Option<String>,
 }
 
+/// What the images of a split did for a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SplitRole {
+    /// The split is called like the one that was learnt from.
+    Learnt,
+    /// It is called like the one that validated: it chose the epoch, where one was chosen, and, if nothing else did later, the
+    /// temperature.
+    Validated,
+    /// Its images, whatever it is called, chose the temperature after the training.
+    Calibrated,
+}
+
 /// The model at `path`, and what it tells of its training.
 ///
 /// # Errors
@@ -139,6 +153,23 @@ impl TrainingFacts {
     /// The split that was learnt from, by its usual name where nothing is known.
     pub fn train_split(&self) -> &str {
         self.train_split.as_deref().unwrap_or(split_name::TRAIN)
+    }
+
+    /// What `split` of `dataset` did for the model; `None` where nothing is known of it. Splits are known by their names, which
+    /// other data may have, too.
+    pub fn role_of(&self, dataset: &Dataset, split: &str) -> Option<SplitRole> {
+        let chose = self.calibration.as_ref().and_then(|calibration| calibration.data_sha256.as_ref());
+        if chose.is_some_and(|images| *images == split_fingerprint(dataset, split)) {
+            return Some(SplitRole::Calibrated);
+        }
+        if self.train_split.as_deref() == Some(split) {
+            return Some(SplitRole::Learnt);
+        }
+        let validated = match self.validation_split.as_deref() {
+            None | Some("") => split == held_out_split(self.train_split()),
+            Some(name) => split == name,
+        };
+        validated.then_some(SplitRole::Validated)
     }
 
     /// The part of the training split that was held out, where no other split validated.

@@ -32,12 +32,17 @@ impl Prepared {
         if train.first().is_none_or(|&index| dataset.samples[index].split != split) {
             return Some((dataset, split));
         }
-        let split = format!("{split}-validation");
+        let split = held_out_split(&split);
         for index in validation {
             dataset.samples[index].split.clone_from(&split);
         }
         Some((dataset, split))
     }
+}
+
+/// What the part of `split` that is held out is called, where it stands apart.
+pub fn held_out_split(split: &str) -> String {
+    format!("{split}-validation")
 }
 
 /// Data that cannot be prepared.
@@ -47,7 +52,7 @@ pub enum PrepareError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// A split that the configuration names is not in the data.
-    #[error("{key}: {missing}: add --set '{remedy}'")]
+    #[error("{key}: {missing}")]
     NoConfiguredSplit {
         /// The key that names it.
         key: &'static str,
@@ -278,13 +283,14 @@ mod tests {
         other.data.evaluate_splits = vec!["public_test".to_owned()];
         assert_eq!(
             prepare(&other).unwrap_err().to_string(),
-            "data.evaluate_splits: there are no images in split public_test; the data has: train, test: \
-             add --set 'data.evaluate_splits=[\"test\"]'"
+            "data.evaluate_splits: there are no images in split public_test; the data has: train, test"
         );
         other.data = config.data.clone();
         other.data.train_split = "validation".to_owned();
-        let message = prepare(&other).unwrap_err().to_string();
-        assert!(message.contains("validation") && message.ends_with("add --set 'data.train_split=train'"), "{message}");
+        assert!(matches!(
+            prepare(&other),
+            Err(PrepareError::NoConfiguredSplit { key: "data.train_split", remedy, .. }) if remedy == "data.train_split=train"
+        ));
         let mut other = config.clone();
         other.device = "tpu".to_owned();
         assert!(matches!(prepare(&other), Err(PrepareError::Device(_))));

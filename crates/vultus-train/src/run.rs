@@ -41,22 +41,22 @@ pub enum RunError {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// There is a run already.
-    #[error("{0} already holds a run: give another --out, or --resume to go on with it")]
+    #[error("{0} already holds a run")]
     Exists(PathBuf),
     /// Something else is there.
-    #[error("{0} is not empty and holds no run: give another --out")]
+    #[error("{0} is not empty and holds no run")]
     NotEmpty(PathBuf),
     /// A run where a search should go.
-    #[error("{0} holds a run, and a search needs a directory of its own: give another --out")]
+    #[error("{0} holds a run, and a search needs a directory of its own")]
     HoldsRun(PathBuf),
     /// Something else where a search should go.
-    #[error("{0} is not empty and holds no search: give another --out")]
+    #[error("{0} is not empty and holds no search")]
     HoldsOther(PathBuf),
     /// There is nothing to resume.
     #[error("{0} holds no run: there is no config.toml in it")]
     Missing(PathBuf),
     /// Another process is at work there.
-    #[error("{0} is in use by another vultus process: wait for it, or give another --out")]
+    #[error("{0} is in use by another vultus process: wait for it")]
     InUse(PathBuf),
     /// Its configuration cannot be read.
     #[error(transparent)]
@@ -198,7 +198,7 @@ pub fn describe_search(
 /// # Errors
 /// The system's refusal or a damaged file, naming the path.
 pub(crate) fn describe_environment(path: &Path, now: Environment) -> io::Result<Environment> {
-    let path = path.join("environment.json");
+    let path = environment_path(path);
     let environment = if path.exists() {
         let first: Environment = read_json(&path)?;
         let commands = [first.commands.clone(), now.commands].concat();
@@ -213,6 +213,11 @@ pub(crate) fn describe_environment(path: &Path, now: Environment) -> io::Result<
 /// Where the run at `path` keeps its history.
 pub fn metrics_path(path: &Path) -> PathBuf {
     path.join("metrics.jsonl")
+}
+
+/// Where the run at `path` keeps what it was made with.
+pub fn environment_path(path: &Path) -> PathBuf {
+    path.join("environment.json")
 }
 
 /// Where the run at `path` keeps its bundle.

@@ -256,6 +256,8 @@ pub fn selection(config: &TrainConfig) -> String {
 /// Which epoch's weights a run's model has, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
+    /// Whether there is a model.
+    pub finished: bool,
     /// The epoch, from 1; `None` before the first is finished.
     pub epoch: Option<usize>,
     /// What selected it, in words.
@@ -273,8 +275,10 @@ impl Choice {
     /// A model that cannot be read.
     pub fn of_run(path: &Path, config: &TrainConfig, history: &[EpochRecord]) -> Result<Self, BundleError> {
         let bundle = bundle_path(path);
-        let facts = if bundle.exists() { load_with_facts(&bundle)?.1 } else { TrainingFacts::default() };
+        let finished = bundle.exists();
+        let facts = if finished { load_with_facts(&bundle)?.1 } else { TrainingFacts::default() };
         Ok(Self {
+            finished,
             epoch: facts.epoch.or_else(|| chosen_epoch(config, history)),
             selection: facts.selection.unwrap_or_else(|| selection(config)),
             stopped_early: facts.ended == Some(Ended::StoppedEarly),

@@ -7,10 +7,12 @@ use vultus::persist::write_new;
 use vultus_train::card::{CardError, CardText, WholeTraining, card};
 use vultus_train::dataset::split_name;
 use vultus_train::facts::load_with_facts;
+use vultus_train::train::source_name;
 
 use super::evaluate::{default_split_of_data, read_sources};
 use super::{check_new, model_file};
 use crate::failure::Failure;
+use crate::message::say;
 
 /// Write a model card: results with intervals, recipe, origin and limits of a model, as Markdown.
 #[derive(clap::Args)]
@@ -64,10 +66,21 @@ impl Card {
             None => default_split_of_data(&dataset)?,
         };
         let whole = self.whole_command.zip(self.hours).map(|(command, hours)| WholeTraining { command, hours });
-        let text = CardText { name, command: self.command, whole, dataset: self.dataset, license: self.license };
+        let sources: Vec<String> = self.data.iter().map(|source| source_name(source)).collect();
+        let measured_on = self.dataset.is_none().then(|| sources.join(" and "));
+        let text =
+            CardText { name, command: self.command, whole, dataset: self.dataset, measured_on, license: self.license };
+        if dataset.indices_of(facts.train_split()).is_empty() {
+            say(format_args!(
+                "note: the data have no split {}, so that nobody looked for copies of its images",
+                facts.train_split()
+            ));
+        }
         let card = card(&bundle, &dataset, &split, &text).map_err(|error| match error {
             CardError::Assess(error) => Failure::usage(error),
-            CardError::Trained(_) | CardError::Calibrated(_) => Failure::usage(error),
+            CardError::Trained(_) | CardError::Validated(_) | CardError::Calibrated(_) | CardError::Copies { .. } => {
+                Failure::usage(error)
+            }
             CardError::Template(_) => Failure::Run(error.into()),
         })?;
         write_new(&self.out, format!("{}\n", card.trim_end()).as_bytes())?;

@@ -1,6 +1,6 @@
 //! `vultus evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
@@ -8,7 +8,8 @@ use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
-use vultus_train::facts::{TrainingFacts, load_with_facts};
+use vultus_train::facts::{SplitRole, TrainingFacts, load_with_facts};
+use vultus_train::fingerprint::fingerprint;
 use vultus_train::held_out::{HeldOutError, configuration_of, held_out};
 use vultus_train::prepare::{PrepareError, read, with_labels};
 use vultus_train::run::RunDirectory;
@@ -65,6 +66,10 @@ impl Evaluate {
             let what = if out.is_dir() { "is not empty" } else { "is no directory" };
             return Err(Failure::usage(anyhow!("{} {what}: give another --out", out.display())));
         }
+        if let Some(out) = self.out.as_deref().filter(|out| is_in_a_run(out)) {
+            let out = out.display();
+            return Err(Failure::usage(anyhow!("{out} is where a run keeps its own evaluations: give another --out")));
+        }
         let run = if self.on_own_data() { Some(self.open_run()?) } else { None };
         let (first, facts) = load_with_facts(&model_file(&self.models[0])?)?;
         let mut bundles = vec![first];
@@ -100,16 +105,11 @@ impl Evaluate {
             (dataset, split)
         };
         self.check_dropped(bundle, &facts, &dataset)?;
-        if facts.train_split.as_ref() == Some(&split) {
-            let same = if run.is_some() {
-                "is what the model was trained on"
-            } else {
-                "is called like the one that the model was trained on: if these are its images, they flatter it"
-            };
-            say(format_args!("note: split {split} {same}"));
+        if run.is_some() && facts.data_sha256.as_ref().is_some_and(|images| *images != fingerprint(&dataset)) {
+            say("note: the images are not all those of the training any more: some were added, removed or changed");
         }
-        if self.validation && facts.calibration.is_none_or(|calibration| calibration.split == split) {
-            say(format_args!("note: these images chose the temperature, and the epoch where one was chosen"));
+        if let Some(role) = facts.role_of(&dataset, &split) {
+            say(format_args!("note: {}", flattery(role, &split, &facts, self.validation || run.is_some())));
         }
         let mut dropped = self.drop_class.clone();
         dropped.extend(facts.dropped_classes);
@@ -181,6 +181,30 @@ impl Evaluate {
     /// Whether a run is evaluated on the data that it was trained with.
     fn on_own_data(&self) -> bool {
         self.data.is_empty() && self.models[0].is_dir()
+    }
+}
+
+/// Whether `folder` lies among the evaluations of a run, each of which is called as its split.
+fn is_in_a_run(folder: &Path) -> bool {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let run = folder.parent().filter(|parent| parent.ends_with("evaluation")).and_then(Path::parent);
+    run.is_some_and(|run| RunDirectory::config_of(run).is_ok())
+}
+
+/// What the images of `split` did for the model, which flatters its figures; known for `sure` where they are its own.
+fn flattery(role: SplitRole, split: &str, facts: &TrainingFacts, sure: bool) -> String {
+    let chosen = if facts.calibration.is_none() { "the temperature, and the epoch" } else { "the epoch," };
+    match role {
+        SplitRole::Calibrated => "these images chose the temperature".to_owned(),
+        SplitRole::Learnt if sure => format!("split {split} is what the model was trained on"),
+        SplitRole::Validated if sure => format!("these images chose {chosen} where one was chosen"),
+        SplitRole::Learnt => format!(
+            "split {split} is called like the one that the model was trained on: if these are its images, they flatter it"
+        ),
+        SplitRole::Validated => format!(
+            "split {split} is called like the one that validated the model: if these are its images, they chose {chosen} \
+             where one was chosen"
+        ),
     }
 }
 

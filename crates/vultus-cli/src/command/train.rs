@@ -97,10 +97,11 @@ pub fn train_and_show(
 
 /// Settings that do not fit the data are the caller's mistake; data that cannot be read are not.
 pub fn usage_or_data(error: PrepareError) -> Failure {
-    match error {
+    match &error {
+        PrepareError::Data(DataError::NoSource) => Failure::usage(anyhow!("{error} with --data")),
+        PrepareError::NoConfiguredSplit { remedy, .. } => Failure::usage(anyhow!("{error}: add --set '{remedy}'")),
         PrepareError::Data(
-            DataError::NoSource
-            | DataError::UnknownSource { .. }
+            DataError::UnknownSource { .. }
             | DataError::Setting { .. }
             | DataError::NoVotes
             | DataError::NothingLeft { .. }
@@ -113,8 +114,12 @@ pub fn usage_or_data(error: PrepareError) -> Failure {
 
 /// Directories that cannot be used are the caller's mistake; refusals of the system are not.
 pub fn usage_or_run(error: RunError) -> Failure {
-    match error {
+    match &error {
         RunError::Io(_) => Failure::Run(error.into()),
+        RunError::Exists(_) => Failure::usage(anyhow!("{error}: give another --out, or --resume to go on with it")),
+        RunError::NotEmpty(_) | RunError::HoldsRun(_) | RunError::HoldsOther(_) => {
+            Failure::usage(anyhow!("{error}: give another --out"))
+        }
         _ => Failure::usage(error),
     }
 }

@@ -20,6 +20,8 @@ const PAIRS: usize = 5;
 const PAIR_PICTURES: usize = 10;
 /// The list of the files.
 const LIST: &str = "pictures.json";
+/// The folder of the files.
+const FILES: &str = "pictures";
 
 /// All of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -72,7 +74,7 @@ impl Pictures {
             face(row).write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
             let entry = &predictions.rows[row];
             Ok(Picture {
-                file: format!("pictures/{prefix}-{number:02}.png"),
+                file: format!("{FILES}/{prefix}-{number:02}.png"),
                 truth: predictions.labels[entry.truth].clone(),
                 predicted: predictions.labels[entry.predicted].clone(),
                 score: entry.score,
@@ -106,7 +108,7 @@ impl Pictures {
     /// # Errors
     /// The system's refusal, naming the path.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
-        let files = directory.join("pictures");
+        let files = directory.join(FILES);
         if files.exists() {
             fs_err::remove_dir_all(&files)?;
         }
@@ -118,12 +120,15 @@ impl Pictures {
         write_atomically(&directory.join(LIST), |file| writeln!(file, "{list}"))
     }
 
-    /// Reads what [`Pictures::save`] wrote.
+    /// Reads what [`Pictures::save`] wrote; none, where the list or the folder of the pictures was deleted.
     ///
     /// # Errors
     /// A file that is missing, damaged or outside `directory`, also by a link; the message names it.
     pub fn load(directory: &Path) -> io::Result<Self> {
         let list = directory.join(LIST);
+        if !list.exists() || !directory.join(FILES).exists() {
+            return Ok(Self::default());
+        }
         let mut pictures: Self = read_json(&list)?;
         let inside = fs_err::canonicalize(directory)?;
         let Self { mistakes, pairs } = &mut pictures;

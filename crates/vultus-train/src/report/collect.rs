@@ -14,7 +14,8 @@ use crate::environment::Environment;
 use crate::evaluate::Evaluation;
 use crate::evaluate::pictures::Pictures;
 use crate::history;
-use crate::run::{RunDirectory, check_lengths, evaluation_directories, metrics_path, read_json};
+use crate::prepare::held_out_split;
+use crate::run::{RunDirectory, check_lengths, environment_path, evaluation_directories, metrics_path, read_json};
 use crate::search::TABLE;
 use crate::statistics::Statistics;
 use crate::train::{Choice, source_name};
@@ -30,7 +31,7 @@ pub fn write(run: &Path, with_pictures: bool) -> Result<PathBuf, ReportError> {
 
 fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> {
     let config = RunDirectory::config_of(run)?;
-    let environment: Environment = read_json(&run.join("environment.json"))?;
+    let environment: Environment = read_json(&environment_path(run))?;
     let data = run.join("data.json");
     let statistics: Statistics = read_json(&data)?;
     let counts = statistics.splits.iter().enumerate();
@@ -72,7 +73,7 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
         choice,
         train_split: config.data.train_split.clone(),
         validation_split: match config.data.validation_split.as_str() {
-            "" => format!("{}-validation", config.data.train_split),
+            "" => held_out_split(&config.data.train_split),
             split => split.to_owned(),
         },
         history,

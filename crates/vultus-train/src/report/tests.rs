@@ -52,6 +52,7 @@ fn input() -> ReportInput {
         labels: labels.names().to_vec(),
         history: vec![record],
         choice: Choice {
+            finished: true,
             epoch: Some(1),
             selection: "highest validation accuracy on 20 % of train".to_owned(),
             stopped_early: true,
@@ -165,7 +166,7 @@ fn the_page_is_well_formed() {
 fn parts_that_are_not_there_are_left_out() {
     let bare = ReportInput {
         history: Vec::new(),
-        choice: Choice { epoch: None, selection: String::new(), stopped_early: false, images: None },
+        choice: Choice { finished: false, epoch: None, selection: String::new(), stopped_early: false, images: None },
         evaluations: Vec::new(),
         search: None,
         mistakes: Vec::new(),

@@ -90,7 +90,7 @@ pub enum SearchError {
     Io(#[from] io::Error),
     /// Another process writes the same journal.
     #[error(
-        "{} is in use by another vultus process: wait for it, give another --out, or share the trials out with --shard",
+        "{} is in use by another vultus process: wait for it, take another directory, or share the trials out in shards",
         path.display()
     )]
     InUse {

@@ -118,8 +118,9 @@ impl PlannedSetting {
 fn without_defaults(value: &mut serde_json::Value, defaults: &serde_json::Value) {
     if let (Some(map), Some(defaults)) = (value.as_object_mut(), defaults.as_object()) {
         map.retain(|key, value| defaults.get(key) != Some(value));
+        // What the defaults do not have, as a setting of another optimiser, stays whole.
         for (key, value) in map {
-            without_defaults(value, &defaults[key]);
+            defaults.get(key).into_iter().for_each(|default| without_defaults(value, default));
         }
     }
 }

@@ -205,6 +205,20 @@ fn scores_that_are_no_numbers_diverge() {
     assert_eq!(judged(TrialEnd::Finished(vec![epoch(1.0)])), TrialEnd::Finished(vec![epoch(1.0)]));
 }
 
+/// Each has settings that the default one lacks.
+#[test]
+fn trials_of_other_optimizers_are_told_apart() {
+    let images = Images::new();
+    let keys = ["adam", "sgd", "muon"].map(|kind| {
+        let config = config().with_overrides(&[format!("train.optimizer.type={kind}")]).unwrap();
+        SearchPlan::new(&config, images.data()).unwrap().trials[0].key.clone()
+    });
+    assert!(keys[0] != keys[1] && keys[1] != keys[2] && keys[0] != keys[2], "{keys:?}");
+    let searched = "search.axes=[{ keys = [\"train.optimizer.type\"], values = [\"adam\", \"sgd\"] }]".to_owned();
+    let searched = config().with_overrides(&[searched]).unwrap();
+    assert_eq!(SearchPlan::new(&searched, images.data()).unwrap().settings.len(), 2);
+}
+
 #[test]
 fn only_what_changes_a_result_makes_a_trial_run_again() {
     let directory = tempfile::tempdir().unwrap();

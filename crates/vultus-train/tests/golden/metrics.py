@@ -54,7 +54,7 @@ def expected(truth, probabilities):
     return {
         "accuracy": metrics.accuracy_score(truth, predicted),
         "accuracy_interval": [interval.low, interval.high],
-        "macro_f1": metrics.f1_score(truth, predicted, labels=labels, average="macro", zero_division=0),
+        "macro_f1": metrics.f1_score(truth, predicted, average="macro", zero_division=0),
         "balanced_accuracy": metrics.balanced_accuracy_score(truth, predicted),
         "top2_accuracy": metrics.top_k_accuracy_score(truth, probabilities, k=2, labels=labels),
         "log_loss": metrics.log_loss(truth, probabilities, labels=labels),
