@@ -222,6 +222,14 @@ pub fn check_place(file: &Path) -> Result<(), Failure> {
     }
 }
 
+/// As [`check_place`], for rows, which go to stdout of themselves.
+pub fn check_place_of_rows(file: &Path) -> Result<(), Failure> {
+    if ["-", "/dev/stdout"].iter().any(|stdout| file == Path::new(stdout)) {
+        return Err(Failure::usage(anyhow!("rows go to stdout without --output: leave it out, or name a file")));
+    }
+    check_place(file)
+}
+
 /// A file to write is new, and in a folder that there is.
 pub fn check_new(file: &Path) -> Result<(), Failure> {
     check_place(file)?;

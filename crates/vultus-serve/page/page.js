@@ -32,10 +32,11 @@ function show(answer) {
   image = answer;
   const faces = image?.faces ?? [];
   showBoxes(image, selected, inCamera(), colours, select);
-  showFace(faces[selected], selected, faces.length, nothing(faces));
+  showFace(faces[selected], selected, image && faces.length, nothing(faces));
 }
 
 function nothing(others) {
+  if (!image) return "";
   if (!inCamera()) return "No face was found in this picture.";
   return others.length ? "The selected face is not seen. Another one can be selected." : "No face is seen. More light or less distance may help.";
 }

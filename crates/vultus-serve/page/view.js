@@ -92,7 +92,8 @@ export function showFace(face, index, count, nothing) {
     row.classList.toggle("best", Boolean(face) && row.dataset.label === best(face));
   }
   if (!face) {
-    element("who").textContent = count ? "Out of sight" : "No face";
+    // Without a count nobody has looked yet.
+    element("who").textContent = count === null ? "–" : count ? "Out of sight" : "No face";
     element("verdict").textContent = nothing;
     return;
   }

@@ -64,20 +64,31 @@ pub fn enlargement(width: u32, height: u32) -> u32 {
 
 fn draw(canvas: &mut RgbImage, faces: &[AnalyzedFace], names: &[String]) {
     let Ok(font) = FontRef::try_from_slice(dejavu::sans::regular()) else { return };
-    for (face, name) in faces.iter().zip(names) {
-        let classes = face.probabilities.len().max(1) as u32;
-        // Bars take up to a third of the box; text stays readable and no larger than need be.
-        let line = (face.area.height / (3 * classes)).clamp(11, 22);
+    let (width, height) = canvas.dimensions();
+    let most = (width.max(height) / 64).max(22);
+    // Bars take up to a third of the box; text stays readable and no larger than need be.
+    let line_of =
+        |face: &AnalyzedFace| (face.area.height / (3 * face.probabilities.len().max(1) as u32)).clamp(11, most);
+    let label_of = |(face, name): (&AnalyzedFace, &String)| {
+        let line = line_of(face);
+        let wide = (text_width(&font, name, line as f32) + 6).max(face.area.width);
+        // Moved to the left where it would end outside the picture.
+        let x = face.area.x.min(width.saturating_sub(wide));
+        Area { x, y: face.area.y, width: wide.min(width), height: line + 2 }
+    };
+    let labels: Vec<Area> = faces.iter().zip(names).map(label_of).collect();
+    // Bars over a face or a text would hide it.
+    let mut taken: Vec<Area> = faces.iter().map(|face| face.area).chain(labels.iter().copied()).collect();
+    for ((face, name), label) in faces.iter().zip(names).zip(&labels) {
+        let line = line_of(face);
         let colour = face.label.as_deref().map_or(LIGHT, |label| colour_of(face, label));
         outline(canvas, face.area, (line / 6).max(1), colour);
-        let wide = (text_width(&font, name, line as f32) + 6).max(face.area.width);
-        fill(canvas, Area { height: line + 2, width: wide, ..face.area }, colour, 1.0);
+        fill(canvas, *label, colour, 1.0);
         let ink = if brightness(colour) > 140.0 { DARK } else { LIGHT };
-        text(canvas, &font, name, (face.area.x + 3, face.area.y), line as f32, ink);
-        let place = bar_area(face, line, canvas.dimensions());
-        // Bars over another face would hide it.
-        if faces.iter().all(|other| other.area == face.area || other.area.overlap(&place) == 0.0) {
+        text(canvas, &font, name, (label.x + 3, label.y), line as f32, ink);
+        if let Some(place) = bar_area(face, label, line, (width, height), &taken) {
             bars(canvas, &font, face, line, place);
+            taken.push(place);
         }
     }
 }
@@ -104,33 +115,48 @@ fn colour_of(face: &AnalyzedFace, label: &str) -> Rgb<u8> {
     COLOURS[place % COLOURS.len()]
 }
 
-/// Where the bars go: below the box, or, where there is no room, inside at its foot, and then no wider than their text, so
-/// that they leave the mouth of a face to be seen.
-fn bar_area(face: &AnalyzedFace, line: u32, (canvas_width, canvas_height): (u32, u32)) -> Area {
-    let (height, text_width) = (line * face.probabilities.len() as u32, 6 * line);
-    let below = face.area.y + face.area.height;
-    let (y, width) = if below + height <= canvas_height {
-        (below, face.area.width.max(text_width))
-    } else {
-        (below.saturating_sub(height), text_width)
+/// Where the bars go: below the box, beside it or above it, where they hide nothing that is `taken`; else inside at its foot,
+/// if they leave the upper half to be seen. Nowhere, if there is no such place.
+fn bar_area(
+    face: &AnalyzedFace,
+    label: &Area,
+    line: u32,
+    (canvas_width, canvas_height): (u32, u32),
+    taken: &[Area],
+) -> Option<Area> {
+    let Area { x, y, width, height } = face.area;
+    let (bars_height, text_width) = (line * face.probabilities.len() as u32, (6 * line).min(canvas_width));
+    let (right, bottom) = ((x + width).max(label.x + label.width), y + height);
+    let wide = width.max(text_width);
+    let lowest = canvas_height.saturating_sub(bars_height);
+    let area = |x: u32, y: u32, width: u32| Area { x, y, width, height: bars_height };
+    let below = Some(area(x.min(canvas_width.saturating_sub(wide)), bottom, wide));
+    let beside = Some(area(right, y.min(lowest), text_width));
+    let before = x.min(label.x).checked_sub(text_width).map(|x| area(x, y.min(lowest), text_width));
+    let above = y.checked_sub(bars_height).map(|y| area(x.min(canvas_width.saturating_sub(wide)), y, wide));
+    let fits = |place: &Area| {
+        place.x + place.width <= canvas_width
+            && place.y + place.height <= canvas_height
+            && taken.iter().all(|other| other.overlap(place) == 0.0)
     };
-    Area { x: face.area.x, y, width: width.min(canvas_width - face.area.x), height }
+    let inside = || {
+        let place =
+            area(x.min(canvas_width.saturating_sub(text_width)), bottom.saturating_sub(bars_height), text_width);
+        let hides = |other: &Area| *other != face.area && *other != *label && other.overlap(&place) > 0.0;
+        (2 * bars_height <= height && !taken.iter().any(hides)).then_some(place)
+    };
+    [below, beside, before, above].into_iter().flatten().find(fits).or_else(inside)
 }
 
 /// One bar a class.
 fn bars(canvas: &mut RgbImage, font: &FontRef, face: &AnalyzedFace, line: u32, area: Area) {
-    let Area { y: top, width, .. } = area;
+    let Area { x, y: top, width, .. } = area;
     fill(canvas, area, DARK, VEIL);
     for (index, (name, probability)) in face.probabilities.iter().enumerate() {
         let y = top + index as u32 * line;
         let length = (width as f32 * probability.clamp(0.0, 1.0)).round() as u32;
-        fill(
-            canvas,
-            Area { x: face.area.x, y: y + 1, width: length, height: line - 1 },
-            COLOURS[index % COLOURS.len()],
-            VEIL,
-        );
-        text(canvas, font, &format!("{name} {probability:.2}"), (face.area.x + 3, y), line as f32 * 0.9, LIGHT);
+        fill(canvas, Area { x, y: y + 1, width: length, height: line - 1 }, COLOURS[index % COLOURS.len()], VEIL);
+        text(canvas, font, &format!("{name} {probability:.2}"), (x + 3, y), line as f32 * 0.9, LIGHT);
     }
 }
 
@@ -240,6 +266,26 @@ mod tests {
         let drawn = annotate(&picture, &[upper, lower], &names);
         assert_eq!(drawn.get_pixel(100, 130), &Rgb([77; 3]), "the lower face");
         assert_ne!(drawn.get_pixel(60, 160), &Rgb([77; 3]), "the lower face's bars");
+    }
+
+    /// Seven bars are three times as high as such a face.
+    #[test]
+    fn texts_at_the_edges_are_moved_inside_and_hide_no_face() {
+        let picture = DynamicImage::from(GrayImage::from_pixel(400, 300, image::Luma([77])));
+        let names = ["happy 0.97".to_owned()];
+        for (x, y) in [(0, 0), (367, 109), (109, 258), (369, 262), (0, 262)] {
+            let mut face = face(x, y, 31, 38);
+            face.probabilities = (0..7).map(|class| (format!("class {class}"), 0.1)).collect();
+            let drawn = annotate(&picture, &[face.clone()], &names);
+            let changed = |pixel: (u32, u32)| drawn.get_pixel(pixel.0, pixel.1) != &Rgb([77; 3]);
+            // Below its label and within its edge.
+            let hidden =
+                (x + 1..x + 30).flat_map(|x| (y + 14..y + 37).map(move |y| (x, y))).filter(|&pixel| changed(pixel));
+            assert_eq!(hidden.count(), 0, "{x}, {y}");
+            // Label and bars have their whole size.
+            let count = (0..400).flat_map(|x| (0..300).map(move |y| (x, y))).filter(|&pixel| changed(pixel)).count();
+            assert!(count > 7 * 11 * 66, "{x}, {y}: {count}");
+        }
     }
 
     #[test]

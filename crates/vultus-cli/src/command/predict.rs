@@ -14,7 +14,7 @@ use vultus::batch;
 use vultus::explain::{Saliency, overlay};
 use vultus::persist::write_atomically;
 
-use super::{check_place, is_taken, quoted_path, resolved, until_it_fails};
+use super::{check_place_of_rows, is_taken, quoted_path, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::{Failure, is_closed_pipe};
 use crate::inputs::{is_path, sources};
@@ -126,7 +126,7 @@ impl Predict {
             _ => self.format,
         };
         let Some(output) = &self.output else { return Format::choose(asked, None) };
-        check_place(output)?;
+        check_place_of_rows(output)?;
         let format = Format::choose(asked, Some(output))?;
         if output.exists() && !output.is_file() {
             return Err(Failure::usage(anyhow!("{} is no file: name another place for the rows", output.display())));

@@ -14,7 +14,7 @@ use vultus::video::timeline::Timeline;
 use vultus::video::track::TrackOptions;
 use vultus::video::{self, Frame, FrameError};
 
-use super::{check_new, resolved, until_it_fails};
+use super::{check_new, check_place_of_rows, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::{Failure, is_closed_pipe};
 use crate::interrupt;
@@ -191,6 +191,7 @@ impl Video {
     /// Files to write are new, not the same, and in folders that there are: after an hour of film it is too late.
     fn check_outputs(&self) -> Result<(), Failure> {
         let outputs: Vec<&PathBuf> = [&self.output, &self.report, &self.annotate].into_iter().flatten().collect();
+        self.output.as_deref().map_or(Ok(()), check_place_of_rows)?;
         for (place, output) in outputs.iter().enumerate() {
             check_new(output)?;
             if outputs[..place].iter().any(|other| resolved(other) == resolved(output)) {

@@ -116,7 +116,7 @@ fn csv(
     let mut record = csv::StringRecord::new();
     if !reader.read_record(&mut record)? || record.iter().ne(names()) {
         return Err(anyhow!(
-            "{} has other columns than this model's rows: name another file with --output",
+            "{} has other columns than this model's rows in this form: name another file with --output",
             path.display()
         ));
     }

@@ -221,6 +221,16 @@ fn a_film_that_breaks_off_leaves_what_it_had_and_says_so() {
     let film = fs_err::read(place.path("whole.mkv")).unwrap();
     place.write("half.mkv", &film[..film.len() / 2]);
     let arguments = ["video", "half.mkv", "--model", "run", "--faces", "whole"];
+    // However few frames are looked at, and also where the file's length is that of the fragments that are left.
+    for rate in ["1", "0.4"] {
+        place.run(&[&arguments[..], &["--fps", rate]].concat()).ends_with(1).says(&["half.mkv", "breaks off after"]);
+    }
+    let fragments = ["-movflags", "frag_keyframe+empty_moov+default_base_moof", "whole.mp4"];
+    ffmpeg(&place, &[&["-i", "whole.mkv", "-c", "copy"], &fragments[..]].concat());
+    let film = fs_err::read(place.path("whole.mp4")).unwrap();
+    place.write("half.mp4", &film[..film.len() * 11 / 20]);
+    place.run(&["video", "half.mp4", "--model", "run", "--faces", "whole"]).ends_with(1).says(&["breaks off after"]);
+    place.run(&["video", "whole.mkv", "--model", "run", "--faces", "whole", "--fps", "0.4"]).ends_with(0);
     let outputs = ["--output", "rows.jsonl", "--report", "page.html", "--annotate", "boxes.mp4"];
     place.run(&[&arguments[..], &outputs].concat()).ends_with(1).says(&["half.mkv", "breaks off after"]);
     let rows = lines(&fs_err::read_to_string(place.path("rows.jsonl")).unwrap());

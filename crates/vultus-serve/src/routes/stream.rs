@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Query, State};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, Uri};
@@ -31,6 +31,9 @@ const PROTOCOL: &str = "vultus";
 
 /// Time that a client has to take an answer.
 const SEND: Duration = Duration::from_secs(10);
+
+/// Time for a client's part of closing.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Room for one WebSocket.
 struct Stream {
@@ -93,13 +96,17 @@ fn may_open(headers: &HeaderMap, app: &Shared) -> bool {
 impl Stream {
     async fn serve(self, mut socket: WebSocket) {
         self.app.metrics.streams.inc();
-        let reason = self.talk(&mut socket).await;
-        let _ = timeout(SEND, socket.send(Message::Close(reason))).await;
+        let end = self.talk(&mut socket).await;
+        if let End::Server(reason) = end {
+            let _ = timeout(SEND, socket.send(Message::Close(Some(reason)))).await;
+        }
+        // Reading on sends the answer to a client's close, and takes that to ours (RFC 6455, section 5.5.1).
+        let _ = timeout(GOODBYE, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
         self.app.metrics.streams.dec();
     }
 
-    /// Answers frames until the client goes, says nothing for too long, or the server stops; gives the reason to close.
-    async fn talk(&self, socket: &mut WebSocket) -> Option<CloseFrame> {
+    /// Answers frames until the client goes, says nothing for too long, or the server stops; gives who closes.
+    async fn talk(&self, socket: &mut WebSocket) -> End {
         let Limits { silence, idle, .. } = self.app.config.limits;
         let mut pings = interval(silence / 3);
         let (mut heard, mut whole) = (Instant::now(), Instant::now());
@@ -128,8 +135,12 @@ impl Stream {
                         }
                         // Pings are answered by the library.
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                        Some(Ok(Message::Close(_))) | None => return None,
-                        Some(Err(_)) => return closed(close_code::POLICY, "the message cannot be read or is too large"),
+                        Some(Ok(Message::Close(_))) | None => return End::Client,
+                        Some(Err(_)) => {
+                            let most = self.app.config.limits.message_bytes();
+                            let reason = format!("the message cannot be read, or has more than {most} bytes");
+                            return closed(close_code::SIZE, reason);
+                        }
                     }
                 }
                 _ = pings.tick() => Message::Ping(axum::body::Bytes::new()),
@@ -137,7 +148,7 @@ impl Stream {
             };
             match timeout(SEND, socket.send(answer)).await {
                 Ok(Ok(())) => {}
-                _ => return None,
+                _ => return End::Client,
             }
         }
     }
@@ -156,6 +167,14 @@ impl Stream {
     }
 }
 
-fn closed(code: u16, reason: &'static str) -> Option<CloseFrame> {
-    Some(CloseFrame { code, reason: reason.into() })
+/// Who ends the talk.
+enum End {
+    /// The client has gone, or is going.
+    Client,
+    /// The server, for this reason.
+    Server(CloseFrame),
+}
+
+fn closed(code: u16, reason: impl Into<Utf8Bytes>) -> End {
+    End::Server(CloseFrame { code, reason: reason.into() })
 }

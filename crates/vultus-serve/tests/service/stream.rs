@@ -7,8 +7,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use vultus_serve::token::Token;
@@ -116,7 +116,20 @@ async fn a_message_that_is_too_large_closes_it() {
         let mut socket = open(&server, &[]).await.unwrap();
         assert_eq!(ask(&mut socket, Message::binary(vec![0; 1000])).await["error"]["code"], "not_an_image");
         let _ = socket.send(Message::binary(vec![0; 1001])).await;
-        assert!(matches!(close_code(&mut socket).await, Some(1008) | None));
+        assert!(matches!(close_code(&mut socket).await, Some(1009) | None));
+    }
+}
+
+#[tokio::test]
+async fn a_close_is_answered() {
+    let server = start(|_| {}).await;
+    for asked in [false, true] {
+        let mut socket = open(&server, &[]).await.unwrap();
+        if asked {
+            ask(&mut socket, Message::binary(png(9, 9, 1))).await;
+        }
+        socket.send(Message::Close(Some(CloseFrame { code: 1000.into(), reason: "".into() }))).await.unwrap();
+        assert_eq!(close_code(&mut socket).await, Some(1000), "{asked}");
     }
 }
 

@@ -160,7 +160,10 @@ impl Film {
             0 => (across, stream.height),
             _ => (stream.height, across),
         };
-        if width == 0 || height == 0 || u64::from(width) * u64::from(height) > MOST_PIXELS {
+        if width == 0 || height == 0 {
+            return Err(unreadable("no frame was found in it".to_owned()));
+        }
+        if u64::from(width) * u64::from(height) > MOST_PIXELS {
             return Err(unreadable(format!("its frames are {width} x {height} pixels")));
         }
         let frames_per_second = rate(&stream.avg_frame_rate).or_else(|| rate(&stream.r_frame_rate));
@@ -408,10 +411,9 @@ impl FilmReader {
         }
         let status = self.program.0.wait().map_err(|error| unreadable(error.to_string()))?;
         let messages = read_messages(&self.messages);
-        // The program ends well where a file is cut off, but does not do so in silence; nor does it where the file is whole
-        // and parts of it are damaged.
-        let is_whole = |seconds: f64| self.last_s.is_some_and(|last| last + 3.0 / self.frames_per_second >= seconds);
-        let breaks_off = messages.is_some() && !self.film.seconds.is_some_and(is_whole);
+        // The program ends well where a file is cut off, but does not do so in silence (but for uncompressed films); nor does
+        // it where the file is whole and parts of it are damaged.
+        let breaks_off = messages.as_deref().is_some_and(|messages| is_cut_off(messages) || !self.is_whole());
         if !status.success() || self.last_s.is_none() || breaks_off {
             let reason = reason(messages);
             return Err(match self.last_s {
@@ -421,6 +423,13 @@ impl FilmReader {
         }
         self.complaint = messages;
         Ok(None)
+    }
+
+    /// Whether the next frame would come after the film's end, with two of the film's own frames to spare.
+    fn is_whole(&self) -> bool {
+        let own_rate = self.film.frames_per_second.unwrap_or(self.frames_per_second);
+        let next_s = self.last_s.map(|last| last + 1.0 / self.frames_per_second);
+        self.film.seconds.zip(next_s).is_some_and(|(seconds, next)| next + 2.0 / own_rate >= seconds)
     }
 
     /// Seconds from the first frame to the next one. Time goes on evenly where nothing is told of it, or nonsense.
@@ -436,6 +445,11 @@ impl FilmReader {
         self.last_s = Some(time_s);
         time_s
     }
+}
+
+/// Whether `ffmpeg` says that a file ends too early. The length that it knows may be of what is left, as of films in fragments.
+fn is_cut_off(messages: &str) -> bool {
+    ["partial file", "File ended prematurely"].iter().any(|words| messages.contains(words))
 }
 
 /// Writes frames as a film of even rate; the file is complete or absent.
@@ -566,12 +580,15 @@ impl FilmWriter {
         if status.success() { Ok(()) } else { Err(self.unwritable(reason(self.complaint()))) }
     }
 
-    /// Ends the film; without it the file is incomplete.
+    /// Ends the film; without it the file is incomplete. Without a frame there is none.
     ///
     /// # Errors
     /// What `ffmpeg` says, or a file that has got the film's name in the meantime.
     pub fn finish(mut self) -> Result<(), VideoError> {
         self.end()?;
+        if self.written == 0 {
+            return Ok(());
+        }
         Ok(put_new(self.unfinished, &self.path)?)
     }
 }
