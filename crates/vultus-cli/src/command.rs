@@ -304,7 +304,7 @@ pub fn until_it_fails<T, E>(output: &mut Option<T>, write: impl FnOnce(&mut T) -
 }
 
 /// `text` as one word of a shell's command.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     if cfg!(windows) {
         return if text.contains(' ') { format!("\"{text}\"") } else { text.to_owned() };
     }

@@ -22,13 +22,14 @@ pub mod split_name {
     /// Images that some data sets set apart for choosing between models.
     pub const VALIDATION: &str = "validation";
 
-    /// The split that a folder, a column or a file name means: `Training`, `val`, `PublicTest` and the like in any
-    /// case. `None` for a name that is no split.
+    /// The split that a folder, a column or a file name means: `Training`, `val`, `test_set`, `PublicTest` and the like in
+    /// any case. `None` for a name that is no split.
     pub fn canonical(name: &str) -> Option<&'static str> {
-        let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-        match letters.to_ascii_lowercase().as_str() {
+        let mut letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        letters.make_ascii_lowercase();
+        match letters.strip_suffix("set").unwrap_or(&letters) {
             "train" | "training" => Some(TRAIN),
-            "validation" | "val" | "valid" => Some(VALIDATION),
+            "validation" | "val" | "valid" | "dev" => Some(VALIDATION),
             "test" | "testing" => Some(TEST),
             "publictest" => Some(PUBLIC_TEST),
             "privatetest" => Some(PRIVATE_TEST),
@@ -357,6 +358,8 @@ mod tests {
             ("PublicTest", "public_test"),
             ("private_test", "private_test"),
             ("TEST", "test"),
+            ("test_set", "test"),
+            ("dev", "validation"),
         ] {
             assert_eq!(split_name::canonical(given), Some(split), "{given}");
             assert_eq!(split_name::canonical(split), Some(split));

@@ -176,6 +176,17 @@ fn shortened(text: &str, limit: usize) -> String {
     text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// `text` cut to `limit` characters, an ellipsis in its middle if anything was cut: names may differ at either end.
+fn shortened_within(text: &str, limit: usize) -> String {
+    let length = text.chars().count();
+    if length <= limit {
+        return text.to_owned();
+    }
+    let kept = limit.saturating_sub(1);
+    let (front, back) = (kept.div_ceil(2), kept / 2);
+    text.chars().take(front).chain(['…']).chain(text.chars().skip(length - back)).collect()
+}
+
 /// `1638528` as `1,638,528`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -237,5 +248,7 @@ mod tests {
         assert_eq!([0, 999, 1000, 1_638_528].map(grouped), ["0", "999", "1,000", "1,638,528"]);
         assert_eq!(shortened("überrascht", 6), "überr…");
         assert_eq!(shortened("angry", 5), "angry");
+        assert_eq!(shortened_within("überrascht", 6), "übe…ht");
+        assert_eq!(shortened_within("angry", 5), "angry");
     }
 }

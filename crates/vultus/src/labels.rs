@@ -7,6 +7,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use unicode_normalization::UnicodeNormalization as _;
 
 /// The one table of synonyms: the canonical name first, then the other spellings met in public data sets.
 const SYNONYMS: [(&str, &[&str]); 8] = [
@@ -23,15 +24,17 @@ const SYNONYMS: [(&str, &[&str]); 8] = [
 /// The seven expressions of FER-2013 in index order (alphabetical).
 pub const BASIC_EXPRESSIONS: [&str; 7] = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"];
 
-/// The canonical spelling of a class name: trimmed, in lower case, runs of spaces and hyphens as one `_`, synonyms
+/// The canonical spelling of a class name: trimmed, in Unicode's normal form C and lower case, runs of spaces and hyphens as one `_`, synonyms
 /// replaced. A name that no data set is known for passes through in that form.
 ///
 /// ```
 /// assert_eq!(vultus::labels::canonical(" Happiness "), "happy");
 /// assert_eq!(vultus::labels::canonical("Very Tired"), "very_tired");
+/// assert_eq!(vultus::labels::canonical("mu\u{308}de"), "müde");
 /// ```
 pub fn canonical(name: &str) -> String {
-    let lower = name.trim().to_lowercase();
+    // Some systems write ü as one character, others as u with two dots.
+    let lower = name.trim().nfc().collect::<String>().to_lowercase();
     let words: Vec<&str> =
         lower.split(|c: char| c.is_whitespace() || c == '-').filter(|word| !word.is_empty()).collect();
     let joined = words.join("_");

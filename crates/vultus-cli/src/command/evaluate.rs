@@ -17,7 +17,7 @@ use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
 use super::train::{usage_or_data, usage_or_run};
-use super::{ViewArguments, is_taken, model_file, run_directory};
+use super::{ViewArguments, is_taken, model_file, quoted, run_directory};
 use crate::failure::Failure;
 use crate::message::{counted, say};
 use crate::table;
@@ -211,7 +211,7 @@ fn flattery(role: SplitRole, split: &str, facts: &TrainingFacts, sure: bool) -> 
 /// [`usage_or_assess`], with the option that leaves unknown classes out.
 fn with_option(error: AssessError) -> Failure {
     if let AssessError::UnknownClasses { unknown, .. } = &error {
-        let options: String = unknown.iter().map(|(class, _)| format!(" --drop-class {class}")).collect();
+        let options: String = unknown.iter().map(|(class, _)| format!(" --drop-class {}", quoted(class))).collect();
         return Failure::usage(anyhow!("{error}:{options}"));
     }
     usage_or_assess(error)

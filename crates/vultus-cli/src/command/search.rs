@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use vultus_train::caveat;
-use vultus_train::config::TrainConfig;
+use vultus_train::config::{Monitor, TrainConfig};
 use vultus_train::dataset::Dataset;
 use vultus_train::fingerprint::{fingerprint_of, votes_fingerprint};
 use vultus_train::fit::{self, FitData, FitError, Observer};
@@ -183,7 +183,10 @@ impl TrialRunner for Runner<'_> {
         self.left = self.left.saturating_sub(1);
         let result = match &end {
             TrialEnd::Finished(epochs) => {
-                epochs.last().map_or_else(String::new, |last| format!("val_accuracy {:.4}", last.val_accuracy))
+                epochs.last().map_or_else(String::new, |last| match self.config.search.monitor {
+                    Monitor::ValAccuracy => format!("val_accuracy {:.4}", last.val_accuracy),
+                    Monitor::ValLoss => format!("val_loss {:.4}", last.val_loss),
+                })
             }
             TrialEnd::Diverged(reason) => format!("diverged: {reason}"),
             TrialEnd::Interrupted => return Ok(end),
@@ -235,7 +238,11 @@ impl Observer for Interruptible {
 
 fn print_results(results: &SearchResults) -> io::Result<()> {
     let folds = results.settings.iter().map(|row| row.scores.len()).max().unwrap_or_default();
-    let header = ["setting".to_owned(), "mean".to_owned(), "deviation".to_owned()].into_iter();
+    let mean = match results.monitor {
+        Monitor::ValAccuracy => "mean",
+        Monitor::ValLoss => "mean loss",
+    };
+    let header = ["setting", mean, "deviation"].map(str::to_owned).into_iter();
     let mut rows = table::table(header.chain((1..=folds).map(|fold| format!("fold {fold}"))));
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
     for row in &results.settings {

@@ -40,6 +40,36 @@ fn runs_that_differ_by_their_seed_are_one_row() {
 }
 
 #[test]
+fn changed_images_and_unfinished_runs_are_told() {
+    let place = Place::with_config();
+    let train = |name: &str, seed: &str| {
+        let seed = format!("seed={seed}");
+        place.train(name, &["--data", "faces.parquet", "--set", "train.epochs=1", "--set", &seed])
+    };
+    place.run(&["data", "convert", "synthetic:12", "faces.parquet"]).ends_with(0);
+    train("first", "1");
+    fs_err::remove_file(place.path("faces.parquet")).unwrap();
+    place.run(&["data", "convert", "synthetic:13", "faces.parquet"]).ends_with(0);
+    let changed = "the images are not all those of the training any more";
+    place.run(&["evaluate", "first"]).ends_with(0).says(&[changed]);
+    let second = train("second", "2");
+    assert!(!second.stderr.contains(changed) && !place.run(&["evaluate", "second"]).stderr.contains(changed));
+    let outcome = place.run(&["compare", "first", "second"]).ends_with(0);
+    outcome.says(&["second was made with other images than the first run of its row"]);
+    // As many images of the same classes, and others.
+    place.train("a", &["--set", "train.epochs=1"]);
+    place.train("b", &["--set", "train.epochs=1", "--set", "data.synthetic.seed=7"]);
+    place.run(&["compare", "a", "b"]).ends_with(0).says(&["test is not the same for all runs", "other images"]);
+    place.train("c", &["--set", "train.epochs=1", "--set", "seed=2"]);
+    assert_eq!(place.run(&["compare", "a", "c"]).ends_with(0).stderr, "");
+
+    fs_err::remove_file(place.path("c/model.safetensors")).unwrap();
+    place.run(&["compare", "a", "c"]).ends_with(0).says(&["c is not finished"]);
+    place.run(&["report", "c"]).ends_with(0);
+    assert!(fs_err::read_to_string(place.path("c/report.html")).unwrap().contains("Training is not finished"));
+}
+
+#[test]
 fn other_images_and_other_directories_are_told() {
     let place = Place::with_config();
     place.train("few", &["--set", "train.epochs=1"]);

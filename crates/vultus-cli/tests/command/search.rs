@@ -53,6 +53,16 @@ fn table_of(directory: &Path) -> (Vec<Vec<String>>, Value) {
     (rows, json)
 }
 
+/// Their settings are not those of the default one.
+#[test]
+fn other_optimizers_can_be_searched_with() {
+    let place = Place::with_config();
+    let axes = "search.axes=[{ keys = [\"train.optimizer.type\"], values = [\"sgd\", \"muon\"] }]";
+    let search = ["search", "--config", "small.toml", "--out", "out", "--set", "train.epochs=1", "--set", axes];
+    let outcome = place.run(&[&search[..], &["--set", "search.folds=2", "--set", "search.monitor=val_loss"]].concat());
+    outcome.ends_with(0).says(&["4 trials", "val_loss"]).prints(&["mean loss", "sgd", "muon"]);
+}
+
 #[test]
 fn a_killed_search_goes_on_where_it_stopped() {
     let place = place_with_search(AXES);

@@ -247,6 +247,13 @@ fn a_split_of_the_data_validates() {
     }
     let evaluation = place.run(&["evaluate", "own", "--validation", "--json"]).ends_with(0).json();
     assert_eq!((&evaluation["split"], &evaluation["n"]), (&json!("validation"), &json!(8)));
+    // By whatever name they are asked for, these images chose the epoch; a card of them would mislead.
+    let chose = "these images chose the temperature, and the epoch where one was chosen";
+    place.run(&["evaluate", "own", "--split", "val"]).ends_with(0).says(&[chose]);
+    let file = ["evaluate", "own/model.safetensors", "--data", "apart", "--split", "val"];
+    place.run(&file).ends_with(0).says(&["called like the one that validated the model"]);
+    let card = ["card", "own", "--data", "apart", "--split", "val", "--command", "vultus train", "--out", "card.md"];
+    place.run(&card).ends_with(2).says(&["called like the one that validated the model"]);
     // However a folder is written, it is the same.
     let sources = |run: &str| {
         let config = fs_err::read_to_string(place.path(run).join("config.toml")).unwrap();
@@ -307,6 +314,10 @@ fn a_report_is_one_file_with_tables_and_figures() {
     place.run(&["report", "run", "--no-pictures"]).ends_with(0);
     assert!(!fs_err::read_to_string(&report).unwrap().contains("data:image/png;base64"));
     place.run(&["report", "nowhere"]).ends_with(2).says(&["nowhere"]);
+    // Where the pictures may not be passed on, they are deleted.
+    fs_err::remove_dir_all(place.path("run/evaluation/test/pictures")).unwrap();
+    place.run(&["report", "run"]).ends_with(0);
+    assert!(!fs_err::read_to_string(&report).unwrap().contains("data:image/png;base64"));
 }
 
 #[test]
@@ -383,6 +394,8 @@ fn an_evaluation_overwrites_nothing_and_leaves_out_no_known_class() {
     place.write("taken/notes.txt", "mine");
     let others = ["evaluate", "run", "--data", "synthetic:12", "--out", "taken"];
     place.run(&others).ends_with(2).says(&["taken is not empty"]);
+    let inside = ["evaluate", "run", "--out", "run/evaluation/mine"];
+    place.run(&inside).ends_with(2).says(&["where a run keeps its own evaluations"]);
     place
         .run(&["evaluate", "run", "--drop-class", "happy"])
         .ends_with(2)

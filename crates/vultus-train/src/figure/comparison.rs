@@ -3,7 +3,7 @@
 //! In: the rows of a comparison. Out: one SVG, the rows in their order. It ranks nothing.
 
 use super::chart::{Axis, Interval, Ticks, intervals};
-use super::{FigureError, shortened};
+use super::{FigureError, shortened_within};
 use crate::compare::Row;
 
 /// Characters of a row's name before it is cut.
@@ -31,6 +31,6 @@ fn interval(split: &str, row: &Row) -> Option<Interval> {
     if let Some(deviation) = accuracy.standard_deviation {
         numbers += &format!(" ± {:.2}", deviation * 100.0);
     }
-    let label = format!("{} · {numbers} %", shortened(&row.name, LABEL_LIMIT));
+    let label = format!("{} · {numbers} %", shortened_within(&row.name, LABEL_LIMIT));
     Some(Interval { label, centre: accuracy.mean, half_width: accuracy.standard_deviation.unwrap_or_default() })
 }

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::{FONT_FAMILY, FigureError, palette, shortened, template, text_width};
+use super::{FONT_FAMILY, FigureError, palette, shortened_within, template, text_width};
 use crate::evaluate::Evaluation;
 
 const TEMPLATE: &str = include_str!("../../templates/confusion.svg.jinja");
@@ -89,7 +89,7 @@ pub fn draw(evaluation: &Evaluation) -> Result<String, FigureError> {
         11..=20 => (62.0, 44.0, 12.0),
         _ => (40.0, 30.0, 10.0),
     };
-    let names: Vec<String> = evaluation.labels.iter().map(|label| shortened(label, LABEL_LIMIT)).collect();
+    let names: Vec<String> = evaluation.labels.iter().map(|label| shortened_within(label, LABEL_LIMIT)).collect();
     let widest = names.iter().map(|name| text_width(name, LABEL_SIZE)).fold(0.0, f64::max);
     let columns_turned = widest > cell_width - 6.0;
     let left = (widest + 46.0).max(110.0).round();
@@ -235,7 +235,7 @@ mod tests {
     fn names_are_escaped_and_cut_and_many_classes_fit() {
         let svg = draw(&evaluation(&["<script>alert(1)</script>", "a_class_with_a_very_long_name"])).unwrap();
         assert!(!svg.contains("<script>") && svg.contains("&lt;script&gt;"));
-        assert!(svg.contains("a_class_with_a_very_l…"));
+        assert!(svg.contains("a_class_wit…_long_name"));
         let names: Vec<String> = (0..30).map(|index| format!("class {index}")).collect();
         let svg = draw(&evaluation(&names.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
         assert_eq!(svg.matches("class=\"cell\"").count(), 900);

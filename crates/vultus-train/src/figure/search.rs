@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::chart::{Axis, Interval, Ticks, intervals};
-use super::{FigureError, shortened};
+use super::{FigureError, shortened_within};
 
 /// So many settings are drawn at most; the table lists all.
 const SETTINGS_DRAWN: usize = 40;
@@ -73,7 +73,7 @@ pub fn draw(trials: &[TrialSummary]) -> Result<String, FigureError> {
 
 fn interval(trial: &TrialSummary) -> Interval {
     let numbers = format!("{:.2} ± {:.2} %", trial.mean * 100.0, trial.standard_deviation * 100.0);
-    let label = format!("{} · {numbers}", shortened(&trial.name(), LABEL_LIMIT));
+    let label = format!("{} · {numbers}", shortened_within(&trial.name(), LABEL_LIMIT));
     Interval { label, centre: trial.mean, half_width: trial.standard_deviation }
 }
 

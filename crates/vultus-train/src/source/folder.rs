@@ -100,27 +100,32 @@ fn collect_classes(
 ) -> Result<(), DataError> {
     for (path, class) in folders {
         let mut files = Vec::new();
-        collect_files(path, &mut files)?;
+        collect_files(path, &mut Vec::new(), &mut files)?;
         files.sort();
         candidates.extend(files.into_iter().map(|path| Candidate { path, class: class.clone(), split }));
     }
     Ok(())
 }
 
-/// Adds the image files under `folder`. Links to folders are not followed, so that a circle of links ends.
-fn collect_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+/// Adds the image files under `folder`, which lies in the folders `above`. Links are followed, but not round a circle.
+fn collect_files(folder: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+    let place = fs_err::canonicalize(folder)?;
+    if above.contains(&place) {
+        return Ok(());
+    }
+    above.push(place);
     for entry in fs_err::read_dir(folder)? {
-        let entry = entry?;
-        let path = entry.path();
+        let path = entry?.path();
         if is_hidden(&path) {
             continue;
         }
-        if entry.file_type()?.is_dir() {
-            collect_files(&path, files)?;
-        } else if is_named_as_picture(&path) && !path.is_dir() {
+        if path.is_dir() {
+            collect_files(&path, above, files)?;
+        } else if is_named_as_picture(&path) {
             files.push(path);
         }
     }
+    above.pop();
     Ok(())
 }
 
@@ -161,6 +166,26 @@ mod tests {
 
     fn read_all(root: &Path) -> Result<Vec<Reading>, DataError> {
         read(root, &Preprocessing::default(), &DecodeLimits::default())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_not_round_a_circle() {
+        use std::os::unix::fs::symlink;
+        let (root, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write(root.path(), "train/happy/a.png", &png(1));
+        write(root.path(), "train/sad/b.png", &png(2));
+        write(elsewhere.path(), "c.png", &png(3));
+        symlink(elsewhere.path(), root.path().join("train/sad/more")).unwrap();
+        symlink(root.path().join("train/sad"), elsewhere.path().join("back")).unwrap();
+        symlink(root.path().join("train"), root.path().join("train/happy/up")).unwrap();
+        let origins = |class: &str| -> Vec<String> {
+            let samples = read_all(root.path()).unwrap().into_iter().map(Result::unwrap);
+            let origins = samples.filter(|sample| sample.label == class).map(|sample| sample.origin);
+            origins.map(|origin| origin.rsplit_once("/train/").unwrap().1.to_owned()).collect()
+        };
+        assert_eq!(origins("sad"), ["sad/b.png", "sad/more/c.png"]);
+        assert_eq!(origins("happy")[0], "happy/a.png");
     }
 
     #[test]
