@@ -13,6 +13,7 @@ mod tensor;
 mod tests;
 
 use std::any::Any;
+use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
@@ -127,12 +128,15 @@ fn routers() -> (OpenApiRouter<App>, OpenApiRouter<App>) {
 /// Lets pages of `origins` use the server; without any, browsers let only its own page.
 fn cors(origins: &[HeaderValue]) -> Option<CorsLayer> {
     const RETRY_AFTER: HeaderName = header::RETRY_AFTER;
+    /// How long a browser need not ask again.
+    const PREFLIGHT: Duration = Duration::from_secs(3600);
     (!origins.is_empty()).then(|| {
         CorsLayer::new()
             .allow_origin(origins.to_vec())
             .allow_methods([Method::GET, Method::POST])
             .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, REQUEST_ID])
             .expose_headers([REQUEST_ID, RETRY_AFTER])
+            .max_age(PREFLIGHT)
     })
 }
 

@@ -67,7 +67,8 @@ pub enum DataError {
     #[error(
         "no images found in {}: {}", path.display(),
         if path.is_dir() {
-            "expected folders of classes with .png, .jpg, .jpeg, .bmp or .webp files, or such folders inside train/ and test/"
+            "expected folders of classes with .png, .jpg, .jpeg, .bmp or .webp files, such folders inside train/ and test/, \
+             or .parquet files in the folder itself"
         } else {
             "it has no rows"
         }

@@ -291,6 +291,13 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn equal_bundles_are_equal_files() {
+        let [first, second] =
+            [saved(&brightness()), saved(&brightness())].map(|(_directory, path)| fs_err::read(path).unwrap());
+        assert!(first == second);
+    }
+
+    #[test]
     fn a_halved_bundle_has_a_smaller_file_and_comes_back_as_it_was_written() {
         let mut bundle = brightness();
         bundle.weights.insert("layers.0.bias".into(), WeightTensor { shape: vec![1], data: vec![1e-9] });

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorView};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::persist::write_atomically;
@@ -116,6 +117,22 @@ pub enum ContainerError {
     },
 }
 
+/// Brings the texts in the header of a file into the order of their names, so that equal contents are equal files: the library
+/// takes them from a table without an order. The header is JSON behind 8 bytes with its length, and may end in spaces.
+fn sort_texts(file: &mut [u8]) {
+    let Some((length, rest)) = file.split_first_chunk_mut::<8>() else { return };
+    let Some(header) = rest.get_mut(..u64::from_le_bytes(*length) as usize) else { return };
+    let Ok(mut entries) = serde_json::from_slice::<Map<String, Value>>(header) else { return };
+    if let Some(Value::Object(texts)) = entries.get_mut("__metadata__") {
+        texts.sort_keys();
+    }
+    let sorted = Value::Object(entries).to_string().into_bytes();
+    if sorted.len() <= header.len() {
+        header.fill(b' ');
+        header[..sorted.len()].copy_from_slice(&sorted);
+    }
+}
+
 impl Container {
     /// Writes the file atomically. A tensor whose values all have an equal in half precision is stored in it.
     ///
@@ -143,7 +160,8 @@ impl Container {
         for (name, tensor, precision, data) in &bytes {
             views.push((*name, TensorView::new(*precision, tensor.shape.clone(), data).map_err(content)?));
         }
-        let file = safetensors::serialize(views, Some(metadata)).map_err(content)?;
+        let mut file = safetensors::serialize(views, Some(metadata)).map_err(content)?;
+        sort_texts(&mut file);
         check_size(path, file.len() as u64, format)?;
         write_atomically(path, |writer| writer.write_all(&file))?;
         Ok(())

@@ -56,6 +56,12 @@ pub enum LabelsError {
         /// Position in the list.
         index: usize,
     },
+    /// A name that cannot be shown.
+    #[error("class name {name:?} has a control character: rename the class")]
+    Unprintable {
+        /// The name.
+        name: String,
+    },
     /// Two names that mean the same class.
     #[error("class \"{name}\" is listed twice (\"{first}\" and \"{second}\" are the same class): list it once")]
     Repeated {
@@ -77,7 +83,7 @@ impl Labels {
     /// Takes the names in the given order and brings each to its canonical spelling.
     ///
     /// # Errors
-    /// An empty list, a blank name, or two names for one class.
+    /// An empty list, a name that is blank or cannot be shown, or two names for one class.
     pub fn new(names: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, LabelsError> {
         let mut canonical_names: Vec<String> = Vec::new();
         let mut spellings: Vec<String> = Vec::new();
@@ -86,6 +92,9 @@ impl Labels {
             let name = canonical(given);
             if name.is_empty() {
                 return Err(LabelsError::Blank { index });
+            }
+            if name.contains(char::is_control) {
+                return Err(LabelsError::Unprintable { name });
             }
             if let Some(position) = canonical_names.iter().position(|earlier| *earlier == name) {
                 let first = spellings.swap_remove(position);
@@ -100,7 +109,7 @@ impl Labels {
     /// The distinct canonical names of `names` in alphabetical order: the order of every data set.
     ///
     /// # Errors
-    /// No names, or a blank one.
+    /// No names, or one that is blank or cannot be shown.
     pub fn sorted(names: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, LabelsError> {
         let distinct: std::collections::BTreeSet<String> =
             names.into_iter().map(|name| canonical(name.as_ref())).collect();
@@ -193,6 +202,7 @@ mod tests {
     fn bad_lists_are_refused_by_name() {
         assert_eq!(Labels::new(Vec::<String>::new()), Err(LabelsError::Empty));
         assert_eq!(Labels::new(["happy", " - "]), Err(LabelsError::Blank { index: 1 }));
+        assert_eq!(Labels::new(["a\u{7}b"]), Err(LabelsError::Unprintable { name: "a\u{7}b".to_owned() }));
         let message = serde_json::from_str::<Labels>(r#"["fear","sad","Afraid"]"#).unwrap_err().to_string();
         assert!(message.contains("\"fear\" is listed twice"), "{message}");
     }

@@ -84,6 +84,7 @@ async fn an_allowed_origin_is_told_so_and_no_other() {
     assert!(allowed.header("access-control-allow-headers").contains("authorization"));
     // It is answered before it becomes a request like others.
     assert_eq!((allowed.header("x-request-id"), allowed.body.len()), ("", 0));
+    assert_eq!(allowed.header("access-control-max-age"), "3600");
     assert_eq!(preflight("https://example.org").await.header("access-control-allow-origin"), "");
     // An error can be read as well.
     let refused = analyze(&server, &[("origin", "https://example.com")]).await;
