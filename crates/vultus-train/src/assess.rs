@@ -14,7 +14,7 @@ use crate::config::in_toml;
 use crate::dataset::{Dataset, split_name};
 use crate::evaluate::pictures::Pictures;
 use crate::evaluate::{Evaluation, EvaluationError, Predictions, VoteScores};
-use crate::fingerprint::fingerprint_of;
+use crate::fingerprint::images_fingerprint;
 use crate::prepare::{NoSplit, split_indices};
 use crate::run::{EVALUATION, write_json};
 use crate::targets::VotedClasses;
@@ -150,7 +150,7 @@ pub fn assess(
         Some(row) => AssessError::Image { origin: origins[row].clone(), error },
         None => error.into(),
     })?;
-    evaluation.images_sha256 = Some(fingerprint_of(dataset, indices.iter().copied()));
+    evaluation.images_sha256 = Some(images_fingerprint(dataset, &indices));
     let voted = VotedClasses::new(&asked.labels);
     let answers = indices.iter().zip(probabilities.chunks_exact(asked.labels.len()));
     evaluation.votes = VoteScores::compute(answers.filter_map(|(&index, row)| {

@@ -1,7 +1,7 @@
 //! The model card: what a person needs to know before using a model, as Markdown with the metadata that model hubs read.
 //!
 //! In: a bundle, a data set and a split of it. Out: text. The figures are measured here and now on that split, once as it is
-//! and, where any are left, once without the images that also stand in the training split. Name and licence are the caller's;
+//! and, where the data have the training split, once without the images that also stand in it. Name and licence are the caller's;
 //! everything else is what the bundle says of itself.
 
 use std::collections::{BTreeMap, HashSet};
@@ -69,7 +69,7 @@ pub struct CardText {
     pub whole: Option<WholeTraining>,
     /// Name of the data set; without one, the card names the sources of the training.
     pub dataset: Option<String>,
-    /// Name of the data set that is measured on; without one, it is the same.
+    /// Name of the data set that is measured on; without one, it is that of the training.
     pub measured_on: Option<String>,
     /// Identifier of the licence, such as `mit`; without one, the card names none.
     pub license: Option<String>,
@@ -119,8 +119,12 @@ struct Card<'a> {
     recipe: String,
     hours: String,
     split: &'a str,
-    /// The data set that it is a split of, where that is not the training's.
-    other_data: Option<String>,
+    /// The data set that it is a split of, where that is not called like the training's.
+    measured_on: Option<String>,
+    /// The training's, where the other one is named and this one is known.
+    trained_on: Option<String>,
+    /// Whether images that also stand in the training split were looked for.
+    copies_known: bool,
     /// Images of classes that the model does not know, by class.
     ignored: Vec<(String, usize)>,
     results: Vec<Result>,
@@ -189,11 +193,11 @@ pub fn card(
     if split == train_split {
         return Err(CardError::Trained(split.to_owned()));
     }
-    match facts.role_of(dataset, split) {
-        None => {}
-        Some(SplitRole::Learnt) => return Err(CardError::Trained(split.to_owned())),
-        Some(SplitRole::Validated) => return Err(CardError::Validated(split.to_owned())),
-        Some(SplitRole::Calibrated) => return Err(CardError::Calibrated(split.to_owned())),
+    if facts.role_of(split) == Some(SplitRole::Validated) {
+        return Err(CardError::Validated(split.to_owned()));
+    }
+    if facts.chose_temperature(dataset, split) {
+        return Err(CardError::Calibrated(split.to_owned()));
     }
     let network = bundle.resolve().map_err(AssessError::from)?;
     let evaluate =
@@ -259,7 +263,9 @@ pub fn card(
             hours => format!("{hours:.1}"),
         },
         split,
-        other_data: (measured_on != data_name).then(|| cell(&measured_on)),
+        trained_on: (measured_on != data_name && !data_name.is_empty()).then(|| cell(&data_name)),
+        measured_on: (measured_on != data_name).then(|| cell(&measured_on)),
+        copies_known: results.len() > 1,
         ignored,
         results,
         classes: classes.collect(),
@@ -289,7 +295,7 @@ fn code_cell(text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or_default();
     let fence = "`".repeat(longest + 1);
     let space = if longest == 0 { "" } else { " " };
-    format!("{fence}{space}{}{space}{fence}", cell(text))
+    format!("{fence}{space}{}{space}{fence}", cell(&text.replace(['\r', '\n'], " ")))
 }
 
 fn result(images: String, evaluation: &Evaluation) -> Result {
@@ -421,6 +427,7 @@ mod tests {
         data.samples.retain(|sample| sample.split != "train");
         let card = card(&bundle(1), &data, "test", &text()).unwrap();
         assert!(card.contains("| all of test | 2 |") && !card.contains("without images"), "{card}");
+        assert!(card.contains("\nNobody has looked which of these images also stand in train.\n"), "{card}");
     }
 
     #[test]
@@ -438,7 +445,7 @@ mod tests {
         for line in [
             "  - \"a: b and faces\"\n",
             "          name: \"New Faces test\"\n          type: \"newfaces\"\n",
-            "Measured on `test` of New Faces, which is not what it was trained on and selected nothing:",
+            "Measured on `test` of New Faces (trained on a: b and faces), which selected nothing:",
             "\n1 image of class bored is not counted: the model does not know it.\n\n",
             "| last training | `` run `x\\|y` `` |",
         ] {

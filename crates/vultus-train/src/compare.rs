@@ -8,12 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use vultus::bundle::BundleError;
 use vultus::persist::write_atomically;
 
 use crate::config::TrainConfig;
-use crate::environment::Environment;
 use crate::evaluate::Evaluation;
 use crate::figure::{self, FigureError};
 use crate::history::{self, HistoryError};
@@ -71,7 +70,8 @@ pub struct Comparison {
     /// Splits on which not all runs saw the same images of the same classes, as far as that is known: their figures do not
     /// compare.
     pub unequal: Vec<String>,
-    /// Runs whose images are not those of the first run of their row, though their configuration is.
+    /// Runs whose images or classes, perhaps only those of a test, are not those of the first run of their row, though their
+    /// configuration is.
     #[serde(serialize_with = "as_texts")]
     pub other_images: Vec<PathBuf>,
     /// Runs without a model: they are not finished.
@@ -136,6 +136,12 @@ struct Run {
     minutes: Option<f64>,
 }
 
+/// What is read of `environment.json`, which a later version may tell more in.
+#[derive(Deserialize)]
+struct Made {
+    data_sha256: String,
+}
+
 impl Run {
     fn read(path: &Path) -> Result<Self, CompareError> {
         let config = RunDirectory::config_of(path)?;
@@ -152,8 +158,7 @@ impl Run {
         let seed = config.seed;
         let config = TrainConfig { seed: TrainConfig::default().seed, ..config };
         let environment = environment_path(path);
-        let data_sha256 =
-            if environment.exists() { Some(read_json::<Environment>(&environment)?.data_sha256) } else { None };
+        let data_sha256 = if environment.exists() { Some(read_json::<Made>(&environment)?.data_sha256) } else { None };
         Ok(Self { path: path.to_owned(), seed, config, data_sha256, finished, validation, evaluations, minutes })
     }
 }
@@ -183,7 +188,9 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
     for (run, evaluation) in runs.iter().flat_map(|run| run.evaluations.values().map(move |it| (*run, it))) {
         seen.entry(&evaluation.split).or_default().push((run, evaluation));
     }
-    let differ = |seen: &[(&Run, &Evaluation)]| seen.iter().any(|&other| !saw_the_same(seen[0], other));
+    let differ = |seen: &[(&Run, &Evaluation)]| {
+        (1..seen.len()).any(|index| seen[..index].iter().any(|&earlier| !saw_the_same(earlier, seen[index])))
+    };
     let unequal = seen.iter().filter(|(_, seen)| differ(seen)).map(|(split, _)| (*split).to_owned()).collect();
     let missing = runs.iter().flat_map(|run| {
         let absent = seen.keys().filter(|split| !run.evaluations.contains_key(**split));
@@ -194,8 +201,8 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
         (0..group.len()).filter(move |&index| earlier(index)).map(|index| group[index].path.clone())
     });
     let other_images = groups.iter().flat_map(|group| {
-        let first = &group[0].data_sha256;
-        group.iter().filter(move |run| run.data_sha256 != *first).map(|run| run.path.clone())
+        let known = move |run: &&Run| matches!((&group[0].data_sha256, &run.data_sha256), (Some(a), Some(b)) if a != b);
+        group.iter().filter(known).map(|run| run.path.clone())
     });
     let unfinished = runs.iter().filter(|run| !run.finished).map(|run| run.path.clone());
     Ok(Comparison {
@@ -211,9 +218,10 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
 /// Whether two evaluations are of the same images, as far as that is known: pictures brought to other sizes are not told
 /// apart from other pictures.
 fn saw_the_same((run, a): (&Run, &Evaluation), (other_run, b): (&Run, &Evaluation)) -> bool {
-    let same_form = run.config.preprocessing == other_run.config.preprocessing;
+    let size = |run: &Run| (run.config.preprocessing.width, run.config.preprocessing.height);
+    let same_size = size(run) == size(other_run);
     let known = [a, b].map(|evaluation| evaluation.images_sha256.as_ref());
-    (a.n, &a.labels) == (b.n, &b.labels) && !(same_form && matches!(known, [Some(a), Some(b)] if a != b))
+    (a.n, &a.labels) == (b.n, &b.labels) && !(same_size && matches!(known, [Some(a), Some(b)] if a != b))
 }
 
 fn row(group: &[Run], first: &TrainConfig) -> Row {

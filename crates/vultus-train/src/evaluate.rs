@@ -99,8 +99,8 @@ pub struct Evaluation {
     pub split: String,
     /// Number of images.
     pub n: usize,
-    /// SHA-256 of the images and their classes, see [`crate::fingerprint`]: equal for equal images, where they were brought to
-    /// the same size. Evaluations of earlier versions have none.
+    /// SHA-256 of the images and their classes, see [`crate::fingerprint::images_fingerprint`]: equal for equal images that were
+    /// brought to the same size. Evaluations of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images_sha256: Option<String>,
     /// Class names, in the order of all rows and columns below.

@@ -119,16 +119,13 @@ pub struct CalibrationFacts {
     pub data_sha256: Option<String>,
 }
 
-/// What the images of a split did for a model.
+/// What a split did for a model, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SplitRole {
-    /// The split is called like the one that was learnt from.
+    /// It was learnt from.
     Learnt,
-    /// It is called like the one that validated: it chose the epoch, where one was chosen, and, if nothing else did later, the
-    /// temperature.
+    /// It validated: it chose the epoch, where one was chosen.
     Validated,
-    /// Its images, whatever it is called, chose the temperature after the training.
-    Calibrated,
 }
 
 /// The model at `path`, and what it tells of its training.
@@ -155,13 +152,20 @@ impl TrainingFacts {
         self.train_split.as_deref().unwrap_or(split_name::TRAIN)
     }
 
-    /// What `split` of `dataset` did for the model; `None` where nothing is known of it. Splits are known by their names, which
-    /// other data may have, too.
-    pub fn role_of(&self, dataset: &Dataset, split: &str) -> Option<SplitRole> {
-        let chose = self.calibration.as_ref().and_then(|calibration| calibration.data_sha256.as_ref());
-        if chose.is_some_and(|images| *images == split_fingerprint(dataset, split)) {
-            return Some(SplitRole::Calibrated);
+    /// Whether `split` of `dataset` chose the temperature: the images that did so after the training, or, if none did, the
+    /// split that is called like the one that validated.
+    pub fn chose_temperature(&self, dataset: &Dataset, split: &str) -> bool {
+        match &self.calibration {
+            None => self.role_of(split) == Some(SplitRole::Validated),
+            Some(CalibrationFacts { data_sha256: images, .. }) => {
+                images.as_ref().is_some_and(|images| *images == split_fingerprint(dataset, split))
+            }
         }
+    }
+
+    /// What the split that is called `split` did for the model; `None` where nothing is known of it. Other data may have a split
+    /// of that name, too.
+    pub fn role_of(&self, split: &str) -> Option<SplitRole> {
         if self.train_split.as_deref() == Some(split) {
             return Some(SplitRole::Learnt);
         }

@@ -38,6 +38,24 @@ pub fn fingerprint_of(dataset: &Dataset, indices: impl IntoIterator<Item = usize
     hexadecimal(&hash.finalize())
 }
 
+/// Of sizes, pixels and classes of the samples at `indices`, in whatever order they are and whatever their split is called.
+pub fn images_fingerprint(dataset: &Dataset, indices: &[usize]) -> String {
+    let one = |&index: &usize| {
+        let sample = &dataset.samples[index];
+        let mut hash = Sha256::new();
+        hash.update(sample.image.width().to_le_bytes());
+        hash.update(sample.image.height().to_le_bytes());
+        hash.update(sample.image.as_raw());
+        hash.update(dataset.labels.name(sample.label).as_bytes());
+        hash.finalize()
+    };
+    let mut all: Vec<_> = indices.iter().map(one).collect();
+    all.sort_unstable();
+    let mut hash = Sha256::new();
+    all.iter().for_each(|one| hash.update(one));
+    hexadecimal(&hash.finalize())
+}
+
 /// Of the FER+ votes of the samples at `indices` in that order. What does not learn from votes does not depend on it.
 pub fn votes_fingerprint(dataset: &Dataset, indices: impl IntoIterator<Item = usize>) -> String {
     let mut hash = Sha256::new();
@@ -98,6 +116,18 @@ mod tests {
         assert_ne!(changed(|other| other.samples[0].image.put_pixel(0, 0, Luma([1]))), original);
         assert_ne!(changed(|other| other.samples[0].label = 1), original);
         assert_ne!(changed(|other| other.samples[0].split.push('s')), original);
+    }
+
+    #[test]
+    fn the_same_images_in_another_order_are_the_same() {
+        let mut other = dataset();
+        other.samples.reverse();
+        other.samples[0].split.push('s');
+        let all = images_fingerprint(&dataset(), &[0, 1, 2]);
+        assert_eq!(images_fingerprint(&other, &[0, 1, 2]), all);
+        other.samples[2].label = 1;
+        assert_ne!(images_fingerprint(&other, &[0, 1, 2]), all);
+        assert_ne!(images_fingerprint(&dataset(), &[0, 1]), all);
     }
 
     #[test]

@@ -31,7 +31,8 @@ const LEGIBLE_PX: u32 = 384;
 /// How much of the picture shines through behind text and bars.
 const VEIL: f32 = 0.65;
 
-/// `picture` with `faces` drawn on it; `names` are the texts in the boxes' upper corners, such as labels, one a face.
+/// `picture` with `faces` drawn on it; `names` are the texts above the boxes, such as labels, one a face; where
+/// there is no room, they are in the boxes' upper corners.
 pub fn annotate(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]) -> RgbImage {
     let mut canvas = canvas(picture);
     draw(&mut canvas, faces, names);
@@ -69,14 +70,21 @@ fn draw(canvas: &mut RgbImage, faces: &[AnalyzedFace], names: &[String]) {
     // Bars take up to a third of the box; text stays readable and no larger than need be.
     let line_of =
         |face: &AnalyzedFace| (face.area.height / (3 * face.probabilities.len().max(1) as u32)).clamp(11, most);
-    let label_of = |(face, name): (&AnalyzedFace, &String)| {
+    let label_of = |face: &AnalyzedFace, name: &String, labels: &[Area]| {
         let line = line_of(face);
         let wide = (text_width(&font, name, line as f32) + 6).max(face.area.width);
         // Moved to the left where it would end outside the picture.
         let x = face.area.x.min(width.saturating_sub(wide));
-        Area { x, y: face.area.y, width: wide.min(width), height: line + 2 }
+        let label = |y: u32| Area { x, y, width: wide.min(width), height: line + 2 };
+        let is_free =
+            |place: &Area| faces.iter().map(|other| &other.area).chain(labels).all(|other| other.overlap(place) == 0.0);
+        let above = face.area.y.checked_sub(line + 2).map(label);
+        above.filter(is_free).unwrap_or_else(|| label(face.area.y))
     };
-    let labels: Vec<Area> = faces.iter().zip(names).map(label_of).collect();
+    let mut labels: Vec<Area> = Vec::with_capacity(faces.len());
+    for (face, name) in faces.iter().zip(names) {
+        labels.push(label_of(face, name, &labels));
+    }
     // Bars over a face or a text would hide it.
     let mut taken: Vec<Area> = faces.iter().map(|face| face.area).chain(labels.iter().copied()).collect();
     for ((face, name), label) in faces.iter().zip(names).zip(&labels) {
@@ -86,7 +94,11 @@ fn draw(canvas: &mut RgbImage, faces: &[AnalyzedFace], names: &[String]) {
         fill(canvas, *label, colour, 1.0);
         let ink = if brightness(colour) > 140.0 { DARK } else { LIGHT };
         text(canvas, &font, name, (label.x + 3, label.y), line as f32, ink);
-        if let Some(place) = bar_area(face, label, line, (width, height), &taken) {
+        let bars_height = line * face.probabilities.len() as u32;
+        let bars_width =
+            face.probabilities.iter().map(|bar| text_width(&font, &bar_text(bar), bar_size(line)) + 6).max();
+        let least = (bars_width.unwrap_or_default().min(width), bars_height);
+        if let Some(place) = bar_area(face, label, least, (width, height), &taken) {
             bars(canvas, &font, face, line, place);
             taken.push(place);
         }
@@ -116,23 +128,22 @@ fn colour_of(face: &AnalyzedFace, label: &str) -> Rgb<u8> {
 }
 
 /// Where the bars go: below the box, beside it or above it, where they hide nothing that is `taken`; else inside at its foot,
-/// if they leave the upper half to be seen. Nowhere, if there is no such place.
+/// if they leave the upper half to be seen. Nowhere, if there is no such place. Their texts need a width and a height.
 fn bar_area(
     face: &AnalyzedFace,
     label: &Area,
-    line: u32,
+    (least_width, bars_height): (u32, u32),
     (canvas_width, canvas_height): (u32, u32),
     taken: &[Area],
 ) -> Option<Area> {
     let Area { x, y, width, height } = face.area;
-    let (bars_height, text_width) = (line * face.probabilities.len() as u32, (6 * line).min(canvas_width));
     let (right, bottom) = ((x + width).max(label.x + label.width), y + height);
-    let wide = width.max(text_width);
+    let wide = width.max(least_width);
     let lowest = canvas_height.saturating_sub(bars_height);
     let area = |x: u32, y: u32, width: u32| Area { x, y, width, height: bars_height };
     let below = Some(area(x.min(canvas_width.saturating_sub(wide)), bottom, wide));
-    let beside = Some(area(right, y.min(lowest), text_width));
-    let before = x.min(label.x).checked_sub(text_width).map(|x| area(x, y.min(lowest), text_width));
+    let beside = Some(area(right, y.min(lowest), least_width));
+    let before = x.min(label.x).checked_sub(least_width).map(|x| area(x, y.min(lowest), least_width));
     let above = y.checked_sub(bars_height).map(|y| area(x.min(canvas_width.saturating_sub(wide)), y, wide));
     let fits = |place: &Area| {
         place.x + place.width <= canvas_width
@@ -141,7 +152,7 @@ fn bar_area(
     };
     let inside = || {
         let place =
-            area(x.min(canvas_width.saturating_sub(text_width)), bottom.saturating_sub(bars_height), text_width);
+            area(x.min(canvas_width.saturating_sub(least_width)), bottom.saturating_sub(bars_height), least_width);
         let hides = |other: &Area| *other != face.area && *other != *label && other.overlap(&place) > 0.0;
         (2 * bars_height <= height && !taken.iter().any(hides)).then_some(place)
     };
@@ -152,12 +163,21 @@ fn bar_area(
 fn bars(canvas: &mut RgbImage, font: &FontRef, face: &AnalyzedFace, line: u32, area: Area) {
     let Area { x, y: top, width, .. } = area;
     fill(canvas, area, DARK, VEIL);
-    for (index, (name, probability)) in face.probabilities.iter().enumerate() {
+    for (index, bar) in face.probabilities.iter().enumerate() {
         let y = top + index as u32 * line;
-        let length = (width as f32 * probability.clamp(0.0, 1.0)).round() as u32;
+        let length = (width as f32 * bar.1.clamp(0.0, 1.0)).round() as u32;
         fill(canvas, Area { x, y: y + 1, width: length, height: line - 1 }, COLOURS[index % COLOURS.len()], VEIL);
-        text(canvas, font, &format!("{name} {probability:.2}"), (x + 3, y), line as f32 * 0.9, LIGHT);
+        text(canvas, font, &bar_text(bar), (x + 3, y), bar_size(line), LIGHT);
     }
+}
+
+fn bar_text((name, probability): &(String, f32)) -> String {
+    format!("{name} {probability:.2}")
+}
+
+/// Height of the text in a bar of `line` pixels.
+fn bar_size(line: u32) -> f32 {
+    line as f32 * 0.9
 }
 
 /// The edge of a rectangle, `thickness` pixels wide, inside it.
@@ -284,7 +304,7 @@ mod tests {
             assert_eq!(hidden.count(), 0, "{x}, {y}");
             // Label and bars have their whole size.
             let count = (0..400).flat_map(|x| (0..300).map(move |y| (x, y))).filter(|&pixel| changed(pixel)).count();
-            assert!(count > 7 * 11 * 66, "{x}, {y}: {count}");
+            assert!(count > 7 * 11 * 55, "{x}, {y}: {count}");
         }
     }
 

@@ -24,8 +24,8 @@ const SYNONYMS: [(&str, &[&str]); 8] = [
 /// The seven expressions of FER-2013 in index order (alphabetical).
 pub const BASIC_EXPRESSIONS: [&str; 7] = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"];
 
-/// The canonical spelling of a class name: trimmed, in Unicode's normal form C and lower case, runs of spaces and hyphens as one `_`, synonyms
-/// replaced. A name that no data set is known for passes through in that form.
+/// The canonical spelling of a class name: trimmed, in Unicode's normal form C and lower case, runs of spaces and hyphens as
+/// one `_`, synonyms replaced. A name that no data set is known for passes through in that form.
 ///
 /// ```
 /// assert_eq!(vultus::labels::canonical(" Happiness "), "happy");

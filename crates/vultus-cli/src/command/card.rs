@@ -36,9 +36,12 @@ pub struct Card {
     /// Hours of all trainings that the model needed, the last one among them.
     #[arg(long, value_name = "H", requires = "whole_command", value_parser = hours)]
     hours: Option<f64>,
-    /// The data set's name, for the card. Without it, the names of the sources of the training.
+    /// Name of the data set that the model was trained on, and is measured on. Without it, the names of the sources.
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
+    /// Name of the data set that is measured on, where it is another one.
+    #[arg(long, value_name = "NAME")]
+    measured_on: Option<String>,
     /// Identifier of the model's licence, such as mit, for the card. Without it, the card names none.
     #[arg(long, value_name = "ID")]
     license: Option<String>,
@@ -67,7 +70,7 @@ impl Card {
         };
         let whole = self.whole_command.zip(self.hours).map(|(command, hours)| WholeTraining { command, hours });
         let sources: Vec<String> = self.data.iter().map(|source| source_name(source)).collect();
-        let measured_on = self.dataset.is_none().then(|| sources.join(" and "));
+        let measured_on = self.measured_on.or_else(|| self.dataset.is_none().then(|| sources.join(" and ")));
         let text =
             CardText { name, command: self.command, whole, dataset: self.dataset, measured_on, license: self.license };
         if dataset.indices_of(facts.train_split()).is_empty() {

@@ -60,10 +60,13 @@ fn warn(comparison: &Comparison) {
         say(format_args!("warning: {} has the seed of another run of its row: it is no second sample", run.display()));
     }
     for split in &comparison.unequal {
-        say(format_args!("warning: {split} is not the same for all runs: they have other classes or other images"));
+        say(format_args!("warning: {split} is not the same for all runs: they have different images or classes there"));
     }
     for run in &comparison.other_images {
-        say(format_args!("warning: {} was made with other images than the first run of its row", run.display()));
+        say(format_args!(
+            "warning: {} was made with other images or classes than the first run of its row",
+            run.display()
+        ));
     }
     for run in &comparison.unfinished {
         say(format_args!("warning: {} is not finished: it has no model yet", run.display()));

@@ -17,7 +17,7 @@ use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
 use super::train::{usage_or_data, usage_or_run};
-use super::{ViewArguments, is_taken, model_file, quoted, run_directory};
+use super::{ViewArguments, is_taken, model_file, quoted, resolved, run_directory};
 use crate::failure::Failure;
 use crate::message::{counted, say};
 use crate::table;
@@ -105,11 +105,16 @@ impl Evaluate {
             (dataset, split)
         };
         self.check_dropped(bundle, &facts, &dataset)?;
-        if run.is_some() && facts.data_sha256.as_ref().is_some_and(|images| *images != fingerprint(&dataset)) {
+        // What was held out has a split of its own by now, and was the same a moment ago.
+        if run.is_some()
+            && !self.validation
+            && facts.data_sha256.as_ref().is_some_and(|images| *images != fingerprint(&dataset))
+        {
             say("note: the images are not all those of the training any more: some were added, removed or changed");
         }
-        if let Some(role) = facts.role_of(&dataset, &split) {
-            say(format_args!("note: {}", flattery(role, &split, &facts, self.validation || run.is_some())));
+        let flattery = || flattery(&facts, &dataset, &split, self.validation || run.is_some());
+        if let Some(flattery) = (!dataset.indices_of(&split).is_empty()).then(flattery).flatten() {
+            say(format_args!("note: {flattery}"));
         }
         let mut dropped = self.drop_class.clone();
         dropped.extend(facts.dropped_classes);
@@ -186,26 +191,29 @@ impl Evaluate {
 
 /// Whether `folder` lies among the evaluations of a run, each of which is called as its split.
 fn is_in_a_run(folder: &Path) -> bool {
-    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    let run = folder.parent().filter(|parent| parent.ends_with("evaluation")).and_then(Path::parent);
+    let whole = resolved(folder);
+    let run = whole.ancestors().take(2).find(|folder| folder.ends_with("evaluation")).and_then(Path::parent);
     run.is_some_and(|run| RunDirectory::config_of(run).is_ok())
 }
 
 /// What the images of `split` did for the model, which flatters its figures; known for `sure` where they are its own.
-fn flattery(role: SplitRole, split: &str, facts: &TrainingFacts, sure: bool) -> String {
-    let chosen = if facts.calibration.is_none() { "the temperature, and the epoch" } else { "the epoch," };
-    match role {
-        SplitRole::Calibrated => "these images chose the temperature".to_owned(),
-        SplitRole::Learnt if sure => format!("split {split} is what the model was trained on"),
-        SplitRole::Validated if sure => format!("these images chose {chosen} where one was chosen"),
-        SplitRole::Learnt => format!(
+fn flattery(facts: &TrainingFacts, dataset: &Dataset, split: &str, sure: bool) -> Option<String> {
+    let chosen = match facts.chose_temperature(dataset, split) {
+        true => "the temperature, and the epoch where one was chosen",
+        false => "the epoch, where one was chosen",
+    };
+    Some(match facts.role_of(split) {
+        Some(SplitRole::Learnt) if sure => format!("split {split} is what the model was trained on"),
+        Some(SplitRole::Validated) if sure => format!("these images chose {chosen}"),
+        Some(SplitRole::Learnt) => format!(
             "split {split} is called like the one that the model was trained on: if these are its images, they flatter it"
         ),
-        SplitRole::Validated => format!(
-            "split {split} is called like the one that validated the model: if these are its images, they chose {chosen} \
-             where one was chosen"
+        Some(SplitRole::Validated) => format!(
+            "split {split} is called like the one that validated the model: if these are its images, they chose {chosen}"
         ),
-    }
+        None if facts.chose_temperature(dataset, split) => "these images chose the temperature".to_owned(),
+        None => return None,
+    })
 }
 
 /// [`usage_or_assess`], with the option that leaves unknown classes out.

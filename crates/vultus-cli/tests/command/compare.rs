@@ -55,11 +55,11 @@ fn changed_images_and_unfinished_runs_are_told() {
     let second = train("second", "2");
     assert!(!second.stderr.contains(changed) && !place.run(&["evaluate", "second"]).stderr.contains(changed));
     let outcome = place.run(&["compare", "first", "second"]).ends_with(0);
-    outcome.says(&["second was made with other images than the first run of its row"]);
+    outcome.says(&["second was made with other images or classes than the first run of its row"]);
     // As many images of the same classes, and others.
     place.train("a", &["--set", "train.epochs=1"]);
     place.train("b", &["--set", "train.epochs=1", "--set", "data.synthetic.seed=7"]);
-    place.run(&["compare", "a", "b"]).ends_with(0).says(&["test is not the same for all runs", "other images"]);
+    place.run(&["compare", "a", "b"]).ends_with(0).says(&["test is not the same for all runs", "different images"]);
     place.train("c", &["--set", "train.epochs=1", "--set", "seed=2"]);
     assert_eq!(place.run(&["compare", "a", "c"]).ends_with(0).stderr, "");
 

@@ -74,7 +74,8 @@ fn a_run_is_evaluated_on_the_images_it_held_out() {
     let place = Place::with_config();
     place.train("run", &[]);
     let outcome = place.run(&["evaluate", "run", "--validation", "--json"]).ends_with(0);
-    let outcome = outcome.says(&["chose the temperature", "kept in run"]);
+    let outcome = outcome.says(&["chose the temperature, and the epoch", "kept in run"]);
+    assert!(!outcome.stderr.contains("not all those of the training"), "{}", outcome.stderr);
     // What cannot be kept is seen all the same.
     let data = fs_err::read(place.path("run/data.json")).unwrap();
     place.write("run/data.json", "{");

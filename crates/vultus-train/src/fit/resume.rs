@@ -32,9 +32,9 @@ pub fn resume_from(
     Ok(latest)
 }
 
-/// The keys that keep a run of the configuration `saved` from going on with `config`, and their new values. What decides
-/// nothing in training may change, and so may the places of the images and the teachers: [`resume_from`] asks for the same
-/// contents.
+/// The keys that keep a run of the configuration `saved` from going on with `config`, and their new values. The number of
+/// epochs, the one that is kept and the minutes between checkpoints may change, and so may the places of the images and the
+/// teachers: [`resume_from`] asks for the same contents.
 pub fn obstacles(saved: &TrainConfig, config: &TrainConfig) -> Vec<(String, String)> {
     let mut allowed = config.clone();
     allowed.data.sources.clone_from(&saved.data.sources);
@@ -43,7 +43,9 @@ pub fn obstacles(saved: &TrainConfig, config: &TrainConfig) -> Vec<(String, Stri
     allowed.train.keep = saved.train.keep;
     allowed.train.checkpoint_minutes = saved.train.checkpoint_minutes;
     allowed.train.targets.teachers.clone_from(&saved.train.targets.teachers);
-    saved.changes_to(&allowed)
+    let changes = saved.changes_to(&allowed);
+    debug_assert_eq!(changes.is_empty(), *saved == allowed, "{changes:?}");
+    changes
 }
 
 /// Settings of `train` that may be others when a run goes on, and those that stand elsewhere in its identity.

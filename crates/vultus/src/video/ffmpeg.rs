@@ -272,13 +272,18 @@ const LAST_MESSAGES: u64 = 64 << 10;
 
 /// What a program has written to its messages.
 fn read_messages(messages: &File) -> Option<String> {
+    said(&last_messages(messages)?)
+}
+
+/// The end of what a program has said.
+fn last_messages(messages: &File) -> Option<Vec<u8>> {
     let mut file = messages.try_clone().ok()?;
     let mut bytes = Vec::new();
     // A camera may complain of each frame for days; the last lines are shown.
     let length = file.metadata().ok()?.len();
     io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(LAST_MESSAGES))).ok()?;
     file.take(LAST_MESSAGES).read_to_end(&mut bytes).ok()?;
-    said(&bytes)
+    Some(bytes)
 }
 
 /// Picks frames of which `rate` a second are as good as evenly spaced, and none twice: the first one in each period of that
@@ -410,10 +415,11 @@ impl FilmReader {
             return Ok(frame.map(|frame| (time_s, frame)));
         }
         let status = self.program.0.wait().map_err(|error| unreadable(error.to_string()))?;
-        let messages = read_messages(&self.messages);
+        let all = last_messages(&self.messages).unwrap_or_default();
+        let messages = said(&all);
         // The program ends well where a file is cut off, but does not do so in silence (but for uncompressed films); nor does
         // it where the file is whole and parts of it are damaged.
-        let breaks_off = messages.as_deref().is_some_and(|messages| is_cut_off(messages) || !self.is_whole());
+        let breaks_off = messages.is_some() && (tells_of_a_cut(&all) || !self.is_whole());
         if !status.success() || self.last_s.is_none() || breaks_off {
             let reason = reason(messages);
             return Err(match self.last_s {
@@ -447,9 +453,12 @@ impl FilmReader {
     }
 }
 
-/// Whether `ffmpeg` says that a file ends too early. The length that it knows may be of what is left, as of films in fragments.
-fn is_cut_off(messages: &str) -> bool {
-    ["partial file", "File ended prematurely"].iter().any(|words| messages.contains(words))
+/// Whether a message of `ffmpeg` is that a file ends too early. The length that it knows may be of what is left, as of films in
+/// fragments.
+fn tells_of_a_cut(messages: &[u8]) -> bool {
+    let cut =
+        |line: &str| line.trim_end().ends_with(": partial file") || line.contains("File ended prematurely at pos");
+    String::from_utf8_lossy(messages).lines().any(cut)
 }
 
 /// Writes frames as a film of even rate; the file is complete or absent.
@@ -585,10 +594,10 @@ impl FilmWriter {
     /// # Errors
     /// What `ffmpeg` says, or a file that has got the film's name in the meantime.
     pub fn finish(mut self) -> Result<(), VideoError> {
-        self.end()?;
         if self.written == 0 {
             return Ok(());
         }
+        self.end()?;
         Ok(put_new(self.unfinished, &self.path)?)
     }
 }
