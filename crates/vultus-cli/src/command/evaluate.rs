@@ -198,7 +198,8 @@ fn is_in_a_run(folder: &Path) -> bool {
 
 /// What the images of `split` did for the model, which flatters its figures; known for `sure` where they are its own.
 fn flattery(facts: &TrainingFacts, dataset: &Dataset, split: &str, sure: bool) -> Option<String> {
-    let chosen = match facts.chose_temperature(dataset, split) {
+    let temperature = facts.chose_temperature(dataset, split);
+    let chosen = match temperature {
         true => "the temperature, and the epoch where one was chosen",
         false => "the epoch, where one was chosen",
     };
@@ -211,7 +212,7 @@ fn flattery(facts: &TrainingFacts, dataset: &Dataset, split: &str, sure: bool) -
         Some(SplitRole::Validated) => format!(
             "split {split} is called like the one that validated the model: if these are its images, they chose {chosen}"
         ),
-        None if facts.chose_temperature(dataset, split) => "these images chose the temperature".to_owned(),
+        None if temperature => "these images chose the temperature".to_owned(),
         None => return None,
     })
 }
