@@ -28,10 +28,7 @@ const FIXED_KEYS: [(&str, &str); 8] = [
     ("train.validation_fraction", "in a search the folds validate"),
     ("train.keep", "a search compares scores and keeps no weights"),
     ("train.checkpoint_minutes", "it does not change the result"),
-    (
-        "views",
-        "trials are validated on the picture as it is; try them on a finished run with vultus evaluate --validation",
-    ),
+    ("views", "trials are validated on the picture as it is; try them on the images that a finished run held out"),
 ];
 
 /// Keys of the `search` table that may differ between settings.
