@@ -174,6 +174,23 @@ fn a_run_goes_on_where_its_images_have_moved_to() {
     assert!(fs_err::read_to_string(place.path("run/config.toml")).unwrap().contains("elsewhere/faces.parquet"));
 }
 
+/// As with images: it is what a teacher says that counts.
+#[test]
+fn a_run_goes_on_where_its_teacher_has_moved_to() {
+    let place = Place::with_config();
+    place.train("teacher", &[]);
+    place.train("other", &["--set", "seed=2"]);
+    let named = |folder: &str| format!("train.targets.teachers=[\"{folder}/model.safetensors\"]");
+    place.train("run", &["--set", "train.targets.distillation=0.5", "--set", &named("teacher")]);
+    fs_err::rename(place.path("teacher"), place.path("elsewhere")).unwrap();
+    let resume = |teacher: &str| {
+        let more = ["--set", "train.epochs=3", "--set", &named(teacher)];
+        place.run(&[&["train", "--resume", "--out", "run"], &more[..]].concat())
+    };
+    resume("other").ends_with(1).says(&["run/checkpoints/", "its teachers differs"]);
+    resume("elsewhere").ends_with(0).says(&["resuming run after 2 of 3 epochs"]);
+}
+
 #[test]
 fn a_checkpoint_of_another_network_is_refused() {
     let place = Place::with_config();
