@@ -1,4 +1,5 @@
 use super::*;
+use crate::persist::UNFINISHED;
 use image::Rgb;
 
 /// Makes `name` in a new directory with ffmpeg's `arguments`; `None` without the program.
