@@ -112,6 +112,9 @@ pub struct FitConfig {
     /// Decay of the exponential moving average of the weights that validates and becomes the model (Polyak & Juditsky
     /// 1992), a step at a time; 0 is off. Early in training it is `(1 + n) / (10 + n)` after `n` earlier steps, where that is less.
     pub average_decay: f64,
+    /// Radius of sharpness-aware minimisation (Foret et al. 2021): each step takes the gradient where the weights are that far up
+    /// the slope, for which it computes everything twice. 0 is off.
+    pub sharpness_radius: f64,
     /// How training images are changed.
     pub augmentation: AugmentConfig,
     /// What the network is to answer.
@@ -292,6 +295,7 @@ impl Default for FitConfig {
             clip_norm: 0.0,
             weight_decay: 0.0,
             average_decay: 0.0,
+            sharpness_radius: 0.0,
             augmentation: AugmentConfig::default(),
             targets: TargetConfig::default(),
             schedule: ScheduleConfig::default(),

@@ -23,12 +23,13 @@ use crate::dataset::Dataset;
 use crate::device::{DeviceError, device};
 use crate::evaluate::cross_entropy;
 use crate::history::{self, EpochRecord, HistoryError};
-use crate::model::{Network, values_of};
+use crate::model::{Forward, Network, values_of};
 use crate::operations::{KeptBuffers, Operations};
 use crate::optimizer::Optimizer;
 use crate::run::RunDirectory;
 use crate::schedule::learning_rate;
 use crate::seed::{derive_seed, purpose};
+use crate::sharpness::Ascent;
 use crate::start::{Start, StartError, starting_weights};
 use crate::targets::{TeacherError, Teachers};
 use crate::tensorboard::{EventWriter, TensorboardError, seconds_since_1970};
@@ -339,7 +340,6 @@ impl<'a> Fitting<'a> {
     }
 
     fn train_step(&mut self, batch: Batch, steps: usize) -> Result<(), FitError> {
-        let epoch = self.progress.epoch;
         let all_steps = (steps * self.config.train.epochs) as u64;
         let rate = learning_rate(
             &self.config.train.schedule,
@@ -348,30 +348,44 @@ impl<'a> Fitting<'a> {
             all_steps,
         );
         let labels: Vec<usize> = batch.indices.iter().map(|&index| self.data.dataset.samples[index].label).collect();
+        let radius = self.config.train.sharpness_radius;
+        let again = (radius > 0.0).then(|| batch.clone());
+        let forward = self.forward(batch, rate)?;
+        let mut gradients = self.network.gradients(&forward.loss);
+        if let Some(batch) = again {
+            let ascent = Ascent::new(&mut self.network, gradients, radius);
+            let above = self.forward(batch, rate)?;
+            gradients = self.network.gradients(&above.loss);
+            ascent.back(&mut self.network);
+        }
+        self.optimizer.update(&mut self.network, gradients, rate);
+        if let Some(average) = &mut self.average {
+            average.update(&self.network, self.progress.updates);
+        }
+        let running = &mut self.progress.running;
+        running.loss += f64::from(values_of(forward.loss.inner())[0]) * labels.len() as f64;
+        running.correct += count_correct(&values_of(forward.probabilities), &labels);
+        running.seen += labels.len();
+        self.progress.step += 1;
+        self.progress.updates += 1;
+        Ok(())
+    }
+
+    /// One pass over `batch`, at the learning rate `rate`.
+    fn forward(&mut self, batch: Batch, rate: f64) -> Result<Forward, FitError> {
         let dropout_seed = derive_seed(self.config.seed, &[purpose::DROPOUT, self.progress.updates]);
         let forward = self.network.forward(batch.pixels, batch.targets, batch.weights, dropout_seed);
         let loss = values_of(forward.loss.clone().inner())[0];
         if !loss.is_finite() {
             return Err(FitError::NotFinite {
                 loss,
-                epoch: epoch + 1,
+                epoch: self.progress.epoch + 1,
                 step: self.progress.step + 1,
                 learning_rate: rate,
                 batch: self.name_batch(&batch.indices),
             });
         }
-        let mut gradients = forward.loss.backward();
-        self.optimizer.update(&mut self.network, &mut gradients, rate);
-        if let Some(average) = &mut self.average {
-            average.update(&self.network, self.progress.updates);
-        }
-        let running = &mut self.progress.running;
-        running.loss += f64::from(loss) * labels.len() as f64;
-        running.correct += count_correct(&values_of(forward.probabilities), &labels);
-        running.seen += labels.len();
-        self.progress.step += 1;
-        self.progress.updates += 1;
-        Ok(())
+        Ok(forward)
     }
 
     fn name_batch(&self, indices: &[usize]) -> String {

@@ -7,7 +7,7 @@
 //! 4. [`batches`]: samples become numbers, ahead of the training step; [`augment`]: changed at random; [`targets`]: what is
 //!    to be answered;
 //! 5. [`model`]: the trainable network, and [`start`], the weights it begins with; [`operations`]: the one place where it reaches arithmetic, on a [`device`];
-//! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`average`], [`checkpoint`], [`history`], [`tensorboard`];
+//! 6. [`fit`]: the training loop, with [`optimizer`], [`schedule`], [`average`], [`sharpness`], [`checkpoint`], [`history`], [`tensorboard`];
 //! 7. [`search`]: many trainings, by k-fold cross-validation;
 //! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`facts`]: what its file tells of its training, and
 //!    [`held_out`]: which images that did not learn from; [`temperature`]: probabilities that fit, and [`mod@calibrate`]: for a
@@ -16,8 +16,8 @@
 //! 10. [`train`]: the whole job in one [`run`] directory; [`mod@bench`]: how fast it goes.
 //!
 //! [`config`] holds every choice that changes a result, [`seed`] derives all randomness from one number, and
-//! [`environment`] says what a result was made with. Burn is used in [`model`], [`operations`], [`optimizer`] and
-//! [`device`] and nowhere else. Finished networks run in the `vultus` crate.
+//! [`environment`] says what a result was made with. Burn is used in [`model`], [`operations`], [`optimizer`],
+//! [`sharpness`] and [`device`] and nowhere else. Finished networks run in the `vultus` crate.
 
 #![forbid(unsafe_code)]
 
@@ -54,6 +54,7 @@ pub mod run;
 pub mod schedule;
 pub mod search;
 pub mod seed;
+pub mod sharpness;
 pub mod source;
 pub mod split;
 pub mod spread;

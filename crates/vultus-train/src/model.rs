@@ -129,6 +129,18 @@ impl Network {
         self.parameters[index] = leaf(&self.specs[index], change(value));
     }
 
+    /// Differentiates `loss`, of the latest pass: the gradient of each parameter, `None` for running statistics.
+    ///
+    /// # Panics
+    /// If a trainable parameter has no part in the loss: it was replaced after the pass.
+    pub fn gradients(&self, loss: &Tensor<1>) -> Vec<Option<Tensor<1>>> {
+        let mut gradients = loss.backward();
+        let taken = self.specs.iter().zip(&self.parameters).map(|(spec, parameter)| {
+            spec.is_trainable().then(|| parameter.grad_remove(&mut gradients).expect("it is in the graph of its pass"))
+        });
+        taken.collect()
+    }
+
     /// Copies all weights out.
     pub fn weights(&self) -> Weights {
         let mut weights = Weights::default();

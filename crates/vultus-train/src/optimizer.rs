@@ -1,11 +1,11 @@
 //! The optimiser's state, one list of slots for each trainable parameter.
 //!
-//! In: a network whose graph has just been differentiated. Out: the same network, moved. The update rules themselves are
+//! In: a network and its gradients. Out: the same network, moved. The update rules themselves are
 //! operations ([`Operations::adam`](crate::operations::Operations::adam),
 //! [`Operations::sgd`](crate::operations::Operations::sgd)), and so is the largest part of Muon's
 //! ([`Operations::orthogonalize`](crate::operations::Operations::orthogonalize)).
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Tensor;
 use vultus::network::{ParameterRole, ParameterSpec};
 use vultus::weights::{WeightTensor, Weights, WeightsError};
 
@@ -95,12 +95,10 @@ impl Optimizer {
         Self { clip_norm, weight_decay, step: 0, rules, slots }
     }
 
-    /// Moves every trainable parameter against its gradient.
-    pub fn update(&mut self, network: &mut Network, gradients: &mut Gradients, learning_rate: f64) {
+    /// Moves every trainable parameter against its gradient, of [`Network::gradients`].
+    pub fn update(&mut self, network: &mut Network, gradients: Vec<Option<Tensor<1>>>, learning_rate: f64) {
         self.step += 1;
         let operations = network.operations();
-        let gradients: Vec<Option<Tensor<1>>> =
-            (0..network.specs().len()).map(|index| network.parameter(index).grad_remove(gradients)).collect();
         let scale = self.scale(operations, &gradients);
         for (index, gradient) in gradients.into_iter().enumerate() {
             let Some(gradient) = gradient else { continue };
@@ -147,13 +145,7 @@ impl Optimizer {
         if self.clip_norm == 0.0 {
             return 1.0;
         }
-        let squares = gradients.iter().flatten().map(|gradient| {
-            let sum = f64::from(values_of(operations.squared_sum(gradient.clone()))[0]);
-            // Squares of large numbers are too large for 32 bits.
-            let exact = || values_of(gradient.clone()).iter().map(|&value| f64::from(value).powi(2)).sum();
-            if sum.is_finite() { sum } else { exact() }
-        });
-        let norm = squares.sum::<f64>().sqrt();
+        let norm = norm(operations, gradients);
         if norm > self.clip_norm { (self.clip_norm / norm) as f32 } else { 1.0 }
     }
 
@@ -196,6 +188,17 @@ impl Optimizer {
     }
 }
 
+/// The Euclidean norm of all gradients together.
+pub fn norm(operations: Operations, gradients: &[Option<Tensor<1>>]) -> f64 {
+    let squares = gradients.iter().flatten().map(|gradient| {
+        let sum = f64::from(values_of(operations.squared_sum(gradient.clone()))[0]);
+        // Squares of large numbers are too large for 32 bits.
+        let exact = || values_of(gradient.clone()).iter().map(|&value| f64::from(value).powi(2)).sum();
+        if sum.is_finite() { sum } else { exact() }
+    });
+    squares.sum::<f64>().sqrt()
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
@@ -214,14 +217,15 @@ mod tests {
         let mut optimizer = Optimizer::new(&rule, clip_norm, weight_decay, &network);
         let pixels = (0..2 * 48 * 48).map(|index| (index * 31 % 97) as f32 / 97.0).collect();
         let forward = network.forward(pixels, vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0], vec![1.0; 2], 7);
-        optimizer.update(&mut network, &mut forward.loss.backward(), 1.0);
+        let gradients = network.gradients(&forward.loss);
+        optimizer.update(&mut network, gradients, 1.0);
         let after = network.weights();
         let trainable = network.specs().iter().filter(|spec| spec.is_trainable());
         let both = trainable.map(|spec| (&after.get(&spec.name).unwrap().data, &weights.get(&spec.name).unwrap().data));
         both.flat_map(|(after, before)| after.iter().zip(before).map(|(a, b)| f64::from(a - b))).collect()
     }
 
-    fn norm(values: &[f64]) -> f64 {
+    fn length(values: &[f64]) -> f64 {
         values.iter().map(|value| value * value).sum::<f64>().sqrt()
     }
 
@@ -229,12 +233,12 @@ mod tests {
     fn gradients_are_clipped_to_a_norm_and_keep_their_direction() {
         for operations in [Operations::Kernels, Operations::Stock] {
             let free = movement(0.0, 0.0, operations);
-            let length = norm(&free);
-            assert_eq!(movement(10.0 * length, 0.0, operations), free);
-            let clipped = movement(0.1 * length, 0.0, operations);
-            assert!((norm(&clipped) / length - 0.1).abs() < 1e-3, "{} of {length}", norm(&clipped));
+            let whole = length(&free);
+            assert_eq!(movement(10.0 * whole, 0.0, operations), free);
+            let clipped = movement(0.1 * whole, 0.0, operations);
+            assert!((length(&clipped) / whole - 0.1).abs() < 1e-3, "{} of {whole}", length(&clipped));
             let product: f64 = free.iter().zip(&clipped).map(|(a, b)| a * b).sum();
-            assert!(product / (length * norm(&clipped)) > 0.999);
+            assert!(product / (whole * length(&clipped)) > 0.999);
         }
     }
 
@@ -289,7 +293,8 @@ mod tests {
             let pixels = (0..8 * 48 * 48_u64).map(|index| (derive_seed(3, &[index]) % 97) as f32 / 97.0).collect();
             let targets = (0..8 * 3).map(|place| if place % 3 == place / 3 % 3 { 1.0 } else { 0.0 }).collect();
             let forward = network.forward(pixels, targets, vec![1.0; 8], 7);
-            optimizer.update(&mut network, &mut forward.loss.backward(), 0.01);
+            let gradients = network.gradients(&forward.loss);
+            optimizer.update(&mut network, gradients, 0.01);
             let state = optimizer.state(&network);
             for slot in ["velocity.layers.4.weight", "velocity.layers.9.weight", "first_moment.layers.12.weight"] {
                 assert!(state.get(slot).is_ok(), "{slot}");
@@ -305,14 +310,14 @@ mod tests {
         // A 3 x 3 convolution of 64 channels to 128: the step's singular values are about 0.01 * 0.2 * sqrt(576), but for
         // the smallest, which are not taken up all the way.
         let expected = 0.01 * 0.2 * 24.0 * (128.0_f64).sqrt();
-        let ratio = norm(&change(&kernels, "layers.4.weight")) / expected;
+        let ratio = length(&change(&kernels, "layers.4.weight")) / expected;
         assert!((0.5..1.2).contains(&ratio), "{ratio}");
         // Adam's first step is the learning rate, either way.
         assert!(change(&kernels, "layers.12.bias").iter().all(|step| (step.abs() - 0.01).abs() < 1e-4));
         for name in ["layers.0.weight", "layers.4.weight", "layers.12.bias"] {
             let (kernels, stock) = (change(&kernels, name), change(&stock, name));
             let apart: Vec<f64> = kernels.iter().zip(&stock).map(|(a, b)| a - b).collect();
-            let share = norm(&apart) / norm(&stock);
+            let share = length(&apart) / length(&stock);
             assert!(share < 0.05, "{name}: {share}");
         }
     }

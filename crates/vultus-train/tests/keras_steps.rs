@@ -97,18 +97,18 @@ fn train_step(golden: &Golden, place: &str, network: &mut Network, optimizer: &m
     let relative = (loss[0] - tensor("loss").data[0]).abs() / tensor("loss").data[0];
     assert!(relative <= TOLERANCE, "{place}/loss: {loss:?}, off by {relative:e}");
     assert_close(&format!("{place}/predictions"), &values_of(forward.probabilities), &tensor("predictions").data);
-    let mut gradients = forward.loss.backward();
+    let gradients = network.gradients(&forward.loss);
     let recorded = golden.names(&format!("{place}/gradient/"));
     let trainable = network.specs().iter().filter(|spec| spec.is_trainable()).count();
     assert_eq!(recorded.len(), if place.contains("sgd") { 0 } else { trainable }, "{place}: recorded gradients");
-    for (index, spec) in network.specs().iter().enumerate() {
+    for (spec, gradient) in network.specs().iter().zip(&gradients) {
         if recorded.contains(&spec.name) {
-            let gradient = network.parameter(index).grad(&gradients).expect("a trainable parameter has a gradient");
+            let gradient = gradient.clone().expect("a trainable parameter has a gradient");
             let name = format!("gradient/{}", spec.name);
             assert_close(&format!("{place}/{name}"), &values_of(gradient), &tensor(&name).data);
         }
     }
-    optimizer.update(network, &mut gradients, learning_rate);
+    optimizer.update(network, gradients, learning_rate);
     let weights = network.weights();
     for name in golden.names(&format!("{place}/updated/")) {
         let ours = &weights.get(&name).unwrap().data;

@@ -71,6 +71,13 @@ impl TrainConfig {
             format!("{clip:?}"),
             "use 0 (off) or a number from 1e-38 to 3e38",
         )?;
+        let radius = fit.sharpness_radius;
+        require(
+            radius == 0.0 || positive(radius),
+            "train.sharpness_radius",
+            format!("{radius:?}"),
+            "use 0 (off) or a number from 1e-38 to 3e38",
+        )?;
         let decay = fit.weight_decay;
         let usable = decay >= 0.0 && decay * rate < 1.0;
         require(usable, "train.weight_decay", decay.to_string(), "use 0 (off) up to below 1 / learning_rate")?;

@@ -319,6 +319,7 @@ fn settings_that_decide_a_run_are_part_of_it() {
         "train.clip_norm=1.0",
         "train.weight_decay=0.1",
         "train.average_decay=0.9",
+        "train.sharpness_radius=0.05",
         "train.optimizer.learning_rate=0.1",
     ] {
         let key = text.split('=').next().unwrap();
@@ -326,6 +327,22 @@ fn settings_that_decide_a_run_are_part_of_it() {
         let message = resume(text).unwrap_err();
         assert!(message.contains(&format!("its {key} differs")), "{message}");
     }
+}
+
+#[test]
+fn a_small_radius_changes_the_way_a_little_and_a_large_one_more() {
+    let trained = |radius: &str| {
+        let config = config().with_overrides(&[format!("train.sharpness_radius={radius}")]).unwrap();
+        let weights = run_silently(&config, &prepare(&config).unwrap()).weights;
+        let kernels = weights.get("layers.0.weight").unwrap().data.clone();
+        kernels.into_iter().map(f64::from).collect::<Vec<_>>()
+    };
+    let plain = trained("0");
+    let [near, far] = ["1e-4", "0.3"].map(|radius| {
+        let squares = trained(radius).iter().zip(&plain).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+        squares.sqrt()
+    });
+    assert!(near > 0.0 && near < 0.2 * far, "{near} {far}");
 }
 
 #[test]
