@@ -42,7 +42,7 @@ pub enum Command {
     Search(search::Search),
     /// Evaluate a run's model or a bundle.
     Evaluate(evaluate::Evaluate),
-    /// Put finished runs beside each other, those that differ by their seed alone as one.
+    /// Put finished runs beside each other, those that differ by their seed alone as one; or two models image by image.
     Compare(compare::Compare),
     /// Give a model other views, and fit its temperature again; its weights stay.
     Calibrate(calibrate::Calibrate),

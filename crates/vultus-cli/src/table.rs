@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
 use vultus_train::evaluate::Evaluation;
+use vultus_train::evaluate::groups::Attribute;
 
 use crate::message::printable_lines;
 
@@ -20,6 +22,11 @@ pub fn table<H: ToString>(header: impl IntoIterator<Item = H>) -> Table {
 /// Writes a line, or several, to stdout.
 pub fn print(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", printable_lines(text))
+}
+
+/// Writes a value as one line of JSON to stdout, whose own escapes keep what terminals obey apart.
+pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout().lock(), "{}", serde_json::to_string(value)?)?)
 }
 
 /// A share as a percentage with two decimals.
@@ -62,6 +69,31 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
         ];
         row.extend(confusion.iter().map(usize::to_string));
         rows.add_row(row);
+    }
+    print(rows)?;
+    print("")?;
+    evaluation.groups.iter().try_for_each(print_groups)
+}
+
+/// The groups of one attribute.
+fn print_groups(attribute: &Attribute) -> io::Result<()> {
+    let by = format!("by {}", attribute.name);
+    let header = [&by, "images", "accuracy", "95 % interval", "balanced accuracy", "mean score", "calibration error"];
+    let mut rows = table(header);
+    for group in &attribute.groups {
+        let [low, high] = group.accuracy_interval.map(percent);
+        rows.add_row([
+            group.group.clone(),
+            group.n.to_string(),
+            percent(group.accuracy),
+            format!("{low} to {high}"),
+            percent(group.balanced_accuracy),
+            format!("{:.3}", group.mean_confidence),
+            format!("{:.4}", group.ece),
+        ]);
+    }
+    if attribute.unknown > 0 {
+        rows.add_row(["(not in the table)".to_owned(), attribute.unknown.to_string()]);
     }
     print(rows)?;
     print("")

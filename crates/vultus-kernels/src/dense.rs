@@ -1,9 +1,9 @@
 //! Fully connected layers with bias and activation: the forward pass and all gradients.
 //!
 //! In: rows of features `[rows, inputs]` and weights `[inputs, outputs]`. Out: `[rows, outputs]`, or gradients of the
-//! inputs. Weights are read where they lie, once from memory for each block of rows. How the work is cut into tasks, and
-//! long sums into parts, follows from the sizes alone. Flattening costs nothing in row-major order and is left to the
-//! caller.
+//! inputs. Weights are read where they lie, once from memory for each block of rows. How the work is cut into tasks follows
+//! from the sizes alone, and where the sum of an output is cut from its length: a row's outputs are the same to the last bit
+//! whatever other rows come with it. Flattening costs nothing in row-major order and is left to the caller.
 
 mod product;
 #[cfg(test)]
@@ -24,8 +24,8 @@ use crate::transpose::Transpose;
 const DEPTH: usize = 512;
 /// As [`DEPTH`] for gradients of weights, so that what is packed of the features stays in the second-level cache.
 const GRADIENT_DEPTH: usize = 128;
-/// Parts that a forward pass cuts the inputs into, where they are long enough: one task each.
-const MOST_PARTS: usize = 16;
+/// Blocks of outputs that are tasks enough for a forward pass. Of fewer, each piece of a sum is a task of its own.
+const ENOUGH_BLOCKS: usize = 8;
 /// Most rows and columns of outputs of one task, so that their features and weights stay in the second-level cache.
 const BLOCK_ROWS: usize = 128;
 const BLOCK_COLUMNS: usize = 128;
@@ -97,8 +97,11 @@ pub fn forward_by(
     }
     let (row_blocks, column_blocks) = (rows.div_ceil(BLOCK_ROWS), outputs.div_ceil(BLOCK_COLUMNS));
     let blocks = row_blocks * column_blocks;
-    // Each part of the inputs has its own sums, unless there is only one.
-    let parts = inputs.div_ceil(DEPTH).clamp(1, MOST_PARTS.div_ceil(blocks));
+    // An even number, so that two cores share them well.
+    let pieces = if inputs > DEPTH { inputs.div_ceil(DEPTH).next_multiple_of(2) } else { 1 };
+    // Apart, pieces have sums of their own, which are added up at the end; else a block's task adds one after the other to
+    // the output. The order of the additions is the same.
+    let parts = if blocks < 16 && row_blocks < 4 { pieces } else { 1 };
     let mut partial = Scratch::take(if parts > 1 { parts * y.len() } else { 0 });
     let length = y.len();
     let target = Shared::new(if parts > 1 { &mut partial } else { &mut *y });
@@ -108,14 +111,13 @@ pub fn forward_by(
         let rows = share(rows, row_blocks, block / column_blocks);
         let first = block % column_blocks * BLOCK_COLUMNS;
         let columns = BLOCK_COLUMNS.min(outputs - first);
-        let all = share(inputs, parts, part);
-        let pieces = all.len().div_ceil(DEPTH).max(1);
-        for piece in 0..pieces {
-            let depth = share(all.len(), pieces, piece);
-            let (k, inner) = (all.start + depth.start, depth.len());
+        let of_part = share(pieces, parts, part);
+        for piece in of_part.clone() {
+            let depth = share(inputs, pieces, piece);
+            let (k, inner) = (depth.start, depth.len());
             let size = Size { rows: rows.len(), inner, columns };
             let start = part * length + rows.start * outputs + first;
-            let c = Target { shared: target, start, row: outputs, add: piece > 0 };
+            let c = Target { shared: target, start, row: outputs, add: piece > of_part.start };
             let (x, weight) = (&x[rows.start * inputs + k..], &weight[(k * outputs + first).min(weight.len())..]);
             // Weights that lie far apart are brought together where several tiles of rows read them.
             let far = column_blocks > 1 && rows.len() > MANY_ROWS;

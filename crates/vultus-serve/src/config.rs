@@ -57,8 +57,11 @@ impl fmt::Debug for Operator {
     }
 }
 
-/// How much is taken on, and for how long. Numbers of connections, WebSockets and waiting pictures above 2^32 - 1 count as
-/// that.
+/// How much is taken on, and for how long.
+///
+/// Numbers of connections, WebSockets and waiting pictures above 2^32 - 1 count as that, and times above 30 years as
+/// those: `Duration::MAX` is as good as no limit. No server starts with a number of 0 or a time below a millisecond,
+/// except that `all_bodies_bytes`, `streams`, `linger` and `stop` may be nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of a request's body.
@@ -84,7 +87,7 @@ pub struct Limits {
     pub body: Duration,
     /// Time for the answer after the body has arrived.
     pub answer: Duration,
-    /// Time in which a client must take some more of its answer.
+    /// Time in which a client must take some more of its answer, or all of a WebSocket's message.
     pub take: Duration,
     /// Time for which what a client still sends after its answer is read and dropped, so that it comes to the answer.
     pub linger: Duration,

@@ -32,10 +32,10 @@ pub enum ApiError {
     #[error("this needs the header `Authorization: Bearer <token>` with the server's token")]
     Unauthorized,
     /// The server is called by a name that is not its own.
-    #[error("this server listens on this machine only and is not called so; it can be allowed with --host")]
+    #[error("this server listens on this machine only and is not called so; its operator can allow more names")]
     HostRefused,
     /// A page of another origin wants a WebSocket.
-    #[error("pages of this origin may not use this server; it can be allowed with --cors-origin")]
+    #[error("pages of this origin may not use this server; its operator can allow them")]
     OriginRefused,
     /// The model that was asked for is not the one that is served.
     #[error("there is no such model; this server has {served}")]
@@ -64,7 +64,7 @@ pub enum ApiError {
     /// A text that should be base64 and is not.
     #[error("the picture is not valid base64, nor a data URI with base64")]
     NotBase64,
-    /// More pictures than one request may hold.
+    /// More pictures than one request may hold, or more numbers than those of so many.
     #[error("a request may hold {}", counted(*limit, "picture"))]
     TooManyPictures {
         /// The most.

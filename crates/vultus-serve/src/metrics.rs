@@ -8,6 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::error::ApiError;
+
 /// The content type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -28,6 +30,27 @@ pub(crate) struct RouteLabels {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct OutcomeLabels {
     pub outcome: &'static str,
+}
+
+/// A part of what a gauge shows, until it is dropped: however the work ends, by a panic too.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    gauge: Gauge,
+    count: i64,
+}
+
+impl Counted {
+    /// Adds `count` to `gauge`.
+    pub fn new(gauge: &Gauge, count: i64) -> Self {
+        gauge.inc_by(count);
+        Self { gauge: gauge.clone(), count }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.gauge.dec_by(self.count);
+    }
 }
 
 /// The figures.
@@ -67,7 +90,8 @@ impl Metrics {
         r.register("vultus_requests", "Requests that were answered", self.requests.clone());
         let help = "Time from a request's head to the head of its answer";
         r.register_with_unit("vultus_request_duration", help, Unit::Seconds, self.seconds.clone());
-        r.register("vultus_pictures", "Pictures by outcome: ok, or an error's code", self.pictures.clone());
+        let help = "Pictures, and rows of tensors, by outcome: ok, or an error's code";
+        r.register("vultus_pictures", help, self.pictures.clone());
         r.register("vultus_faces", "Faces that were classified", self.faces.clone());
         r.register("vultus_batch_faces", "Faces that were classified together", self.batch_faces.clone());
         r.register("vultus_pictures_in_work", "Pictures that wait or are worked on", self.waiting.clone());
@@ -77,8 +101,10 @@ impl Metrics {
         self
     }
 
-    pub fn picture(&self, outcome: &'static str) {
-        self.pictures.get_or_create(&OutcomeLabels { outcome }).inc();
+    /// Counts pictures that ended in the same way: with `error`, or well.
+    pub fn ended(&self, pictures: usize, error: Option<&ApiError>) {
+        let outcome = error.map_or("ok", ApiError::code);
+        self.pictures.get_or_create(&OutcomeLabels { outcome }).inc_by(pictures as u64);
     }
 
     /// All figures as text.
@@ -99,4 +125,20 @@ fn resident_bytes() -> Option<i64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kilobytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_panics_is_counted_no_longer() {
+        let gauge = Gauge::default();
+        let _first = Counted::new(&gauge, 3);
+        let panics = std::panic::catch_unwind(|| -> () {
+            let _second = Counted::new(&gauge, 2);
+            panic!("with {} counted", gauge.get());
+        });
+        assert_eq!((panics.is_err(), gauge.get()), (true, 3));
+    }
 }

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 use crate::error::ApiError;
 
-/// Most bytes of a form's field that is a text.
+/// Most bytes of a form's field that is read as a text.
 const TEXT_BYTES: usize = 1024;
 
 /// Bodies up to this size are read on the spot: that takes less time than to hand them over.
@@ -67,27 +67,32 @@ impl Kind {
     }
 }
 
-/// A form's fields.
-#[derive(Debug, Default)]
-pub(crate) struct Form {
+/// What a form holds of what it was asked for.
+#[derive(Debug)]
+pub(crate) struct Form<const T: usize> {
     /// The pictures, as [`first_filled`] chooses among the names that were asked for.
     pub pictures: Vec<Result<Bytes, ApiError>>,
-    /// Other fields that are short texts.
-    pub texts: Vec<(String, String)>,
+    /// The text of each name that was asked for; of several with one name the first.
+    pub texts: [Option<String>; T],
 }
 
-impl Form {
-    /// Reads a form whose pictures are in fields of one of the names `fields`.
+impl<const T: usize> Form<T> {
+    /// Reads a form whose pictures are in fields of one of the names `fields`, and its texts, at most one of each name, in
+    /// those of the names `texts`. Other fields are passed over, however many and long they are.
+    ///
+    /// # Errors
+    /// No form, more pictures than `most_pictures`, or what is no text of at most 1024 bytes where one is asked for.
     pub async fn read<const N: usize>(
         boundary: String,
         body: Bytes,
         fields: [&str; N],
+        texts: [&str; T],
         most_pictures: usize,
     ) -> Result<Self, ApiError> {
         let broken = |error: multer::Error| ApiError::Malformed(format!("the form cannot be read: {error}"));
         let mut parts = Multipart::new(Body::from(body).into_data_stream(), boundary);
-        let mut form = Self::default();
         let mut pictures = [const { Vec::new() }; N];
+        let mut found = [const { None }; T];
         while let Some(part) = parts.next_field().await.map_err(broken)? {
             let name = part.name().unwrap_or_default().to_owned();
             let bytes = part.bytes().await.map_err(broken)?;
@@ -96,16 +101,19 @@ impl Form {
                     return Err(ApiError::TooManyPictures { limit: most_pictures });
                 }
                 pictures[field].push(Ok(bytes));
-            } else if bytes.len() <= TEXT_BYTES
-                && form.texts.len() < most_pictures
-                && let Ok(text) = String::from_utf8(bytes.into())
-            {
-                form.texts.push((name, text));
+            } else if let Some(place) = texts.iter().position(|text| *text == name) {
+                let text = short_text(bytes).ok_or_else(|| {
+                    ApiError::Malformed(format!("the form's `{name}` must be a text of at most {TEXT_BYTES} bytes"))
+                })?;
+                found[place].get_or_insert(text);
             }
         }
-        form.pictures = first_filled(pictures);
-        Ok(form)
+        Ok(Self { pictures: first_filled(pictures), texts: found })
     }
+}
+
+fn short_text(bytes: Bytes) -> Option<String> {
+    if bytes.len() <= TEXT_BYTES { String::from_utf8(bytes.into()).ok() } else { None }
 }
 
 /// The pictures of the first field that has any bytes; some clients send all fields and leave the others empty. Where none
@@ -283,19 +291,38 @@ mod tests {
         assert_eq!(each, [Err(ApiError::NotBase64), Ok(Bytes::from("hi"))]);
     }
 
+    fn part(name: &str, content: &str) -> String {
+        format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"../x\"\r\n\r\n{content}\r\n")
+    }
+
+    /// Reads a form with these parts, which is asked for the texts `actions` and `detector`.
+    async fn read_form(parts: &[String], most_pictures: usize) -> Result<Form<2>, ApiError> {
+        let body = [&parts.concat(), "--b--\r\n"].concat();
+        Form::read("b".to_owned(), Bytes::from(body), ["image"], ["actions", "detector"], most_pictures).await
+    }
+
     #[tokio::test]
-    async fn a_form_gives_its_pictures_and_short_texts() {
-        let part = |name: &str, content: &str| {
-            format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"; filename=\"../x\"\r\n\r\n{content}\r\n")
-        };
-        let body =
-            [part("image", "one"), part("actions", "emotion"), part("image", "two"), "--b--\r\n".into()].concat();
-        let read = |most| Form::read("b".to_owned(), Bytes::from(body.clone()), ["image"], most);
-        let form = read(2).await.unwrap();
+    async fn a_form_gives_its_pictures_and_the_texts_that_are_asked_for() {
+        let parts = [part("image", "one"), part("actions", "emotion"), part("image", "two"), part("actions", "age")];
+        let form = read_form(&parts, 2).await.unwrap();
         assert_eq!(form.pictures, ["one", "two"].map(|picture| Ok(Bytes::from(picture))));
-        assert_eq!(form.texts, [("actions".to_owned(), "emotion".to_owned())]);
-        assert_eq!(read(1).await.unwrap_err(), ApiError::TooManyPictures { limit: 1 });
-        let broken = Form::read("b".to_owned(), Bytes::from(part("image", "x")), ["image"], 2).await;
+        assert_eq!(form.texts, [Some("emotion".to_owned()), None]);
+        assert_eq!(read_form(&parts, 1).await.unwrap_err(), ApiError::TooManyPictures { limit: 1 });
+        let broken = Form::read("b".to_owned(), Bytes::from(part("image", "x")), ["image"], [], 2).await;
         assert_eq!(broken.unwrap_err().code(), "malformed");
+    }
+
+    #[tokio::test]
+    async fn no_text_that_is_asked_for_is_lost() {
+        // Neither to the limit of pictures nor to fields that nobody asked for.
+        let mut parts = vec![part("other", "x"); 1000];
+        parts.extend([part("other", &"x".repeat(2000)), part("image", "one")]);
+        parts.extend([part("actions", "emotion"), part("detector", &"x".repeat(TEXT_BYTES))]);
+        let form = read_form(&parts, 1).await.unwrap();
+        assert_eq!(form.texts, ["emotion".to_owned(), "x".repeat(TEXT_BYTES)].map(Some));
+
+        let refused = read_form(&[part("detector", &"x".repeat(TEXT_BYTES + 1))], 1).await;
+        let message = "the form's `detector` must be a text of at most 1024 bytes";
+        assert_eq!(refused.unwrap_err(), ApiError::Malformed(message.to_owned()));
     }
 }

@@ -21,7 +21,7 @@ use vultus::faces::Face;
 use self::memory::PictureMemory;
 use crate::config::Limits;
 use crate::error::ApiError;
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 
 /// Where the faces are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,15 +48,8 @@ pub(crate) struct Pipeline {
 /// Room for the pictures of one request.
 #[derive(Debug)]
 struct Ticket {
-    metrics: Arc<Metrics>,
-    pictures: i64,
+    _waiting: Counted,
     _room: OwnedSemaphorePermit,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.metrics.waiting.dec_by(self.pictures);
-    }
 }
 
 /// Where the analysis of a picture goes.
@@ -114,20 +107,22 @@ impl Pipeline {
         pictures: Vec<Bytes>,
         faces: Faces,
     ) -> Result<Vec<Result<Analysis, ApiError>>, ApiError> {
-        let _ticket = self.ticket(pictures.len())?;
-        let answers: Vec<_> = pictures.into_iter().map(|bytes| self.begin(bytes, faces)).collect();
-        let all = async {
-            let mut results = Vec::with_capacity(answers.len());
+        let count = pictures.len();
+        let work = async {
+            // All of them are under way before the first is waited for.
+            let answers: Vec<_> = pictures.into_iter().map(|bytes| self.begin(bytes, faces)).collect();
+            let mut results = Vec::with_capacity(count);
             for answer in answers {
                 results.push(answered(answer).await);
             }
             results
         };
-        let results = self.in_time(all).await?;
-        for result in &results {
-            self.metrics.picture(result.as_ref().err().map_or("ok", ApiError::code));
+        let results = self.take_on(count, work).await;
+        match &results {
+            Ok(results) => results.iter().for_each(|result| self.metrics.ended(1, result.as_ref().err())),
+            Err(error) => self.metrics.ended(count, Some(error)),
         }
-        Ok(results)
+        results
     }
 
     /// Classifies faces that are cut out and have the size of the network's input.
@@ -135,25 +130,30 @@ impl Pipeline {
     /// # Errors
     /// No room for them, or no answer in time.
     pub async fn classify(&self, crops: Vec<image::GrayImage>) -> Result<Analysis, ApiError> {
-        let _ticket = self.ticket(crops.len())?;
-        let (width, height) = crops.first().map_or((0, 0), image::GrayImage::dimensions);
-        let faces = vec![Face::whole(width, height); crops.len()];
-        let (reply, answer) = oneshot::channel();
-        batch(&self.classifier, Job { picture: Prepared { width, height, faces, crops }, reply });
-        self.in_time(answered(answer)).await?
+        let count = crops.len();
+        let work = async {
+            let (width, height) = crops.first().map_or((0, 0), image::GrayImage::dimensions);
+            let faces = vec![Face::whole(width, height); count];
+            let (reply, answer) = oneshot::channel();
+            batch(&self.classifier, Job { picture: Prepared { width, height, faces, crops }, reply });
+            answered(answer).await
+        };
+        let analysis = self.take_on(count, work).await.flatten();
+        self.metrics.ended(count, analysis.as_ref().err());
+        analysis
+    }
+
+    /// Does `work` on so many pictures if there is room for them, and for no longer than an answer may take.
+    async fn take_on<T>(&self, pictures: usize, work: impl Future<Output = T>) -> Result<T, ApiError> {
+        let _ticket = self.ticket(pictures)?;
+        let limit = self.limits.answer;
+        timeout(limit, work).await.map_err(|_| ApiError::Timeout { seconds: limit.as_secs() })
     }
 
     fn ticket(&self, pictures: usize) -> Result<Ticket, ApiError> {
         let units = u32::try_from(pictures).map_err(|_| ApiError::Overloaded)?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(units).map_err(|_| ApiError::Overloaded)?;
-        let pictures = i64::from(units);
-        self.metrics.waiting.inc_by(pictures);
-        Ok(Ticket { metrics: Arc::clone(&self.metrics), pictures, _room: room })
-    }
-
-    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, ApiError> {
-        let limit = self.limits.answer;
-        timeout(limit, work).await.map_err(|_| ApiError::Timeout { seconds: limit.as_secs() })
+        Ok(Ticket { _waiting: Counted::new(&self.metrics.waiting, units.into()), _room: room })
     }
 
     fn begin(&self, bytes: Bytes, faces: Faces) -> oneshot::Receiver<Result<Analysis, ApiError>> {

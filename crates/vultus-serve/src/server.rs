@@ -1,7 +1,7 @@
 //! Connections: how many, for how long, and their end.
 //!
 //! In: the parts of a service and a moment to stop. Out: answered requests. A request that was taken on is answered
-//! before the server ends, if that takes no longer than [`Limits::stop`](crate::config::Limits::stop).
+//! before the server ends, if that takes no longer than [`Limits::stop`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +21,8 @@ use tokio_io_timeout::TimeoutWriter;
 use vultus::analyze::Analyzer;
 
 use crate::card::ModelCard;
-use crate::config::ServeConfig;
+use crate::config::{Limits, ServeConfig};
+use crate::metrics::Counted;
 use crate::routes;
 use crate::state::{App, Shared};
 
@@ -30,6 +31,12 @@ const HEAD_BYTES: usize = 32 << 10;
 
 /// Requests of the largest size that are read and dropped after an answer.
 const DROPPED_REQUESTS: u64 = 4;
+
+/// Shortest time that can be measured.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Longest time that is measured: every system's clock can count as far from now.
+const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// Time to wait when the system has no more file handles.
 const BREATH: Duration = Duration::from_millis(100);
@@ -48,9 +55,14 @@ pub enum ServeError {
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// A limit is zero where something is needed.
-    #[error("limits.{0} must be at least 1")]
-    Limit(&'static str),
+    /// A limit with which nothing works.
+    #[error("limits.{name} must be at least {least}")]
+    Limit {
+        /// Which of [`Limits`].
+        name: &'static str,
+        /// What it needs, with its unit.
+        least: &'static str,
+    },
 }
 
 /// A server that listens.
@@ -68,26 +80,7 @@ impl Server {
     /// # Errors
     /// An address that cannot be had, or limits with which nothing works.
     pub async fn bind(mut config: ServeConfig, analyzer: Analyzer, card: ModelCard) -> Result<Self, ServeError> {
-        let limits = &mut config.limits;
-        let needed = [
-            ("body_bytes", limits.body_bytes),
-            ("decoded_bytes", limits.decoded_bytes),
-            ("pictures", limits.pictures),
-            ("queue", limits.queue),
-            ("batch", limits.batch),
-            ("connections", limits.connections),
-        ];
-        if let Some((name, _)) = needed.into_iter().find(|(_, value)| *value == 0) {
-            return Err(ServeError::Limit(name));
-        }
-        // Semaphores cannot count further, nor be waited for as a whole.
-        let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
-        for limit in [&mut limits.queue, &mut limits.connections, &mut limits.streams] {
-            *limit = most.min(*limit);
-        }
-        // More pictures than all the room would never find any.
-        limits.pictures = limits.pictures.min(limits.queue);
-
+        config.limits = usable(config.limits)?;
         let refused = |reason| ServeError::Bind { address: config.address, reason };
         let listener = TcpListener::bind(config.address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -139,6 +132,56 @@ impl Server {
     }
 }
 
+/// `limits` as they can be kept.
+///
+/// # Errors
+/// One with which nothing works.
+fn usable(mut limits: Limits) -> Result<Limits, ServeError> {
+    let numbers = [
+        ("body_bytes", limits.body_bytes),
+        ("decoded_bytes", limits.decoded_bytes),
+        ("pictures", limits.pictures),
+        ("queue", limits.queue),
+        ("batch", limits.batch),
+        ("connections", limits.connections),
+    ];
+    if let Some((name, _)) = numbers.into_iter().find(|(_, number)| *number == 0) {
+        return Err(ServeError::Limit { name, least: "1" });
+    }
+    let times = [
+        ("head", limits.head),
+        ("body", limits.body),
+        ("answer", limits.answer),
+        ("take", limits.take),
+        ("silence", limits.silence),
+        ("idle", limits.idle),
+    ];
+    if let Some((name, _)) = times.into_iter().find(|(_, time)| *time < SHORTEST) {
+        return Err(ServeError::Limit { name, least: "1 ms" });
+    }
+    // Semaphores cannot count further, nor be waited for as a whole.
+    let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
+    for limit in [&mut limits.queue, &mut limits.connections, &mut limits.streams] {
+        *limit = most.min(*limit);
+    }
+    // More pictures than all the room would never find any.
+    limits.pictures = limits.pictures.min(limits.queue);
+    // Added to what a clock shows, longer ones would be a panic.
+    for time in [
+        &mut limits.head,
+        &mut limits.body,
+        &mut limits.answer,
+        &mut limits.take,
+        &mut limits.linger,
+        &mut limits.silence,
+        &mut limits.idle,
+        &mut limits.stop,
+    ] {
+        *time = LONGEST.min(*time);
+    }
+    Ok(limits)
+}
+
 fn all(permits: usize) -> u32 {
     u32::try_from(permits).unwrap_or(u32::MAX)
 }
@@ -152,7 +195,7 @@ async fn accept(listener: &TcpListener, room: &Arc<Semaphore>) -> io::Result<(Tc
 
 /// Serves one connection to its end.
 async fn connection(stream: TcpStream, _room: OwnedSemaphorePermit, router: Router, app: App) {
-    app.metrics.connections.inc();
+    let _open = Counted::new(&app.metrics.connections, 1);
     // Answers are one small packet or two.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutWriter::new(stream);
@@ -180,7 +223,6 @@ async fn connection(stream: TcpStream, _room: OwnedSemaphorePermit, router: Rout
             () = app.stopped() => {}
         }
     }
-    app.metrics.connections.dec();
 }
 
 /// Reads and drops what a client still sends, within limits. Were the connection closed at once, the system would reset it,
@@ -191,4 +233,20 @@ async fn drop_rest(mut stream: impl AsyncRead + AsyncWrite + Unpin, app: &App) {
     let request = limits.body_bytes.saturating_add(HEAD_BYTES) as u64;
     let mut rest = stream.take(request.saturating_mul(DROPPED_REQUESTS));
     let _ = timeout(limits.linger, copy(&mut rest, &mut sink())).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn the_longest_times_can_still_be_added_to_the_clock() {
+        let never = Duration::MAX;
+        let longest = Limits { head: never, take: never, silence: never, idle: never, ..Limits::default() };
+        let Limits { head, take, silence, idle, .. } = usable(longest).unwrap();
+        for time in [head, take, silence, idle] {
+            assert!(Instant::now().checked_add(time).is_some(), "{time:?}");
+        }
+    }
 }

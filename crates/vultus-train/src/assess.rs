@@ -3,6 +3,7 @@
 //! In: bundles and a data set. Out: metrics, predictions and the pictures worth looking at, in memory and as the files
 //! of `evaluation/<split>/`. It selects nothing and changes no model.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use vultus::bundle::{Bundle, BundleFault};
@@ -13,8 +14,8 @@ use crate::batches::dataset_probabilities;
 use crate::config::in_toml;
 use crate::dataset::{Dataset, split_name};
 use crate::evaluate::pictures::Pictures;
-use crate::evaluate::{Evaluation, EvaluationError, Predictions, VoteScores};
-use crate::fingerprint::images_fingerprint;
+use crate::evaluate::{EvaluatedModel, Evaluation, EvaluationError, LeftOut, PREDICTIONS, Predictions, VoteScores};
+use crate::fingerprint::{images_fingerprint, weights_fingerprint};
 use crate::prepare::{NoSplit, split_indices};
 use crate::run::{EVALUATION, write_json};
 use crate::targets::VotedClasses;
@@ -151,6 +152,9 @@ pub fn assess(
         None => error.into(),
     })?;
     evaluation.images_sha256 = Some(images_fingerprint(dataset, &indices));
+    evaluation.version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    evaluation.models = bundles.iter().map(identity).collect();
+    evaluation.left_out = left_out(dataset, split, &ignored);
     let voted = VotedClasses::new(&asked.labels);
     let answers = indices.iter().zip(probabilities.chunks_exact(asked.labels.len()));
     evaluation.votes = VoteScores::compute(answers.filter_map(|(&index, row)| {
@@ -161,6 +165,20 @@ pub fn assess(
     let face = |row: usize| &dataset.samples[indices[row]].image;
     let pictures = Pictures::pick(&predictions, face)?;
     Ok(Assessment { evaluation, predictions, pictures, ignored })
+}
+
+fn identity(bundle: &Bundle) -> EvaluatedModel {
+    EvaluatedModel { weights_sha256: weights_fingerprint(&bundle.weights), inference: bundle.inference }
+}
+
+/// What of `split` is not counted, or may be of it: images without a split, too.
+fn left_out(dataset: &Dataset, split: &str, ignored: &[(String, usize)]) -> Vec<LeftOut> {
+    let mut removed = BTreeMap::new();
+    for removal in dataset.removed.iter().filter(|removal| removal.split == split || removal.split.is_empty()) {
+        *removed.entry(removal.reason.name()).or_insert(0) += 1;
+    }
+    let classes = ignored.iter().map(|(class, images)| LeftOut { images: *images, reason: format!("class {class}") });
+    classes.chain(removed.into_iter().map(|(reason, images)| LeftOut { images, reason: reason.to_owned() })).collect()
 }
 
 /// The classes that a model is asked for.
@@ -221,7 +239,7 @@ impl Assessment {
     /// The system's refusal, naming the path.
     pub fn save(&self, directory: &Path) -> Result<(), AssessError> {
         fs_err::create_dir_all(directory)?;
-        self.predictions.write_csv(&directory.join("predictions.csv"))?;
+        self.predictions.write_csv(&directory.join(PREDICTIONS))?;
         self.pictures.save(directory)?;
         Ok(write_json(&directory.join(EVALUATION), &self.evaluation)?)
     }

@@ -115,7 +115,7 @@ impl<'a> BatchSource<'a> {
 }
 
 /// Network input of `samples`, `[samples * height * width]`.
-pub fn fill_pixels(preprocessing: &Preprocessing, samples: &[&Sample]) -> Vec<f32> {
+fn fill_pixels(preprocessing: &Preprocessing, samples: &[&Sample]) -> Vec<f32> {
     let size = preprocessing.values();
     let mut pixels = vec![0.0; samples.len() * size];
     pixels

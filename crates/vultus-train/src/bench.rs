@@ -235,7 +235,7 @@ impl Observer for Stopwatch {
 fn train(config: &TrainConfig, batch: usize, patience: Duration) -> Result<(Clock, Option<f64>), FitError> {
     let fit_config = FitConfig {
         batch_size: batch,
-        // Never an end of an epoch, with its pause, while it is measured.
+        // An epoch ends every 1,024 steps at the earliest, and training never.
         epochs: usize::MAX / (1 << 32),
         class_weights: ClassWeights::None,
         optimizer: config.train.optimizer.clone(),

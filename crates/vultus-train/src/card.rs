@@ -127,7 +127,7 @@ struct Card<'a> {
     copies_known: bool,
     /// Images of classes that the model does not know, by class.
     ignored: Vec<(String, usize)>,
-    results: Vec<Result>,
+    results: Vec<Measurement>,
     classes: Vec<Class>,
     confusion: Vec<(String, Vec<usize>)>,
 }
@@ -147,7 +147,7 @@ struct Header {
 
 /// One set of images.
 #[derive(Serialize)]
-struct Result {
+struct Measurement {
     images: String,
     n: usize,
     accuracy: String,
@@ -176,18 +176,15 @@ struct Ratio {
     share: String,
     low: String,
     high: String,
+    /// Whether there is anything that it is a share of.
+    known: bool,
 }
 
 /// The card of `bundle`, evaluated on `split` of `dataset`; training images are known again by their pixels.
 ///
 /// # Errors
 /// Data that the bundle cannot be evaluated on, or was trained on.
-pub fn card(
-    bundle: &Bundle,
-    dataset: &Dataset,
-    split: &str,
-    text: &CardText,
-) -> std::result::Result<String, CardError> {
+pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) -> Result<String, CardError> {
     let facts = TrainingFacts::of(bundle).map_err(AssessError::from)?;
     let train_split = facts.train_split();
     if split == train_split {
@@ -203,12 +200,12 @@ pub fn card(
     let evaluate =
         |dataset: &Dataset| assess(std::slice::from_ref(bundle), dataset, split, &facts.dropped_classes, &[]);
     let Assessment { evaluation: whole, ignored, .. } = evaluate(dataset)?;
-    let mut results = vec![result(format!("all of {split}"), &whole)];
+    let mut results = vec![measurement(format!("all of {split}"), &whole)];
     // Without them nobody has looked for copies.
     if !dataset.indices_of(train_split).is_empty() {
         match evaluate(&without_training_images(dataset, train_split)) {
             Ok(Assessment { evaluation: unseen, .. }) => {
-                results.push(result(format!("{split} without images that also stand in {train_split}"), &unseen));
+                results.push(measurement(format!("{split} without images that also stand in {train_split}"), &unseen));
             }
             Err(AssessError::NoSplit(_) | AssessError::Evaluation(EvaluationError::Empty(_))) => {
                 return Err(CardError::Copies { split: split.to_owned(), train_split: train_split.to_owned() });
@@ -277,11 +274,8 @@ pub fn card(
 impl Ratio {
     fn new(part: usize, all: usize) -> Self {
         let [low, high] = wilson_interval(part, all);
-        Self {
-            share: percent(if all == 0 { 0.0 } else { part as f64 / all as f64 }),
-            low: percent(low),
-            high: percent(high),
-        }
+        let [share, low, high] = [part as f64 / all.max(1) as f64, low, high].map(percent);
+        Self { share, low, high, known: all > 0 }
     }
 }
 
@@ -298,9 +292,9 @@ fn code_cell(text: &str) -> String {
     format!("{fence}{space}{}{space}{fence}", cell(&text.replace(['\r', '\n'], " ")))
 }
 
-fn result(images: String, evaluation: &Evaluation) -> Result {
+fn measurement(images: String, evaluation: &Evaluation) -> Measurement {
     let [low, high] = evaluation.accuracy_interval;
-    Result {
+    Measurement {
         images,
         n: evaluation.n,
         accuracy: percent(evaluation.accuracy),

@@ -2,7 +2,7 @@
 //!
 //! In: a configuration and its images. Out: [`Caveat`]s, each a sentence. It refuses nothing and changes nothing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
@@ -15,6 +15,7 @@ use crate::fingerprint::{fingerprint, split_fingerprint};
 use crate::prepare::Prepared;
 use crate::search::space::settings;
 use crate::split::stratified_folds;
+use crate::train::evaluated_splits;
 
 /// Something to know before a training.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +23,13 @@ pub enum Caveat {
     /// Images that validate have the pixels of images that are trained on.
     Copies {
         /// How many validate.
+        images: usize,
+    },
+    /// Images that will test the model have the pixels of images that are trained on.
+    TestCopies {
+        /// Their split.
+        split: String,
+        /// How many of them.
         images: usize,
     },
     /// A model that the training begins with or learns from was made of these images, in other parts.
@@ -54,6 +62,12 @@ impl fmt::Display for Caveat {
                  copies out",
                 if *images == 1 { "is" } else { "are" }
             ),
+            Self::TestCopies { split, images } => write!(
+                formatter,
+                "note: {images} of the images of split {split} {} also among those trained on, and will flatter the scores there: \
+                 cleaning.leaks=drop leaves them out of the training",
+                if *images == 1 { "is" } else { "are" }
+            ),
             Self::Learnt { model } => write!(
                 formatter,
                 "note: {model} was trained on these images, split otherwise: it may have learnt those that validate, and \
@@ -82,7 +96,11 @@ impl fmt::Display for Caveat {
 pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     let Prepared { dataset, train, validation } = prepared;
     let mut caveats = BTreeSet::new();
-    caveats.extend(copies(images_among(dataset, validation, train)));
+    caveats.extend(copies(dataset.copies(validation, train)));
+    for split in evaluated_splits(config, dataset) {
+        let images = dataset.copies(&dataset.indices_of(&split), train);
+        caveats.extend((images > 0).then_some(Caveat::TestCopies { split, images }));
+    }
     caveats.extend(without_votes(config, dataset, train));
     caveats.extend(unused_validation(config, dataset));
     caveats.extend(lost_classes(dataset));
@@ -112,7 +130,7 @@ pub fn of_search(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> 
     let copies_of = |(folds, seed): (usize, u64)| -> usize {
         let pick = |positions: &[usize]| positions.iter().map(|&position| indices[position]).collect::<Vec<_>>();
         let parts = stratified_folds(&labels, folds, seed).unwrap_or_default();
-        parts.iter().map(|(train, validation)| images_among(dataset, &pick(validation), &pick(train))).sum()
+        parts.iter().map(|(train, validation)| dataset.copies(&pick(validation), &pick(train))).sum()
     };
     let mut caveats = BTreeSet::new();
     caveats.extend(copies(folds.into_iter().map(copies_of).max().unwrap_or_default()));
@@ -144,16 +162,6 @@ fn lost_classes(dataset: &Dataset) -> impl Iterator<Item = Caveat> {
 
 fn copies(images: usize) -> Option<Caveat> {
     (images > 0).then_some(Caveat::Copies { images })
-}
-
-/// Number of the samples at `indices` that have the pixels of one at `others`.
-fn images_among(dataset: &Dataset, indices: &[usize], others: &[usize]) -> usize {
-    let pixels = |&index: &usize| {
-        let image = &dataset.samples[index].image;
-        (image.width(), image.height(), image.as_raw().as_slice())
-    };
-    let others: HashSet<(u32, u32, &[u8])> = others.iter().map(pixels).collect();
-    indices.iter().filter(|index| others.contains(&pixels(index))).count()
 }
 
 /// Settings about votes that the samples at `indices` do not have.

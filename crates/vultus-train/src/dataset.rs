@@ -3,6 +3,7 @@
 //! In: samples made by the readers under [`crate::source`]. Out: one [`Dataset`] with one label order. It does not
 //! read files, judge quality ([`crate::audit`]) or choose what to keep ([`crate::clean`]).
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use image::GrayImage;
@@ -308,6 +309,16 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// Number of the samples at `indices` that have the pixels of one at `others`.
+    pub fn copies(&self, indices: &[usize], others: &[usize]) -> usize {
+        let pixels = |&index: &usize| {
+            let image = &self.samples[index].image;
+            (image.width(), image.height(), image.as_raw().as_slice())
+        };
+        let others: HashSet<(u32, u32, &[u8])> = others.iter().map(pixels).collect();
+        indices.iter().filter(|index| others.contains(&pixels(index))).count()
+    }
+
     /// Indices of the samples of `split`, in order.
     pub fn indices_of(&self, split: &str) -> Vec<usize> {
         (0..self.samples.len()).filter(|&index| self.samples[index].split == split).collect()

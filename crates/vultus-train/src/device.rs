@@ -13,7 +13,7 @@ pub struct DeviceError {
 }
 
 /// Names that [`device`] knows in this build.
-pub fn available_devices() -> Vec<&'static str> {
+fn available_devices() -> Vec<&'static str> {
     let mut names = vec!["flex"];
     if cfg!(feature = "wgpu") {
         names.push("wgpu");

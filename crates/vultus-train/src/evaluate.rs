@@ -5,8 +5,10 @@
 //! network, chooses no threshold and selects nothing.
 //!
 //! Definitions are those of scikit-learn, against which a golden test holds them: a ratio without cases is 0
-//! (`zero_division=0`), macro averages run over all labels, balanced accuracy over the classes that have images.
+//! (`zero_division=0`), macro averages run over the classes that have images or were predicted, balanced accuracy over those
+//! that have images.
 
+pub mod groups;
 pub mod pictures;
 mod predictions;
 
@@ -16,14 +18,19 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vultus::classifier::highest;
+use vultus::inference::Inference;
 use vultus::labels::Labels;
 
 use crate::run::{EVALUATION, check_lengths, read_json, refuse};
 
+use groups::Attribute;
 pub use predictions::{ConfusedPair, PredictionRow, Predictions};
 
 /// Number of equal-width bins of the top score, for the calibration error and the reliability diagram.
-pub const RELIABILITY_BINS: usize = 15;
+const RELIABILITY_BINS: usize = 15;
+
+/// The table of [`Predictions`] in the directory of an evaluation.
+pub(crate) const PREDICTIONS: &str = "predictions.csv";
 
 /// How far the probabilities of one image may be from the sum 1.
 const SUM_TOLERANCE: f32 = 1e-3;
@@ -32,7 +39,7 @@ const SUM_TOLERANCE: f32 = 1e-3;
 pub const LEAST_PROBABILITY: f32 = f32::EPSILON;
 
 /// Two-sided 95 % quantile of the normal distribution.
-const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
+pub(crate) const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 
 /// Precision, recall and F1 of one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +99,24 @@ impl VoteScores {
     }
 }
 
+/// A model that an evaluation is of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvaluatedModel {
+    /// SHA-256 of its weights, see [`crate::fingerprint::weights_fingerprint`].
+    pub weights_sha256: String,
+    /// Its views and its temperature.
+    pub inference: Inference,
+}
+
+/// Images of the split that were not counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// How many.
+    pub images: usize,
+    /// Their class, which the model does not know or was not asked for, in the form `class disgust`; or why they cannot be used.
+    pub reason: String,
+}
+
 /// All metrics of one split. Shares and scores are between 0 and 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -103,6 +128,18 @@ pub struct Evaluation {
     /// brought to the same size. Evaluations of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images_sha256: Option<String>,
+    /// Version of the program that made it. Evaluations of earlier versions have none, and no models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The models whose probabilities were averaged; mostly one.
+    #[serde(default)]
+    pub models: Vec<EvaluatedModel>,
+    /// Images of the split that were not counted; none where all were.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+    /// The same figures for groups of images, where a table told of some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Attribute>,
     /// Class names, in the order of all rows and columns below.
     pub labels: Vec<String>,
     /// Share of images whose highest probability is that of their true class.
@@ -130,7 +167,7 @@ pub struct Evaluation {
     pub confusion_normalized: Vec<Vec<f64>>,
     /// One entry a class, in label order.
     pub per_class: Vec<ClassScores>,
-    /// [`RELIABILITY_BINS`] bins of the top score.
+    /// 15 bins of the top score.
     pub reliability: Vec<ReliabilityBin>,
 }
 
@@ -215,14 +252,23 @@ impl Evaluation {
     /// Reads `evaluation.json` from `directory`, which is called as the split.
     ///
     /// # Errors
-    /// A file that is missing or damaged, lists of other lengths than the labels, or another split; the message names file
-    /// and key.
+    /// As [`Evaluation::read`], and another split.
     pub fn load(directory: &Path) -> io::Result<Self> {
+        let evaluation = Self::read(directory)?;
+        if directory.file_name() != Some(OsStr::new(&evaluation.split)) {
+            let fault = format!("is {:?}, and not the name of its directory", evaluation.split);
+            return refuse(&directory.join(EVALUATION), "split", &fault);
+        }
+        Ok(evaluation)
+    }
+
+    /// Reads `evaluation.json` from `directory`.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged, or lists of other lengths than the labels; the message names file and key.
+    pub fn read(directory: &Path) -> io::Result<Self> {
         let path = directory.join(EVALUATION);
         let evaluation: Self = read_json(&path)?;
-        if directory.file_name() != Some(OsStr::new(&evaluation.split)) {
-            return refuse(&path, "split", &format!("is {:?}, and not the name of its directory", evaluation.split));
-        }
         let Self { confusion, confusion_normalized, per_class, .. } = &evaluation;
         let rows = |key: &str, index: usize, length: usize| (format!("{key}[{index}]"), length);
         let counts = confusion.iter().enumerate().map(|(index, row)| rows("confusion", index, row.len()));
@@ -285,6 +331,10 @@ impl Evaluation {
             split: split.to_owned(),
             n,
             images_sha256: None,
+            version: None,
+            models: Vec::new(),
+            left_out: Vec::new(),
+            groups: Vec::new(),
             labels: labels.names().to_vec(),
             accuracy: ratio(correct, n),
             accuracy_interval: wilson_interval(correct, n),

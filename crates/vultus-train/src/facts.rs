@@ -12,7 +12,7 @@ use vultus::bundle::{Bundle, BundleError, BundleFault};
 
 use crate::config::LabelSource;
 use crate::dataset::{Dataset, split_name};
-use crate::fingerprint::split_fingerprint;
+use crate::fingerprint::{images_fingerprint, split_fingerprint};
 use crate::fit::Ended;
 use crate::prepare::held_out_split;
 use crate::source::synthetic::SyntheticConfig;
@@ -115,7 +115,7 @@ pub struct CalibrationFacts {
     pub split: String,
     /// Number of its images.
     pub images: usize,
-    /// SHA-256 of its images and labels.
+    /// SHA-256 of its images and classes, see [`images_fingerprint`].
     pub data_sha256: Option<String>,
 }
 
@@ -158,7 +158,9 @@ impl TrainingFacts {
         match &self.calibration {
             None => self.role_of(split) == Some(SplitRole::Validated),
             Some(CalibrationFacts { data_sha256: images, .. }) => {
-                images.as_ref().is_some_and(|images| *images == split_fingerprint(dataset, split))
+                let now = || images_fingerprint(dataset, &dataset.indices_of(split));
+                // Models of earlier revisions name the images in their order.
+                images.as_ref().is_some_and(|known| *known == now() || *known == split_fingerprint(dataset, split))
             }
         }
     }

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use vultus::weights::Weights;
 
 use crate::dataset::Dataset;
 
@@ -53,6 +54,19 @@ pub fn images_fingerprint(dataset: &Dataset, indices: &[usize]) -> String {
     all.sort_unstable();
     let mut hash = Sha256::new();
     all.iter().for_each(|one| hash.update(one));
+    hexadecimal(&hash.finalize())
+}
+
+/// Of the names, shapes and values of all tensors.
+pub fn weights_fingerprint(weights: &Weights) -> String {
+    let mut hash = Sha256::new();
+    for (name, tensor) in weights.iter() {
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name.as_bytes());
+        hash.update((tensor.shape.len() as u64).to_le_bytes());
+        tensor.shape.iter().for_each(|&extent| hash.update((extent as u64).to_le_bytes()));
+        tensor.data.iter().for_each(|value| hash.update(value.to_le_bytes()));
+    }
     hexadecimal(&hash.finalize())
 }
 

@@ -109,6 +109,9 @@ pub enum FitError {
     /// A model that is no start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The checkpoint lies inside an epoch that is not asked for any more.
+    #[error("epoch {0} has begun: train.epochs cannot be less")]
+    Begun(usize),
     /// There is nothing to train on.
     #[error("there are no images to train on in split {0}")]
     NoImages(String),

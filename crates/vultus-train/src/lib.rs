@@ -11,7 +11,7 @@
 //! 7. [`search`]: many trainings, by k-fold cross-validation;
 //! 8. [`evaluate`]: metrics; [`assess`]: a finished model on a split; [`facts`]: what its file tells of its training, and
 //!    [`held_out`]: which images that did not learn from; [`temperature`]: probabilities that fit, and [`mod@calibrate`]: for a
-//!    finished model again; [`compare`]: runs beside each other, with the [`spread`] over their seeds;
+//!    finished model again; [`compare`]: runs beside each other, with the [`spread`] over their seeds, and [`paired`]: models image by image;
 //! 9. [`figure`], [`report`], [`card`]: what people look at;
 //! 10. [`train`]: the whole job in one [`run`] directory; [`mod@bench`]: how fast it goes.
 //!
@@ -48,6 +48,7 @@ pub mod history;
 pub mod model;
 pub mod operations;
 pub mod optimizer;
+pub mod paired;
 pub mod prepare;
 pub mod report;
 pub mod run;

@@ -12,8 +12,10 @@
 //! events.out.tfevents.*  the same for TensorBoard
 //! checkpoints/           last.safetensors, best.safetensors
 //! model.safetensors      the bundle
-//! evaluation/<split>/    evaluation.json, predictions.csv, pictures
+//! evaluation/<split>/    evaluation.json, predictions.csv, pictures.json, pictures/
 //! report.html, figures/  the report
+//! search-table.json      of the winner of a search: what it was chosen among
+//! .lock                  held while a process writes there
 //! ```
 
 use std::fs::{File, TryLockError};

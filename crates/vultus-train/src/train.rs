@@ -143,7 +143,7 @@ pub fn add_assessment(run: &Path, assessment: &Assessment) -> Result<(), TrainEr
 }
 
 /// The splits that the finished model is evaluated on.
-fn evaluated_splits(config: &TrainConfig, dataset: &Dataset) -> Vec<String> {
+pub(crate) fn evaluated_splits(config: &TrainConfig, dataset: &Dataset) -> Vec<String> {
     if config.data.evaluate_splits.is_empty() {
         let chosen = [&config.data.train_split, &config.data.validation_split];
         dataset.splits().into_iter().filter(|split| !chosen.contains(&split)).collect()
@@ -254,7 +254,7 @@ pub fn selection(config: &TrainConfig) -> String {
 }
 
 /// Which epoch's weights a run's model has, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     /// Whether there is a model.
     pub finished: bool,
@@ -266,6 +266,8 @@ pub struct Choice {
     pub stopped_early: bool,
     /// Images that were trained on and that validated; `None` before there is a model.
     pub images: Option<ImageCounts>,
+    /// Temperature of its probabilities, fitted to the images that validated, or 1 without any; `None` before there is a model.
+    pub temperature: Option<f32>,
 }
 
 impl Choice {
@@ -276,9 +278,15 @@ impl Choice {
     pub fn of_run(path: &Path, config: &TrainConfig, history: &[EpochRecord]) -> Result<Self, BundleError> {
         let bundle = bundle_path(path);
         let finished = bundle.exists();
-        let facts = if finished { load_with_facts(&bundle)?.1 } else { TrainingFacts::default() };
+        let (facts, temperature) = if finished {
+            let (bundle, facts) = load_with_facts(&bundle)?;
+            (facts, Some(bundle.inference.temperature))
+        } else {
+            (TrainingFacts::default(), None)
+        };
         Ok(Self {
             finished,
+            temperature,
             epoch: facts.epoch.or_else(|| chosen_epoch(config, history)),
             selection: facts.selection.unwrap_or_else(|| selection(config)),
             stopped_early: facts.ended == Some(Ended::StoppedEarly),

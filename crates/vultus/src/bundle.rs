@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::container::{Container, ContainerError, Format};
 use crate::inference::{Inference, ViewsError};
 use crate::labels::Labels;
-use crate::network::{NetworkConfig, NetworkError, ResolvedNetwork};
+use crate::network::{NetworkConfig, NetworkError, ParameterRole, ResolvedNetwork};
 use crate::preprocess::{Preprocessing, PreprocessingError};
 use crate::weights::{Weights, WeightsError};
 
@@ -102,6 +102,12 @@ pub enum BundleFault {
     /// A temperature that gives no probabilities.
     #[error("its inference settings are out of range: temperature is {0}")]
     Temperature(f32),
+    /// A variance that is none.
+    #[error("tensor {tensor} holds a negative variance")]
+    NegativeVariance {
+        /// Its name.
+        tensor: String,
+    },
     /// A weight is infinite or not a number.
     #[error("tensor {tensor} holds a value that is not finite: the training diverged")]
     NotFinite {
@@ -130,10 +136,17 @@ impl Bundle {
             return Err(BundleFault::Labels { labels: self.labels.len(), outputs: head.data.len() });
         }
         self.weights.check(&network)?;
-        match self.weights.iter().find(|(_, tensor)| !tensor.data.iter().all(|value| value.is_finite())) {
-            Some((tensor, _)) => Err(BundleFault::NotFinite { tensor: tensor.to_owned() }),
-            None => Ok(network),
+        if let Some((tensor, _)) =
+            self.weights.iter().find(|(_, tensor)| !tensor.data.iter().all(|value| value.is_finite()))
+        {
+            return Err(BundleFault::NotFinite { tensor: tensor.to_owned() });
         }
+        for spec in network.parameters().filter(|spec| matches!(spec.role, ParameterRole::RunningVariance)) {
+            if self.weights.get(&spec.name)?.data.iter().any(|&value| value < 0.0) {
+                return Err(BundleFault::NegativeVariance { tensor: spec.name.clone() });
+            }
+        }
+        Ok(network)
     }
 
     /// The facts about the training, in the form in which their reader wants them.
@@ -233,7 +246,7 @@ fn parse<T: DeserializeOwned>(key: &'static str, text: &str) -> Result<T, Bundle
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::network::{ConvConfig, FlattenConfig, LayerConfig, Padding};
+    use crate::network::{BatchNormConfig, ConvConfig, FlattenConfig, LayerConfig, Padding};
     use crate::weights::WeightTensor;
     use serde_json::json;
     use std::io;
@@ -288,6 +301,23 @@ pub(crate) mod tests {
         let bundle = Bundle { inference: Inference { temperature: 1.5, ..Inference::default() }, ..brightness() };
         let (_directory, path) = saved(&bundle);
         assert_eq!(Bundle::load(&path).unwrap(), bundle);
+    }
+
+    #[test]
+    fn a_variance_below_0_is_refused_by_its_tensor() {
+        let mut bundle = brightness();
+        bundle.network.layers.insert(0, LayerConfig::BatchNorm(BatchNormConfig { momentum: 0.9, epsilon: 1e-3 }));
+        let moved = bundle.weights.iter().map(|(name, tensor)| {
+            let place = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
+            let (index, kind) = place.map(|(index, kind)| (index.parse::<usize>().unwrap() + 1, kind)).unwrap();
+            (format!("layers.{index}.{kind}"), tensor.clone())
+        });
+        bundle.weights = moved.collect();
+        for (kind, value) in [("gamma", 1.0), ("beta", 0.0), ("running_mean", 0.0), ("running_variance", -1.0)] {
+            bundle.weights.insert(format!("layers.0.{kind}"), WeightTensor { shape: vec![1], data: vec![value] });
+        }
+        let message = bundle.resolve().unwrap_err().to_string();
+        assert_eq!(message, "tensor layers.0.running_variance holds a negative variance");
     }
 
     #[test]

@@ -147,6 +147,11 @@ impl Classifier {
     pub fn probabilities(&self, pixels: &[f32]) -> Vec<f32> {
         let Inference { views, temperature } = self.inference;
         let (width, height) = (self.preprocessing.width as usize, self.preprocessing.height as usize);
+        assert!(
+            pixels.len().is_multiple_of(width * height),
+            "{} pixels are no whole number of pictures of {width} x {height}",
+            pixels.len()
+        );
         // All views at once: with one face at a time, each core has something to do.
         let answers = self.plan.probabilities(&views.of(pixels, width, height));
         let count = views.count();

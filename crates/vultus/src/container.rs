@@ -144,6 +144,10 @@ impl Container {
             expected: format.name,
             reason: reason.to_string(),
         };
+        if let Some(name) = [FORMAT, VERSION, CHECKSUM].into_iter().find(|&name| self.texts.contains_key(name)) {
+            let (path, reason) = (path.to_owned(), format!("a text called {name} would be taken for the format's own"));
+            return Err(ContainerError::Content { path, expected: format.name, reason });
+        }
         let bytes: Vec<(&str, &WeightTensor, Dtype, Vec<u8>)> = self
             .tensors
             .iter()

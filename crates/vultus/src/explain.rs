@@ -16,6 +16,9 @@ const CELLS: u32 = 12;
 /// Cells along one side of the patch that is hidden.
 const PATCH: u32 = 3;
 
+/// The fall of the class's probability that is full red at least: where no part of a face matters, none is coloured much.
+const LEAST_FALL: f32 = 0.1;
+
 /// How strongly the most important parts are coloured.
 const STRENGTH: f32 = 0.6;
 
@@ -62,7 +65,7 @@ impl Saliency {
                 }
             }
         }
-        let mut largest = f32::MIN_POSITIVE;
+        let mut largest = LEAST_FALL;
         for (cell, patches) in cells.iter_mut().zip(patches) {
             *cell /= patches;
             largest = largest.max(*cell);
@@ -164,6 +167,16 @@ mod tests {
         let drawn = overlay(&DynamicImage::new_rgb8(96, 96), &[(Region::Whole, saliency)]);
         assert!(drawn.get_pixel(24, 24).0[0] > 100, "{:?}", drawn.get_pixel(24, 24));
         assert_eq!(drawn.get_pixel(90, 90), &Rgb([0, 0, 0]));
+    }
+
+    #[test]
+    fn where_nothing_matters_nothing_is_coloured_much() {
+        // One grey level of a few pixels: some hundredths of the logit.
+        let crop = GrayImage::from_fn(48, 48, |x, y| Luma([if x < 4 && y < 4 { 88 } else { 87 }]));
+        let saliency = Saliency::of(&corner_watcher(), &crop);
+        let most = (0..48).flat_map(|x| (0..48).map(move |y| (x, y)));
+        let most = most.map(|(x, y)| saliency.at(x as f32 / 48.0, y as f32 / 48.0)).fold(0.0, f32::max);
+        assert!(most > 0.0 && most < 0.3, "{most}");
     }
 
     #[test]

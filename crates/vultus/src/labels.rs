@@ -24,7 +24,7 @@ const SYNONYMS: [(&str, &[&str]); 8] = [
 /// The seven expressions of FER-2013 in index order (alphabetical).
 pub const BASIC_EXPRESSIONS: [&str; 7] = ["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"];
 
-/// The canonical spelling of a class name: trimmed, in Unicode's normal form C and lower case, runs of spaces and hyphens as
+/// The canonical spelling of a class name: trimmed, in lower case and Unicode's normal form C, runs of spaces and hyphens as
 /// one `_`, synonyms replaced. A name that no data set is known for passes through in that form.
 ///
 /// ```
@@ -34,7 +34,8 @@ pub const BASIC_EXPRESSIONS: [&str; 7] = ["angry", "disgust", "fear", "happy", "
 /// ```
 pub fn canonical(name: &str) -> String {
     // Some systems write ü as one character, others as u with two dots.
-    let lower = name.trim().nfc().collect::<String>().to_lowercase();
+    // In lower case first: a capital may have no character of its own with its marks where the small letter has one.
+    let lower: String = name.trim().to_lowercase().nfc().collect();
     let words: Vec<&str> =
         lower.split(|c: char| c.is_whitespace() || c == '-').filter(|word| !word.is_empty()).collect();
     let joined = words.join("_");
@@ -205,6 +206,12 @@ mod tests {
         assert_eq!(Labels::new(["a\u{7}b"]), Err(LabelsError::Unprintable { name: "a\u{7}b".to_owned() }));
         let message = serde_json::from_str::<Labels>(r#"["fear","sad","Afraid"]"#).unwrap_err().to_string();
         assert!(message.contains("\"fear\" is listed twice"), "{message}");
+    }
+
+    #[test]
+    fn a_capital_without_a_character_of_its_own_is_canonical_at_once() {
+        assert_eq!(canonical("H\u{331}a"), "\u{1e96}a");
+        assert_eq!(canonical(&canonical("H\u{331}a")), "\u{1e96}a");
     }
 
     proptest! {

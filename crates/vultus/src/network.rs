@@ -231,11 +231,11 @@ fn batch_norm_epsilon() -> f64 {
 }
 
 impl Padding {
-    /// Zeros on each side for a kernel of `kernel` rows: 0, or `p = (f - 1) / 2` (the report's section 2).
+    /// Zeros on each side for a kernel of `kernel` rows, at least 1: 0, or `p = (f - 1) / 2` (the report's section 2).
     pub fn size(self, kernel: usize) -> usize {
         match self {
             Self::Valid => 0,
-            Self::Same => (kernel - 1) / 2,
+            Self::Same => kernel.saturating_sub(1) / 2,
         }
     }
 

@@ -2,14 +2,14 @@
 //!
 //! In: items and what to do with each. Out: the results, in order. The threads are not those of rayon: a thread of
 //! rayon's that waits for a part of one picture may begin with another picture in the meantime, and so on, until its
-//! stack is full. Here every thread has one picture at a time, and memory has one a thread.
+//! stack is full. Here every thread has one picture at a time, and memory has one a thread. There are as many threads as
+//! rayon has.
 
-use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
 
-/// Applies `work` to all `items`, with as many threads as the machine runs at once.
+/// Applies `work` to all `items`.
 pub(crate) fn map<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(items.len());
+    let threads = rayon::current_num_threads().min(items.len());
     if threads <= 1 {
         return items.into_iter().map(work).collect();
     }

@@ -44,7 +44,7 @@ pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
 pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
     let mut file = beside(path)?;
-    file.write_all(content).and_then(|()| file.as_file().sync_all()).map_err(named)?;
+    file.write_all(content).map_err(named)?;
     put_new(file.into_temp_path(), path)
 }
 
@@ -53,6 +53,8 @@ pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The system's refusal, or a file that is there; the message names `path` and the place where `file` stays.
 pub fn put_new(file: TempPath, path: &Path) -> io::Result<()> {
+    // A name must not be on the disk before what it names.
+    fs_err::File::open(&file)?.sync_all()?;
     file.persist_noclobber(path).map_err(|PathPersistError { error, path: mut file }| {
         file.disable_cleanup(true);
         let (path, file) = (path.display(), file.display());

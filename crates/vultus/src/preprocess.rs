@@ -1,5 +1,6 @@
 //! From a decoded picture to the numbers a network reads. The only preprocessing of the product: training, evaluation
-//! and prediction all come through here, and the settings travel with the model.
+//! and prediction all come through here, and the settings travel with the model; a face in a photograph is cut out of it at the
+//! network's size by `faces` before.
 //!
 //! In: a decoded picture that shows one face. Out: an 8-bit grey image of the network's input size, and its pixels as
 //! `f32`. It does not find faces and does not augment.

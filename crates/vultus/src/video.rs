@@ -14,7 +14,8 @@ pub mod timeline;
 pub mod track;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use image::{DynamicImage, RgbImage};
 use serde::Serialize;
@@ -29,6 +30,9 @@ const FRAMES_AT_ONCE: u64 = 8;
 
 /// Bytes of the frames that are analyzed together, unless one alone has more. As many wait meanwhile.
 const BYTES_AT_ONCE: u64 = 100_000_000;
+
+/// How often it is asked whether to stop while there is no frame.
+const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// A person in a frame.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,7 +69,8 @@ pub struct FrameError {
     pub error: RecordError,
 }
 
-/// Analyzes all frames of `film` and gives them to `sink` in order; a frame that cannot be looked at is given as its error.
+/// Analyzes all frames of `film` and gives them to `sink` in order; a frame that cannot be looked at is given as its error. As
+/// soon as `stop` says so it ends, also while a camera gives no frame.
 ///
 /// # Errors
 /// What `ffmpeg` says, or the first error of `sink`.
@@ -73,6 +78,7 @@ pub fn run<E: From<VideoError>>(
     analyzer: &Analyzer,
     film: &mut FilmReader,
     options: TrackOptions,
+    stop: impl Fn() -> bool,
     sink: impl FnMut(Result<Frame, FrameError>) -> Result<(), E>,
 ) -> Result<(), E> {
     let tracker = Tracker::new(options, analyzer.options().abstain_below);
@@ -80,7 +86,7 @@ pub fn run<E: From<VideoError>>(
         let prepare = |picture| caught(|| Ok(analyzer.prepare(picture)?));
         analyzer.finish(parallel::map(pictures.iter().collect(), prepare))
     };
-    follow(film, look, tracker, sink)
+    follow(film, look, tracker, stop, sink)
 }
 
 /// A defect that one frame brings to light does not end the work on the others.
@@ -93,9 +99,11 @@ fn follow<E: From<VideoError>>(
     film: &mut FilmReader,
     look: impl Fn(&[DynamicImage]) -> Vec<Result<Analysis, RecordError>>,
     mut tracker: Tracker,
+    stop: impl Fn() -> bool,
     mut sink: impl FnMut(Result<Frame, FrameError>) -> Result<(), E>,
 ) -> Result<(), E> {
     let at_once = frames_at_once(film.film());
+    let ender = film.ender();
     std::thread::scope(|scope| {
         // Frames are handed over, none lies between.
         let (sender, receiver) = sync_channel::<Result<Vec<(f64, RgbImage)>, VideoError>>(0);
@@ -109,8 +117,15 @@ fn follow<E: From<VideoError>>(
                 }
             }
         });
+        // Before the scope waits for the reader, which may wait for a frame.
+        let _ended = ender;
         let mut index = 0;
-        for frames in receiver {
+        while !stop() {
+            let frames = match receiver.recv_timeout(LOOK_UP) {
+                Ok(frames) => frames,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             let (times, pictures): (Vec<f64>, Vec<DynamicImage>) =
                 frames?.into_iter().map(|(time_s, frame)| (time_s, DynamicImage::from(frame))).unzip();
             let analyses = look(&pictures);

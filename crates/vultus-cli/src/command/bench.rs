@@ -1,6 +1,5 @@
 //! `vultus bench`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -12,6 +11,7 @@ use vultus_train::fit::FitError;
 
 use super::{model_file, named_config};
 use crate::failure::Failure;
+use crate::table;
 
 /// Measure how fast a network trains or predicts on this machine, on random pictures.
 #[derive(clap::Args)]
@@ -80,17 +80,16 @@ impl Bench {
             }
             None => bench::measure(&named_config(&self.network, &self.set)?, mode, batch, self.seconds, started)
                 .map_err(|error| match error {
-                    FitError::Network(_) => Failure::usage(error),
+                    FitError::Network(_) | FitError::Device(_) => Failure::usage(error),
                     other => other.into(),
                 })?,
         };
         let name = self.model.as_ref().map_or(self.network, |path| path.display().to_string());
-        let text = if self.json {
-            serde_json::to_string_pretty(&Named { name: &name, measured: &measured })?
+        if self.json {
+            table::print_json(&Named { name: &name, measured: &measured })?;
         } else {
-            describe(&name, &measured)
-        };
-        writeln!(std::io::stdout().lock(), "{text}")?;
+            table::print(describe(&name, &measured))?;
+        }
         Ok(())
     }
 }

@@ -9,12 +9,15 @@ use vultus_train::facts::load_with_facts;
 use vultus_train::prepare::read;
 use vultus_train::run::RunDirectory;
 
-use super::evaluate::{held_out_images, read_sources, usage_or_assess};
+use super::evaluate::{held_out_images, read_sources, report_removed, usage_or_assess};
 use super::train::{usage_or_data, usage_or_run};
 use super::{ViewArguments, check_new_model, model_file, run_directory};
 use crate::failure::Failure;
 use crate::message::{counted, say};
 use crate::table;
+
+/// Images below which a temperature is chance.
+const FEW_IMAGES: usize = 200;
 
 /// Give a model other views, and the temperature with which its probabilities fit images that it did not learn from: those
 /// that its training held out, or others. The weights stay.
@@ -68,6 +71,10 @@ impl Calibrate {
         let Calibrated { bundle, before, after, evaluations } =
             calibrate(bundle, views, &dataset, &split).map_err(usage_or_assess)?;
         bundle.save(&self.out)?;
+        report_removed(&dataset, &split);
+        if after.n < FEW_IMAGES {
+            say(format_args!("note: {} say little about a temperature: use some hundred", counted(after.n, "image")));
+        }
         say(format_args!(
             "{} of split {split}: temperature {earlier:.3} before, {:.3} now; log loss {:.4} and {:.4}, calibration error {:.4} \
              and {:.4}, accuracy {} and {}",

@@ -9,7 +9,7 @@ use vultus_train::dataset::split_name;
 use vultus_train::facts::load_with_facts;
 use vultus_train::train::source_name;
 
-use super::evaluate::{default_split_of_data, read_sources};
+use super::evaluate::{default_split_of_data, read_sources, usage_or_assess};
 use super::{check_new, model_file};
 use crate::failure::Failure;
 use crate::message::say;
@@ -80,7 +80,7 @@ impl Card {
             ));
         }
         let card = card(&bundle, &dataset, &split, &text).map_err(|error| match error {
-            CardError::Assess(error) => Failure::usage(error),
+            CardError::Assess(error) => usage_or_assess(error),
             CardError::Trained(_) | CardError::Validated(_) | CardError::Calibrated(_) | CardError::Copies { .. } => {
                 Failure::usage(error)
             }

@@ -1,21 +1,24 @@
 //! `vultus compare`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use vultus_train::compare::{CompareError, Comparison, Spread, compare};
+use vultus_train::paired::{PairedComparison, PairedError, compare_pairs, holds_evaluation};
 
 use super::run_directory;
 use super::train::usage_or_run;
 use crate::failure::Failure;
-use crate::message::say;
+use crate::message::{counted, say};
 use crate::table::{self, percent};
 
 /// Put finished runs beside each other: a row for each configuration, in the order given, with mean and standard deviation
-/// where several runs differ by their seed alone, and with what differs from the first row.
+/// where several runs differ by their seed alone, and with what differs from the first row. Evaluations of the same images
+/// (vultus evaluate --out DIR) are compared image by image: each with the first, with an interval of the difference and McNemar's test.
 #[derive(clap::Args)]
 pub struct Compare {
-    /// Directories of runs, or of searches whose winner is trained.
-    #[arg(value_name = "RUN", required = true)]
+    /// Directories of runs, or of searches whose winner is trained; or directories of evaluations, at least two.
+    #[arg(value_name = "RUN_OR_EVALUATION", required = true)]
     runs: Vec<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
@@ -27,6 +30,11 @@ pub struct Compare {
 
 impl Compare {
     pub fn run(self) -> Result<(), Failure> {
+        if let [first, others @ ..] = &self.runs[..]
+            && holds_evaluation(first)
+        {
+            return self.run_pairs(first, others);
+        }
         let runs = self.runs.iter().map(|run| run_directory(run)).collect::<Result<Vec<_>, _>>()?;
         let comparison = compare(&runs).map_err(|error| match error {
             CompareError::Run(error) => usage_or_run(error),
@@ -38,12 +46,70 @@ impl Compare {
             comparison.write(out)?;
         }
         if self.json {
-            table::print(serde_json::to_string(&comparison)?)?;
+            table::print_json(&comparison)?;
         } else {
             print(&comparison)?;
         }
         Ok(())
     }
+}
+
+impl Compare {
+    fn run_pairs(&self, first: &Path, others: &[PathBuf]) -> Result<(), Failure> {
+        if others.is_empty() {
+            return Err(Failure::usage(anyhow!(
+                "{} is one evaluation: name another to compare it with",
+                first.display()
+            )));
+        }
+        if let Some(other) = others.iter().find(|other| !holds_evaluation(other)) {
+            return Err(Failure::usage(anyhow!(
+                "{} is an evaluation, and {} is none: name runs, or evaluations that vultus evaluate --out has written",
+                first.display(),
+                other.display()
+            )));
+        }
+        if self.out.is_some() {
+            return Err(Failure::usage(anyhow!(
+                "--out is for runs: a comparison of evaluations is printed, with --json for programs"
+            )));
+        }
+        let compared = compare_pairs(first, others).map_err(|error| match error {
+            PairedError::Different { .. } => Failure::usage(error),
+            PairedError::Io(_) => Failure::Run(error.into()),
+        })?;
+        if self.json { Ok(table::print_json(&compared)?) } else { Ok(print_pairs(&compared)?) }
+    }
+}
+
+/// Percentage points with their sign.
+fn points(share: f64) -> String {
+    format!("{:+.2}", share * 100.0)
+}
+
+fn print_pairs(compared: &PairedComparison) -> std::io::Result<()> {
+    table::print(format_args!("{}, {}\n", compared.split, counted(compared.n, "image")))?;
+    let header = ["", "accuracy", "difference", "95 % interval", "right alone", "wrong alone", "p"];
+    let mut rows = table::table(header);
+    let empty = std::iter::repeat_n(String::new(), header.len() - 2);
+    rows.add_row([compared.first.clone(), percent(compared.first_accuracy)].into_iter().chain(empty));
+    for pair in &compared.others {
+        let [low, high] = pair.interval.map(points);
+        let p = if pair.p_value < 0.001 { "< 0.001".to_owned() } else { format!("{:.3}", pair.p_value) };
+        let accuracy = percent(pair.accuracy);
+        let (gained, lost) = (pair.gained.to_string(), pair.lost.to_string());
+        rows.add_row([
+            pair.name.clone(),
+            accuracy,
+            points(pair.difference),
+            format!("{low} to {high}"),
+            gained,
+            lost,
+            p,
+        ]);
+    }
+    table::print(rows)?;
+    table::print("\ndifference in percentage points; alone: where the first is not; p: McNemar's exact test, two-sided")
 }
 
 /// Says what makes figures doubtful.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use image::GrayImage;
-use serde_json::to_string;
 use vultus::persist::write_new;
 use vultus::preprocess::Preprocessing;
 use vultus_train::audit::{Audit, Finding};
@@ -21,7 +20,7 @@ use super::check_new;
 use super::train::usage_or_data;
 use crate::failure::Failure;
 use crate::message::{counted, say};
-use crate::table::{print, table};
+use crate::table::{print, print_json, table};
 
 /// Count, audit and convert data sets, and look at what training does to images.
 #[derive(clap::Subcommand)]
@@ -142,7 +141,7 @@ impl Inspect {
         let dataset = read(&self.sources)?;
         let statistics = Statistics::compute(&dataset);
         if self.json {
-            print(to_string(&statistics)?)?;
+            print_json(&statistics)?;
             return Ok(());
         }
         let mut rows = table(
@@ -188,7 +187,7 @@ impl Inspection {
         }
         let audit = Audit::compute(&dataset);
         if self.inspect.json {
-            print(to_string(&audit)?)?;
+            print_json(&audit)?;
             return Ok(());
         }
         print(format_args!("{} images; {} of them are redundant copies", audit.images, audit.redundant))?;
@@ -250,9 +249,9 @@ fn read(sources: &[String]) -> Result<Dataset, Failure> {
         .map_err(Failure::usage)?;
     let dataset = load(&sources, &Preprocessing::default(), &LoadOptions::default())?;
     if let [only] = dataset.labels.names() {
-        say(format_args!(
-            "note: there is only one class, {only}; if train/ and test/ lie further down, name that folder"
-        ));
+        let folders = sources.iter().any(|source| matches!(source, Source::Folder(_)));
+        let hint = if folders { "; if train/ and test/ lie further down, name that folder" } else { "" };
+        say(format_args!("note: there is only one class, {only}{hint}"));
     }
     Ok(dataset)
 }

@@ -8,6 +8,7 @@ use vultus::labels::canonical;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
+use vultus_train::evaluate::groups::GroupTable;
 use vultus_train::facts::{SplitRole, TrainingFacts, load_with_facts};
 use vultus_train::fingerprint::fingerprint;
 use vultus_train::held_out::{HeldOutError, configuration_of, held_out};
@@ -49,6 +50,10 @@ pub struct Evaluate {
     /// probability in proportion. May be given several times.
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
+    /// A csv table with a column origin, which names images as predictions.csv does, and one for each attribute to group them by, such
+    /// as age or camera: the figures of each group are given, too.
+    #[arg(long, value_name = "FILE")]
+    groups: Option<PathBuf>,
     #[command(flatten)]
     views: ViewArguments,
     /// Directory for evaluation.json, predictions.csv and pictures. Without it, a run keeps those of all its classes on its
@@ -70,55 +75,31 @@ impl Evaluate {
             let out = out.display();
             return Err(Failure::usage(anyhow!("{out} is where a run keeps its own evaluations: give another --out")));
         }
+        let groups = self.groups.as_deref().map(GroupTable::read).transpose().map_err(Failure::usage)?;
         let run = if self.on_own_data() { Some(self.open_run()?) } else { None };
-        let (first, facts) = load_with_facts(&model_file(&self.models[0])?)?;
-        let mut bundles = vec![first];
-        for model in &self.models[1..] {
-            bundles.push(Bundle::load(&model_file(model)?)?);
+        let (mut bundles, mut facts) = (Vec::new(), Vec::new());
+        for model in &self.models {
+            let (bundle, told) = load_with_facts(&model_file(model)?)?;
+            bundles.push(bundle);
+            facts.push(told);
         }
         for bundle in &mut bundles {
             bundle.inference.views = self.views.change(bundle.inference.views)?;
         }
         let bundle = &bundles[0];
-        let (dataset, split) = if self.validation {
-            if bundles.len() > 1 {
-                return Err(Failure::usage(anyhow!(
-                    "--validation: what one training held out the other models may have learnt: name one"
-                )));
-            }
-            let own = run.as_ref().map(|(_, config)| config);
-            held_out_images(bundle, &facts, own, &self.data)?
-        } else {
-            let dataset = match &run {
-                Some((_, config)) => read(config)?,
-                None => read_sources(&self.data, bundle, &facts)?,
-            };
-            let split = match &self.split {
-                Some(name) => split_name::meant_by(name).to_owned(),
-                None => match &run {
-                    Some((_, config)) => {
-                        default_split(&dataset, &[&config.data.train_split, &config.data.validation_split])?
-                    }
-                    None => default_split_of_data(&dataset)?,
-                },
-            };
-            (dataset, split)
-        };
+        let config = run.as_ref().map(|(_, config)| config);
+        let (dataset, split) = self.images(&bundles, &facts, config)?;
         self.check_dropped(bundle, &facts, &dataset)?;
-        // What was held out has a split of its own by now, and was the same a moment ago.
-        if run.is_some()
-            && !self.validation
-            && facts.data_sha256.as_ref().is_some_and(|images| *images != fingerprint(&dataset))
-        {
-            say("note: the images are not all those of the training any more: some were added, removed or changed");
-        }
-        let flattery = || flattery(&facts, &dataset, &split, self.validation || run.is_some());
-        if let Some(flattery) = (!dataset.indices_of(&split).is_empty()).then(flattery).flatten() {
-            say(format_args!("note: {flattery}"));
+        if !dataset.indices_of(&split).is_empty() {
+            self.warn(&facts, &dataset, &split, config.is_some());
         }
         let mut dropped = self.drop_class.clone();
-        dropped.extend(facts.dropped_classes);
-        let assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(with_option)?;
+        dropped.extend(facts.into_iter().flat_map(|facts| facts.dropped_classes));
+        let mut assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(with_option)?;
+        if let Some(groups) = groups {
+            let scores = groups.scores(&assessment.evaluation.split, &assessment.predictions);
+            assessment.evaluation.groups = scores.map_err(Failure::usage)?;
+        }
         for (class, count) in &assessment.ignored {
             let why = if bundle.labels.index_of(class).is_some() { "is not asked for" } else { "does not know" };
             say(format_args!("{} of class {class} left out: the model {why} it", counted(*count, "image")));
@@ -140,24 +121,81 @@ impl Evaluate {
             say(format_args!("note: on the data of {}", self.models[0].display()));
         }
         let printed = if self.json {
-            table::print(serde_json::to_string(&assessment.evaluation)?)
+            table::print_json(&assessment.evaluation)
         } else {
-            table::print_evaluation(&assessment.evaluation)
+            table::print_evaluation(&assessment.evaluation).map_err(anyhow::Error::from)
         };
         kept?;
         Ok(printed?)
     }
 
+    /// The images and the split that are asked for; `config` is that of the run whose own data they are.
+    fn images(
+        &self,
+        bundles: &[Bundle],
+        facts: &[TrainingFacts],
+        config: Option<&TrainConfig>,
+    ) -> Result<(Dataset, String), Failure> {
+        if self.validation {
+            if bundles.len() > 1 {
+                return Err(Failure::usage(anyhow!(
+                    "--validation: what one training held out the other models may have learnt: name one"
+                )));
+            }
+            return held_out_images(&bundles[0], &facts[0], config, &self.data);
+        }
+        let dataset = match config {
+            Some(config) => read(config).map_err(|error| usage_or_data(error.into()))?,
+            None => read_sources(&self.data, &bundles[0], &facts[0])?,
+        };
+        let split = match (&self.split, config) {
+            (Some(name), _) => split_name::meant_by(name).to_owned(),
+            (None, Some(config)) => {
+                default_split(&dataset, &[&config.data.train_split, &config.data.validation_split])?
+            }
+            (None, None) => default_split_of_data(&dataset)?,
+        };
+        Ok((dataset, split))
+    }
+
+    /// Says what flatters the figures on `split`, model by model; `own` data are known to be those of the first one's training.
+    fn warn(&self, facts: &[TrainingFacts], dataset: &Dataset, split: &str, own: bool) {
+        // What was held out has a split of its own by now, and was the same a moment ago.
+        let changed = facts[0].data_sha256.as_ref().is_some_and(|images| *images != fingerprint(dataset));
+        if own && !self.validation && changed {
+            say("note: the images are not all those of the training any more: some were added, removed or changed");
+        }
+        for (place, (model, facts)) in self.models.iter().zip(facts).enumerate() {
+            let sure = place == 0 && (own || self.validation);
+            let whose = if self.models.len() > 1 { format!("{}: ", model.display()) } else { String::new() };
+            if let Some(flattery) = flattery(facts, dataset, split, sure) {
+                say(format_args!("note: {whose}{flattery}"));
+            }
+            let copies = dataset.copies(&dataset.indices_of(split), &dataset.indices_of(facts.train_split()));
+            if facts.role_of(split).is_none() && copies > 0 {
+                let left_out = facts.cleaning["leaks"] == "drop";
+                say(format_args!(
+                    "note: {whose}{} of split {split} also stand{} in {}{}",
+                    counted(copies, "image"),
+                    if copies == 1 { "s" } else { "" },
+                    facts.train_split(),
+                    if left_out { ", out of which the training left such images of its own data" } else { "" }
+                ));
+            }
+        }
+    }
+
     /// Classes to leave out must be in the data, and unknown to the model: its scores without a class that it predicts
     /// would mislead.
-    fn check_dropped(&self, bundle: &Bundle, facts: &TrainingFacts, dataset: &Dataset) -> Result<(), Failure> {
+    fn check_dropped(&self, bundle: &Bundle, facts: &[TrainingFacts], dataset: &Dataset) -> Result<(), Failure> {
+        let by_training = |name: &str| facts.iter().any(|facts| facts.dropped_classes.contains(&canonical(name)));
         for name in &self.drop_class {
             if bundle.labels.index_of(name).is_some() {
                 return Err(Failure::usage(anyhow!(
                     "--drop-class {name}: the model knows this class; --without leaves it out of the model's answer as well"
                 )));
             }
-            if dataset.labels.index_of(name).is_none() && !facts.dropped_classes.contains(&canonical(name)) {
+            if dataset.labels.index_of(name).is_none() && !by_training(name) {
                 let known = dataset.labels.names().join(", ");
                 return Err(Failure::usage(anyhow!(
                     "--drop-class {name}: the data have no such class; they have: {known}"
@@ -273,10 +311,10 @@ pub fn read_sources(data: &[String], bundle: &Bundle, facts: &TrainingFacts) -> 
     with_labels(dataset, facts.labels).map_err(|error| usage_or_data(error.into()))
 }
 
-/// Images of `split` that could not be used. What a run's own cleaning removed is in its `removed.csv`.
-fn report_removed(dataset: &Dataset, split: &str) {
+/// Images of `split`, or of none that is known, that could not be used. What a run's own cleaning removed is in its `removed.csv`.
+pub fn report_removed(dataset: &Dataset, split: &str) {
     let unusable = [RemovalReason::Unreadable, RemovalReason::Missing, RemovalReason::TooLarge];
-    for removal in dataset.removed.iter().filter(|removal| removal.split == split) {
+    for removal in dataset.removed.iter().filter(|removal| removal.split == split || removal.split.is_empty()) {
         if unusable.contains(&removal.reason) {
             say(format_args!("left out: {}: {}", removal.origin, removal.detail));
         }
@@ -290,10 +328,9 @@ pub fn default_split(dataset: &Dataset, apart: &[&str]) -> Result<String, Failur
     if let [only] = others[..] {
         return Ok(only.clone());
     }
-    for name in [split_name::TEST, split_name::PUBLIC_TEST] {
-        if splits.iter().any(|split| split == name) {
-            return Ok(name.to_owned());
-        }
+    let usual = [split_name::TEST, split_name::PUBLIC_TEST];
+    if let Some(name) = usual.into_iter().find(|&name| others.iter().any(|split| *split == name)) {
+        return Ok(name.to_owned());
     }
     Err(Failure::usage(anyhow!("name the split with --split; the data has: {}", splits.join(", "))))
 }

@@ -40,7 +40,7 @@ impl Network {
                 "multiply_adds": network.multiply_adds(),
                 "layers": network.table(),
             });
-            table::print(serde_json::to_string_pretty(&object)?)?;
+            table::print_json(&object)?;
         } else {
             print_table(&network)?;
         }

@@ -126,9 +126,8 @@ fn check_winner(config: &TrainConfig, out: &Path) -> Result<(), Failure> {
 
 /// Whether a run of the configuration `saved` is that of `setting`, but for what may be changed when a run goes on.
 fn is_winner(saved: &TrainConfig, config: &TrainConfig, setting: &Setting) -> Result<bool, Failure> {
-    let mut winner = winner_config(config, setting).map_err(Failure::usage)?;
-    (winner.train.epochs, winner.train.keep) = (saved.train.epochs, saved.train.keep);
-    Ok(winner == *saved)
+    let winner = winner_config(config, setting).map_err(Failure::usage)?;
+    Ok(fit::obstacles(saved, &winner).is_empty())
 }
 
 fn other_winner(directory: &Path) -> Failure {
@@ -149,10 +148,13 @@ fn train_winner(
     let (run, config, resume) = match RunDirectory::create(directory, &new) {
         Ok(run) => (run, new, false),
         Err(RunError::Exists(_)) => {
-            let (run, saved) = RunDirectory::open(directory).map_err(usage_or_run)?;
+            let (run, mut saved) = RunDirectory::open(directory).map_err(usage_or_run)?;
             if !is_winner(&saved, config, winner)? {
                 return Err(other_winner(directory));
             }
+            // They may have moved.
+            saved.data.sources = new.data.sources;
+            saved.train.targets.teachers = new.train.targets.teachers;
             (run, saved, true)
         }
         Err(error) => return Err(usage_or_run(error)),

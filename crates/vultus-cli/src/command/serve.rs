@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -103,21 +104,22 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(async {
             let server = Server::bind(config, analyzer, card).await.map_err(|error| match error {
-                ServeError::Limit(_) => Failure::usage(error),
+                ServeError::Limit { .. } => Failure::usage(error),
                 _ => Failure::Run(error.into()),
             })?;
             if open {
                 say("warning: whoever reaches this machine may use this server: VULTUS_TOKEN or --token-file asks for a token");
             }
+            // Before the line: whoever waits for it may want to stop the server as soon as it has come.
+            let stop = Arc::new(Notify::new());
+            let notify = Arc::clone(&stop);
+            interrupt::on_first(move || notify.notify_one())?;
             let line = format!("listening on http://{}", server.address());
             match print(&line) {
                 // Whoever started it does not read its output, and may still want it to serve.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => say(line),
                 printed => printed?,
             }
-            let stop = std::sync::Arc::new(Notify::new());
-            let notify = std::sync::Arc::clone(&stop);
-            interrupt::on_first(move || notify.notify_one())?;
             Ok::<bool, Failure>(server.run(stop.notified()).await)
         })?;
         // Work that nobody waits for any more is left to itself.

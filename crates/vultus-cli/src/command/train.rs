@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::DataError;
-use vultus_train::fit::{self, FitData};
+use vultus_train::fit::{self, FitData, FitError};
 use vultus_train::history;
 use vultus_train::prepare::{PrepareError, Prepared, prepare};
 use vultus_train::run::{RunDirectory, RunError};
-use vultus_train::train::{Trained, train};
+use vultus_train::train::{TrainError, Trained, train};
 
 use super::{ConfigArguments, invocation, next_run_directory, quoted_path};
 use crate::failure::Failure;
@@ -92,7 +92,11 @@ pub fn train_and_show(
     progress.prepared(config, prepared);
     let trained = train(config, prepared, run, resume, &invocation(), &mut progress);
     drop(progress);
-    show(&trained?, run)
+    let trained = trained.map_err(|error| match error {
+        TrainError::Fit(FitError::Begun(_)) => Failure::usage(anyhow!("{}: {error}", run.path().display())),
+        error => error.into(),
+    })?;
+    show(&trained, run)
 }
 
 /// Settings that do not fit the data are the caller's mistake; data that cannot be read are not.

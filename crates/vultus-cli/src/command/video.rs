@@ -116,7 +116,7 @@ impl Video {
         let mut progress = Frames::new(expected(film.seconds, self.seconds, rate), self.output.is_none());
         let mut missing = Missing::default();
         let options = TrackOptions { smoothing_s: self.smoothing, ..TrackOptions::default() };
-        let result = video::run(&analyzer, &mut reader, options, |frame| {
+        let result = video::run(&analyzer, &mut reader, options, interrupt::requested, |frame| {
             let time_s = frame.as_ref().map_or_else(|error| error.time_s, |frame| frame.time_s);
             if interrupt::requested() || self.seconds.is_some_and(|seconds| time_s >= seconds) {
                 return Err(End::Enough);

@@ -82,5 +82,30 @@ fn other_images_and_other_directories_are_told() {
     place.run(&["compare", "few", "few-again"]).ends_with(0).says(&["few-again was not evaluated on test"]);
     place.run(&["compare", "few-again"]).ends_with(0).says(&["no run has been evaluated"]);
     place.run(&["compare", "few", "absent"]).ends_with(2).says(&["absent holds no run"]);
-    place.run(&["compare"]).ends_with(2).says(&["<RUN>"]);
+    place.run(&["compare"]).ends_with(2).says(&["<RUN_OR_EVALUATION>"]);
+}
+
+#[test]
+fn evaluations_of_the_same_images_are_compared_image_by_image() {
+    let place = Place::with_config();
+    for (run, seed) in [("a", "seed=1"), ("b", "seed=2")] {
+        place.train(run, &["--set", "train.epochs=1", "--set", seed]);
+    }
+    let evaluations = ["a/evaluation/test", "b/evaluation/test"];
+    let table = place.run(&[&["compare"], &evaluations[..]].concat()).ends_with(0);
+    table.prints(&["test, 14 images", evaluations[0], evaluations[1], "difference", "McNemar"]);
+    let json = place.run(&[&["compare", "--json"], &evaluations[..]].concat()).ends_with(0).json();
+    let pair = &json["others"][0];
+    let accuracy = |name: &str| read_json(&place.path(name).join("evaluation.json"))["accuracy"].as_f64().unwrap();
+    let difference = accuracy(evaluations[1]) - accuracy(evaluations[0]);
+    assert!((pair["difference"].as_f64().unwrap() - difference).abs() < 1e-12, "{pair}");
+    let counts = ["gained", "lost"].map(|key| pair[key].as_f64().unwrap());
+    assert!(((counts[0] - counts[1]) / 14.0 - difference).abs() < 1e-12, "{pair}");
+
+    let out = ["evaluate", "a/model.safetensors", "--data", "synthetic:20", "--split", "test", "--out", "other"];
+    place.run(&out).ends_with(0);
+    place.run(&["compare", evaluations[0], "other"]).ends_with(2).says(&["not of the same images", "other"]);
+    place.run(&["compare", evaluations[0]]).ends_with(2).says(&["name another"]);
+    place.run(&["compare", evaluations[0], "b"]).ends_with(2).says(&["b is none"]);
+    place.run(&["compare", "--out", "x", evaluations[0], evaluations[1]]).ends_with(2).says(&["--out is for runs"]);
 }

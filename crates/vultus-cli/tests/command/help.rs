@@ -52,7 +52,7 @@ fn every_command_tells_its_flags() {
             ],
         ),
         (&["calibrate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--flip", "--shift", "--blur", "--out"]),
-        (&["compare"], &["<RUN>", "--out", "--json"]),
+        (&["compare"], &["<RUN_OR_EVALUATION>", "--out", "--json"]),
         (&["pack"], &["<RUN_OR_BUNDLE>", "--out", "--half"]),
         (
             &["card"],

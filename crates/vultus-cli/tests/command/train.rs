@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::picture::png;
+use crate::picture::{png, truncated_png};
 use crate::program::{Place, Results, read_json};
 
 #[test]
@@ -264,6 +264,86 @@ fn a_split_of_the_data_validates() {
     // One split only is meant, whatever it is called.
     let alone = ["evaluate", "own/model.safetensors", "--data", "apart/train"];
     place.run(&alone).ends_with(0).prints(&["train (20 images)"]).says(&["is called like the one that the model"]);
+}
+
+#[test]
+fn what_flatters_a_test_is_told_before_and_after() {
+    let place = Place::with_config();
+    // Of six test images four are trained on as well.
+    for (split, first, last) in [("train", 0, 20), ("test", 16, 22)] {
+        for number in first..last {
+            let class = ["happy", "sad"][number % 2];
+            place.write(&format!("faces/{split}/{class}/{number}.png"), png(number, 48));
+        }
+    }
+    let copies = "of the images of split test are also among those trained on";
+    let whole = ["--data", "faces", "--set", "train.validation_fraction=0.0", "--set", "train.keep=last"];
+    place.train("leaky", &whole).says(&[&format!("note: 4 {copies}"), "cleaning.leaks=drop"]);
+    let clean = place.train("clean", &[&whole[..], &["--set", "cleaning.leaks=drop"]].concat());
+    assert!(!clean.stderr.contains(copies), "{}", clean.stderr);
+    place.run(&["evaluate", "leaky"]).ends_with(0).says(&["note: 4 images of split test also stand in train\n"]);
+    let left_out = "also stand in train, out of which the training left such images";
+    let model = ["evaluate", "clean/model.safetensors", "--data", "faces", "--split", "test"];
+    place.run(&model).ends_with(0).says(&["note: 4 images of split test", left_out]);
+
+    // What one of several models has learnt, the others need not have, wherever it is named.
+    place.train("other", &[&whole[..], &["--set", "data.train_split=test"]].concat());
+    for models in [["leaky", "other"], ["other", "leaky"]] {
+        let models = models.map(|model| format!("{model}/model.safetensors"));
+        let both = ["evaluate", &models[0], &models[1], "--data", "faces", "--split", "test"];
+        place.run(&both).ends_with(0).says(&["other/model.safetensors: split test is called like the one"]);
+    }
+    // The split that validated is none to fall back on.
+    let own = ["--data", "faces", "--set", "data.validation_split=test", "--set", "train.validation_fraction=0.0"];
+    place.train("validated", &own);
+    place.run(&["evaluate", "validated"]).ends_with(2).says(&["name the split with --split", "train, test"]);
+}
+
+#[test]
+fn an_evaluation_tells_what_it_is_of() {
+    let place = Place::with_config();
+    for number in 0..20 {
+        place.write(&format!("faces/train/{}/{number}.png", ["happy", "sad"][number % 2]), png(number, 48));
+    }
+    for number in 20..26 {
+        place.write(&format!("faces/test/{}/{number}.png", ["happy", "sad"][number % 2]), png(number, 48));
+    }
+    place.write("faces/test/sad/damaged.png", truncated_png());
+    place.train("run", &["--data", "faces", "--set", "views.flip=true"]);
+    let evaluation = read_json(&place.path("run/evaluation/test/evaluation.json"));
+    assert_eq!((&evaluation["n"], &evaluation["version"]), (&json!(6), &json!(env!("CARGO_PKG_VERSION"))));
+    assert_eq!(evaluation["left_out"], json!([{ "images": 1, "reason": "unreadable" }]));
+    let [model] = &evaluation["models"].as_array().unwrap()[..] else { panic!("{evaluation}") };
+    assert_eq!(model["weights_sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(model["inference"]["views"]["flip"], json!(true));
+    let twice =
+        ["evaluate", "run/model.safetensors", "run/model.safetensors", "--data", "faces", "--split", "test", "--json"];
+    let twice = place.run(&twice).ends_with(0).json();
+    assert_eq!(twice["models"], json!([model, model]));
+    assert_eq!(twice["images_sha256"], evaluation["images_sha256"]);
+
+    // A table of groups, whose attributes are the user's.
+    place.write(
+        "people.csv",
+        "origin,age\nfaces/test/happy/20.png,young\nfaces/test/sad/21.png,old\nfaces/test/happy/22.png,old\n",
+    );
+    let outcome = place.run(&["evaluate", "run", "--groups", "people.csv"]).ends_with(0);
+    outcome.prints(&["by age", "young", "balanced accuracy", "(not in the table)"]);
+    let evaluation = read_json(&place.path("run/evaluation/test/evaluation.json"));
+    let [age] = &evaluation["groups"].as_array().unwrap()[..] else { panic!("{evaluation}") };
+    let counts = age["groups"].as_array().unwrap().iter().map(|group| (group["group"].clone(), group["n"].clone()));
+    assert_eq!(counts.collect::<Vec<_>>(), [(json!("old"), json!(2)), (json!("young"), json!(1))]);
+    assert_eq!(age["unknown"], json!(3));
+    let report = fs_err::read_to_string(place.path("run/report.html")).unwrap();
+    assert!(report.contains("By age.") && report.contains("1 (unreadable)"));
+    place.write("other.csv", "origin,age\nelsewhere.png,young\n");
+    let other = ["evaluate", "run", "--groups", "other.csv"];
+    place.run(&other).ends_with(2).says(&[
+        "other.csv has none of the images",
+        "elsewhere.png",
+        "faces/test/happy/20.png",
+    ]);
+    place.run(&["evaluate", "run", "--groups", "absent.csv"]).ends_with(2).says(&["absent.csv"]);
 }
 
 #[test]

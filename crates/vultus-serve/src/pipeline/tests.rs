@@ -86,6 +86,32 @@ async fn room_is_taken_and_given_back() {
     assert_eq!(labels(&analysis), ["dark", "bright"]);
 }
 
+#[tokio::test]
+async fn every_picture_is_counted_by_how_it_ended() {
+    let limits = Limits { queue: 3, answer: Duration::from_millis(50), ..Limits::default() };
+    // Nobody takes from the queue of faces: there is no answer, nor an end of waiting for one.
+    let (classifier, _jobs) = mpsc::channel();
+    let metrics = Arc::new(Metrics::new());
+    let pipeline = Pipeline::before(classifier, &Arc::new(analyzer()), limits, Arc::clone(&metrics)).unwrap();
+    let pictures = |count| vec![Bytes::from(png(&DynamicImage::new_luma8(9, 9))); count];
+    let timeout = ApiError::Timeout { seconds: 0 };
+    assert_eq!(pipeline.analyze(pictures(2), Faces::Find).await.unwrap_err(), timeout);
+    assert_eq!(pipeline.classify(picture(&[3]).crops).await.unwrap_err(), timeout);
+    assert_eq!(pipeline.analyze(pictures(4), Faces::Find).await.unwrap_err(), ApiError::Overloaded);
+    assert_eq!(pipeline.classify(picture(&[3; 5]).crops).await.unwrap_err(), ApiError::Overloaded);
+
+    let pipeline = Pipeline::start(analyzer(), Limits::default(), Arc::clone(&metrics)).unwrap();
+    let mixed = [pictures(2), vec![Bytes::from("dear diary")]].concat();
+    assert_eq!(pipeline.analyze(mixed, Faces::Find).await.unwrap().len(), 3);
+    assert_eq!(pipeline.classify(picture(&[3, 250]).crops).await.unwrap().faces.len(), 2);
+    let figures = metrics.text();
+    for (outcome, count) in [("timeout", 3), ("overloaded", 9), ("not_an_image", 1), ("ok", 4)] {
+        let line = format!("vultus_pictures_total{{outcome=\"{outcome}\"}} {count}\n");
+        assert!(figures.contains(&line), "{line} is not in\n{figures}");
+    }
+    assert_eq!(metrics.waiting.get(), 0);
+}
+
 /// A picture that is not decoded yet, and where its analysis comes.
 fn undecoded(bytes: Vec<u8>) -> (Picture, oneshot::Receiver<Result<Analysis, ApiError>>) {
     let (reply, answer) = oneshot::channel();

@@ -138,7 +138,7 @@ pub(crate) async fn analyze(
 /// The pictures in a body, or why a part of it is none.
 async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Answer<Bytes>>> {
     let pictures = match kind {
-        Kind::Form(boundary) => Form::read(boundary, body, ["image"], most).await?.pictures,
+        Kind::Form(boundary) => Form::read(boundary, body, ["image"], [], most).await?.pictures,
         Kind::Json => {
             read(body, move |body| from_json("`image` or `images`", json::<AnalyzeJson>(body)?.image, most)).await?
         }

@@ -195,11 +195,11 @@ impl Question {
         const EXPECTED: &str = "JSON with `img` in base64, or a form with fields `img`";
         let (pictures, about_emotion, enforce_detection, detector): (Vec<Answer<Bytes>>, _, _, _) = match kind {
             Kind::Form(boundary) => {
-                let form = Form::read(boundary, body, ["img", "img_path"], most).await?;
-                let text = |name| form.texts.iter().find(|(field, _)| field == name).map(|(_, text)| text.clone());
-                let enforce = text("enforce_detection").is_none_or(|text| !text.eq_ignore_ascii_case("false"));
-                let about_emotion = text("actions").is_none_or(|actions| actions.contains("emotion"));
-                let detector = text("detector_backend");
+                let texts = ["actions", "enforce_detection", "detector_backend"];
+                let form = Form::read(boundary, body, ["img", "img_path"], texts, most).await?;
+                let [actions, enforce, detector] = form.texts;
+                let enforce = enforce.is_none_or(|text| !text.eq_ignore_ascii_case("false"));
+                let about_emotion = actions.is_none_or(|actions| actions.contains("emotion"));
                 let pictures = form.pictures.into_iter().map(|picture| picture.and_then(text_or_bytes)).collect();
                 (pictures, about_emotion, enforce, detector)
             }

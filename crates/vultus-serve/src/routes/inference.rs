@@ -2,6 +2,8 @@
 //!
 //! Rows are grey faces of the network's size, values are grey levels; the model's own scaling is done here.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::StatusCode;
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Answer;
-use super::tensor::{Element, RequestTensor, ResponseTensor, TensorDescription};
+use super::tensor::{Element, Few, RequestTensor, ResponseTensor, TensorDescription};
 use crate::error::{ApiError, InferenceErrorBody, counted};
 use crate::picture::{json, read};
 use crate::state::{App, Shared};
@@ -21,6 +23,9 @@ const INPUT: &str = "input";
 const PROBABILITIES: &str = "probabilities";
 const LABEL: &str = "label";
 const PLATFORM: &str = "vultus_safetensors";
+
+/// Most entries of `outputs`: there are two, and each may be asked for more than once.
+const OUTPUTS: usize = 16;
 
 /// The only version of the only model.
 const VERSION: &str = "1";
@@ -67,15 +72,18 @@ pub(crate) struct ModelMetadata {
 
 /// A question to the model.
 #[derive(Debug, Deserialize, ToSchema)]
-pub(crate) struct InferRequest {
+pub(crate) struct InferRequest<'a> {
     /// Comes back in the answer.
     #[serde(default)]
     id: Option<String>,
     /// One tensor: `input`.
-    inputs: Vec<RequestTensor>,
-    /// Which outputs are wanted, and in which order; all by default.
+    #[serde(borrow)]
+    #[schema(value_type = Vec<RequestTensor>)]
+    inputs: Few<RequestTensor<'a>, 1>,
+    /// Which outputs are wanted, and in which order, in no more than 16 entries; all by default.
     #[serde(default)]
-    outputs: Option<Vec<RequestedOutput>>,
+    #[schema(value_type = Option<Vec<RequestedOutput>>)]
+    outputs: Option<Few<RequestedOutput, OUTPUTS>>,
 }
 
 /// An output that is wanted.
@@ -83,6 +91,13 @@ pub(crate) struct InferRequest {
 pub(crate) struct RequestedOutput {
     /// `probabilities`, or `label`, which is empty where the model is too unsure.
     name: String,
+}
+
+/// A question that can be answered.
+struct Question {
+    id: Option<String>,
+    wanted: Vec<&'static str>,
+    faces: Vec<GrayImage>,
 }
 
 /// The model's answer.
@@ -195,12 +210,8 @@ pub(crate) async fn infer(
     known(&app, &name)?;
     let (head, body) = request.into_parts();
     let body = app.bodies.collect(&head.headers, body).await?;
-    let asked: InferRequest = read(body, |body| json(body)).await?;
-    let wanted = wanted(&asked)?;
-    let [input] = asked.inputs.as_slice() else {
-        return Err(ApiError::Malformed(format!("inputs must be one tensor, named `{INPUT}`")));
-    };
-    let faces = faces(input, &app)?;
+    let shared = Arc::clone(&app);
+    let Question { id, wanted, faces } = read(body, move |body| Question::read(body, &shared)).await?;
     let rows = app.pipeline.classify(faces).await?.faces;
     let outputs = wanted.into_iter().map(|output| match output {
         PROBABILITIES => ResponseTensor {
@@ -216,7 +227,7 @@ pub(crate) async fn infer(
             data: rows.iter().map(|row| Element::Text(row.label.clone().unwrap_or_default())).collect(),
         },
     });
-    Ok(Json(InferAnswer { model_name: name, model_version: VERSION, outputs: outputs.collect(), id: asked.id }))
+    Ok(Json(InferAnswer { model_name: name, model_version: VERSION, outputs: outputs.collect(), id }))
 }
 
 /// What a version of the model reads and says.
@@ -268,6 +279,17 @@ pub(crate) async fn version_infer(
     infer(state.clone(), path.model(&state)?, request).await
 }
 
+impl Question {
+    fn read(body: &[u8], app: &Shared) -> Answer<Self> {
+        let asked: InferRequest = json(body)?;
+        let wanted = wanted(&asked)?;
+        let [input] = asked.inputs.0.as_slice() else {
+            return Err(ApiError::Malformed(format!("inputs must be one tensor, named `{INPUT}`")));
+        };
+        Ok(Self { faces: faces(input, app)?, wanted, id: asked.id })
+    }
+}
+
 /// What the path says, with a refusal in our form where it is no text.
 pub(crate) struct InPath<T>(T);
 
@@ -315,7 +337,7 @@ fn unknown(app: &Shared) -> ApiError {
 fn wanted(asked: &InferRequest) -> Answer<Vec<&'static str>> {
     const ALL: [&str; 2] = [PROBABILITIES, LABEL];
     let mut names = Vec::new();
-    for output in asked.outputs.iter().flatten() {
+    for output in asked.outputs.iter().flat_map(|outputs| &outputs.0) {
         let name = ALL.into_iter().find(|name| *name == output.name);
         let name =
             name.ok_or_else(|| ApiError::Malformed(format!("the outputs are `{PROBABILITIES}` and `{LABEL}`")))?;
@@ -334,7 +356,7 @@ fn faces(input: &RequestTensor, app: &Shared) -> Answer<Vec<GrayImage>> {
         return malformed(format!("the input is named `{INPUT}`"));
     }
     let (height, width) = (card.height as usize, card.width as usize);
-    let rows = match input.shape.as_slice() {
+    let rows = match input.shape.0.as_slice() {
         [rows, h, w, 1] | [rows, h, w] if (*h, *w) == (height, width) => *rows,
         _ => return malformed(format!("the shape must be [rows, {height}, {width}, 1]")),
     };
@@ -345,7 +367,7 @@ fn faces(input: &RequestTensor, app: &Shared) -> Answer<Vec<GrayImage>> {
     if rows > limit {
         return Err(ApiError::TooManyPictures { limit });
     }
-    let numbers = &input.data.0;
+    let numbers = input.numbers(limit, height * width)?;
     if numbers.len() != rows * height * width {
         let (rows, values) = (counted(rows, "row"), counted(rows * height * width, "value"));
         return malformed(format!("{rows} must have {values}, not {}", numbers.len()));

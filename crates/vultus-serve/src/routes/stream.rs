@@ -23,14 +23,12 @@ use crate::answer::ImageAnswer;
 use crate::config::Limits;
 use crate::error::{ApiError, ErrorBody};
 use crate::exchange::Trace;
+use crate::metrics::Counted;
 use crate::pipeline::Faces;
 use crate::state::{App, Shared};
 
 /// The subprotocol that is agreed on where a client offers any.
 const PROTOCOL: &str = "vultus";
-
-/// Time that a client has to take an answer.
-const SEND: Duration = Duration::from_secs(10);
 
 /// Time for a client's part of closing.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -95,14 +93,13 @@ fn may_open(headers: &HeaderMap, app: &Shared) -> bool {
 
 impl Stream {
     async fn serve(self, mut socket: WebSocket) {
-        self.app.metrics.streams.inc();
+        let _open = Counted::new(&self.app.metrics.streams, 1);
         let end = self.talk(&mut socket).await;
         if let End::Server(reason) = end {
-            let _ = timeout(SEND, socket.send(Message::Close(Some(reason)))).await;
+            self.send(&mut socket, Message::Close(Some(reason))).await;
         }
         // Reading on sends the answer to a client's close, and takes that to ours (RFC 6455, section 5.5.1).
         let _ = timeout(GOODBYE, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
-        self.app.metrics.streams.dec();
     }
 
     /// Answers frames until the client goes, says nothing for too long, or the server stops; gives who closes.
@@ -146,11 +143,15 @@ impl Stream {
                 _ = pings.tick() => Message::Ping(axum::body::Bytes::new()),
                 () = sleep_until(heard + silence) => return closed(close_code::POLICY, "nothing was heard for too long"),
             };
-            match timeout(SEND, socket.send(answer)).await {
-                Ok(Ok(())) => {}
-                _ => return End::Client,
+            if !self.send(socket, answer).await {
+                return End::Client;
             }
         }
+    }
+
+    /// Sends a message; says whether the client was there and took it in time.
+    async fn send(&self, socket: &mut WebSocket, message: Message) -> bool {
+        matches!(timeout(self.app.config.limits.take, socket.send(message)).await, Ok(Ok(())))
     }
 
     async fn answer(&self, frame: axum::body::Bytes) -> Message {

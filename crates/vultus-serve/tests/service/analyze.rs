@@ -219,6 +219,23 @@ async fn a_deepface_client_is_refused_what_is_not_done_here() {
 }
 
 #[tokio::test]
+async fn a_deepface_client_is_heard_in_a_form_however_few_pictures_it_may_hold() {
+    let server = start_with(&FaceMethod::Rustface, AnalyzeOptions::default(), |config| {
+        config.limits.pictures = 1;
+    })
+    .await;
+    let wall = png(90, 60, 200);
+    let asked: [(&str, &[u8]); 3] = [("img", &wall), ("actions", b"emotion"), ("enforce_detection", b"false")];
+    let lenient = server.post("/analyze", FORM, form(&asked)).await.succeeds();
+    assert_eq!(lenient["results"][0]["face_confidence"], 0.0);
+    let skipped = [&asked[..], &[("align", b"true"), ("detector_backend", b"skip")]].concat();
+    let skipped = server.post("/analyze", FORM, form(&skipped)).await.succeeds();
+    assert_eq!(skipped["results"][0]["face_confidence"], 1.0);
+    let long = [("img", wall.as_slice()), ("enforce_detection", &[b' '; 2000])];
+    server.post("/analyze", FORM, form(&long)).await.fails(400, "malformed");
+}
+
+#[tokio::test]
 async fn a_deepface_client_hears_which_of_its_pictures_cannot_be_used() {
     let server = start_with(&FaceMethod::Rustface, AnalyzeOptions::default(), |_| {}).await;
     // The second is a face, by its size.

@@ -253,6 +253,8 @@ async fn figures_tell_what_happened() {
     server.post("/v1/analyze", "image/png", png(9, 9, 1)).await.succeeds();
     server.post("/v1/analyze", "image/png", "dear diary").await.fails(415, "not_an_image");
     server.get("/nowhere/at/all").await.fails(404, "not_found");
+    let input = json!({ "name": "input", "datatype": "UINT8", "shape": [2, 8, 8, 1], "data": vec![1; 128] });
+    server.post_json("/v2/models/expressions/infer", json!({ "inputs": [input] })).await.succeeds();
     let reply = server.get("/metrics").await;
     assert!(reply.header("content-type").starts_with("application/openmetrics-text"));
     let text = String::from_utf8(reply.body.to_vec()).unwrap();
@@ -260,10 +262,10 @@ async fn figures_tell_what_happened() {
         r#"vultus_requests_total{route="/v1/analyze",method="POST",status="200"} 1"#,
         r#"vultus_requests_total{route="/v1/analyze",method="POST",status="415"} 1"#,
         r#"vultus_requests_total{route="other",method="GET",status="404"} 1"#,
-        r#"vultus_pictures_total{outcome="ok"} 1"#,
+        r#"vultus_pictures_total{outcome="ok"} 3"#,
         r#"vultus_pictures_total{outcome="not_an_image"} 1"#,
-        "vultus_faces_total 1",
-        "vultus_batch_faces_count 1",
+        "vultus_faces_total 3",
+        "vultus_batch_faces_count 2",
         "vultus_pictures_in_work 0",
         r#"vultus_request_duration_seconds_count{route="/v1/analyze"} 2"#,
         "# EOF",

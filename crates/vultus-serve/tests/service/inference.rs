@@ -115,17 +115,31 @@ async fn tensors_that_do_not_fit_are_refused() {
         ("data", json!(vec![256; 64]), "grey levels"),
         ("data", json!(vec![-1; 64]), "grey levels"),
         ("data", json!(vec![0.5; 64]), "whole"),
-        ("data", json!("AAAA"), "JSON"),
-        ("data", json!(null), "JSON"),
+        ("data", json!("AAAA"), "numbers"),
+        ("data", json!(null), "numbers"),
+        ("data", json!(vec![1; 192]), "1 row must have 64 values, not 192"),
+        ("shape", json!([1, 8, 8, 1, 1]), "at most 4"),
     ];
     for (key, value, word) in cases {
         let mut bad = good.clone();
         bad[key] = value;
         refused(&infer(&server, bad).await, word);
     }
-    let many = json!({ "name": "input", "datatype": "UINT8", "shape": [4, 8, 8, 1], "data": vec![1; 256] });
-    assert_eq!(infer(&server, many).await.status, 413);
-    let huge = json!({ "name": "input", "datatype": "UINT8", "shape": [u64::MAX, 8, 8, 1], "data": [] });
-    assert_eq!(infer(&server, huge).await.status, 413);
-    refused(&server.post_json("/v2/models/expressions/infer", json!({ "inputs": [] })).await, "one tensor");
+    // Too many by their shape, or, whatever that says, by their numbers.
+    for (shape, data) in [
+        (json!([4, 8, 8, 1]), vec![1; 256]),
+        (json!([u64::MAX, 8, 8, 1]), vec![]),
+        (json!([1, 8, 8, 1]), vec![0; 193]),
+        (json!([3, 8, 8, 1]), vec![0; 100_000]),
+    ] {
+        let many = json!({ "name": "input", "datatype": "UINT8", "shape": shape, "data": data });
+        let reply = infer(&server, many).await;
+        assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (413, &json!("too_many_images")), "{shape}");
+    }
+    let ask = async |question: Value| server.post_json("/v2/models/expressions/infer", question).await;
+    refused(&ask(json!({ "inputs": [] })).await, "one tensor");
+    refused(&ask(json!({ "inputs": [good, good] })).await, "at most 1");
+    let outputs = vec![json!({ "name": "label" }); 17];
+    ask(json!({ "inputs": [good], "outputs": outputs[1..] })).await.succeeds();
+    refused(&ask(json!({ "inputs": [good], "outputs": outputs })).await, "at most 16");
 }

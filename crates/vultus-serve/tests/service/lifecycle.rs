@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
+use futures_util::{SinkExt, StreamExt};
 use http_body_util::Full;
 use hyper::Method;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
 use vultus::analyze::AnalyzeOptions;
 use vultus::faces::FaceMethod;
 use vultus_serve::config::ServeConfig;
@@ -117,9 +120,29 @@ async fn limits_without_bounds_are_no_danger() {
         ] {
             *limit = usize::MAX;
         }
+        for limit in [
+            &mut limits.head,
+            &mut limits.body,
+            &mut limits.answer,
+            &mut limits.take,
+            &mut limits.linger,
+            &mut limits.silence,
+            &mut limits.idle,
+            &mut limits.stop,
+        ] {
+            *limit = Duration::MAX;
+        }
     })
     .await;
     server.post("/v1/analyze", "image/png", png(9, 9, 250)).await.succeeds();
+    server.post("/v1/analyze", "image/png", "dear diary").await.fails(415, "not_an_image");
+    let (mut socket, _) = connect_async(format!("ws://{}/v1/stream", server.address)).await.unwrap();
+    socket.send(Message::binary(png(9, 9, 250))).await.unwrap();
+    let answered = async { while !socket.next().await.unwrap().unwrap().is_text() {} };
+    tokio::time::timeout(Duration::from_secs(10), answered).await.unwrap();
+    let figures = server.get("/metrics").await;
+    assert!(String::from_utf8_lossy(&figures.body).contains("vultus_streams 1\n"), "{figures:?}");
+    drop(socket);
     assert!(server.stop().await.unwrap());
 }
 
@@ -135,6 +158,21 @@ async fn a_limit_of_nothing_is_an_error_that_names_it() {
     assert_eq!(refused(|config| config.limits.body_bytes = 0).await, "limits.body_bytes must be at least 1");
     assert_eq!(refused(|config| config.limits.pictures = 0).await, "limits.pictures must be at least 1");
     assert_eq!(refused(|config| config.limits.batch = 0).await, "limits.batch must be at least 1");
+    let refused_time = async |silence| refused(|config| config.limits.silence = silence).await;
+    for time in [Duration::ZERO, Duration::from_nanos(2), Duration::from_micros(999)] {
+        assert_eq!(refused_time(time).await, "limits.silence must be at least 1 ms");
+    }
+    assert_eq!(refused(|config| config.limits.head = Duration::ZERO).await, "limits.head must be at least 1 ms");
+}
+
+#[tokio::test]
+async fn some_limits_may_be_nothing() {
+    let server = start(|config| {
+        let limits = &mut config.limits;
+        (limits.linger, limits.stop, limits.streams) = (Duration::ZERO, Duration::ZERO, 0);
+    })
+    .await;
+    server.post("/v1/analyze", "image/png", png(9, 9, 250)).await.succeeds();
 }
 
 /// Why a server does not start.

@@ -24,9 +24,16 @@ impl TrainConfig {
             if holds { Ok(()) } else { Err(ConfigError::Value { key, value, expected }) }
         };
         let fit = &self.train;
-        let seed = self.seed;
+        let seeds = [
+            ("seed", self.seed),
+            ("cleaning.seed", self.cleaning.seed),
+            ("data.synthetic.seed", self.data.synthetic.seed),
+            ("search.seed", self.search.seed),
+        ];
         // TOML has no larger integers.
-        require(i64::try_from(seed).is_ok(), "seed", seed.to_string(), "use 0 to 9223372036854775807")?;
+        for (key, seed) in seeds {
+            require(i64::try_from(seed).is_ok(), key, seed.to_string(), "use 0 to 9223372036854775807")?;
+        }
         let epochs = fit.epochs;
         require((1..=MOST_EPOCHS).contains(&epochs), "train.epochs", epochs.to_string(), "use 1 to 1000000")?;
         require(

@@ -109,6 +109,10 @@ impl Pictures {
     /// The system's refusal, naming the path.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
         let files = directory.join(FILES);
+        // First, so that whoever is interrupted here leaves no list of pictures that are gone.
+        if directory.join(LIST).exists() {
+            fs_err::remove_file(directory.join(LIST))?;
+        }
         if files.exists() {
             fs_err::remove_dir_all(&files)?;
         }

@@ -87,11 +87,42 @@ impl Predictions {
         Ok(write_atomically(path, |file| self.to_csv(file).map_err(io::Error::from))?)
     }
 
+    /// Reads what [`Predictions::write_csv`] wrote, of the classes `labels`.
+    ///
+    /// # Errors
+    /// A file that is missing, has other columns, or a value that is none; the message names the file and the row.
+    pub fn read_csv(path: &Path, labels: &[String]) -> io::Result<Self> {
+        let at = |row: usize, fault: String| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: row {row}: {fault}", path.display()))
+        };
+        let mut reader = csv::Reader::from_reader(fs_err::File::open(path)?);
+        let header = reader.headers().map_err(|error| at(1, error.to_string()))?;
+        if header.iter().ne(header_of(labels).iter().map(String::as_str)) {
+            return Err(at(1, format!("the columns are not {}", header_of(labels).join(","))));
+        }
+        let rows = (2..).zip(reader.records()).map(|(number, record)| {
+            let record = record.map_err(|error| at(number, error.to_string()))?;
+            let class = |column: usize| {
+                let place = labels.iter().position(|label| *label == record[column]);
+                place.ok_or_else(|| at(number, format!("{:?} is no class of the evaluation", &record[column])))
+            };
+            let number_at = |column: usize| {
+                record[column].parse::<f32>().map_err(|_| at(number, format!("{:?} is no number", &record[column])))
+            };
+            Ok(PredictionRow {
+                origin: record[0].to_owned(),
+                truth: class(1)?,
+                predicted: class(2)?,
+                score: number_at(3)?,
+                probabilities: (4..record.len()).map(number_at).collect::<io::Result<_>>()?,
+            })
+        });
+        Ok(Self { labels: labels.to_vec(), rows: rows.collect::<io::Result<_>>()? })
+    }
+
     fn to_csv(&self, file: impl Write) -> Result<(), csv::Error> {
         let mut writer = csv::Writer::from_writer(file);
-        let mut header: Vec<String> = ["origin", "truth", "predicted", "score"].map(str::to_owned).into();
-        header.extend(self.labels.iter().map(|label| format!("probability_{label}")));
-        writer.write_record(&header)?;
+        writer.write_record(header_of(&self.labels))?;
         for row in &self.rows {
             let mut record = vec![
                 row.origin.clone(),
@@ -141,4 +172,9 @@ impl Predictions {
         rows.truncate(limit);
         rows
     }
+}
+
+fn header_of(labels: &[String]) -> Vec<String> {
+    let fixed = ["origin", "truth", "predicted", "score"].map(str::to_owned);
+    fixed.into_iter().chain(labels.iter().map(|label| format!("probability_{label}"))).collect()
 }

@@ -15,8 +15,10 @@ use kuva::render::plots::Plot;
 use kuva::render::render::{Scene, render_multiple};
 use kuva::render::theme::Theme;
 use minijinja::HtmlEscape;
+use sha2::{Digest, Sha256};
 
 use super::{FONT_FAMILY, palette, text_width};
+use crate::fingerprint::hexadecimal;
 
 /// Below this many points a line also gets a dot at each of them.
 const DOTS_UP_TO: usize = 40;
@@ -300,10 +302,9 @@ fn with_own_ids(svg: &str) -> String {
         rest += &format!("{ID}{index}{after}");
     }
     let numbered = format!("{first}{rest}");
-    // FNV-1a: figures with one hash are one figure.
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    let hash = numbered.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
-    numbered.replace(ID, &format!("clip-{hash:016x}-"))
+    // Figures with one hash are one figure.
+    let hash = hexadecimal(&Sha256::digest(&numbered)[..8]);
+    numbered.replace(ID, &format!("clip-{hash}-"))
 }
 
 /// Keeps a dollar sign from being read as the start of a formula.

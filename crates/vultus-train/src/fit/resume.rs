@@ -15,7 +15,8 @@ use crate::targets::TeacherError;
 /// has its best one later than its last.
 ///
 /// # Errors
-/// A damaged checkpoint, or one that does not fit the configuration and the data, with what differs.
+/// A damaged checkpoint, or one that does not fit the configuration and the data, with what differs; one inside an epoch that the
+/// configuration has not, whose weights would be no epoch's.
 pub fn resume_from(
     config: &TrainConfig,
     data: FitData<'_>,
@@ -28,6 +29,12 @@ pub fn resume_from(
         if latest.as_ref().is_none_or(|latest| latest.progress.updates < checkpoint.progress.updates) {
             latest = Some(checkpoint);
         }
+    }
+    if let Some(Checkpoint { progress, .. }) = &latest
+        && progress.step > 0
+        && progress.epoch >= config.train.epochs
+    {
+        return Err(FitError::Begun(progress.epoch + 1));
     }
     Ok(latest)
 }

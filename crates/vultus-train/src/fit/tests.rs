@@ -295,6 +295,21 @@ fn an_older_run_goes_on_and_its_best_epoch_has_its_own_weights() {
 }
 
 #[test]
+fn an_epoch_that_has_begun_cannot_be_left_out() {
+    let mut config = config();
+    let prepared = prepare(&config).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let run = RunDirectory::create(&directory.path().join("run"), &config).unwrap();
+    let steps = prepared.train.len().div_ceil(config.train.batch_size);
+    fit(&config, data(&prepared), Some(&run), None, &mut StopAfter(std::cell::Cell::new(2 * steps + 1))).unwrap();
+    config.train.epochs = 2;
+    let message = resume_from(&config, data(&prepared), &run).unwrap_err().to_string();
+    assert_eq!(message, "epoch 3 has begun: train.epochs cannot be less");
+    config.train.epochs = 3;
+    assert!(resume_from(&config, data(&prepared), &run).unwrap().is_some());
+}
+
+#[test]
 fn settings_that_decide_a_run_are_part_of_it() {
     let config = config();
     let prepared = prepare(&config).unwrap();

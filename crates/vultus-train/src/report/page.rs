@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use super::{Figures, ReportFigure, ReportInput};
 use crate::evaluate::Evaluation;
+use crate::evaluate::groups::{Attribute, GroupScores};
 use crate::evaluate::pictures::Picture;
 use crate::figure::search::ranked;
 use crate::figure::{grouped, palette, themed};
+use crate::train::Choice;
 
 /// Colours of the figures on a dark page, in the order of [`palette::ALL`].
 const DARK: [&str; 9] =
@@ -42,6 +44,8 @@ pub(super) struct Page {
     selected_epoch: Option<usize>,
     stopped_early: bool,
     selection: String,
+    /// Of the probabilities, where images have chosen it.
+    temperature: Option<String>,
     trained_on: Option<[String; 2]>,
     /// Accuracy and loss of the weights that were kept.
     validated: Option<[String; 2]>,
@@ -75,6 +79,17 @@ struct EvaluationView {
     per_class: Vec<[String; 5]>,
     confusion: Drawing,
     reliability: Drawing,
+    groups: Vec<GroupView>,
+    /// Images that are not counted, with their reason.
+    left_out: Vec<String>,
+}
+
+/// One attribute.
+#[derive(Serialize)]
+struct GroupView {
+    attribute: String,
+    rows: Vec<[String; 7]>,
+    unknown: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -131,6 +146,7 @@ impl Page {
             selected_epoch: input.choice.epoch,
             stopped_early: input.choice.stopped_early,
             selection: input.choice.selection.clone(),
+            temperature: fitted_temperature(&input.choice),
             trained_on: input
                 .choice
                 .images
@@ -158,6 +174,11 @@ impl Page {
                 .collect(),
         }
     }
+}
+
+fn fitted_temperature(choice: &Choice) -> Option<String> {
+    let fitted = choice.images.is_some_and(|images| images.validation > 0);
+    choice.temperature.filter(|_| fitted).map(|temperature| format!("{temperature:.3}"))
 }
 
 /// Accuracy and loss on the validation part of the weights that were kept, as training measured them.
@@ -196,6 +217,28 @@ fn evaluation_view(evaluation: &Evaluation, [confusion, reliability]: &[ReportFi
         per_class: evaluation.per_class.iter().map(class).collect(),
         confusion: drawing(confusion),
         reliability: drawing(reliability),
+        groups: evaluation.groups.iter().map(group_view).collect(),
+        left_out: evaluation.left_out.iter().map(|it| format!("{} ({})", count_text(it.images), it.reason)).collect(),
+    }
+}
+
+fn group_view(attribute: &Attribute) -> GroupView {
+    let row = |scores: &GroupScores| {
+        let [low, high] = scores.accuracy_interval.map(percent);
+        [
+            scores.group.clone(),
+            count_text(scores.n),
+            percent(scores.accuracy),
+            format!("{low} to {high}"),
+            percent(scores.balanced_accuracy),
+            percent(scores.mean_confidence),
+            decimals(scores.ece),
+        ]
+    };
+    GroupView {
+        attribute: attribute.name.clone(),
+        rows: attribute.groups.iter().map(row).collect(),
+        unknown: (attribute.unknown > 0).then(|| count_text(attribute.unknown)),
     }
 }
 

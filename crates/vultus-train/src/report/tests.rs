@@ -57,6 +57,7 @@ fn input() -> ReportInput {
             selection: "highest validation accuracy on 20 % of train".to_owned(),
             stopped_early: true,
             images: Some(ImageCounts { train: 1200, validation: 34 }),
+            temperature: Some(1.25),
         },
         train_split: "train".to_owned(),
         validation_split: "train-validation".to_owned(),
@@ -166,7 +167,14 @@ fn the_page_is_well_formed() {
 fn parts_that_are_not_there_are_left_out() {
     let bare = ReportInput {
         history: Vec::new(),
-        choice: Choice { finished: false, epoch: None, selection: String::new(), stopped_early: false, images: None },
+        choice: Choice {
+            finished: false,
+            epoch: None,
+            selection: String::new(),
+            stopped_early: false,
+            images: None,
+            temperature: None,
+        },
         evaluations: Vec::new(),
         search: None,
         mistakes: Vec::new(),

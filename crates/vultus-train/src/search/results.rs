@@ -175,7 +175,7 @@ impl SearchResults {
     ///
     /// # Errors
     /// A failed write, which names the file.
-    pub fn write_table_csv(&self, path: &Path) -> Result<(), SearchError> {
+    fn write_table_csv(&self, path: &Path) -> Result<(), SearchError> {
         let failed = |detail: String| SearchError::Table { path: path.to_owned(), detail };
         let mut writer = csv::Writer::from_writer(Vec::new());
         let folds = self.settings.iter().map(|row| row.scores.len()).max().unwrap_or(0);

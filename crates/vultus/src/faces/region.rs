@@ -45,7 +45,11 @@ impl Region {
     }
 
     /// The region's pixels, grey, of the size that `preprocessing` asks for. Outside the picture its edge goes on.
+    ///
+    /// # Panics
+    /// If the picture has no pixels.
     pub fn cut(&self, picture: &DynamicImage, preprocessing: &Preprocessing) -> GrayImage {
+        assert!(picture.width() > 0 && picture.height() > 0, "a picture without pixels has no faces");
         match *self {
             Self::Whole => preprocessing.to_face(picture),
             Self::Square { centre, side, angle } => {

@@ -92,7 +92,7 @@ fn scale(width: u32, height: u32) -> f32 {
 }
 
 /// The cascade's score, which has no upper end, as a number from 0 to 1 that grows with it: .5 at the lowest score that
-/// is kept, .6 where the crate's own examples draw the line.
+/// is kept, which is where the crate's own example draws the line, and .6 at half as much again.
 fn confidence(score: f64) -> f32 {
     (score / (score + LOWEST_SCORE)) as f32
 }

@@ -311,7 +311,8 @@ impl LayerResolver {
             input: self.input,
             output: output(&body),
             parameters: Vec::new(),
-            multiply_adds: body.iter().chain(&shortcut).map(|layer| layer.multiply_adds).sum(),
+            // Too many are refused for their values, once all is resolved.
+            multiply_adds: body.iter().chain(&shortcut).fold(0, |sum, layer| sum.saturating_add(layer.multiply_adds)),
             body,
             shortcut,
         })

@@ -66,7 +66,8 @@ impl std::fmt::Display for FeatureShape {
 /// What a stored tensor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParameterRole {
-    /// Kernel of a convolution `[height, width, in, out]` or of a dense layer `[in, out]`.
+    /// Kernel of a convolution `[height, width, in, out]`, of a depthwise one `[height, width, channels]`, or of a dense layer,
+    /// also inside squeeze and excitation, `[in, out]`.
     Kernel {
         /// Inputs that reach one output, for Glorot's limits.
         fan_in: usize,
@@ -88,7 +89,8 @@ pub enum ParameterRole {
 /// A stored tensor of the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterSpec {
-    /// `layers.<place>.<weight|bias|gamma|beta|running_mean|running_variance>`. The place is the index in the list; the
+    /// `layers.<place>.<tensor>` with `weight`, `bias`, `gamma`, `beta`, `running_mean`, `running_variance`, and of squeeze and
+    /// excitation `squeeze_weight`, `squeeze_bias`, `excitation_weight` and `excitation_bias`. The place is the index in the list; the
     /// head's is the list's length, and in a residual layer it is a path: `3.layers.0`, `3.shortcut.0`.
     pub name: String,
     /// Row-major shape.
@@ -125,7 +127,7 @@ pub struct ResolvedLayer {
     pub output: FeatureShape,
     /// Its own stored tensors, in a fixed order; not those of its branches.
     pub parameters: Vec<ParameterSpec>,
-    /// Multiply-adds of convolutions and dense layers for one sample, forward; 0 for the others. A residual layer has
+    /// Multiply-adds of convolutions, dense layers, and squeeze and excitation for one sample, forward; 0 for the others. A residual layer has
     /// those of its branches.
     pub multiply_adds: u64,
     /// The layers of a residual layer's branch; empty for the others.
@@ -221,6 +223,6 @@ impl ResolvedNetwork {
 
     /// Multiply-adds of one forward pass of one sample.
     pub fn multiply_adds(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.multiply_adds).sum()
+        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.multiply_adds))
     }
 }

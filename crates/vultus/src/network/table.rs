@@ -37,14 +37,15 @@ impl ResolvedNetwork {
 fn add_rows(prefix: &str, layers: &[ResolvedLayer], rows: &mut Vec<LayerRow>) {
     for (index, layer) in layers.iter().enumerate() {
         let place = format!("{prefix}{index}");
-        let inside = layer.body.iter().chain(&layer.shortcut).map(|layer| layer.multiply_adds).sum::<u64>();
+        let inside =
+            layer.body.iter().chain(&layer.shortcut).fold(0, |sum, layer| layer.multiply_adds.saturating_add(sum));
         rows.push(LayerRow {
             place: place.clone(),
             kind: layer.kind(),
             details: layer.details(),
             output: layer.output,
             parameters: layer.parameters.iter().map(ParameterSpec::len).sum(),
-            multiply_adds: layer.multiply_adds - inside,
+            multiply_adds: layer.multiply_adds.saturating_sub(inside),
         });
         add_rows(&format!("{place}.layers."), &layer.body, rows);
         add_rows(&format!("{place}.shortcut."), &layer.shortcut, rows);

@@ -7,7 +7,9 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use image::RgbImage;
 use serde::Deserialize;
@@ -231,15 +233,48 @@ fn reason(said: Option<String>) -> String {
     said.unwrap_or_else(|| "ffmpeg gives no reason".to_owned())
 }
 
+/// Between two looks whether a program has ended.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// A program at work, which ends when it is dropped.
 #[derive(Debug)]
-struct Program(Child);
+struct Program(Arc<Mutex<Child>>);
+
+impl Program {
+    fn new(child: Child) -> Self {
+        Self(Arc::new(Mutex::new(child)))
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for its end, which an [`Ender`] may bring about meanwhile.
+    fn wait(&self) -> io::Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child().try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
 
 impl Drop for Program {
     fn drop(&mut self) {
         // It may still be at work when nobody wants more of it.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child().kill();
+        let _ = self.child().wait();
+    }
+}
+
+/// Ends a reader's program when it is dropped, also while another thread waits for a frame that never comes.
+#[derive(Debug)]
+pub struct Ender(Arc<Mutex<Child>>);
+
+impl Drop for Ender {
+    fn drop(&mut self) {
+        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).kill();
     }
 }
 
@@ -345,7 +380,7 @@ impl FilmReader {
         let (times, stdin) = io::pipe().map_err(without)?;
         // The size is said once more, so that frames never change it within a film.
         let size = format!("scale={}:{},setsar=1", film.width, film.height);
-        let mut program = apart("ffmpeg")
+        let program = apart("ffmpeg")
             .args(["-v", "error", "-nostdin"])
             .args(source(&film.path, film.is_camera))
             .args(["-map", "0:v:0", "-vf", &format!("{choice}{TELL_TIMES},{size}")])
@@ -356,9 +391,9 @@ impl FilmReader {
             .stdout(Stdio::piped())
             .stderr(stderr)
             .spawn()
-            .map(Program)
+            .map(Program::new)
             .map_err(|reason| unstartable("ffmpeg", reason))?;
-        let pixels = program.0.stdout.take().ok_or_else(|| without(io::Error::other("no pipe")))?;
+        let pixels = program.child().stdout.take().ok_or_else(|| without(io::Error::other("no pipe")))?;
         Ok(Self {
             film: film.clone(),
             program,
@@ -370,6 +405,11 @@ impl FilmReader {
             last_s: None,
             complaint: None,
         })
+    }
+
+    /// What ends the reading from elsewhere.
+    pub fn ender(&self) -> Ender {
+        Ender(Arc::clone(&self.program.0))
     }
 
     /// What is read.
@@ -412,7 +452,7 @@ impl FilmReader {
             let frame = RgbImage::from_raw(self.film.width, self.film.height, pixels);
             return Ok(frame.map(|frame| (time_s, frame)));
         }
-        let status = self.program.0.wait().map_err(|error| unreadable(error.to_string()))?;
+        let status = self.program.wait().map_err(|error| unreadable(error.to_string()))?;
         let all = last_messages(&self.messages).unwrap_or_default();
         let messages = said(&all);
         // The program ends well where a file is cut off, but does not do so in silence (but for uncompressed films); nor does

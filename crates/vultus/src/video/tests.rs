@@ -28,18 +28,44 @@ fn a_frame_that_cannot_be_looked_at_does_not_end_the_film() {
         pictures.iter().map(one).collect()
     };
     let (mut seen, mut missing) = (Vec::new(), Vec::new());
-    let result: Result<(), VideoError> =
-        follow(&mut reader, look, Tracker::new(TrackOptions::default(), 0.0), |frame| {
+    let result: Result<(), VideoError> = follow(
+        &mut reader,
+        look,
+        Tracker::new(TrackOptions::default(), 0.0),
+        || false,
+        |frame| {
             match frame {
                 Ok(frame) => seen.push((frame.index, frame.persons[0].person)),
                 Err(error) => missing.push(error.to_string()),
             }
             Ok(())
-        });
+        },
+    );
     result.unwrap();
     assert_eq!(seen, (0..30).filter(|index| *index != 11).map(|index| (index, 1)).collect::<Vec<_>>());
     assert_eq!(missing.len(), 1);
     assert!(missing[0].starts_with("frame 11, at 1.100 s: the program"), "{missing:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_source_without_a_frame_can_be_stopped() {
+    let Some((directory, _)) = ffmpeg::tests::film("film.mkv", &["-f", "lavfi", "-i", "testsrc=duration=1"]) else {
+        return;
+    };
+    let path = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    // Somebody who opens it for writing and writes nothing.
+    let _silent = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let film = Film { path, is_camera: false, width: 64, height: 48, frames_per_second: Some(10.0), seconds: None };
+    let mut reader = FilmReader::open(&film, None).unwrap();
+    let asked = std::cell::Cell::new(0);
+    let stop = || asked.replace(asked.get() + 1) == 3;
+    let look = |_: &[DynamicImage]| -> Vec<Result<Analysis, RecordError>> { unreachable!("there is no frame") };
+    let result: Result<(), VideoError> =
+        follow(&mut reader, look, Tracker::new(TrackOptions::default(), 0.0), stop, |_| unreachable!());
+    result.unwrap();
+    assert_eq!(asked.get(), 4);
 }
 
 #[test]

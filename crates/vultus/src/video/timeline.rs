@@ -125,12 +125,13 @@ impl Timeline {
             self.persons.entry(*person).or_default().add(bin, &face.probabilities);
         }
         if self.persons.len() > 2 * MOST_PERSONS {
-            let mut counts: Vec<u64> = self.persons.values().map(|curve| curve.faces).collect();
-            counts.sort_unstable();
-            let least = counts[counts.len() - MOST_PERSONS];
+            let mut most: Vec<(u64, u64)> = self.persons.iter().map(|(person, curve)| (curve.faces, *person)).collect();
+            most.sort_unstable_by(|a, b| b.cmp(a));
+            most.truncate(MOST_PERSONS);
             // Who has just come has had no time yet.
-            let here: Vec<u64> = persons.iter().map(|person| person.person).collect();
-            self.persons.retain(|person, curve| curve.faces > least || here.contains(person));
+            let kept: BTreeSet<u64> =
+                most.iter().map(|(_, person)| *person).chain(persons.iter().map(|person| person.person)).collect();
+            self.persons.retain(|person, _| kept.contains(person));
         }
     }
 
@@ -204,6 +205,15 @@ pub(super) mod tests {
         }
         assert_eq!(timeline.bin_s, 4.0);
         assert_eq!([0, 149, 150].map(|bin| timeline.next_bin(bin)), [Some(149), Some(150), Some(599)]);
+    }
+
+    #[test]
+    fn of_many_who_are_seen_alike_as_many_as_there_is_room_for_stay() {
+        let mut timeline = Timeline::new(10.0);
+        for number in 0..=2 * MOST_PERSONS as u64 {
+            timeline.add(number as f64 / 10.0, &[person(number + 1, 1.0)]);
+        }
+        assert!((MOST_PERSONS..=MOST_PERSONS + 1).contains(&timeline.persons.len()), "{}", timeline.persons.len());
     }
 
     #[test]

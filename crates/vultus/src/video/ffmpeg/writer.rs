@@ -64,7 +64,7 @@ impl FilmWriter {
         let unfinished = TempPath::try_from_path(path.with_file_name(unfinished)).map_err(without)?;
         let mut name = std::ffi::OsString::from("file:");
         name.push(&unfinished);
-        let mut program = apart("ffmpeg")
+        let program = apart("ffmpeg")
             // Without xerror it ends well on a full disk.
             .args(["-v", "error", "-xerror", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"])
             .args(["-s", &format!("{width}x{height}"), "-r", &frames_per_second.to_string(), "-i", "-"])
@@ -75,9 +75,9 @@ impl FilmWriter {
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn()
-            .map(Program)
+            .map(Program::new)
             .map_err(|reason| unstartable("ffmpeg", reason))?;
-        let pixels = program.0.stdin.take();
+        let pixels = program.child().stdin.take();
         Ok(Self {
             path: path.to_owned(),
             pixels,
@@ -122,7 +122,7 @@ impl FilmWriter {
         let written = self.pixels.as_mut().map_or(Ok(()), |pixels| pixels.write_all(frame.as_raw()));
         written.map_err(|error| {
             // A closed pipe is no reason; the program has one.
-            let _ = self.program.0.wait();
+            let _ = self.program.wait();
             self.unwritable(self.complaint().unwrap_or_else(|| error.to_string()))
         })
     }
@@ -140,7 +140,7 @@ impl FilmWriter {
     /// Ends the film, which has not got its name yet.
     fn end(&mut self) -> Result<(), VideoError> {
         self.pixels = None;
-        let status = self.program.0.wait().map_err(|error| self.unwritable(error.to_string()))?;
+        let status = self.program.wait().map_err(|error| self.unwritable(error.to_string()))?;
         if status.success() { Ok(()) } else { Err(self.unwritable(reason(self.complaint()))) }
     }
 

@@ -1,0 +1,220 @@
+//! How groups of images fare: people by age, pictures by camera, whatever a table says of them.
+//!
+//! In: a csv table of attributes by image, and predictions. Out: the figures of each group of each attribute. It asks for no
+//! difference to be large or small: groups are as alike as the intervals say.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use vultus::labels::Labels;
+
+use super::{Evaluation, EvaluationError, PredictionRow, Predictions};
+
+/// The column that names images as `predictions.csv` does.
+const ORIGIN: &str = "origin";
+
+/// Groups by one attribute.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attribute {
+    /// Its column in the table.
+    pub name: String,
+    /// The groups, in alphabetical order.
+    pub groups: Vec<GroupScores>,
+    /// Images of which the table does not say it.
+    pub unknown: usize,
+}
+
+/// Figures of one group, defined as those of [`Evaluation`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupScores {
+    /// The cell in the table.
+    pub group: String,
+    /// Number of images.
+    pub n: usize,
+    /// Share of images that are classified correctly.
+    pub accuracy: f64,
+    /// Its 95 % confidence interval `[low, high]`.
+    pub accuracy_interval: [f64; 2],
+    /// Mean recall over the classes that the group has images of: groups with other shares of the classes compare in it sooner
+    /// than in the accuracy.
+    pub balanced_accuracy: f64,
+    /// Mean F1 over the classes that have images or were predicted.
+    pub macro_f1: f64,
+    /// Mean cross-entropy of the true class.
+    pub log_loss: f64,
+    /// Expected calibration error.
+    pub ece: f64,
+    /// Mean of the highest probability: above the accuracy, the model is too sure of this group.
+    pub mean_confidence: f64,
+}
+
+/// Attributes of images, by their origin.
+#[derive(Clone, Debug)]
+pub struct GroupTable {
+    path: PathBuf,
+    attributes: Vec<String>,
+    cells: HashMap<String, Vec<String>>,
+}
+
+/// A table that is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// The system's refusal, naming the path.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// No table, or none of images.
+    #[error("{path}: {detail}")]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the row where it is one.
+        detail: String,
+    },
+    /// None of the images is in it.
+    #[error("{path} has none of the images: its first origin is {first:?}, that of the images {origin:?}")]
+    NoImage {
+        /// The file.
+        path: PathBuf,
+        /// Of its first row.
+        first: String,
+        /// Of the first image.
+        origin: String,
+    },
+    /// Predictions that cannot be evaluated.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+}
+
+impl GroupTable {
+    /// Reads a csv file with the column `origin`, as in `predictions.csv`, and one for each attribute. An empty cell says nothing.
+    ///
+    /// # Errors
+    /// A file that cannot be read, without these columns or rows, or with an image that has two different rows.
+    pub fn read(path: &Path) -> Result<Self, GroupError> {
+        let fault = |detail: String| GroupError::Table { path: path.to_owned(), detail };
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(fs_err::File::open(path)?);
+        let header = reader.headers().map_err(|error| fault(error.to_string()))?.clone();
+        let name = |text: &str| text.trim_start_matches('\u{feff}').to_owned();
+        let names: Vec<String> = header.iter().map(name).collect();
+        let place = names.iter().position(|name| name == ORIGIN);
+        let place = place.ok_or_else(|| fault(format!("column {ORIGIN} is missing; it has: {}", names.join(", "))))?;
+        let attributes: Vec<String> = names.iter().filter(|name| *name != ORIGIN).cloned().collect();
+        if attributes.is_empty() {
+            return Err(fault(format!("beside {ORIGIN} there is no column to group by")));
+        }
+        let mut cells = HashMap::new();
+        for (row, record) in (2..).zip(reader.records()) {
+            let record = record.map_err(|error| fault(error.to_string()))?;
+            let others = record.iter().enumerate().filter(|(column, _)| *column != place);
+            let values: Vec<String> = others.map(|(_, cell)| cell.to_owned()).collect();
+            if let Some(earlier) = cells.insert(record[place].to_owned(), values.clone())
+                && earlier != values
+            {
+                return Err(fault(format!("line {row}: {} stands there twice, with other values", &record[place])));
+            }
+        }
+        if cells.is_empty() {
+            return Err(fault("it has no rows".to_owned()));
+        }
+        Ok(Self { path: path.to_owned(), attributes, cells })
+    }
+
+    /// The figures of each group of `predictions` of `split`.
+    ///
+    /// # Errors
+    /// No image of the table, or predictions that cannot be evaluated.
+    pub fn scores(&self, split: &str, predictions: &Predictions) -> Result<Vec<Attribute>, GroupError> {
+        if !predictions.rows.iter().any(|row| self.cells.contains_key(&row.origin)) {
+            return Err(GroupError::NoImage {
+                path: self.path.clone(),
+                first: self.cells.keys().min().cloned().unwrap_or_default(),
+                origin: predictions.rows.first().map(|row| row.origin.clone()).unwrap_or_default(),
+            });
+        }
+        let labels = Labels::new(&predictions.labels)
+            .map_err(|error| GroupError::Table { path: self.path.clone(), detail: error.to_string() })?;
+        let one = |(column, name): (usize, &String)| {
+            let mut groups: BTreeMap<&str, Vec<&PredictionRow>> = BTreeMap::new();
+            let mut unknown = 0;
+            for row in &predictions.rows {
+                match self.cells.get(&row.origin).map(|cells| cells[column].as_str()) {
+                    None | Some("") => unknown += 1,
+                    Some(group) => groups.entry(group).or_default().push(row),
+                }
+            }
+            let groups = groups.into_iter().map(|(group, rows)| GroupScores::of(group, split, &labels, &rows));
+            Ok(Attribute { name: name.clone(), groups: groups.collect::<Result<_, EvaluationError>>()?, unknown })
+        };
+        self.attributes.iter().enumerate().map(one).collect()
+    }
+}
+
+impl GroupScores {
+    fn of(group: &str, split: &str, labels: &Labels, rows: &[&PredictionRow]) -> Result<Self, EvaluationError> {
+        let truth: Vec<usize> = rows.iter().map(|row| row.truth).collect();
+        let probabilities: Vec<f32> = rows.iter().flat_map(|row| row.probabilities.iter().copied()).collect();
+        let whole = Evaluation::compute(split, labels, &truth, &probabilities)?;
+        Ok(Self {
+            group: group.to_owned(),
+            n: whole.n,
+            accuracy: whole.accuracy,
+            accuracy_interval: whole.accuracy_interval,
+            balanced_accuracy: whole.balanced_accuracy,
+            macro_f1: whole.macro_f1,
+            log_loss: whole.log_loss,
+            ece: whole.ece,
+            mean_confidence: whole.mean_confidence,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(text: &str) -> Result<GroupTable, GroupError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("groups.csv");
+        fs_err::write(&path, text).unwrap();
+        GroupTable::read(&path)
+    }
+
+    fn predictions() -> Predictions {
+        let labels = Labels::new(["happy", "sad"]).unwrap();
+        let origins = ["a.png", "b.png", "c.png", "d.png"].map(str::to_owned);
+        let probabilities = [0.9, 0.1, 0.2, 0.8, 0.6, 0.4, 0.5, 0.5];
+        Predictions::new(&labels, &origins, &[0, 0, 0, 1], &probabilities).unwrap()
+    }
+
+    #[test]
+    fn each_group_has_its_own_figures() {
+        let table =
+            table("\u{feff}age,origin, camera\nold,a.png,x\nold,\"b.png\",\nyoung,c.png,x\n,zzz.png,y\n").unwrap();
+        let [age, camera] = &table.scores("test", &predictions()).unwrap()[..] else { panic!() };
+        assert_eq!((age.name.as_str(), age.unknown, camera.name.as_str(), camera.unknown), ("age", 1, "camera", 2));
+        let facts = |attribute: &Attribute| {
+            attribute.groups.iter().map(|it| (it.group.clone(), it.n, it.accuracy)).collect::<Vec<_>>()
+        };
+        assert_eq!(facts(age), [("old".to_owned(), 2, 0.5), ("young".to_owned(), 1, 1.0)]);
+        assert_eq!(facts(camera), [("x".to_owned(), 2, 1.0)]);
+        assert!((age.groups[0].mean_confidence - 0.85).abs() < 1e-6);
+        assert!(age.groups[1].accuracy_interval[0] < 0.3, "{:?}", age.groups[1]);
+    }
+
+    #[test]
+    fn tables_of_no_use_are_refused_with_what_is_wrong() {
+        for (text, says) in [
+            ("path,age\na.png,old\n", "column origin is missing; it has: path, age"),
+            ("origin\na.png\n", "no column to group by"),
+            ("origin,age\n", "it has no rows"),
+            ("origin,age\na.png,old\na.png,young\n", "line 3: a.png stands there twice"),
+            ("origin,age\na.png\n", "line: 2"),
+        ] {
+            let message = table(text).unwrap_err().to_string();
+            assert!(message.contains(says) && message.contains("groups.csv"), "{message}");
+        }
+        let message = table("origin,age\nx.png,old\n").unwrap().scores("test", &predictions()).unwrap_err().to_string();
+        assert!(message.contains("\"x.png\"") && message.contains("\"a.png\""), "{message}");
+    }
+}

@@ -1,0 +1,228 @@
+//! Two models on the same images, image by image.
+//!
+//! In: directories of evaluations of the same images. Out: by how much each is more often right than the first, and how sure
+//! that is. Most images are easy or hard for both, so that pairs tell far smaller differences apart than the intervals of two
+//! accuracies do.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::evaluate::{Evaluation, NORMAL_QUANTILE, PredictionRow, Predictions};
+
+/// Evaluations of the same images, each against the first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PairedComparison {
+    /// Name of the split in the first.
+    pub split: String,
+    /// Number of images.
+    pub n: usize,
+    /// Directory of the first evaluation, as it is shown.
+    pub first: String,
+    /// Its accuracy.
+    pub first_accuracy: f64,
+    /// The others, in the order given.
+    pub others: Vec<Pair>,
+}
+
+/// One evaluation against the first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Pair {
+    /// Its directory, as it is shown.
+    pub name: String,
+    /// Its accuracy.
+    pub accuracy: f64,
+    /// Its accuracy less that of the first.
+    pub difference: f64,
+    /// 95 % confidence interval of the difference `[low, high]` (Agresti & Min 2005, "Simple improved confidence intervals for
+    /// comparing matched proportions": Wald's after half an image is added to each of the four cells).
+    pub interval: [f64; 2],
+    /// Images that only this one has right.
+    pub gained: usize,
+    /// Images that only the first has right.
+    pub lost: usize,
+    /// Probability of a split of these images that is at least as uneven, if neither model were more often right (the exact test of
+    /// McNemar 1947, two-sided).
+    pub p_value: f64,
+}
+
+/// Evaluations that do not compare.
+#[derive(Debug, thiserror::Error)]
+pub enum PairedError {
+    /// A file cannot be read; the message names it.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// Other images, classes or orders.
+    #[error(
+        "{other} and {first} are not of the same images and classes in the same order ({difference}): evaluate both on the same data"
+    )]
+    Different {
+        /// Directory of the first.
+        first: String,
+        /// Of the other.
+        other: String,
+        /// The first difference.
+        difference: String,
+    },
+}
+
+/// Whether the directory holds an evaluation.
+pub fn holds_evaluation(directory: &Path) -> bool {
+    directory.join(crate::run::EVALUATION).is_file()
+}
+
+/// Compares the evaluations in `others` with that in `first`.
+///
+/// # Errors
+/// See [`PairedError`].
+pub fn compare_pairs(first: &Path, others: &[PathBuf]) -> Result<PairedComparison, PairedError> {
+    let (evaluation, rows) = read(first)?;
+    let name = first.display().to_string();
+    let pair = |directory: &PathBuf| {
+        let (other, other_rows) = read(directory)?;
+        let name_of_other = directory.display().to_string();
+        if let Some(difference) = difference((&evaluation, &rows), (&other, &other_rows)) {
+            return Err(PairedError::Different { first: name.clone(), other: name_of_other, difference });
+        }
+        Ok(Pair::new(name_of_other, &rows.rows, &other_rows.rows))
+    };
+    Ok(PairedComparison {
+        split: evaluation.split.clone(),
+        n: rows.rows.len(),
+        others: others.iter().map(pair).collect::<Result<_, _>>()?,
+        first_accuracy: accuracy(&rows.rows),
+        first: name.clone(),
+    })
+}
+
+fn read(directory: &Path) -> std::io::Result<(Evaluation, Predictions)> {
+    let evaluation = Evaluation::read(directory)?;
+    let predictions = Predictions::read_csv(&directory.join(crate::evaluate::PREDICTIONS), &evaluation.labels)?;
+    Ok((evaluation, predictions))
+}
+
+/// What keeps two evaluations from being compared image by image.
+fn difference(a: (&Evaluation, &Predictions), b: (&Evaluation, &Predictions)) -> Option<String> {
+    let (a, a_rows, b, b_rows) = (a.0, &a.1.rows, b.0, &b.1.rows);
+    if a.labels != b.labels {
+        return Some(format!("{} against {}", b.labels.join(", "), a.labels.join(", ")));
+    }
+    if a_rows.len() != b_rows.len() {
+        return Some(format!("{} images against {}", b_rows.len(), a_rows.len()));
+    }
+    let differs = |(a, b): (&PredictionRow, &PredictionRow)| (&a.origin, a.truth) != (&b.origin, b.truth);
+    if let Some(row) = a_rows.iter().zip(b_rows).position(differs) {
+        return Some(format!("{} against {}", b_rows[row].origin, a_rows[row].origin));
+    }
+    let known = matches!((&a.images_sha256, &b.images_sha256), (Some(a), Some(b)) if a != b);
+    known.then(|| "images of the same names, or of other sizes".to_owned())
+}
+
+fn is_right(row: &PredictionRow) -> bool {
+    row.predicted == row.truth
+}
+
+fn accuracy(rows: &[PredictionRow]) -> f64 {
+    rows.iter().filter(|row| is_right(row)).count() as f64 / rows.len().max(1) as f64
+}
+
+impl Pair {
+    fn new(name: String, first: &[PredictionRow], other: &[PredictionRow]) -> Self {
+        let count = |only: fn(bool, bool) -> bool| {
+            first.iter().zip(other).filter(|(first, other)| only(is_right(first), is_right(other))).count()
+        };
+        let (gained, lost) = (count(|first, other| other && !first), count(|first, other| first && !other));
+        let n = first.len();
+        Self {
+            name,
+            accuracy: accuracy(other),
+            difference: (gained as f64 - lost as f64) / n.max(1) as f64,
+            interval: difference_interval(gained, lost, n),
+            gained,
+            lost,
+            p_value: mcnemar(gained, lost),
+        }
+    }
+}
+
+/// See [`Pair::interval`].
+fn difference_interval(gained: usize, lost: usize, n: usize) -> [f64; 2] {
+    let (gained, lost, n) = (gained as f64 + 0.5, lost as f64 + 0.5, n as f64 + 2.0);
+    let centre = (gained - lost) / n;
+    let half = NORMAL_QUANTILE * ((gained + lost - (gained - lost).powi(2) / n).max(0.0)).sqrt() / n;
+    [(centre - half).max(-1.0), (centre + half).min(1.0)]
+}
+
+/// See [`Pair::p_value`]: twice the lower tail of the binomial distribution of `gained + lost` fair coins.
+fn mcnemar(gained: usize, lost: usize) -> f64 {
+    let (coins, fewer) = (gained + lost, gained.min(lost));
+    // Logarithms: half to the power of some thousand coins is no number of 64 bits.
+    let mut term = -(coins as f64) * std::f64::consts::LN_2;
+    let mut tail = term.exp();
+    for heads in 1..=fewer {
+        term += ((coins - heads + 1) as f64 / heads as f64).ln();
+        tail += term.exp();
+    }
+    (2.0 * tail).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use vultus::labels::Labels;
+
+    use super::*;
+    use crate::run::write_json;
+
+    #[test]
+    fn the_exact_test_and_the_interval_are_those_of_the_literature() {
+        // scipy.stats.binomtest(k, n).pvalue
+        for ((gained, lost), expected) in [((5, 15), 0.041389), ((0, 0), 1.0), ((3, 3), 1.0), ((0, 6), 0.03125)] {
+            assert!((mcnemar(gained, lost) - expected).abs() < 1e-6, "{gained} {lost}: {}", mcnemar(gained, lost));
+        }
+        assert!((mcnemar(162, 119) - 0.01209).abs() < 1e-4, "{}", mcnemar(162, 119));
+        assert!(mcnemar(10_000, 9_000) < 1e-10 && mcnemar(5_000, 5_000) == 1.0);
+        // 162 and 119 of 3,589, by hand: (162.5 - 119.5) / 3591 -+ 1.96 sqrt(282 - 43^2 / 3591) / 3591.
+        let [low, high] = difference_interval(162, 119, 3589);
+        assert!((low - 0.002_817).abs() < 1e-5 && (high - 0.021_132).abs() < 1e-5, "{low} {high}");
+    }
+
+    /// An evaluation of `happy` and `sad` images whose probabilities of `happy` are `scores`.
+    fn write(directory: &Path, truth: &[usize], scores: &[f32], origin: &str) {
+        let labels = Labels::new(["happy", "sad"]).unwrap();
+        let probabilities: Vec<f32> = scores.iter().flat_map(|score| [*score, 1.0 - score]).collect();
+        let origins: Vec<String> = (0..truth.len()).map(|row| format!("{origin},\"{row}\"")).collect();
+        fs_err::create_dir_all(directory).unwrap();
+        let evaluation = Evaluation::compute("test", &labels, truth, &probabilities).unwrap();
+        write_json(&directory.join("evaluation.json"), &evaluation).unwrap();
+        let predictions = Predictions::new(&labels, &origins, truth, &probabilities).unwrap();
+        predictions.write_csv(&directory.join("predictions.csv")).unwrap();
+    }
+
+    #[test]
+    fn pairs_are_counted_and_other_images_are_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let truth = [0, 0, 0, 1, 1, 1];
+        write(&at("a"), &truth, &[0.9, 0.8, 0.1, 0.9, 0.2, 0.1], "face");
+        write(&at("b"), &truth, &[0.9, 0.2, 0.7, 0.3, 0.2, 0.1], "face");
+        assert!(holds_evaluation(&at("a")) && !holds_evaluation(place.path()));
+        let compared = compare_pairs(&at("a"), &[at("b"), at("a")]).unwrap();
+        assert_eq!((compared.n, compared.split.as_str()), (6, "test"));
+        assert!((compared.first_accuracy - 4.0 / 6.0).abs() < 1e-12);
+        let [b, same] = &compared.others[..] else { panic!("{compared:?}") };
+        assert_eq!((b.gained, b.lost), (2, 1));
+        assert!((b.difference - 1.0 / 6.0).abs() < 1e-12 && (b.accuracy - 5.0 / 6.0).abs() < 1e-12);
+        assert!(b.interval[0] < b.difference && b.difference < b.interval[1]);
+        assert_eq!((same.difference, same.p_value), (0.0, 1.0));
+        write(&at("other names"), &truth, &[0.9; 6], "picture");
+        write(&at("other classes"), &[0, 0, 1, 1, 1, 1], &[0.9; 6], "face");
+        write(&at("fewer"), &truth[..5], &[0.9; 5], "face");
+        for (name, says) in [("other names", "picture"), ("other classes", "face"), ("fewer", "5 images against 6")] {
+            let message = compare_pairs(&at("a"), &[at(name)]).unwrap_err().to_string();
+            assert!(message.contains(says) && message.contains(name), "{message}");
+        }
+        fs_err::write(at("b").join("predictions.csv"), "origin,truth\nx,happy\n").unwrap();
+        let message = compare_pairs(&at("a"), &[at("b")]).unwrap_err().to_string();
+        assert!(message.contains("predictions.csv"), "{message}");
+    }
+}
