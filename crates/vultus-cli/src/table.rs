@@ -7,7 +7,7 @@ use serde::Serialize;
 use vultus_train::evaluate::Evaluation;
 use vultus_train::evaluate::groups::Attribute;
 
-use crate::message::printable_lines;
+use crate::message::{counted, printable_lines};
 
 /// A table whose first column is text and whose others are numbers.
 pub fn table<H: ToString>(header: impl IntoIterator<Item = H>) -> Table {
@@ -38,10 +38,10 @@ pub fn percent(share: f64) -> String {
 pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
     let [low, high] = evaluation.accuracy_interval;
     print(format_args!(
-        "{} ({} images): accuracy {} (95 % interval {} to {}), macro F1 {:.4}, balanced accuracy {}, top 2 {}, \
+        "{} ({}): accuracy {} (95 % interval {} to {}), macro F1 {:.4}, balanced accuracy {}, top 2 {}, \
          log loss {:.4}, calibration error {:.4}\n",
         evaluation.split,
-        evaluation.n,
+        counted(evaluation.n, "image"),
         percent(evaluation.accuracy),
         percent(low),
         percent(high),
@@ -53,8 +53,10 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
     ))?;
     if let Some(votes) = &evaluation.votes {
         print(format_args!(
-            "against the votes of FER+ ({} images): log loss {:.4}, where the votes' own entropy is {:.4}\n",
-            votes.n, votes.log_loss, votes.entropy
+            "against the votes of FER+ ({}): log loss {:.4}, where the votes' own entropy is {:.4}\n",
+            counted(votes.n, "image"),
+            votes.log_loss,
+            votes.entropy
         ))?;
     }
     let header = ["true class", "images", "precision", "recall", "F1"].map(str::to_owned).into_iter();

@@ -77,8 +77,8 @@ pub(crate) struct Form<const T: usize> {
 }
 
 impl<const T: usize> Form<T> {
-    /// Reads a form whose pictures are in fields of one of the names `fields`, and its texts, at most one of each name, in
-    /// those of the names `texts`. Other fields are passed over, however many and long they are.
+    /// Reads a form whose pictures are in fields of the names `fields`, and whose texts are in those of the names
+    /// `texts`. Other fields are passed over, however many and long they are.
     ///
     /// # Errors
     /// No form, more pictures than `most_pictures`, or what is no text of at most 1024 bytes where one is asked for.

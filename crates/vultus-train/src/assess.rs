@@ -60,7 +60,7 @@ pub enum AssessError {
     #[error(
         "split {split} has {}, which the model does not know (it knows: {known}): use a model that was trained on \
          them, or leave them out",
-        unknown.iter().map(|(class, count)| format!("{count} images of class \"{class}\"")).collect::<Vec<_>>().join(", ")
+        unknown.iter().map(|(class, count)| format!("{count} image{} of class \"{class}\"", if *count == 1 { "" } else { "s" })).collect::<Vec<_>>().join(", ")
     )]
     UnknownClasses {
         /// The split.

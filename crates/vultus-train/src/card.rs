@@ -439,7 +439,7 @@ mod tests {
         for line in [
             "  - \"a: b and faces\"\n",
             "          name: \"New Faces test\"\n          type: \"newfaces\"\n",
-            "Measured on `test` of New Faces (trained on a: b and faces), which selected nothing:",
+            "Measured on `test` of New Faces (trained on a: b and faces). As far as the model's file tells,",
             "\n1 image of class bored is not counted: the model does not know it.\n\n",
             "| last training | `` run `x\\|y` `` |",
         ] {

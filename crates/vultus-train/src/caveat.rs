@@ -354,9 +354,13 @@ mod tests {
         }
         // Test images were added since, and what was trained on is the same.
         let mut more = prepared.clone();
-        more.dataset.samples.push(Sample { split: "test".to_owned(), ..prepared.dataset.samples[0].clone() });
+        let image = GrayImage::from_pixel(2, 2, Luma([201]));
+        more.dataset.samples.push(Sample { split: "test".to_owned(), image, ..prepared.dataset.samples[0].clone() });
         save(facts("train_sha256", &train, 2, 0.2));
         assert_eq!(of_run(&config, &more), named);
+        more.dataset.samples.last_mut().unwrap().image = prepared.dataset.samples[0].image.clone();
+        let copies = Caveat::TestCopies { split: "test".to_owned(), images: 1 };
+        assert_eq!(of_run(&config, &more), [copies, named[0].clone()]);
 
         save(facts("train_sha256", &train, 1, 0.2));
         let mut config = search("keys = [\"train.epochs\"]\nvalues = [1]");

@@ -190,7 +190,7 @@ impl Inspection {
             print_json(&audit)?;
             return Ok(());
         }
-        print(format_args!("{} images; {} of them are redundant copies", audit.images, audit.redundant))?;
+        print(format_args!("{}; {} of them are redundant copies", counted(audit.images, "image"), audit.redundant))?;
         for split in &audit.splits {
             print(format_args!("\n{} ({})", split.split, counted(split.images, "image")))?;
             finding("all black", &split.black)?;

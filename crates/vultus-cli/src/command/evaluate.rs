@@ -242,7 +242,12 @@ fn flattery(facts: &TrainingFacts, dataset: &Dataset, split: &str, sure: bool) -
         false => "the epoch, where one was chosen",
     };
     Some(match facts.role_of(split) {
-        Some(SplitRole::Learnt) if sure => format!("split {split} is what the model was trained on"),
+        Some(SplitRole::Learnt) if sure => {
+            let held_out = facts.images.is_some_and(|images| images.validation > 0)
+                && facts.validation_split.as_ref().is_none_or(String::is_empty);
+            let apart = if held_out { ", but for the images that it held out" } else { "" };
+            format!("split {split} is what the model was trained on{apart}")
+        }
         Some(SplitRole::Validated) if sure => format!("these images chose {chosen}"),
         Some(SplitRole::Learnt) => format!(
             "split {split} is called like the one that the model was trained on: if these are its images, they flatter it"
