@@ -438,28 +438,26 @@ fn check_squeeze(u: &mut Unstructured) -> Result<()> {
         }
     }
 
-    for set in InstructionSet::available().into_iter().filter(|&set| set <= InstructionSet::best()) {
-        let case = |what: &str| format!("{what} of squeeze and excitation with {set:?}, seed {seed}, {shape:?}");
-        let (mut y, mut dinput) = (destination(x.len()), destination(x.len()));
-        let middle = squeeze_excitation::forward_training_by(set, &shape, &x, &weights, &mut y);
-        assert_close(&y, &expected, 1e-5, || case("y"));
-        let [mut first, mut first_bias, mut second, mut second_bias] =
-            [squeeze.len(), hidden, excitation.len(), channels].map(destination);
-        let gradients = WeightGradients {
-            squeeze: &mut first,
-            squeeze_bias: &mut first_bias,
-            excitation: &mut second,
-            excitation_bias: &mut second_bias,
-        };
-        if nearest_kink < 1e-4 {
-            continue; // rounding may have put a unit on the other side
-        }
-        squeeze_excitation::backward_by(set, &shape, &x, &weights, &middle, &dy, Some(&mut dinput), gradients);
-        assert_close(&dinput, &dx, 1e-4, || case("dx"));
-        assert_close(&first, &dw1, 1e-4, || case("dsqueeze"));
-        assert_close(&first_bias, &db1, 1e-4, || case("dsqueeze_bias"));
-        assert_close(&second, &dw2, 1e-4, || case("dexcitation"));
-        assert_close(&second_bias, &db2, 1e-4, || case("dexcitation_bias"));
+    let case = |what: &str| format!("{what} of squeeze and excitation, seed {seed}, {shape:?}");
+    let (mut y, mut dinput) = (destination(x.len()), destination(x.len()));
+    let middle = squeeze_excitation::forward_training(&shape, &x, &weights, &mut y);
+    assert_close(&y, &expected, 1e-5, || case("y"));
+    if nearest_kink < 1e-4 {
+        return Ok(()); // rounding may have put a unit on the other side
     }
+    let [mut first, mut first_bias, mut second, mut second_bias] =
+        [squeeze.len(), hidden, excitation.len(), channels].map(destination);
+    let gradients = WeightGradients {
+        squeeze: &mut first,
+        squeeze_bias: &mut first_bias,
+        excitation: &mut second,
+        excitation_bias: &mut second_bias,
+    };
+    squeeze_excitation::backward(&shape, &x, &weights, &middle, &dy, Some(&mut dinput), gradients);
+    assert_close(&dinput, &dx, 1e-4, || case("dx"));
+    assert_close(&first, &dw1, 1e-4, || case("dsqueeze"));
+    assert_close(&first_bias, &db1, 1e-4, || case("dsqueeze_bias"));
+    assert_close(&second, &dw2, 1e-4, || case("dexcitation"));
+    assert_close(&second_bias, &db2, 1e-4, || case("dexcitation_bias"));
     Ok(())
 }

@@ -5,10 +5,13 @@
 //! goes through in parts of a few megabytes, and each part through all that can be done with it while it is in the cache:
 //! the convolution and the sums for the norm's statistics; on the way back the gradient of the norm, that of the weights
 //! and that of the input. The gradient between norm and convolution never exists as a whole. A convolution of few inputs
-//! is computed again instead of kept ([`crate::thin_block`]).
+//! is computed again instead of kept (`thin_block`).
+
+mod thin_block;
 
 use std::ops::Range;
 
+use self::thin_block::ThinBlock;
 use crate::activation::Activation;
 use crate::batch_norm::{self, Norm, Statistics};
 use crate::dropout::Dropout;
@@ -19,7 +22,6 @@ use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::squeeze_excitation::{SqueezeShape, WeightGradients, Weights};
 use crate::sum::Sum;
-use crate::thin_block::{self, ThinBlock, ThinGradients};
 
 /// Numbers of a part's convolution output, about: 4 MB.
 const PART_NUMBERS: usize = 1024 * 1024;
@@ -170,10 +172,20 @@ enum Backward<'a> {
     Pooled(norm_pool::Backward<'a>),
 }
 
+impl Backward<'_> {
+    /// The gradient of the convolution's bias, once that of the whole batch was asked for.
+    fn bias(&self, dbias: &mut [f32]) {
+        match self {
+            Self::Activated(backward) => backward.bias(dbias),
+            Self::Pooled(backward) => backward.bias(dbias),
+        }
+    }
+}
+
 impl Block {
     /// Numbers of the convolution's output that are kept: none where it is computed again.
     pub fn kept_len(&self) -> usize {
-        if self.thin_tail().is_some() { 0 } else { self.filters.output_len() }
+        if ThinBlock::new(self).is_some() { 0 } else { self.filters.output_len() }
     }
 
     /// Numbers of what wins each window of pooling; none without pooling.
@@ -201,26 +213,6 @@ impl Block {
         }
     }
 
-    /// The tail of a block that computes its convolution again, if this is one.
-    fn thin_tail(&self) -> Option<(crate::convolution::ConvolutionShape, thin_block::Tail)> {
-        let tail = match self.tail {
-            Tail::Pooled { size, rate, key } => thin_block::Tail::Pooled { size, dropout: Dropout { rate, key } },
-            Tail::Activated {
-                squeeze: None,
-                residual: false,
-                activation: activation @ (Activation::Linear | Activation::Relu),
-            } => thin_block::Tail::Activated(activation),
-            Tail::Activated { .. } => return None,
-        };
-        let Filters::Dense(shape) = self.filters else { return None };
-        ThinBlock::suits(&shape).then_some((shape, tail))
-    }
-
-    fn thin<'a>(&self, inputs: &Inputs<'a>) -> Option<ThinBlock<'a>> {
-        let (shape, tail) = self.thin_tail()?;
-        Some(ThinBlock { shape, weight: inputs.weight, bias: self.bias(inputs), before: self.before, tail })
-    }
-
     fn bias<'a>(&self, inputs: &Inputs<'a>) -> Option<&'a [f32]> {
         self.biased.then_some(inputs.bias)
     }
@@ -233,20 +225,22 @@ impl Block {
     /// The output, and what the backward pass needs of a squeeze and excitation.
     ///
     /// # Panics
-    /// If a slice has another length than its shape, a window does not fit, or the convolution's activation is neither
-    /// linear nor ReLU.
+    /// If a slice has another length than its shape, the input has no channels, a window does not fit, or the
+    /// convolution's activation is neither linear nor ReLU.
     pub fn forward(&self, inputs: &Inputs, outputs: Outputs) -> Option<Squeezed> {
-        let Outputs { z, winners, y, mean, variance } = outputs;
-        let Inputs { x, gamma, beta, .. } = *inputs;
-        assert_eq!(x.len(), self.filters.input_len(), "length of x");
-        assert_eq!(z.len(), self.kept_len(), "length of z");
-        assert_eq!(winners.len(), self.winners_len(), "length of the winners");
-        assert_eq!(y.len(), self.output_len(), "length of y");
-        if let Some(thin) = self.thin(inputs) {
-            thin.forward_training(x, gamma, beta, self.epsilon, winners, y, mean, variance);
+        let (shape, channels) = (self.filters.norm(), self.filters.channels());
+        assert_eq!(inputs.x.len(), self.filters.input_len(), "length of x");
+        assert_eq!(outputs.z.len(), self.kept_len(), "length of z");
+        assert_eq!(outputs.winners.len(), self.winners_len(), "length of the winners");
+        assert_eq!(outputs.y.len(), self.output_len(), "length of y");
+        assert_eq!(outputs.mean.len(), channels, "length of mean");
+        assert_eq!(outputs.variance.len(), channels, "length of variance");
+        if let Some(thin) = ThinBlock::new(self) {
+            thin.forward(inputs, outputs);
             return None;
         }
-        let (shape, channels) = (self.filters.norm(), self.filters.channels());
+        let Outputs { z, winners, y, mean, variance } = outputs;
+        let Inputs { gamma, beta, .. } = *inputs;
         let mut statistics = match self.tail {
             Tail::Activated { squeeze: Some(hidden), .. } => norm_squeeze::statistics(&self.squeeze_shape(hidden)),
             _ => {
@@ -308,60 +302,23 @@ impl Block {
     /// # Panics
     /// As [`Block::forward`], and if something is missing that the block has.
     pub fn backward(&self, inputs: &Inputs, kept: &Kept, dy: &[f32], gradients: BlockGradients) {
-        let BlockGradients { dx: mut input, dweight, mut dbias, dgamma, dbeta, mut dresidual, squeeze } = gradients;
         let x = inputs.x;
-        assert_eq!(x.len(), self.filters.input_len(), "length of x");
-        assert!(input.as_ref().is_none_or(|input| input.dx.len() == x.len()), "length of dx");
-        let is_residual = input.as_ref().is_some_and(|input| input.is_residual);
-        let has_residual = matches!(self.tail, Tail::Activated { residual: true, .. });
-        assert!(!is_residual || (has_residual && dresidual.is_none()), "a residual's gradient goes to one place");
-        assert!(!is_residual || x.len() == self.filters.output_len(), "a residual is as long as the output");
-        assert_eq!(dweight.len(), self.filters.weight_len(), "length of dweight");
-        assert_eq!(dy.len(), self.output_len(), "length of dy");
-        let Kept { z, winners, y, mean, variance, squeezed } = *kept;
-        assert_eq!(winners.len(), self.winners_len(), "length of the winners");
+        self.check_backward(x, kept, dy, &gradients);
+        let Kept { mean, variance, .. } = *kept;
         let norm = &Norm { gamma: inputs.gamma, beta: inputs.beta, mean, variance, epsilon: self.epsilon };
-        let (mut again, mut winners_again) = (Scratch::take(0), Scratch::take(0));
-        let (mut z, mut winners) = (z, winners);
-        if let Some(thin) = self.thin(inputs) {
-            if input.is_none() {
-                thin.backward(x, winners, norm, dy, ThinGradients { dweight, dbias, dgamma, dbeta });
-                return;
-            }
-            // Somebody wants the gradient of a first layer's input: then the whole output is needed after all. Winners come
-            // from it again, so that they are found in it whichever algorithm was chosen.
-            again = Scratch::take(self.filters.output_len());
-            self.convolve(inputs, &mut again, |_, _| ());
-            z = &again;
-            if let Tail::Pooled { size, .. } = self.tail {
-                winners_again = Scratch::take(winners.len());
-                norm_pool::winners(&self.filters.pooled(size), z, inputs.gamma, &mut winners_again);
-                winners = &winners_again;
-            }
+        let thin = ThinBlock::new(self);
+        if let (Some(thin), None) = (&thin, &gradients.dx) {
+            return thin.backward(inputs, kept.winners, norm, dy, gradients);
         }
-        let (before, biased) = (self.before, dbias.is_some());
-        let mut backward = match self.tail {
-            Tail::Activated { squeeze: hidden, residual: has_residual, activation } => {
-                // An output that is not looked at: any values of its length do.
-                let y = if self.needs_output() { y } else { z };
-                let rows = batch_norm::Inputs { x: z, norm, activation, y, dy, before, has_residual };
-                Backward::Activated(match hidden {
-                    Some(hidden) => {
-                        let (shape, weights) = (&self.squeeze_shape(hidden), &inputs.squeeze);
-                        let squeezed = squeezed.expect("what the forward pass returned");
-                        let squeeze = squeeze.expect("room for the gradients of the squeeze and excitation");
-                        norm_squeeze::backward(shape, rows, weights, squeezed, dgamma, dbeta, biased, squeeze)
-                    }
-                    None => batch_norm::Backward::new(&self.filters.norm(), rows, dgamma, dbeta, biased),
-                })
-            }
-            Tail::Pooled { size, rate, key } => {
-                let dropout = Dropout { rate, key };
-                let shape = self.filters.pooled(size);
-                let sums = WindowSums::new(&shape, winners, norm, dropout, dy, dgamma, dbeta);
-                Backward::Pooled(norm_pool::Backward::new(sums, z, before, biased))
-            }
+        // Somebody wants the gradient of a first layer's input: then the whole output is needed after all.
+        let again = thin.map(|_| self.convolve_again(inputs));
+        let kept = &match &again {
+            Some((z, winners)) => Kept { z, winners, ..*kept },
+            None => *kept,
         };
+        let BlockGradients { dx: mut input, dweight, dbias, dgamma, dbeta, mut dresidual, squeeze } = gradients;
+        let is_residual = input.as_ref().is_some_and(|input| input.is_residual);
+        let mut backward = self.backward_of_tail(inputs, kept, norm, dy, dgamma, dbeta, dbias.is_some(), squeeze);
         let (batch, wide, pixels) = (self.filters.batch(), self.filters.output_len(), self.pixels());
         let mut sums = self.filters.weight_gradient();
         let input_gradient = input.is_some().then(|| self.filters.input_gradient(inputs.weight));
@@ -390,13 +347,71 @@ impl Block {
             }
         }
         sums.finish(dweight);
-        if let Some(dbias) = &mut dbias {
-            match &backward {
-                Backward::Activated(backward) => backward.bias(dbias),
-                Backward::Pooled(backward) => backward.bias(dbias),
+        if let Some(dbias) = dbias {
+            backward.bias(dbias);
+        }
+    }
+
+    fn check_backward(&self, x: &[f32], kept: &Kept, dy: &[f32], gradients: &BlockGradients) {
+        let BlockGradients { dx: input, dweight, dresidual, .. } = gradients;
+        assert_eq!(x.len(), self.filters.input_len(), "length of x");
+        assert!(input.as_ref().is_none_or(|input| input.dx.len() == x.len()), "length of dx");
+        let is_residual = input.as_ref().is_some_and(|input| input.is_residual);
+        let has_residual = matches!(self.tail, Tail::Activated { residual: true, .. });
+        assert!(!is_residual || (has_residual && dresidual.is_none()), "a residual's gradient goes to one place");
+        assert!(!is_residual || x.len() == self.filters.output_len(), "a residual is as long as the output");
+        assert_eq!(dweight.len(), self.filters.weight_len(), "length of dweight");
+        assert_eq!(dy.len(), self.output_len(), "length of dy");
+        assert_eq!(kept.winners.len(), self.winners_len(), "length of the winners");
+    }
+
+    /// The whole output of a convolution that was not kept, and its winners: those come from it, too, so that they are
+    /// found in it whichever algorithm was chosen.
+    fn convolve_again(&self, inputs: &Inputs) -> (Scratch, Scratch) {
+        let mut z = Scratch::take(self.filters.output_len());
+        self.convolve(inputs, &mut z, |_, _| ());
+        let mut winners = Scratch::take(self.winners_len());
+        if let Tail::Pooled { size, .. } = self.tail {
+            norm_pool::winners(&self.filters.pooled(size), &z, inputs.gamma, &mut winners);
+        }
+        (z, winners)
+    }
+
+    /// The backward pass of what follows the convolution, up to where the gradient of any image can be told.
+    #[expect(clippy::too_many_arguments, reason = "what is read, and every slice that is written")]
+    fn backward_of_tail<'a>(
+        &self,
+        inputs: &Inputs<'a>,
+        kept: &Kept<'a>,
+        norm: &'a Norm<'a>,
+        dy: &'a [f32],
+        dgamma: &mut [f32],
+        dbeta: &mut [f32],
+        biased: bool,
+        squeeze: Option<WeightGradients>,
+    ) -> Backward<'a> {
+        let Kept { z, winners, y, squeezed, .. } = *kept;
+        match self.tail {
+            Tail::Activated { squeeze: hidden, residual: has_residual, activation } => {
+                // An output that is not looked at: any values of its length do.
+                let y = if self.needs_output() { y } else { z };
+                let rows = batch_norm::Inputs { x: z, norm, activation, y, dy, before: self.before, has_residual };
+                Backward::Activated(match hidden {
+                    Some(hidden) => {
+                        let (shape, weights) = (&self.squeeze_shape(hidden), &inputs.squeeze);
+                        let squeezed = squeezed.expect("what the forward pass returned");
+                        let squeeze = squeeze.expect("room for the gradients of the squeeze and excitation");
+                        norm_squeeze::backward(shape, rows, weights, squeezed, dgamma, dbeta, biased, squeeze)
+                    }
+                    None => batch_norm::Backward::new(&self.filters.norm(), rows, dgamma, dbeta, biased),
+                })
+            }
+            Tail::Pooled { size, rate, key } => {
+                let shape = self.filters.pooled(size);
+                let sums = WindowSums::new(&shape, winners, norm, Dropout { rate, key }, dy, dgamma, dbeta);
+                Backward::Pooled(norm_pool::Backward::new(sums, z, self.before, biased))
             }
         }
-        drop((again, winners_again));
     }
 
     /// Pixels of an image of the convolution's output.

@@ -15,7 +15,7 @@ use crate::pool::share_items;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
-use crate::sum::Sum;
+use crate::sum::{Sum, add_serial};
 use crate::transpose::Transpose;
 use winograd::{Finish, Tiling};
 
@@ -39,7 +39,7 @@ use transform::Forward;
 pub struct ConvolutionShape {
     /// Number of images.
     pub batch: usize,
-    /// Channels of the input.
+    /// Channels of the input, at least one.
     pub in_channels: usize,
     /// Rows of the input.
     pub in_height: usize,
@@ -85,8 +85,9 @@ impl ConvolutionShape {
     /// Elements of the weights.
     ///
     /// # Panics
-    /// As [`ConvolutionShape::input_len`].
+    /// As [`ConvolutionShape::input_len`], and if the input has no channels: then there is nothing to sum.
     pub fn weight_len(&self) -> usize {
+        assert!(self.in_channels > 0, "a convolution needs at least one channel of input");
         elements([self.out_channels, self.patch_length()])
     }
 
@@ -163,7 +164,7 @@ pub(crate) fn extent(input: usize, kernel: usize, stride: usize, padding: usize)
 /// overwritten.
 ///
 /// # Panics
-/// If a slice has another length than its shape.
+/// If a slice has another length than its shape, or the input has no channels.
 pub fn forward(
     shape: &ConvolutionShape,
     x: &[f32],
@@ -245,7 +246,7 @@ impl<'a> ForwardPass<'a> {
 /// `dy` `[batch, out_height, out_width, out_channels]` before the activation.
 ///
 /// # Panics
-/// If a slice has another length than its shape.
+/// If a slice has another length than its shape, or the input has no channels.
 pub fn input_gradient(shape: &ConvolutionShape, dy: &[f32], weight: &[f32], dx: &mut [f32]) {
     input_gradient_by(Algorithm::of_input_gradient(shape), InstructionSet::best(), shape, dy, weight, dx);
 }
@@ -320,7 +321,7 @@ impl<'a> InputGradient<'a> {
 /// overwritten, summed over the batch; `dy` is the gradient before the activation.
 ///
 /// # Panics
-/// If a slice has another length than its shape.
+/// If a slice has another length than its shape, or the input has no channels.
 pub fn weight_gradient(shape: &ConvolutionShape, x: &[f32], dy: &[f32], dweight: &mut [f32]) {
     weight_gradient_by(Algorithm::choose(shape), InstructionSet::best(), shape, x, dy, dweight);
 }
@@ -352,36 +353,24 @@ pub fn weight_gradient_by(
 
 /// The gradient of the weights, summed up from one part of the batch after the other.
 pub(crate) struct WeightGradient {
-    set: InstructionSet,
     shape: ConvolutionShape,
-    sums: WeightSums,
+    sums: Box<dyn WeightSums>,
 }
 
-enum WeightSums {
-    Direct(direct::WeightSums),
-    Winograd2(winograd::WeightSums<transform::F2>),
-    Winograd3(winograd::WeightSums<transform::F3>),
-    Winograd4(winograd::WeightSums<transform::F4>),
-    Winograd6(winograd::WeightSums<transform::F6>),
-    Winograd2Of5(winograd::WeightSums<transform::F2Of5>),
-    Winograd4Of5(winograd::WeightSums<transform::F4Of5>),
-    Winograd3By2(winograd::WeightSums<transform::F3By2>),
+/// Sums for the gradient of the weights, in the form that an algorithm has them in.
+trait WeightSums {
+    /// Adds what comes from `images` images: `x` is their input and `dy` the gradient of their outputs.
+    fn add(&mut self, images: usize, x: &[f32], dy: &[f32]);
+
+    /// The gradient `[kernel_height, kernel_width, in, out]`, overwritten.
+    fn finish(&self, dweight: &mut [f32]);
 }
 
 impl WeightGradient {
     pub(crate) fn new(algorithm: Algorithm, set: InstructionSet, shape: &ConvolutionShape) -> Self {
-        let tiling = &shape.tiling();
-        let sums = match algorithm {
-            Algorithm::Direct => WeightSums::Direct(direct::WeightSums::new(shape)),
-            Algorithm::Winograd2 => WeightSums::Winograd2(winograd::WeightSums::new(set, tiling)),
-            Algorithm::Winograd3 => WeightSums::Winograd3(winograd::WeightSums::new(set, tiling)),
-            Algorithm::Winograd4 => WeightSums::Winograd4(winograd::WeightSums::new(set, tiling)),
-            Algorithm::Winograd6 => WeightSums::Winograd6(winograd::WeightSums::new(set, tiling)),
-            Algorithm::Winograd2Of5 => WeightSums::Winograd2Of5(winograd::WeightSums::new(set, tiling)),
-            Algorithm::Winograd4Of5 => WeightSums::Winograd4Of5(winograd::WeightSums::new(set, tiling)),
-            Algorithm::Winograd3By2 => WeightSums::Winograd3By2(winograd::WeightSums::new(set, tiling)),
-        };
-        Self { set, shape: *shape, sums }
+        let sums: Box<dyn WeightSums> = by_algorithm!(algorithm, Box::new(direct::DirectSums::new(set, shape)),
+            T => Box::new(winograd::WinogradSums::<T>::new(set, &shape.tiling())));
+        Self { shape: *shape, sums }
     }
 
     /// Adds what comes from `images` images: their inputs `x`, and `dy`, the gradient of their outputs.
@@ -389,31 +378,13 @@ impl WeightGradient {
         let shape = ConvolutionShape { batch: images, ..self.shape };
         assert_eq!(x.len(), shape.input_len(), "length of x");
         assert_eq!(dy.len(), shape.output_len(), "length of dy");
-        match &mut self.sums {
-            WeightSums::Direct(sums) => sums.add(self.set, &shape, images, x, dy),
-            WeightSums::Winograd2(sums) => sums.add(images, x, dy),
-            WeightSums::Winograd3(sums) => sums.add(images, x, dy),
-            WeightSums::Winograd4(sums) => sums.add(images, x, dy),
-            WeightSums::Winograd6(sums) => sums.add(images, x, dy),
-            WeightSums::Winograd2Of5(sums) => sums.add(images, x, dy),
-            WeightSums::Winograd4Of5(sums) => sums.add(images, x, dy),
-            WeightSums::Winograd3By2(sums) => sums.add(images, x, dy),
-        }
+        self.sums.add(images, x, dy);
     }
 
     /// The gradient, overwritten.
     pub(crate) fn finish(&self, dweight: &mut [f32]) {
         assert_eq!(dweight.len(), self.shape.weight_len(), "length of dweight");
-        match &self.sums {
-            WeightSums::Direct(sums) => sums.finish(&self.shape, dweight),
-            WeightSums::Winograd2(sums) => sums.finish(dweight),
-            WeightSums::Winograd3(sums) => sums.finish(dweight),
-            WeightSums::Winograd4(sums) => sums.finish(dweight),
-            WeightSums::Winograd6(sums) => sums.finish(dweight),
-            WeightSums::Winograd2Of5(sums) => sums.finish(dweight),
-            WeightSums::Winograd4Of5(sums) => sums.finish(dweight),
-            WeightSums::Winograd3By2(sums) => sums.finish(dweight),
-        }
+        self.sums.finish(dweight);
     }
 }
 
@@ -424,7 +395,7 @@ impl WeightGradient {
 /// shape of `x`, `dweight` that of `weight`, `dbias` that of the bias. Gradients are sums over the batch.
 ///
 /// # Panics
-/// If a slice has another length than its shape.
+/// If a slice has another length than its shape, or the input has no channels.
 #[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
 pub fn backward(
     shape: &ConvolutionShape,
@@ -439,25 +410,37 @@ pub fn backward(
 ) {
     assert_eq!(y.len(), shape.output_len(), "length of y");
     assert_eq!(dy.len(), shape.output_len(), "length of dy");
-    let mut before = Scratch::take(if activation == Activation::Linear { 0 } else { dy.len() });
-    let dy = if activation == Activation::Linear {
-        dy
-    } else {
-        activation.gradient(y, dy, &mut before);
-        &before[..]
-    };
-    if let Some(dbias) = dbias {
-        assert_eq!(dbias.len(), shape.out_channels, "length of dbias");
-        column_sums(dy, dbias);
-    }
+    let before = gradient_before(activation, shape.out_channels, y, dy, dbias);
+    let dy = before.as_deref().unwrap_or(dy);
     weight_gradient(shape, x, dy, dweight);
     if let Some(dx) = dx {
         input_gradient(shape, dy, weight, dx);
     }
 }
 
+/// The gradient before an activation, unless that is linear: then it is `dy` itself. `dbias`, where there is one, gets
+/// its sums over the rows of `channels` numbers.
+pub(crate) fn gradient_before(
+    activation: Activation,
+    channels: usize,
+    y: &[f32],
+    dy: &[f32],
+    dbias: Option<&mut [f32]>,
+) -> Option<Scratch> {
+    let before = (activation != Activation::Linear).then(|| {
+        let mut before = Scratch::take(dy.len());
+        activation.gradient(y, dy, &mut before);
+        before
+    });
+    if let Some(dbias) = dbias {
+        assert_eq!(dbias.len(), channels, "length of dbias");
+        column_sums(before.as_deref().unwrap_or(dy), dbias);
+    }
+    before
+}
+
 /// Sums over the rows of `[rows, columns]`: parts of fixed size, added up in a fixed order in double precision.
-pub(crate) fn column_sums(values: &[f32], sums: &mut [f32]) {
+fn column_sums(values: &[f32], sums: &mut [f32]) {
     let columns = sums.len();
     if columns == 0 {
         return;
@@ -467,7 +450,7 @@ pub(crate) fn column_sums(values: &[f32], sums: &mut [f32]) {
     let mut partial = Scratch::zeros(tasks * columns);
     share_items(partial.chunks_mut(columns).zip(values.chunks(rows * columns)), |_, (partial, values)| {
         for row in values.chunks_exact(columns) {
-            partial.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            add_serial(partial, row);
         }
     });
     for (column, sum) in sums.iter_mut().enumerate() {

@@ -1,9 +1,10 @@
 //! Fully connected layers with bias and activation: the forward pass and all gradients.
 //!
 //! In: rows of features `[rows, inputs]` and weights `[inputs, outputs]`. Out: `[rows, outputs]`, or gradients of the
-//! inputs. Weights are read where they lie, once from memory for each block of rows. How the work is cut into tasks follows
-//! from the sizes alone, and where the sum of an output is cut from its length: a row's outputs are the same to the last bit
-//! whatever other rows come with it. Flattening costs nothing in row-major order and is left to the caller.
+//! inputs. Weights are read where they lie, once from memory for each block of rows. How the work is cut into tasks
+//! follows from the sizes alone, and where the sum of an output is cut from its length: a row's outputs are the same to
+//! the last bit whatever other rows come with it. Flattening costs nothing in row-major order and is left to the
+//! caller.
 
 mod product;
 #[cfg(test)]
@@ -18,17 +19,20 @@ use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
+use crate::sum::add_serial;
 use crate::transpose::Transpose;
 
 /// Most products that one running sum takes in: so many rounding errors add up, and not thousands more.
 const DEPTH: usize = 512;
 /// As [`DEPTH`] for gradients of weights, so that what is packed of the features stays in the second-level cache.
 const GRADIENT_DEPTH: usize = 128;
-/// Blocks of outputs that are tasks enough for a forward pass. Of fewer, each piece of a sum is a task of its own.
-const ENOUGH_BLOCKS: usize = 8;
 /// Most rows and columns of outputs of one task, so that their features and weights stay in the second-level cache.
 const BLOCK_ROWS: usize = 128;
 const BLOCK_COLUMNS: usize = 128;
+/// Fewer blocks of outputs are not tasks enough for a forward pass: there pieces of a sum are tasks, too.
+const ENOUGH_BLOCKS: usize = 16;
+/// From more than so many rows on they are not: it would take longer to write and read the sums of all pieces.
+const ROWS_APART: usize = 2 * BLOCK_ROWS;
 /// Inputs of one step of the gradient of the input, and of the weights: multiples of every tile and of a cache line.
 const INPUT_STEP: usize = 128;
 const WEIGHT_STEP: usize = 384;
@@ -42,6 +46,12 @@ const TASK_WORK: usize = 512 * 1024;
 const WORK_OF_READING: usize = 8;
 /// Numbers that one task of the last step of a forward pass reads.
 const FINISH_NUMBERS: usize = 32 * 1024;
+
+/// How many pieces of at most `most` things `length` of them are cut in: one, or an even number, so that two cores
+/// share them well.
+fn cut(length: usize, most: usize) -> usize {
+    if length > most { length.div_ceil(most).next_multiple_of(2) } else { 1 }
+}
 
 /// Share `index` of `length` things that are shared out in `parts` parts.
 fn share(length: usize, parts: usize, index: usize) -> Range<usize> {
@@ -95,13 +105,11 @@ pub fn forward_by(
     if y.is_empty() {
         return;
     }
-    let (row_blocks, column_blocks) = (rows.div_ceil(BLOCK_ROWS), outputs.div_ceil(BLOCK_COLUMNS));
-    let blocks = row_blocks * column_blocks;
-    // An even number, so that two cores share them well.
-    let pieces = if inputs > DEPTH { inputs.div_ceil(DEPTH).next_multiple_of(2) } else { 1 };
-    // Apart, pieces have sums of their own, which are added up at the end; else a block's task adds one after the other to
-    // the output. The order of the additions is the same.
-    let parts = if blocks < 16 && row_blocks < 4 { pieces } else { 1 };
+    let (row_blocks, column_blocks) = (cut(rows, BLOCK_ROWS), outputs.div_ceil(BLOCK_COLUMNS));
+    let (blocks, pieces) = (row_blocks * column_blocks, cut(inputs, DEPTH));
+    // Apart, pieces have sums of their own, which are added up at the end; else a block's task adds one after the other
+    // to the output. The order of the additions is the same.
+    let parts = if blocks < ENOUGH_BLOCKS && rows <= ROWS_APART { pieces } else { 1 };
     let mut partial = Scratch::take(if parts > 1 { parts * y.len() } else { 0 });
     let length = y.len();
     let target = Shared::new(if parts > 1 { &mut partial } else { &mut *y });
@@ -138,23 +146,16 @@ pub fn forward_by(
         if parts > 1 {
             y.copy_from_slice(&partial[start..][..y.len()]);
             for part in 1..parts {
-                add(&partial[part * length + start..][..y.len()], y);
+                add_serial(y, &partial[part * length + start..][..y.len()]);
             }
         }
         for row in y.chunks_exact_mut(outputs) {
-            add(bias, row);
+            add_serial(row, bias);
         }
         if activation != Activation::Linear {
             activation.forward_serial(0.0, y);
         }
     });
-}
-
-/// `sum += term`, element by element.
-fn add(term: &[f32], sum: &mut [f32]) {
-    for (sum, term) in sum.iter_mut().zip(term) {
-        *sum += term;
-    }
 }
 
 /// Gradients of [`forward`]: of the input (`dx`, where wanted), the weights and the bias, all overwritten and summed
@@ -208,9 +209,9 @@ fn bias_gradient(outputs: usize, gradient: &[f32], dbias: &mut [f32]) {
     for part in gradient.chunks(DEPTH * outputs) {
         sums.fill(0.0);
         for row in part.chunks_exact(outputs) {
-            add(row, &mut sums);
+            add_serial(&mut sums, row);
         }
-        add(&sums, dbias);
+        add_serial(dbias, &sums);
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) mod tests;
 use self::axis::Axis;
 use self::line::{Geometry, Gradient, Line};
 use crate::activation::Activation;
-use crate::convolution::{column_sums, extent};
+use crate::convolution::{extent, gradient_before};
 use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
@@ -289,17 +289,8 @@ pub fn backward(
 ) {
     assert_eq!(y.len(), shape.output_len(), "length of y");
     assert_eq!(dy.len(), shape.output_len(), "length of dy");
-    let mut before = Scratch::take(if activation == Activation::Linear { 0 } else { dy.len() });
-    let dy = if activation == Activation::Linear {
-        dy
-    } else {
-        activation.gradient(y, dy, &mut before);
-        &before[..]
-    };
-    if let Some(dbias) = dbias {
-        assert_eq!(dbias.len(), shape.channels, "length of dbias");
-        column_sums(dy, dbias);
-    }
+    let before = gradient_before(activation, shape.channels, y, dy, dbias);
+    let dy = before.as_deref().unwrap_or(dy);
     weight_gradient(shape, x, dy, dweight);
     if let Some(dx) = dx {
         input_gradient(shape, dy, weight, dx);

@@ -5,8 +5,8 @@
 //!
 //! 1. [`convolution`], [`depthwise`] and [`dense`]: the layers with weights, bias and [`activation`] fused in;
 //! 2. [`batch_norm`], [`pooling`], [`dropout`], [`squeeze_excitation`]: the layers between them; [`norm_pool`] and
-//!    [`norm_squeeze`], several in one; [`block`], with the convolution in front, and [`thin_block`], with a first one; [`sum`], where
-//!    gradients of two ways meet;
+//!    [`norm_squeeze`], several in one; [`block`], with the convolution in front; [`sum`], where gradients of two ways
+//!    meet;
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
 //! 4. [`optimizer`]: Adam and SGD, one pass over memory a step; [`orthogonal`]: the direction of Muon's.
 //!
@@ -16,6 +16,9 @@
 //! Three promises hold everywhere. Results do not depend on the number of threads: work is cut by shape alone and
 //! partial sums meet in a fixed order. NaN and infinities propagate, so that a diverged training shows. No large
 //! buffer is allocated per image: scratch memory is kept by each thread.
+//!
+//! Where a module speaks of the report, it is "Math 156 Project Report", a course report on classifying facial
+//! expressions, with its [notebook](https://github.com/jessiejzhou/math_156_final_project).
 //!
 //! The crate knows no tensor library, no image and no file. Slices of a wrong length are a fault of the caller and
 //! panic at the public edge.
@@ -40,7 +43,6 @@ pub mod pooling;
 pub mod softmax;
 pub mod squeeze_excitation;
 pub mod sum;
-pub mod thin_block;
 
 mod filters;
 mod panel;

@@ -1,4 +1,4 @@
-//! Batch norm, max pooling and dropout in one: what follows a convolution in the course report's network.
+//! Batch norm, max pooling and dropout in one: what follows a convolution in the report's network.
 //!
 //! In: images `[batch, height, width, channels]`. Out: pooled images `[batch, height / size, width / size, channels]`, or
 //! gradients. The same as [`crate::batch_norm`], [`crate::pooling`] and [`crate::dropout`] one after the other, which

@@ -58,7 +58,7 @@ pub(crate) fn forward(
         *mean = centred.mul_add(scales[channel], shifts[channel]);
         *centred -= norm.mean[channel];
     }
-    let middle = Middle::new(InstructionSet::best(), shape, means, weights);
+    let middle = Middle::new(shape, means, weights);
     let maps = maps_of_images(&affine, middle.factor());
     apply(&rows(shape), spatial, &maps, x, residual, activation, y);
     Squeezed { middle, centred }

@@ -7,6 +7,7 @@
 use crate::pool::share_items;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
+use crate::sum::add_serial;
 
 /// Sizes of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +237,7 @@ pub fn global_average_forward(batch: usize, spatial: usize, channels: usize, x: 
     share_items(y.chunks_mut(channels).zip(x.chunks(spatial * channels)), |_, (y, x)| {
         y.fill(0.0);
         for pixel in x.chunks_exact(channels) {
-            y.iter_mut().zip(pixel).for_each(|(y, value)| *y += value);
+            add_serial(y, pixel);
         }
         y.iter_mut().for_each(|y| *y *= share);
     });

@@ -7,14 +7,12 @@
 //! and the products are those of [`crate::dense`].
 
 use crate::activation::Activation;
+use crate::batch_norm::GROUP;
 use crate::dense;
 use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
-
-/// Vectors of channels whose sums are kept in registers together.
-const GROUP: usize = 4;
 
 /// Sizes of a squeeze and excitation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +89,10 @@ pub struct Middle {
 
 impl Middle {
     /// From the means of the channels, `[batch, channels]`.
-    pub(crate) fn new(set: InstructionSet, shape: &SqueezeShape, mean: Vec<f32>, weights: &Weights) -> Self {
+    pub(crate) fn new(shape: &SqueezeShape, mean: Vec<f32>, weights: &Weights) -> Self {
         let mut hidden = vec![0.0; elements([shape.batch, shape.hidden])];
         let mut factor = vec![0.0; elements([shape.batch, shape.channels])];
-        factors(set, shape, &mean, weights, &mut hidden, &mut factor);
+        factors(shape, &mean, weights, &mut hidden, &mut factor);
         Self { mean, hidden, factor }
     }
 
@@ -149,24 +147,17 @@ impl Middle {
 }
 
 /// What lies between: `hidden` and `factor`, overwritten, from the means of the channels.
-fn factors(
-    set: InstructionSet,
-    shape: &SqueezeShape,
-    mean: &[f32],
-    weights: &Weights,
-    hidden: &mut [f32],
-    factor: &mut [f32],
-) {
+fn factors(shape: &SqueezeShape, mean: &[f32], weights: &Weights, hidden: &mut [f32], factor: &mut [f32]) {
     let SqueezeShape { batch, channels, hidden: units, .. } = *shape;
     let Weights { squeeze, squeeze_bias, excitation, excitation_bias } = *weights;
-    dense::forward_by(set, batch, channels, units, mean, squeeze, squeeze_bias, Activation::Relu, hidden);
-    dense::forward_by(set, batch, units, channels, hidden, excitation, excitation_bias, Activation::Linear, factor);
+    dense::forward(batch, channels, units, mean, squeeze, squeeze_bias, Activation::Relu, hidden);
+    dense::forward(batch, units, channels, hidden, excitation, excitation_bias, Activation::Linear, factor);
     factor.iter_mut().for_each(|value| *value = 1.0 / (1.0 + (-*value).exp()));
 }
 
 /// The means of the channels, `[batch, channels]`, overwritten.
-fn means(set: InstructionSet, shape: &SqueezeShape, x: &[f32], mean: &mut [f32]) {
-    sums(set, shape, x, None, mean);
+fn means(shape: &SqueezeShape, x: &[f32], mean: &mut [f32]) {
+    sums(shape, x, None, mean);
     let share = 1.0 / shape.spatial as f32;
     mean.iter_mut().for_each(|mean| *mean *= share);
 }
@@ -181,12 +172,11 @@ pub fn forward(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]
     if shape.is_empty() {
         return;
     }
-    let set = InstructionSet::best();
     let [mut mean, mut factor] = [(); 2].map(|()| Scratch::take(shape.batch * shape.channels));
     let mut hidden = Scratch::take(elements([shape.batch, shape.hidden]));
-    means(set, shape, x, &mut mean);
-    factors(set, shape, &mean, weights, &mut hidden, &mut factor);
-    scale(set, shape, x, &factor, None, y);
+    means(shape, x, &mut mean);
+    factors(shape, &mean, weights, &mut hidden, &mut factor);
+    scale(shape, x, &factor, None, y);
 }
 
 /// [`forward`], which also returns what the backward pass needs.
@@ -194,29 +184,15 @@ pub fn forward(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]
 /// # Panics
 /// As [`forward`].
 pub fn forward_training(shape: &SqueezeShape, x: &[f32], weights: &Weights, y: &mut [f32]) -> Middle {
-    forward_training_by(InstructionSet::best(), shape, x, weights, y)
-}
-
-/// [`forward_training`] by a given instruction set; for tests.
-///
-/// # Panics
-/// As [`forward`].
-pub fn forward_training_by(
-    set: InstructionSet,
-    shape: &SqueezeShape,
-    x: &[f32],
-    weights: &Weights,
-    y: &mut [f32],
-) -> Middle {
     assert_eq!(x.len(), shape.len(), "length of x");
     assert_eq!(y.len(), shape.len(), "length of y");
     let mut mean = vec![0.0; elements([shape.batch, shape.channels])];
     if !shape.is_empty() {
-        means(set, shape, x, &mut mean);
+        means(shape, x, &mut mean);
     }
-    let middle = Middle::new(set, shape, mean, weights);
+    let middle = Middle::new(shape, mean, weights);
     if !shape.is_empty() {
-        scale(set, shape, x, &middle.factor, None, y);
+        scale(shape, x, &middle.factor, None, y);
     }
     middle
 }
@@ -235,24 +211,6 @@ pub fn backward(
     dx: Option<&mut [f32]>,
     gradients: WeightGradients,
 ) {
-    backward_by(InstructionSet::best(), shape, x, weights, middle, dy, dx, gradients);
-}
-
-/// [`backward`] by a given instruction set; for tests.
-///
-/// # Panics
-/// As [`backward`].
-#[expect(clippy::too_many_arguments, reason = "a kernel's signature names every slice it reads and writes")]
-pub fn backward_by(
-    set: InstructionSet,
-    shape: &SqueezeShape,
-    x: &[f32],
-    weights: &Weights,
-    middle: &Middle,
-    dy: &[f32],
-    dx: Option<&mut [f32]>,
-    gradients: WeightGradients,
-) {
     let SqueezeShape { batch, spatial, channels, .. } = *shape;
     assert_eq!(x.len(), shape.len(), "length of x");
     assert_eq!(dy.len(), shape.len(), "length of dy");
@@ -263,18 +221,18 @@ pub fn backward_by(
         return;
     }
     let mut dfactor = Scratch::take(batch * channels);
-    sums(set, shape, x, Some(dy), &mut dfactor);
+    sums(shape, x, Some(dy), &mut dfactor);
     let mut dmean = middle.backward(shape, weights, &mut dfactor, gradients);
     if let Some(dx) = dx {
         let share = 1.0 / spatial as f32;
         dmean.iter_mut().for_each(|gradient| *gradient *= share);
-        scale(set, shape, dy, &middle.factor, Some(&dmean), dx);
+        scale(shape, dy, &middle.factor, Some(&dmean), dx);
     }
 }
 
 /// Sums over the pixels of each image: of `x`, or of the products with `other`. `totals` is `[batch, channels]`.
-fn sums(set: InstructionSet, shape: &SqueezeShape, x: &[f32], other: Option<&[f32]>, totals: &mut [f32]) {
-    let (image, channels) = (shape.image(), shape.channels);
+fn sums(shape: &SqueezeShape, x: &[f32], other: Option<&[f32]>, totals: &mut [f32]) {
+    let (set, image, channels) = (InstructionSet::best(), shape.image(), shape.channels);
     share_chunks(totals, channels, |index, totals| {
         let x = &x[index * image..][..image];
         let other = other.map(|other| &other[index * image..][..image]);
@@ -283,8 +241,8 @@ fn sums(set: InstructionSet, shape: &SqueezeShape, x: &[f32], other: Option<&[f3
 }
 
 /// `y = x * factor + offset`, where factors and offsets are `[batch, channels]`.
-fn scale(set: InstructionSet, shape: &SqueezeShape, x: &[f32], factor: &[f32], offset: Option<&[f32]>, y: &mut [f32]) {
-    let (image, channels) = (shape.image(), shape.channels);
+fn scale(shape: &SqueezeShape, x: &[f32], factor: &[f32], offset: Option<&[f32]>, y: &mut [f32]) {
+    let (set, image, channels) = (InstructionSet::best(), shape.image(), shape.channels);
     share_chunks(y, image, |index, y| {
         let x = &x[index * image..][..image];
         let of_image = index * channels..(index + 1) * channels;

@@ -13,8 +13,15 @@ pub fn add(sum: &mut [f32], other: &[f32]) {
     assert_eq!(sum.len(), other.len(), "lengths of the gradients");
     share_chunks(sum, crate::ELEMENTS_PER_TASK, |task, sum| {
         let other = &other[task * crate::ELEMENTS_PER_TASK..][..sum.len()];
-        sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
+        add_serial(sum, other);
     });
+}
+
+/// [`add`] on the calling thread.
+#[inline]
+pub(crate) fn add_serial(sum: &mut [f32], other: &[f32]) {
+    debug_assert_eq!(sum.len(), other.len());
+    sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
 }
 
 /// A sum of gradients.

@@ -230,9 +230,14 @@ impl Case {
     /// Both ways, and how close each result must come: a bias in front of a norm has a gradient that is a zero of many
     /// terms, and results that this block does not have stay as they were.
     fn check(&self, tolerance: f64) {
-        let (fused, expected) = (self.fused(), self.one_after_the_other());
+        self.check_run(true, tolerance);
+    }
+
+    /// The same with or without the gradient of the input.
+    fn check_run(&self, with_dx: bool, tolerance: f64) {
+        let (fused, expected) = (self.run(with_dx), self.one_after_the_other());
         for (index, (fused, expected)) in fused.iter().zip(&expected).enumerate() {
-            if !self.has(index) {
+            if !self.has(index) || index == 3 && !with_dx {
                 assert!(fused.iter().all(|value| value.is_nan()), "result {index} was written");
                 continue;
             }
@@ -368,6 +373,30 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn a_thin_block_is_the_same_as_one_after_the_other(
+        batch in 1_usize..11, in_channels in 1_usize..4, out_channels in 1_usize..70, in_height in 3_usize..9,
+        in_width in 3_usize..9, stride in 1_usize..3, padding in 0_usize..3, seed in 0_u64..1000, tail in 0..4,
+        before in prop_oneof![Just(Activation::Linear), Just(Activation::Relu)],
+    ) {
+        let shape = ConvolutionShape {
+            batch, in_channels, in_height, in_width, out_channels, kernel_height: 3, kernel_width: 3, stride, padding,
+        };
+        let size = 2.min(shape.out_height()).min(shape.out_width());
+        let tail = match tail {
+            0 => Tail::Activated { squeeze: None, residual: false, activation: Activation::Linear },
+            1 => Tail::Activated { squeeze: None, residual: false, activation: Activation::Relu },
+            2 => Tail::Pooled { size, rate: 0.0, key: 0 },
+            _ => Tail::Pooled { size, rate: 0.4, key: seed },
+        };
+        let block = Block { before, tail, ..block(Filters::Dense(shape), None, false, Activation::Linear) };
+        prop_assert_eq!(block.kept_len(), 0);
+        with_every_instruction_set(|| Case::new(block, seed).check_run(false, 5e-5));
+    }
+}
+
 /// So large that a batch is three parts, the last of one image: by Winograd, directly, and each channel by itself.
 fn several_parts(squeeze: Option<usize>, activation: Activation) -> [Case; 3] {
     let depthwise =
@@ -413,6 +442,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let [some, none] = [Some(4), None].map(|squeeze| several_parts(squeeze, Activation::Relu));
     for case in some.into_iter().chain(none).chain([several_pooled_parts()]) {
         same_for_any_thread_count(|| case.fused().concat());
+    }
+    let thin = block(dense(9, 47, 1, 64, 1), None, false, Activation::Relu);
+    for block in [thin, Block { tail: Tail::Pooled { size: 2, rate: 0.25, key: 5 }, ..thin }] {
+        let case = Case::new(Block { before: Activation::Relu, ..block }, 3);
+        assert_eq!(case.block.kept_len(), 0);
+        same_for_any_thread_count(|| case.run(false).concat());
     }
 }
 

@@ -17,7 +17,7 @@ use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
 use crate::transpose::Transpose;
 
-pub(super) use weight_gradient::{WeightSums, add_weight_gradient};
+pub(super) use weight_gradient::{DirectSums, add_weight_gradient};
 
 mod weight_gradient;
 

@@ -34,7 +34,7 @@ impl Prepared {
     /// never decreases, as all of ours are.
     ///
     /// # Panics
-    /// If a slice has another length than its shape.
+    /// If a slice has another length than its shape, or the input has no channels.
     pub fn new(shape: &ConvolutionShape, weight: &[f32], bias: &[f32], activation: Activation, pool: bool) -> Self {
         assert_eq!(weight.len(), shape.weight_len(), "length of weight");
         assert_eq!(bias.len(), shape.out_channels, "length of bias");

@@ -1,7 +1,7 @@
 //! Convolutions a few rows at a time, each on the thread that asks for them: always by the direct way.
 
 use super::winograd::Finish;
-use super::{Algorithm, ConvolutionShape, direct};
+use super::{Algorithm, ConvolutionShape, WeightSums, direct};
 use crate::activation::Activation;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
@@ -58,9 +58,9 @@ impl<'a> RowsGradient<'a> {
 
     /// `dweight`, overwritten: the sum of what `add` adds, by [`RowsGradient::add`], for each of a few groups of images.
     pub(crate) fn sum(&self, dweight: &mut [f32], add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync) {
-        let mut sums = direct::WeightSums::new(&self.shape);
-        sums.add_by(&self.shape, self.shape.batch, add);
-        sums.finish(&self.shape, dweight);
+        let mut sums = direct::DirectSums::new(self.set, &self.shape);
+        sums.add_by(self.shape.batch, add);
+        sums.finish(dweight);
     }
 
     /// Adds what comes from rows `first..first + count` of an image's output, whose gradient is `dy`.

@@ -1,6 +1,8 @@
 //! Every algorithm and instruction set against the definition in double precision, whose gradients are held to finite
 //! differences.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
 use crate::testing::{
     activate, assert_close, assert_shows, assert_within, dot, finite_differences, numbers, same_for_any_thread_count,
@@ -348,6 +350,32 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
 }
 
+#[test]
+fn an_image_is_the_same_whatever_comes_with_it() {
+    for channels in [1, 40] {
+        for algorithm in Algorithm::ALL {
+            let shape = for_algorithm(algorithm, ConvolutionShape { in_channels: channels, ..FACE });
+            let (x, weight, bias) = (numbers(1, shape.input_len()), numbers(2, shape.weight_len()), numbers(3, 5));
+            with_every_instruction_set(|| {
+                for pool in [false, true].into_iter().filter(|&pool| !pool || algorithm.pools()) {
+                    let prepared = Prepared::new_by(algorithm, &shape, &weight, &bias, Activation::Tanh, pool);
+                    let (image, output) = (prepared.input_len(), prepared.output_len());
+                    let mut together = vec![f32::NAN; shape.batch * output];
+                    prepared.run(shape.batch, &x, None, &mut together);
+                    for most in [1, 4] {
+                        println!("{prepared:?}, {most} images at a time"); // shown if the check fails
+                        let mut apart = vec![f32::NAN; together.len()];
+                        for (y, x) in apart.chunks_mut(most * output).zip(x.chunks(most * image)) {
+                            prepared.run(x.len() / image, x, None, y);
+                        }
+                        assert_eq!(apart, together);
+                    }
+                }
+            });
+        }
+    }
+}
+
 /// Small pictures, of one channel and of more than a vector has, for every algorithm.
 fn shapes_to_break() -> impl Iterator<Item = ConvolutionShape> {
     let shapes = [(1, 3, 1), (1, 5, 1), (17, 3, 1), (17, 5, 1), (17, 3, 2)];
@@ -475,6 +503,50 @@ fn gradients_of_weights_may_come_image_by_image() {
         let mut dweight = vec![f32::NAN; expected.len()];
         sums.finish(&mut dweight);
         assert_close(&dweight, &expected, algorithm.tolerance());
+    }
+}
+
+#[test]
+fn an_input_without_channels_is_refused() {
+    let shape = ConvolutionShape { in_channels: 0, ..FACE };
+    let outputs = &vec![0.0; shape.output_len()];
+    let calls: [&dyn Fn(); 4] = [
+        &|| forward(&shape, &[], &[], None, Activation::Linear, &mut outputs.clone()),
+        &|| input_gradient(&shape, outputs, &[], &mut []),
+        &|| weight_gradient(&shape, &[], outputs, &mut []),
+        &|| drop(Prepared::new(&shape, &[], &[0.0; 5], Activation::Linear, false)),
+    ];
+    for call in calls {
+        let error = catch_unwind(AssertUnwindSafe(call)).expect_err("a refusal");
+        assert_eq!(error.downcast_ref(), Some(&"a convolution needs at least one channel of input"));
+    }
+}
+
+#[test]
+fn other_extents_of_zero_give_the_bias_or_nothing() {
+    for algorithm in Algorithm::ALL {
+        let shape = for_algorithm(algorithm, FACE);
+        let (linear, set) = (Activation::Linear, InstructionSet::best());
+        for empty in [
+            ConvolutionShape { batch: 0, ..shape },
+            ConvolutionShape { out_channels: 0, ..shape },
+            // A picture of padding alone.
+            ConvolutionShape { in_height: 0, padding: shape.kernel_height, ..shape },
+            ConvolutionShape { in_width: 0, padding: shape.kernel_height, ..shape },
+        ] {
+            let (weight, bias) = (numbers(1, empty.weight_len()), vec![3.0; empty.out_channels]);
+            let (x, dy) = (vec![0.0; empty.input_len()], vec![1.0; empty.output_len()]);
+            let [mut y, mut dx, mut dweight] = [&dy, &x, &weight].map(|like| vec![f32::NAN; like.len()]);
+            forward_by(algorithm, set, &empty, &x, &weight, Some(&bias), linear, &mut y);
+            input_gradient_by(algorithm, set, &empty, &dy, &weight, &mut dx);
+            weight_gradient_by(algorithm, set, &empty, &x, &dy, &mut dweight);
+            assert!(y.iter().all(|&y| y == 3.0), "{empty:?}");
+            assert!(dx.iter().chain(&dweight).all(|&gradient| gradient == 0.0), "{empty:?}");
+            let prepared = Prepared::new_by(algorithm, &empty, &weight, &bias, linear, false);
+            let mut again = vec![f32::NAN; dy.len()];
+            prepared.run(empty.batch, &x, None, &mut again);
+            assert_eq!(again, y);
+        }
     }
 }
 

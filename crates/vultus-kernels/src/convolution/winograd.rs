@@ -18,7 +18,7 @@ use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
 
-pub(super) use weight_gradient::WeightSums;
+pub(super) use weight_gradient::WinogradSums;
 
 mod weight_gradient;
 

@@ -104,6 +104,36 @@ fn long_sums_are_as_exact_as_short_ones() {
 }
 
 #[test]
+fn a_row_is_the_same_whatever_comes_with_it() {
+    for (rows, inputs, outputs) in [
+        (20, 513, 1),
+        (256, 4608, 64),
+        (257, 4700, 33),
+        (300, 5000, 130),
+        (130, 9000, 7),
+        (600, 1025, 40),
+        (130, 520, 2050),
+    ] {
+        let (x, weight, bias) = (numbers(1, rows * inputs), numbers(2, inputs * outputs), numbers(3, outputs));
+        for set in InstructionSet::available() {
+            let in_calls_of = |most: usize| {
+                let mut y = vec![f32::NAN; rows * outputs];
+                for (y, x) in y.chunks_mut(most * outputs).zip(x.chunks(most * inputs)) {
+                    let rows = x.len() / inputs;
+                    forward_by(set, rows, inputs, outputs, x, &weight, &bias, Activation::Tanh, y);
+                }
+                y
+            };
+            let together = in_calls_of(rows);
+            for most in [1, 7, 128, 257] {
+                println!("{rows} x {inputs}-{outputs}, {most} rows at a time, {set:?}"); // shown if the check fails
+                assert!(in_calls_of(most) == together);
+            }
+        }
+    }
+}
+
+#[test]
 fn sizes_of_zero_give_the_bias_and_no_gradient() {
     let mut y = [f32::NAN; 6];
     forward(2, 0, 3, &[], &[], &[1.0, -2.0, 3.0], Activation::Relu, &mut y);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::testing::{
     activate, assert_close, assert_shows, dot, finite_differences, numbers, same_for_any_thread_count, widen,
-    with_each_input_broken,
+    with_each_input_broken, with_every_instruction_set,
 };
 use proptest::prelude::*;
 
@@ -90,13 +90,13 @@ fn reference_gradients(shape: &SqueezeShape, values: &Values<f64>, dy: &[f64]) -
 }
 
 /// Output, and gradients of all values.
-fn run(set: InstructionSet, shape: &SqueezeShape, values: &Values<f32>, dy: &[f32]) -> (Vec<f32>, Values<f32>) {
+fn run(shape: &SqueezeShape, values: &Values<f32>, dy: &[f32]) -> (Vec<f32>, Values<f32>) {
     let mut y = vec![f32::NAN; shape.len()];
     let mut gradients = values.each_ref().map(|values| vec![f32::NAN; values.len()]);
-    let middle = forward_training_by(set, shape, &values[0], &weights(values), &mut y);
+    let middle = forward_training(shape, &values[0], &weights(values), &mut y);
     let [dx, squeeze, squeeze_bias, excitation, excitation_bias] = &mut gradients;
     let of_weights = WeightGradients { squeeze, squeeze_bias, excitation, excitation_bias };
-    backward_by(set, shape, &values[0], &weights(values), &middle, dy, Some(dx), of_weights);
+    backward(shape, &values[0], &weights(values), &middle, dy, Some(dx), of_weights);
     (y, gradients)
 }
 
@@ -105,18 +105,16 @@ fn check(shape: &SqueezeShape, seed: u64, expected: impl Fn(&Values<f64>, &[f32]
     let (values, dy) = (values(shape, seed), numbers(seed + 1000, shape.len()));
     let wide = values.each_ref().map(|values| widen(values));
     let (output, gradients) = (reference(shape, &wide), expected(&wide, &dy));
-    for set in InstructionSet::available() {
-        let (y, found) = run(set, shape, &values, &dy);
-        if set == InstructionSet::best() {
-            let mut again = vec![f32::NAN; y.len()];
-            forward(shape, &values[0], &weights(&values), &mut again);
-            assert_eq!(again, y);
-        }
+    with_every_instruction_set(|| {
+        let (y, found) = run(shape, &values, &dy);
+        let mut again = vec![f32::NAN; y.len()];
+        forward(shape, &values[0], &weights(&values), &mut again);
+        assert_eq!(again, y);
         assert_close(&y, &output, 2e-6);
         for (found, expected) in found.iter().zip(&gradients) {
             assert_close(found, expected, 1e-5);
         }
-    }
+    });
 }
 
 proptest! {
@@ -155,8 +153,23 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let shape = SqueezeShape { batch: 7, spatial: 24 * 24, channels: 40, hidden: 10 };
     let (values, dy) = (values(&shape, 1), numbers(2, shape.len()));
     same_for_any_thread_count(|| {
-        let (y, gradients) = run(InstructionSet::best(), &shape, &values, &dy);
+        let (y, gradients) = run(&shape, &values, &dy);
         [y, gradients.concat()].concat()
+    });
+}
+
+#[test]
+fn an_image_is_the_same_whatever_comes_with_it() {
+    let shape = SqueezeShape { batch: 300, spatial: 2, channels: 600, hidden: 20 };
+    let values = values(&shape, 1);
+    with_every_instruction_set(|| {
+        let [mut together, mut apart] = [(); 2].map(|()| vec![f32::NAN; shape.len()]);
+        forward(&shape, &values[0], &weights(&values), &mut together);
+        for (y, x) in apart.chunks_mut(7 * shape.image()).zip(values[0].chunks(7 * shape.image())) {
+            let shape = SqueezeShape { batch: x.len() / shape.image(), ..shape };
+            forward(&shape, x, &weights(&values), y);
+        }
+        assert_eq!(together, apart);
     });
 }
 
@@ -173,14 +186,13 @@ fn what_is_no_number_shows_wherever_the_definition_has_it() {
         let values = [x, squeeze, squeeze_bias, excitation, excitation_bias];
         let wide = values.each_ref().map(|values| widen(values));
         let (expected, gradients) = (reference(&shape, &wide), reference_gradients(&shape, &wide, &widen(&dy)));
-        for set in InstructionSet::available() {
-            println!("with {} instructions", set.name()); // shown if the check fails
-            let (y, found) = run(set, &shape, &values, &dy);
+        with_every_instruction_set(|| {
+            let (y, found) = run(&shape, &values, &dy);
             assert_shows(&y, &expected, |_| false);
             for (found, expected) in found.iter().zip(&gradients) {
                 assert_shows(found, expected, |_| false);
             }
-        }
+        });
     });
 }
 
@@ -190,7 +202,7 @@ fn far_arguments_open_and_close_channels() {
     let mut values = values(&shape, 1);
     values[3].fill(0.0);
     values[4] = vec![-200.0, 0.0, 200.0];
-    let (y, gradients) = run(InstructionSet::best(), &shape, &values, &[1.0; 6]);
+    let (y, gradients) = run(&shape, &values, &[1.0; 6]);
     let x = &values[0];
     assert_eq!(y, [0.0, x[1] / 2.0, x[2], 0.0, x[4] / 2.0, x[5]]);
     assert!(gradients.iter().flatten().all(|gradient| gradient.is_finite()));
@@ -199,6 +211,6 @@ fn far_arguments_open_and_close_channels() {
 #[test]
 fn no_images_give_no_gradient() {
     let shape = SqueezeShape { batch: 0, spatial: 4, channels: 3, hidden: 2 };
-    let (y, gradients) = run(InstructionSet::best(), &shape, &values(&shape, 1), &[]);
+    let (y, gradients) = run(&shape, &values(&shape, 1), &[]);
     assert!(y.is_empty() && gradients.iter().flatten().all(|&gradient| gradient == 0.0));
 }

@@ -4,12 +4,13 @@
 //! once at the end.
 
 use super::copy_frame;
-use crate::convolution::ConvolutionShape;
+use crate::convolution::{ConvolutionShape, WeightSums};
 use crate::panel::with_rows;
 use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
+use crate::sum::add_serial;
 
 /// Groups of images that sum their own weight gradient. Fixed, so that the order of summation is.
 const GRADIENT_GROUPS: usize = 8;
@@ -17,68 +18,63 @@ const GRADIENT_GROUPS: usize = 8;
 const GRADIENT_PIXELS: usize = 256;
 
 /// The gradient of the weights, summed up part by part of the batch.
-pub(in crate::convolution) struct WeightSums {
+pub(in crate::convolution) struct DirectSums {
+    set: InstructionSet,
+    shape: ConvolutionShape,
     /// Of a few groups of images, `[kernel and in, out rounded up]` each.
     partial: Scratch,
     groups: usize,
 }
 
-impl WeightSums {
-    pub(in crate::convolution) fn new(shape: &ConvolutionShape) -> Self {
+impl DirectSums {
+    pub(in crate::convolution) fn new(set: InstructionSet, shape: &ConvolutionShape) -> Self {
         let groups = GRADIENT_GROUPS.min(shape.batch);
-        Self { partial: Scratch::zeros(elements([groups, sum_len(shape)])), groups }
+        Self { set, shape: *shape, partial: Scratch::zeros(elements([groups, sum_len(shape)])), groups }
     }
 
     /// Adds what `add` adds for each group of some images.
     pub(in crate::convolution) fn add_by(
         &mut self,
-        shape: &ConvolutionShape,
         images: usize,
         add: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
     ) {
         let groups = self.groups;
-        share_chunks(&mut self.partial, sum_len(shape).max(1), |group, sums| {
+        share_chunks(&mut self.partial, sum_len(&self.shape).max(1), |group, sums| {
             add(images * group / groups..images * (group + 1) / groups, sums);
         });
     }
+}
 
-    /// Adds what comes from `images` images: `x` is their input and `dy` the gradient of their outputs.
-    pub(in crate::convolution) fn add(
-        &mut self,
-        set: InstructionSet,
-        shape: &ConvolutionShape,
-        images: usize,
-        x: &[f32],
-        dy: &[f32],
-    ) {
+impl WeightSums for DirectSums {
+    fn add(&mut self, images: usize, x: &[f32], dy: &[f32]) {
+        let (set, shape) = (self.set, self.shape);
         let (height, width) = (shape.out_height(), shape.out_width());
         let (picture, line) = (shape.image_length(), width * shape.out_channels);
         let band = (GRADIENT_PIXELS / width).clamp(1, height);
-        self.add_by(shape, images, |images, sums| {
+        self.add_by(images, |images, sums| {
             for image in images {
                 for first in (0..height).step_by(band) {
                     let rows = band.min(height - first);
                     let dy = &dy[(image * height + first) * line..][..rows * line];
-                    add_weight_gradient(set, shape, &x[image * picture..][..picture], first, rows, dy, sums);
+                    add_weight_gradient(set, &shape, &x[image * picture..][..picture], first, rows, dy, sums);
                 }
             }
         });
     }
 
-    /// The gradient `[kernel_height, kernel_width, in, out]`, overwritten.
-    pub(in crate::convolution) fn finish(&self, shape: &ConvolutionShape, dweight: &mut [f32]) {
-        let (partial, sum_len) = (&self.partial[..], sum_len(shape));
-        if shape.out_channels == 0 {
+    fn finish(&self, dweight: &mut [f32]) {
+        let (partial, sum_len) = (&self.partial[..], sum_len(&self.shape));
+        let outputs = self.shape.out_channels;
+        if outputs == 0 {
             return;
         }
-        let padded = shape.out_channels.next_multiple_of(PANEL);
-        share_chunks(dweight, 64 * shape.out_channels, |task, dweight| {
-            for (index, line) in dweight.chunks_exact_mut(shape.out_channels).enumerate() {
+        let padded = outputs.next_multiple_of(PANEL);
+        share_chunks(dweight, 64 * outputs, |task, dweight| {
+            for (index, line) in dweight.chunks_exact_mut(outputs).enumerate() {
                 let place = (task * 64 + index) * padded;
                 line.fill(0.0);
                 for group in 0..self.groups {
-                    let sums = &partial[group * sum_len + place..][..shape.out_channels];
-                    line.iter_mut().zip(sums).for_each(|(sum, value)| *sum += value);
+                    add_serial(line, &partial[group * sum_len + place..][..outputs]);
                 }
             }
         });

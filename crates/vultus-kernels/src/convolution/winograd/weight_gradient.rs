@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::{Layout, POINT_GAP, STAGE_TILES, TileRange, Tiling, pixels, transform_pixels};
+use crate::convolution::WeightSums;
 use crate::convolution::transform::{Forward, MOST_TAPS, OfGradient, OfInput};
 use crate::panel::PanelsProduct;
 use crate::pool::{share, share_items};
@@ -23,7 +24,7 @@ const GROUPS: usize = 2;
 const MOST_SUMS: usize = 2;
 
 /// The gradient of the weights, summed up part by part of the batch.
-pub(in crate::convolution) struct WeightSums<T> {
+pub(in crate::convolution) struct WinogradSums<T> {
     set: InstructionSet,
     /// Of the part that was added last.
     tiling: Tiling,
@@ -38,7 +39,7 @@ struct Group<T> {
     transform: std::marker::PhantomData<T>,
 }
 
-impl<T: Forward> WeightSums<T> {
+impl<T: Forward> WinogradSums<T> {
     pub(in crate::convolution) fn new(set: InstructionSet, tiling: &Tiling) -> Self {
         let (inputs, outputs) = (tiling.padded_in(), tiling.padded_out());
         // A round reads and writes its tiles and the sums once: where these are many, one group reads them less often.
@@ -51,9 +52,10 @@ impl<T: Forward> WeightSums<T> {
         };
         Self { set, tiling: *tiling, groups: (0..if many { GROUPS } else { 1 }).map(|_| group()).collect() }
     }
+}
 
-    /// Adds what comes from `images` images: `x` is their input and `dy` the gradient of their outputs.
-    pub(in crate::convolution) fn add(&mut self, images: usize, x: &[f32], dy: &[f32]) {
+impl<T: Forward> WeightSums for WinogradSums<T> {
+    fn add(&mut self, images: usize, x: &[f32], dy: &[f32]) {
         self.tiling.batch = images;
         let (set, tiling) = (self.set, &self.tiling);
         assert_eq!(x.len(), elements([tiling.batch, tiling.in_channels, tiling.in_height, tiling.in_width]));
@@ -69,8 +71,7 @@ impl<T: Forward> WeightSums<T> {
         });
     }
 
-    /// The gradient `[r, r, in, out]`, overwritten.
-    pub(in crate::convolution) fn finish(&self, dweight: &mut [f32]) {
+    fn finish(&self, dweight: &mut [f32]) {
         let tiling = &self.tiling;
         assert_eq!(dweight.len(), elements([T::TAPS * T::TAPS, tiling.in_channels, tiling.out_channels]));
         let sums: Vec<&[f32]> = self.groups.iter().filter(|group| group.started).map(|group| &group.sums[..]).collect();
@@ -190,7 +191,7 @@ impl<T: Forward> Kernel for GradientStage<'_, T> {
             let (_, row, column) = tiling.output::<T>(self.range.first + index);
             let position = (self.range.position + index) * PANEL;
             let (to_in, to_out) = (self.points_in.at(position), self.points_out.at(position));
-            // SAFETY: the images are inside `x` and `dy` (lengths checked in `WeightSums::add`), `zeros` holds a row
+            // SAFETY: the images are inside `x` and `dy` (lengths checked in `WinogradSums::add`), `zeros` holds a row
             // of channels; each panel of each point has a line for this tile, which is this task's own, and panels
             // hold all channels rounded up to whole vectors.
             unsafe {
