@@ -24,9 +24,17 @@ pub fn print(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", printable_lines(text))
 }
 
-/// Writes a value as one line of JSON to stdout, whose own escapes keep what terminals obey apart.
+/// Writes a value as one line of JSON to stdout. What a terminal would obey is escaped: a name of a file may hold it.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    Ok(writeln!(io::stdout().lock(), "{}", serde_json::to_string(value)?)?)
+    let mut line = String::new();
+    for character in serde_json::to_string(value)?.chars() {
+        match character {
+            // JSON escapes the others by itself.
+            '\u{7f}'..='\u{9f}' => line += &format!("\\u{:04x}", u32::from(character)),
+            _ => line.push(character),
+        }
+    }
+    Ok(writeln!(io::stdout().lock(), "{line}")?)
 }
 
 /// A share as a percentage with two decimals.
@@ -80,7 +88,8 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
 /// The groups of one attribute.
 fn print_groups(attribute: &Attribute) -> io::Result<()> {
     let by = format!("by {}", attribute.name);
-    let header = [&by, "images", "accuracy", "95 % interval", "balanced accuracy", "mean score", "calibration error"];
+    let header =
+        [&by, "images", "accuracy", "95 % interval", "balanced accuracy", "classes", "mean score", "calibration error"];
     let mut rows = table(header);
     for group in &attribute.groups {
         let [low, high] = group.accuracy_interval.map(percent);
@@ -90,12 +99,13 @@ fn print_groups(attribute: &Attribute) -> io::Result<()> {
             percent(group.accuracy),
             format!("{low} to {high}"),
             percent(group.balanced_accuracy),
+            group.classes.to_string(),
             format!("{:.3}", group.mean_confidence),
             format!("{:.4}", group.ece),
         ]);
     }
     if attribute.unknown > 0 {
-        rows.add_row(["(not in the table)".to_owned(), attribute.unknown.to_string()]);
+        rows.add_row(["(not known)".to_owned(), attribute.unknown.to_string()]);
     }
     print(rows)?;
     print("")

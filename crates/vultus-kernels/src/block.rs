@@ -306,6 +306,7 @@ impl Block {
         self.check_backward(x, kept, dy, &gradients);
         let Kept { mean, variance, .. } = *kept;
         let norm = &Norm { gamma: inputs.gamma, beta: inputs.beta, mean, variance, epsilon: self.epsilon };
+        norm.check(self.filters.channels());
         let thin = ThinBlock::new(self);
         if let (Some(thin), None) = (&thin, &gradients.dx) {
             return thin.backward(inputs, kept.winners, norm, dy, gradients);

@@ -12,7 +12,7 @@ use vultus::labels::{Labels, canonical};
 
 use crate::batches::dataset_probabilities;
 use crate::config::in_toml;
-use crate::dataset::{Dataset, split_name};
+use crate::dataset::{Dataset, RemovalReason, split_name};
 use crate::evaluate::pictures::Pictures;
 use crate::evaluate::{EvaluatedModel, Evaluation, EvaluationError, LeftOut, PREDICTIONS, Predictions, VoteScores};
 use crate::fingerprint::{images_fingerprint, weights_fingerprint};
@@ -173,12 +173,19 @@ fn identity(bundle: &Bundle) -> EvaluatedModel {
 
 /// What of `split` is not counted, or may be of it: images without a split, too.
 fn left_out(dataset: &Dataset, split: &str, ignored: &[(String, usize)]) -> Vec<LeftOut> {
-    let mut removed = BTreeMap::new();
-    for removal in dataset.removed.iter().filter(|removal| removal.split == split || removal.split.is_empty()) {
-        *removed.entry(removal.reason.name()).or_insert(0) += 1;
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let of_class = |class: &str| format!("class {class}");
+    for (class, images) in ignored {
+        *reasons.entry(of_class(class)).or_default() += images;
     }
-    let classes = ignored.iter().map(|(class, images)| LeftOut { images: *images, reason: format!("class {class}") });
-    classes.chain(removed.into_iter().map(|(reason, images)| LeftOut { images, reason: reason.to_owned() })).collect()
+    for removal in dataset.removed.iter().filter(|removal| removal.split == split || removal.split.is_empty()) {
+        let reason = match (removal.reason, &removal.label) {
+            (RemovalReason::ClassDropped, Some(class)) => of_class(class),
+            (reason, _) => reason.name().to_owned(),
+        };
+        *reasons.entry(reason).or_default() += 1;
+    }
+    reasons.into_iter().map(|(reason, images)| LeftOut { images, reason }).collect()
 }
 
 /// The classes that a model is asked for.

@@ -97,9 +97,10 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     let Prepared { dataset, train, validation } = prepared;
     let mut caveats = BTreeSet::new();
     caveats.extend(copies(dataset.copies(validation, train)));
-    for split in evaluated_splits(config, dataset) {
-        let images = dataset.copies(&dataset.indices_of(&split), train);
-        caveats.extend((images > 0).then_some(Caveat::TestCopies { split, images }));
+    let chosen = [&config.data.train_split, &config.data.validation_split];
+    for split in evaluated_splits(config, dataset).iter().filter(|split| !chosen.contains(split)) {
+        let images = dataset.copies(&dataset.indices_of(split), train);
+        caveats.extend((images > 0).then(|| Caveat::TestCopies { split: split.clone(), images }));
     }
     caveats.extend(without_votes(config, dataset, train));
     caveats.extend(unused_validation(config, dataset));

@@ -113,7 +113,8 @@ pub struct EvaluatedModel {
 pub struct LeftOut {
     /// How many.
     pub images: usize,
-    /// Their class, which the model does not know or was not asked for, in the form `class disgust`; or why they cannot be used.
+    /// Their class, which the model does not know or was not asked for, in the form `class disgust`; or why they were removed, see
+    /// [`crate::dataset::RemovalReason::name`].
     pub reason: String,
 }
 

@@ -132,6 +132,19 @@ pub enum FitError {
         /// Origins of the first images.
         batch: String,
     },
+    /// The loss is no number up the slope, where it was one.
+    #[error(
+        "the loss is no number at a distance of {radius} from the weights, in epoch {epoch}, step {step}: lower \
+         train.sharpness_radius"
+    )]
+    TooFarUp {
+        /// `train.sharpness_radius`.
+        radius: f64,
+        /// From 1.
+        epoch: usize,
+        /// From 1.
+        step: usize,
+    },
     /// The validation loss is no number any more.
     #[error(
         "the validation loss is {loss} after epoch {epoch}: the weights have grown too large; lower \
@@ -357,7 +370,10 @@ impl<'a> Fitting<'a> {
         let mut gradients = self.network.gradients(&forward.loss);
         if let Some(batch) = again {
             let ascent = Ascent::new(&mut self.network, gradients, radius);
-            let above = self.forward(batch, rate)?;
+            let above = self.forward(batch, rate).map_err(|error| match error {
+                FitError::NotFinite { epoch, step, .. } => FitError::TooFarUp { radius, epoch, step },
+                error => error,
+            })?;
             gradients = self.network.gradients(&above.loss);
             ascent.back(&mut self.network);
         }

@@ -4,11 +4,13 @@
 //! that is. Most images are easy or hard for both, so that pairs tell far smaller differences apart than the intervals of two
 //! accuracies do.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::evaluate::{Evaluation, NORMAL_QUANTILE, PredictionRow, Predictions};
+use crate::evaluate::{Evaluation, NORMAL_QUANTILE, PREDICTIONS, PredictionRow, Predictions};
+use crate::run::EVALUATION;
 
 /// Evaluations of the same images, each against the first.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,6 +39,8 @@ pub struct Pair {
     /// 95 % confidence interval of the difference `[low, high]` (Agresti & Min 2005, "Simple improved confidence intervals for
     /// comparing matched proportions": Wald's after half an image is added to each of the four cells).
     pub interval: [f64; 2],
+    /// Whether the images have the same pixels, as far as that is known: not so for networks of other sizes.
+    pub same_pixels: bool,
     /// Images that only this one has right.
     pub gained: usize,
     /// Images that only the first has right.
@@ -51,7 +55,7 @@ pub struct Pair {
 pub enum PairedError {
     /// A file cannot be read; the message names it.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// Other images, classes or orders.
     #[error(
         "{other} and {first} are not of the same images and classes in the same order ({difference}): evaluate both on the same data"
@@ -68,7 +72,7 @@ pub enum PairedError {
 
 /// Whether the directory holds an evaluation.
 pub fn holds_evaluation(directory: &Path) -> bool {
-    directory.join(crate::run::EVALUATION).is_file()
+    directory.join(EVALUATION).is_file()
 }
 
 /// Compares the evaluations in `others` with that in `first`.
@@ -84,7 +88,9 @@ pub fn compare_pairs(first: &Path, others: &[PathBuf]) -> Result<PairedCompariso
         if let Some(difference) = difference((&evaluation, &rows), (&other, &other_rows)) {
             return Err(PairedError::Different { first: name.clone(), other: name_of_other, difference });
         }
-        Ok(Pair::new(name_of_other, &rows.rows, &other_rows.rows))
+        let known = [&evaluation, &other].map(|evaluation| evaluation.images_sha256.as_ref());
+        let same_pixels = !matches!(known, [Some(one), Some(other)] if one != other);
+        Ok(Pair { same_pixels, ..Pair::new(name_of_other, &rows.rows, &other_rows.rows) })
     };
     Ok(PairedComparison {
         split: evaluation.split.clone(),
@@ -95,9 +101,16 @@ pub fn compare_pairs(first: &Path, others: &[PathBuf]) -> Result<PairedCompariso
     })
 }
 
-fn read(directory: &Path) -> std::io::Result<(Evaluation, Predictions)> {
+fn read(directory: &Path) -> io::Result<(Evaluation, Predictions)> {
     let evaluation = Evaluation::read(directory)?;
-    let predictions = Predictions::read_csv(&directory.join(crate::evaluate::PREDICTIONS), &evaluation.labels)?;
+    let path = directory.join(PREDICTIONS);
+    let predictions = Predictions::read_csv(&path, &evaluation.labels)?;
+    // Whoever was interrupted may have left one of them behind.
+    let (n, right) = (predictions.rows.len(), accuracy(&predictions.rows));
+    if n != evaluation.n || (right - evaluation.accuracy).abs() > 1e-9 {
+        let fault = format!("{} is not of the same evaluation as {EVALUATION}", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
+    }
     Ok((evaluation, predictions))
 }
 
@@ -110,12 +123,20 @@ fn difference(a: (&Evaluation, &Predictions), b: (&Evaluation, &Predictions)) ->
     if a_rows.len() != b_rows.len() {
         return Some(format!("{} images against {}", b_rows.len(), a_rows.len()));
     }
-    let differs = |(a, b): (&PredictionRow, &PredictionRow)| (&a.origin, a.truth) != (&b.origin, b.truth);
-    if let Some(row) = a_rows.iter().zip(b_rows).position(differs) {
-        return Some(format!("{} against {}", b_rows[row].origin, a_rows[row].origin));
-    }
-    let known = matches!((&a.images_sha256, &b.images_sha256), (Some(a), Some(b)) if a != b);
-    known.then(|| "images of the same names, or of other sizes".to_owned())
+    let (a_names, b_names) = (names(a_rows), names(b_rows));
+    let row = (0..a_rows.len()).find(|&row| (a_names[row], a_rows[row].truth) != (b_names[row], b_rows[row].truth))?;
+    Some(format!("{} against {}", b_rows[row].origin, a_rows[row].origin))
+}
+
+/// Origins without the folders that they all begin with: the same images may have been read from elsewhere.
+fn names(rows: &[PredictionRow]) -> Vec<&str> {
+    let first = rows.first().map_or("", |row| row.origin.as_str());
+    let common = rows.iter().fold(first, |common, row| {
+        let same = common.chars().zip(row.origin.chars()).take_while(|(a, b)| a == b);
+        &common[..same.map(|(a, _)| a.len_utf8()).sum()]
+    });
+    let folders = common.rfind(['/', '\\']).map_or(0, |place| place + 1);
+    rows.iter().map(|row| &row.origin[folders..]).collect()
 }
 
 fn is_right(row: &PredictionRow) -> bool {
@@ -138,6 +159,7 @@ impl Pair {
             accuracy: accuracy(other),
             difference: (gained as f64 - lost as f64) / n.max(1) as f64,
             interval: difference_interval(gained, lost, n),
+            same_pixels: true,
             gained,
             lost,
             p_value: mcnemar(gained, lost),
@@ -221,6 +243,12 @@ mod tests {
             let message = compare_pairs(&at("a"), &[at(name)]).unwrap_err().to_string();
             assert!(message.contains(says) && message.contains(name), "{message}");
         }
+        // Read from elsewhere, they are the same.
+        write(&at("moved"), &truth, &[0.9, 0.2, 0.7, 0.3, 0.2, 0.1], "/else/where/face");
+        assert_eq!(compare_pairs(&at("a"), &[at("moved")]).unwrap().others[0].gained, 2);
+        fs_err::copy(at("a").join("predictions.csv"), at("moved").join("predictions.csv")).unwrap();
+        let message = compare_pairs(&at("a"), &[at("moved")]).unwrap_err().to_string();
+        assert!(message.contains("is not of the same evaluation as evaluation.json"), "{message}");
         fs_err::write(at("b").join("predictions.csv"), "origin,truth\nx,happy\n").unwrap();
         let message = compare_pairs(&at("a"), &[at("b")]).unwrap_err().to_string();
         assert!(message.contains("predictions.csv"), "{message}");

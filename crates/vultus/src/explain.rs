@@ -25,7 +25,7 @@ const STRENGTH: f32 = 0.6;
 /// How important each part of a face is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saliency {
-    /// `CELLS` x `CELLS` importances, row by row, 0..1; 1 is the most important cell, 0 one without influence.
+    /// `CELLS` x `CELLS` importances, row by row, 0..1; 1 is a cell that matters most, and no less than [`LEAST_FALL`], 0 one without influence.
     cells: Vec<f32>,
 }
 

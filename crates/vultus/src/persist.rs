@@ -52,9 +52,17 @@ pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// The system's refusal, or a file that is there; the message names `path` and the place where `file` stays.
-pub fn put_new(file: TempPath, path: &Path) -> io::Result<()> {
+pub fn put_new(mut file: TempPath, path: &Path) -> io::Result<()> {
     // A name must not be on the disk before what it names.
-    fs_err::File::open(&file)?.sync_all()?;
+    let synced = std::fs::File::options().write(true).open(&file).and_then(|file| file.sync_all());
+    if let Err(error) = synced {
+        file.disable_cleanup(true);
+        let (path, file) = (path.display(), file.display());
+        return Err(io::Error::new(
+            error.kind(),
+            format!("cannot write {path}: {error}; what there is of it is in {file}"),
+        ));
+    }
     file.persist_noclobber(path).map_err(|PathPersistError { error, path: mut file }| {
         file.disable_cleanup(true);
         let (path, file) = (path.display(), file.display());

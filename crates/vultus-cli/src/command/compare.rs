@@ -78,6 +78,12 @@ impl Compare {
             PairedError::Different { .. } => Failure::usage(error),
             PairedError::Io(_) => Failure::Run(error.into()),
         })?;
+        for pair in compared.others.iter().filter(|pair| !pair.same_pixels) {
+            say(format_args!(
+                "note: the images of {} have other pixels than those of the same names of {}",
+                pair.name, compared.first
+            ));
+        }
         if self.json { Ok(table::print_json(&compared)?) } else { Ok(print_pairs(&compared)?) }
     }
 }

@@ -90,7 +90,11 @@ impl Evaluate {
         let config = run.as_ref().map(|(_, config)| config);
         let (dataset, split) = self.images(&bundles, &facts, config)?;
         self.check_dropped(bundle, &facts, &dataset)?;
-        if !dataset.indices_of(&split).is_empty() {
+        let asked = dataset.indices_of(&split);
+        if !asked.is_empty() {
+            // Before the work, which a wrong table would lose.
+            let origins = asked.iter().map(|&index| dataset.samples[index].origin.as_str());
+            groups.as_ref().map(|groups| groups.rows(origins)).transpose().map_err(Failure::usage)?;
             self.warn(&facts, &dataset, &split, config.is_some());
         }
         let mut dropped = self.drop_class.clone();

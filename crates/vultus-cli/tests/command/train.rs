@@ -328,7 +328,7 @@ fn an_evaluation_tells_what_it_is_of() {
         "origin,age\nfaces/test/happy/20.png,young\nfaces/test/sad/21.png,old\nfaces/test/happy/22.png,old\n",
     );
     let outcome = place.run(&["evaluate", "run", "--groups", "people.csv"]).ends_with(0);
-    outcome.prints(&["by age", "young", "balanced accuracy", "(not in the table)"]);
+    outcome.prints(&["by age", "young", "balanced accuracy", "(not known)"]);
     let evaluation = read_json(&place.path("run/evaluation/test/evaluation.json"));
     let [age] = &evaluation["groups"].as_array().unwrap()[..] else { panic!("{evaluation}") };
     let counts = age["groups"].as_array().unwrap().iter().map(|group| (group["group"].clone(), group["n"].clone()));

@@ -32,6 +32,8 @@ pub struct GroupScores {
     pub group: String,
     /// Number of images.
     pub n: usize,
+    /// Number of classes that they have.
+    pub classes: usize,
     /// Share of images that are classified correctly.
     pub accuracy: f64,
     /// Its 95 % confidence interval `[low, high]`.
@@ -49,12 +51,14 @@ pub struct GroupScores {
     pub mean_confidence: f64,
 }
 
-/// Attributes of images, by their origin.
+/// Attributes of images, by their origin or the end of it.
 #[derive(Clone, Debug)]
 pub struct GroupTable {
     path: PathBuf,
     attributes: Vec<String>,
     cells: HashMap<String, Vec<String>>,
+    /// Origin of the first row.
+    first: String,
 }
 
 /// A table that is of no use.
@@ -81,6 +85,18 @@ pub enum GroupError {
         /// Of the first image.
         origin: String,
     },
+    /// A row names several images.
+    #[error("{path}: {row:?} names both {one:?} and {other:?}: name images by more of their paths")]
+    Ambiguous {
+        /// The file.
+        path: PathBuf,
+        /// Origin in the table.
+        row: String,
+        /// One image.
+        one: String,
+        /// Another.
+        other: String,
+    },
     /// Predictions that cannot be evaluated.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
@@ -97,15 +113,19 @@ impl GroupTable {
         let header = reader.headers().map_err(|error| fault(error.to_string()))?.clone();
         let name = |text: &str| text.trim_start_matches('\u{feff}').to_owned();
         let names: Vec<String> = header.iter().map(name).collect();
+        if let Some(twice) = (1..names.len()).find(|&column| names[..column].contains(&names[column])) {
+            return Err(fault(format!("two columns are called {:?}", names[twice])));
+        }
         let place = names.iter().position(|name| name == ORIGIN);
         let place = place.ok_or_else(|| fault(format!("column {ORIGIN} is missing; it has: {}", names.join(", "))))?;
         let attributes: Vec<String> = names.iter().filter(|name| *name != ORIGIN).cloned().collect();
         if attributes.is_empty() {
             return Err(fault(format!("beside {ORIGIN} there is no column to group by")));
         }
-        let mut cells = HashMap::new();
+        let (mut cells, mut first) = (HashMap::new(), None);
         for (row, record) in (2..).zip(reader.records()) {
             let record = record.map_err(|error| fault(error.to_string()))?;
+            first.get_or_insert_with(|| record[place].to_owned());
             let others = record.iter().enumerate().filter(|(column, _)| *column != place);
             let values: Vec<String> = others.map(|(_, cell)| cell.to_owned()).collect();
             if let Some(earlier) = cells.insert(record[place].to_owned(), values.clone())
@@ -114,10 +134,35 @@ impl GroupTable {
                 return Err(fault(format!("line {row}: {} stands there twice, with other values", &record[place])));
             }
         }
-        if cells.is_empty() {
-            return Err(fault("it has no rows".to_owned()));
+        let first = first.ok_or_else(|| fault("it has no rows".to_owned()))?;
+        Ok(Self { path: path.to_owned(), attributes, cells, first })
+    }
+
+    /// The rows of the images that come from `origins`.
+    ///
+    /// # Errors
+    /// Not one row, or one for two images.
+    pub fn rows<'a>(
+        &self,
+        origins: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<Vec<Option<&[String]>>, GroupError> {
+        let mut named: HashMap<&str, &str> = HashMap::new();
+        let mut rows = Vec::new();
+        for origin in origins.clone() {
+            let row = ends(origin).find_map(|end| self.cells.get_key_value(end));
+            if let Some((row, _)) = row
+                && *named.entry(row).or_insert(origin) != origin
+            {
+                let (row, one, other) = (row.clone(), named[row.as_str()].to_owned(), origin.to_owned());
+                return Err(GroupError::Ambiguous { path: self.path.clone(), row, one, other });
+            }
+            rows.push(row.map(|(_, cells)| cells.as_slice()));
         }
-        Ok(Self { path: path.to_owned(), attributes, cells })
+        if named.is_empty() {
+            let origin = origins.clone().next().unwrap_or_default().to_owned();
+            return Err(GroupError::NoImage { path: self.path.clone(), first: self.first.clone(), origin });
+        }
+        Ok(rows)
     }
 
     /// The figures of each group of `predictions` of `split`.
@@ -125,22 +170,16 @@ impl GroupTable {
     /// # Errors
     /// No image of the table, or predictions that cannot be evaluated.
     pub fn scores(&self, split: &str, predictions: &Predictions) -> Result<Vec<Attribute>, GroupError> {
-        if !predictions.rows.iter().any(|row| self.cells.contains_key(&row.origin)) {
-            return Err(GroupError::NoImage {
-                path: self.path.clone(),
-                first: self.cells.keys().min().cloned().unwrap_or_default(),
-                origin: predictions.rows.first().map(|row| row.origin.clone()).unwrap_or_default(),
-            });
-        }
+        let rows = self.rows(predictions.rows.iter().map(|row| row.origin.as_str()))?;
         let labels = Labels::new(&predictions.labels)
             .map_err(|error| GroupError::Table { path: self.path.clone(), detail: error.to_string() })?;
         let one = |(column, name): (usize, &String)| {
             let mut groups: BTreeMap<&str, Vec<&PredictionRow>> = BTreeMap::new();
             let mut unknown = 0;
-            for row in &predictions.rows {
-                match self.cells.get(&row.origin).map(|cells| cells[column].as_str()) {
+            for (cells, prediction) in rows.iter().zip(&predictions.rows) {
+                match cells.map(|cells| cells[column].as_str()) {
                     None | Some("") => unknown += 1,
-                    Some(group) => groups.entry(group).or_default().push(row),
+                    Some(group) => groups.entry(group).or_default().push(prediction),
                 }
             }
             let groups = groups.into_iter().map(|(group, rows)| GroupScores::of(group, split, &labels, &rows));
@@ -148,6 +187,12 @@ impl GroupTable {
         };
         self.attributes.iter().enumerate().map(one).collect()
     }
+}
+
+/// `origin`, and what of it follows each separator of folders, the longest first.
+fn ends(origin: &str) -> impl Iterator<Item = &str> {
+    let separated = origin.match_indices(['/', '\\']).map(|(place, separator)| &origin[place + separator.len()..]);
+    std::iter::once(origin).chain(separated)
 }
 
 impl GroupScores {
@@ -158,6 +203,7 @@ impl GroupScores {
         Ok(Self {
             group: group.to_owned(),
             n: whole.n,
+            classes: whole.per_class.iter().filter(|class| class.support > 0).count(),
             accuracy: whole.accuracy,
             accuracy_interval: whole.accuracy_interval,
             balanced_accuracy: whole.balanced_accuracy,
@@ -210,10 +256,17 @@ mod tests {
             ("origin,age\n", "it has no rows"),
             ("origin,age\na.png,old\na.png,young\n", "line 3: a.png stands there twice"),
             ("origin,age\na.png\n", "line: 2"),
+            ("origin,age,age\na.png,old,old\n", "two columns are called \"age\""),
         ] {
             let message = table(text).unwrap_err().to_string();
             assert!(message.contains(says) && message.contains("groups.csv"), "{message}");
         }
+        let all = table("origin,age\n1.png,old\nb/2.png,young\n").unwrap();
+        let origins = ["/data/a/1.png", "/data/b/2.png", "/data/a/2.png", "/data/a/1.png"];
+        let ages = all.rows(origins.into_iter()).unwrap().into_iter().map(|cells| cells.map(|cells| cells[0].as_str()));
+        assert_eq!(ages.collect::<Vec<_>>(), [Some("old"), Some("young"), None, Some("old")]);
+        let message = all.rows(["a/1.png", "b/1.png"].into_iter()).unwrap_err().to_string();
+        assert!(message.contains("\"1.png\" names both \"a/1.png\" and \"b/1.png\""), "{message}");
         let message = table("origin,age\nx.png,old\n").unwrap().scores("test", &predictions()).unwrap_err().to_string();
         assert!(message.contains("\"x.png\"") && message.contains("\"a.png\""), "{message}");
     }

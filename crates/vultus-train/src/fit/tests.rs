@@ -358,6 +358,10 @@ fn a_small_radius_changes_the_way_a_little_and_a_large_one_more() {
         squares.sqrt()
     });
     assert!(near > 0.0 && near < 0.2 * far, "{near} {far}");
+    let config = config().with_overrides(&["train.sharpness_radius=1e30".to_owned()]).unwrap();
+    let prepared = prepare(&config).unwrap();
+    let message = fit(&config, data(&prepared), None, None, &mut Silent).unwrap_err().to_string();
+    assert!(message.contains("lower train.sharpness_radius"), "{message}");
 }
 
 #[test]

@@ -88,7 +88,7 @@ struct EvaluationView {
 #[derive(Serialize)]
 struct GroupView {
     attribute: String,
-    rows: Vec<[String; 7]>,
+    rows: Vec<[String; 8]>,
     unknown: Option<String>,
 }
 
@@ -231,6 +231,7 @@ fn group_view(attribute: &Attribute) -> GroupView {
             percent(scores.accuracy),
             format!("{low} to {high}"),
             percent(scores.balanced_accuracy),
+            count_text(scores.classes),
             percent(scores.mean_confidence),
             decimals(scores.ece),
         ]
