@@ -71,20 +71,10 @@ impl TrainConfig {
         for (key, part) in [("train.schedule.warmup", schedule.warmup), ("train.schedule.floor", schedule.floor)] {
             require((0.0..=1.0).contains(&part), key, part.to_string(), "use a part from 0 to 1")?;
         }
-        let clip = fit.clip_norm;
-        require(
-            clip == 0.0 || positive(clip),
-            "train.clip_norm",
-            format!("{clip:?}"),
-            "use 0 (off) or a number from 1e-38 to 3e38",
-        )?;
-        let radius = fit.sharpness_radius;
-        require(
-            radius == 0.0 || positive(radius),
-            "train.sharpness_radius",
-            format!("{radius:?}"),
-            "use 0 (off) or a number from 1e-38 to 3e38",
-        )?;
+        for (key, length) in [("train.clip_norm", fit.clip_norm), ("train.sharpness_radius", fit.sharpness_radius)] {
+            let usable = length == 0.0 || positive(length);
+            require(usable, key, format!("{length:?}"), "use 0 (off) or a number from 1e-38 to 3e38")?;
+        }
         let decay = fit.weight_decay;
         let usable = decay >= 0.0 && decay * rate < 1.0;
         require(usable, "train.weight_decay", decay.to_string(), "use 0 (off) up to below 1 / learning_rate")?;
