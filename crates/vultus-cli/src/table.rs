@@ -47,7 +47,7 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
     let [low, high] = evaluation.accuracy_interval;
     print(format_args!(
         "{} ({}): accuracy {} (95 % interval {} to {}), macro F1 {:.4}, balanced accuracy {}, top 2 {}, \
-         log loss {:.4}, calibration error {:.4}\n",
+         log loss {:.4}, {}calibration error {:.4}{}\n",
         evaluation.split,
         counted(evaluation.n, "image"),
         percent(evaluation.accuracy),
@@ -57,7 +57,9 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
         percent(evaluation.balanced_accuracy),
         percent(evaluation.top2_accuracy),
         evaluation.log_loss,
-        evaluation.ece
+        evaluation.brier_score.map(|score| format!("Brier score {score:.4}, ")).unwrap_or_default(),
+        evaluation.ece,
+        evaluation.ece_by_chance.map(|error| format!(" (up to {error:.4} by chance)")).unwrap_or_default()
     ))?;
     if let Some(votes) = &evaluation.votes {
         print(format_args!(

@@ -157,7 +157,9 @@ struct Measurement {
     macro_f1: String,
     balanced_accuracy: String,
     log_loss: String,
+    brier_score: String,
     ece: String,
+    ece_by_chance: String,
 }
 
 /// One class of the split as it is.
@@ -304,7 +306,9 @@ fn measurement(images: String, evaluation: &Evaluation) -> Measurement {
         macro_f1: format!("{:.3}", evaluation.macro_f1),
         balanced_accuracy: percent(evaluation.balanced_accuracy),
         log_loss: format!("{:.3}", evaluation.log_loss),
+        brier_score: or_dash(evaluation.brier_score),
         ece: format!("{:.3}", evaluation.ece),
+        ece_by_chance: or_dash(evaluation.ece_by_chance),
     }
 }
 
@@ -315,6 +319,11 @@ fn yaml(text: &str) -> String {
 
 fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
+}
+
+/// Three decimals of what evaluations of earlier versions have not.
+fn or_dash(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
 }
 
 /// The data set without the images outside `train_split` whose pixels stand in it.

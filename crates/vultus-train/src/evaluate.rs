@@ -11,6 +11,7 @@
 pub mod groups;
 pub mod pictures;
 mod predictions;
+mod reliability;
 
 use std::ffi::OsStr;
 use std::io;
@@ -25,9 +26,8 @@ use crate::run::{EVALUATION, check_lengths, read_json, refuse};
 
 use groups::Attribute;
 pub use predictions::{ConfusedPair, PredictionRow, Predictions};
-
-/// Number of equal-width bins of the top score, for the calibration error and the reliability diagram.
-const RELIABILITY_BINS: usize = 15;
+use reliability::Reliability;
+pub use reliability::ReliabilityBin;
 
 /// The table of [`Predictions`] in the directory of an evaluation.
 pub(crate) const PREDICTIONS: &str = "predictions.csv";
@@ -54,21 +54,14 @@ pub struct ClassScores {
     pub recall: f64,
     /// Harmonic mean of precision and recall; 0 when both are 0.
     pub f1: f64,
-}
-
-/// One bin of the reliability diagram.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ReliabilityBin {
-    /// Lower edge of the top score, excluded.
-    pub low: f64,
-    /// Upper edge of the top score, included.
-    pub high: f64,
-    /// Number of images whose top score lies in the bin.
-    pub count: usize,
-    /// Mean top score of those images; 0 in an empty bin.
-    pub confidence: f64,
-    /// Share of those images that are classified correctly; 0 in an empty bin.
-    pub accuracy: f64,
+    /// Mean over all images of the probability of this class: above the class's share of the images, the model names it too
+    /// readily. Evaluations of earlier versions have none, nor the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_probability: Option<f64>,
+    /// Expected calibration error of this class's probabilities, of all images (one class's part of the class-wise error of Kull
+    /// et al. 2019, "Beyond temperature scaling").
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ece: Option<f64>,
 }
 
 /// How near the answers come to the shares of several people's votes.
@@ -155,8 +148,15 @@ pub struct Evaluation {
     pub top2_accuracy: f64,
     /// Mean [`cross_entropy`] of the true class, with p taken for [`LEAST_PROBABILITY`] below that.
     pub log_loss: f64,
+    /// Mean over the images of the sum over the classes of (p - y)^2, where y is 1 for the true class and 0 for others (Brier
+    /// 1950): 0 at best, 2 at worst. Evaluations of earlier versions have none, nor `ece_by_chance`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brier_score: Option<f64>,
     /// Expected calibration error: mean |accuracy - confidence| over the bins, weighted by their counts.
     pub ece: f64,
+    /// What `ece` stays below in 95 of 100 samples of as many images if the highest probabilities are exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ece_by_chance: Option<f64>,
     /// Mean of the highest probability.
     pub mean_confidence: f64,
     /// The same answers against FER+'s votes, where the classes are FER+'s.
@@ -302,23 +302,22 @@ impl Evaluation {
         check(labels, truth, probabilities)?;
         let classes = labels.len();
         let mut confusion = vec![vec![0_usize; classes]; classes];
-        let mut bins = vec![(0_usize, 0.0_f64, 0_usize); RELIABILITY_BINS];
-        let (mut within_two, mut loss, mut confidence_sum) = (0_usize, 0.0_f64, 0.0_f64);
-        for (&truth, row) in truth.iter().zip(probabilities.chunks_exact(classes)) {
+        let (mut within_two, mut loss, mut squares, mut confidence_sum) = (0_usize, 0.0_f64, 0.0_f64, 0.0_f64);
+        let rows = || truth.iter().copied().zip(probabilities.chunks_exact(classes));
+        for (truth, row) in rows() {
             let predicted = highest(row);
-            let confidence = f64::from(row[predicted]);
             confusion[truth][predicted] += 1;
             within_two += usize::from(rank(row, truth) < 2);
             loss += cross_entropy(row[truth], LEAST_PROBABILITY);
-            confidence_sum += confidence;
-            let (count, scores, correct) = &mut bins[reliability_bin(confidence)];
-            *count += 1;
-            *scores += confidence;
-            *correct += usize::from(predicted == truth);
+            squares += squared_distance(row, truth);
+            confidence_sum += f64::from(row[predicted]);
         }
         let n = truth.len();
         let correct: usize = (0..classes).map(|class| confusion[class][class]).sum();
-        let per_class = class_scores(labels, &confusion);
+        let of_class = |class: usize| rows().map(move |(truth, row)| (f64::from(row[class]), truth == class));
+        let per_class: Vec<ClassScores> = (labels.names().iter().enumerate())
+            .map(|(class, label)| class_scores(class, label, &confusion, of_class(class)))
+            .collect();
         let with_images: Vec<f64> =
             per_class.iter().filter(|scores| scores.support > 0).map(|scores| scores.recall).collect();
         // As scikit-learn has it where nobody names the classes.
@@ -327,7 +326,8 @@ impl Evaluation {
             .filter(|&class| per_class[class].support > 0 || answered(class))
             .map(|class| per_class[class].f1)
             .collect();
-        let reliability: Vec<ReliabilityBin> = bins.iter().enumerate().map(summarise_bin).collect();
+        let top = |(truth, row): (usize, &[f32])| (f64::from(row[highest(row)]), highest(row) == truth);
+        let reliability = Reliability::of(rows().map(top));
         Ok(Self {
             split: split.to_owned(),
             n,
@@ -343,7 +343,9 @@ impl Evaluation {
             balanced_accuracy: mean(&with_images),
             top2_accuracy: ratio(within_two, n),
             log_loss: loss / n as f64,
-            ece: reliability.iter().map(|bin| ratio(bin.count, n) * (bin.accuracy - bin.confidence).abs()).sum(),
+            brier_score: Some(squares / n as f64),
+            ece: reliability.error(),
+            ece_by_chance: Some(reliability.error_by_chance()),
             mean_confidence: confidence_sum / n as f64,
             votes: None,
             confusion_normalized: confusion
@@ -352,7 +354,7 @@ impl Evaluation {
                 .collect(),
             confusion,
             per_class,
-            reliability,
+            reliability: reliability.bins(),
         })
     }
 }
@@ -403,36 +405,32 @@ fn rank(row: &[f32], class: usize) -> usize {
     row.iter().enumerate().filter(|&entry| above(entry)).count()
 }
 
-/// Bin of a top score: bin `i` holds scores above `i / bins` up to `(i + 1) / bins`.
-fn reliability_bin(confidence: f64) -> usize {
-    let edge = (confidence * RELIABILITY_BINS as f64).ceil() as usize;
-    edge.saturating_sub(1).min(RELIABILITY_BINS - 1)
+/// Sum over the classes of (p - y)^2, where y is 1 for the class `truth` and 0 for others.
+fn squared_distance(row: &[f32], truth: usize) -> f64 {
+    let square = |(class, &p): (usize, &f32)| (f64::from(p) - f64::from(u8::from(class == truth))).powi(2);
+    row.iter().enumerate().map(square).sum()
 }
 
-fn summarise_bin((index, &(count, scores, correct)): (usize, &(usize, f64, usize))) -> ReliabilityBin {
-    ReliabilityBin {
-        low: ratio(index, RELIABILITY_BINS),
-        high: ratio(index + 1, RELIABILITY_BINS),
-        count,
-        confidence: if count == 0 { 0.0 } else { scores / count as f64 },
-        accuracy: ratio(correct, count),
+/// `probabilities` are those of the class for all images, each with whether the image is of it.
+fn class_scores(
+    class: usize,
+    label: &str,
+    confusion: &[Vec<usize>],
+    probabilities: impl Iterator<Item = (f64, bool)> + Clone,
+) -> ClassScores {
+    let correct = confusion[class][class];
+    let support: usize = confusion[class].iter().sum();
+    let called: usize = confusion.iter().map(|row| row[class]).sum();
+    let n: usize = confusion.iter().flatten().sum();
+    ClassScores {
+        label: label.to_owned(),
+        support,
+        precision: ratio(correct, called),
+        recall: ratio(correct, support),
+        f1: ratio(2 * correct, support + called),
+        mean_probability: Some(probabilities.clone().map(|(p, _)| p).sum::<f64>() / n as f64),
+        ece: Some(Reliability::of(probabilities).error()),
     }
-}
-
-fn class_scores(labels: &Labels, confusion: &[Vec<usize>]) -> Vec<ClassScores> {
-    let scores = |(class, label): (usize, &String)| {
-        let correct = confusion[class][class];
-        let support: usize = confusion[class].iter().sum();
-        let called: usize = confusion.iter().map(|row| row[class]).sum();
-        ClassScores {
-            label: label.clone(),
-            support,
-            precision: ratio(correct, called),
-            recall: ratio(correct, support),
-            f1: ratio(2 * correct, support + called),
-        }
-    };
-    labels.names().iter().enumerate().map(scores).collect()
 }
 
 fn ratio(part: usize, whole: usize) -> f64 {

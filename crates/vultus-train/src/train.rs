@@ -314,7 +314,9 @@ pub(crate) fn headline(evaluation: &Evaluation) -> serde_json::Value {
         "macro_f1": evaluation.macro_f1,
         "balanced_accuracy": evaluation.balanced_accuracy,
         "log_loss": evaluation.log_loss,
+        "brier_score": evaluation.brier_score,
         "ece": evaluation.ece,
+        "ece_by_chance": evaluation.ece_by_chance,
     })
 }
 

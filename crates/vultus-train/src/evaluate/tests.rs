@@ -42,6 +42,7 @@ fn metrics_are_those_of_scikit_learn() {
         assert_close("top2_accuracy", &[found.top2_accuracy], &expected["top2_accuracy"], exact);
         // scikit-learn adds the logarithms up in float32.
         assert_close("log_loss", &[found.log_loss], &expected["log_loss"], 1e-5);
+        assert_close("brier_score", &[found.brier_score.unwrap()], &expected["brier_score"], 1e-6);
         assert_close("ece", &[found.ece], &expected["ece"], 1e-9);
         assert_close("mean_confidence", &[found.mean_confidence], &expected["mean_confidence"], 1e-9);
         let counts: Vec<f64> = found.confusion.concat().iter().map(|&count| count as f64).collect();
@@ -53,6 +54,9 @@ fn metrics_are_those_of_scikit_learn() {
         assert_close("recall", &column(|scores| scores.recall), &expected["recall"], exact);
         assert_close("f1", &column(|scores| scores.f1), &expected["f1"], exact);
         assert_close("support", &column(|scores| scores.support as f64), &expected["support"], 0.0);
+        let means = column(|scores| scores.mean_probability.unwrap());
+        assert_close("class_mean_probability", &means, &expected["class_mean_probability"], 1e-9);
+        assert_close("class_ece", &column(|scores| scores.ece.unwrap()), &expected["class_ece"], 1e-9);
         let bins: Vec<f64> = found.reliability.iter().map(|bin| bin.count as f64).collect();
         assert_close("bin counts", &bins, &expected["bin_counts"], 0.0);
         let filled: Vec<&ReliabilityBin> = found.reliability.iter().filter(|bin| bin.count > 0).collect();

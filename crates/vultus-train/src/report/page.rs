@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Figures, ReportFigure, ReportInput};
-use crate::evaluate::Evaluation;
 use crate::evaluate::groups::{Attribute, GroupScores};
 use crate::evaluate::pictures::Picture;
+use crate::evaluate::{ClassScores, Evaluation};
 use crate::figure::search::ranked;
 use crate::figure::{grouped, palette, themed};
 use crate::train::Choice;
@@ -74,14 +74,31 @@ struct EvaluationView {
     macro_f1: String,
     top2_accuracy: String,
     log_loss: String,
+    brier_score: Option<String>,
     ece: String,
+    ece_by_chance: Option<String>,
     mean_confidence: String,
-    per_class: Vec<[String; 5]>,
+    per_class: Vec<ClassView>,
+    /// Whether the classes have a mean probability and a calibration error.
+    classes_calibrated: bool,
     confusion: Drawing,
     reliability: Drawing,
     groups: Vec<GroupView>,
     /// Images that are not counted, with their reason.
     left_out: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ClassView {
+    label: String,
+    support: String,
+    precision: String,
+    recall: String,
+    f1: String,
+    /// Of all images.
+    share: String,
+    mean_probability: Option<String>,
+    ece: Option<String>,
 }
 
 /// One attribute.
@@ -193,14 +210,15 @@ fn drawing(figure: &ReportFigure) -> Drawing {
 
 fn evaluation_view(evaluation: &Evaluation, [confusion, reliability]: &[ReportFigure; 2]) -> EvaluationView {
     let [low, high] = evaluation.accuracy_interval;
-    let class = |scores: &crate::evaluate::ClassScores| {
-        [
-            scores.label.clone(),
-            count_text(scores.support),
-            decimals(scores.precision),
-            decimals(scores.recall),
-            decimals(scores.f1),
-        ]
+    let class = |scores: &ClassScores| ClassView {
+        label: scores.label.clone(),
+        support: count_text(scores.support),
+        precision: decimals(scores.precision),
+        recall: decimals(scores.recall),
+        f1: decimals(scores.f1),
+        share: percent(scores.support as f64 / evaluation.n as f64),
+        mean_probability: scores.mean_probability.map(percent),
+        ece: scores.ece.map(decimals),
     };
     EvaluationView {
         split: evaluation.split.clone(),
@@ -212,9 +230,12 @@ fn evaluation_view(evaluation: &Evaluation, [confusion, reliability]: &[ReportFi
         macro_f1: decimals(evaluation.macro_f1),
         top2_accuracy: percent(evaluation.top2_accuracy),
         log_loss: decimals(evaluation.log_loss),
+        brier_score: evaluation.brier_score.map(decimals),
         ece: decimals(evaluation.ece),
+        ece_by_chance: evaluation.ece_by_chance.map(decimals),
         mean_confidence: percent(evaluation.mean_confidence),
         per_class: evaluation.per_class.iter().map(class).collect(),
+        classes_calibrated: evaluation.per_class.iter().all(|scores| scores.ece.is_some()),
         confusion: drawing(confusion),
         reliability: drawing(reliability),
         groups: evaluation.groups.iter().map(group_view).collect(),

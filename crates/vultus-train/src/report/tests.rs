@@ -188,6 +188,26 @@ fn parts_that_are_not_there_are_left_out() {
 }
 
 #[test]
+fn evaluations_of_earlier_versions_have_a_page() {
+    let with_calibration = render(&input()).unwrap();
+    let added = ["by chance", "Brier score", "Mean probability", "if the scores are exact"];
+    assert!(added.iter().all(|text| with_calibration.contains(text)));
+    let mut earlier = input();
+    for evaluation in &mut earlier.evaluations {
+        let mut json = serde_json::to_value(&*evaluation).unwrap();
+        let keys = json.as_object_mut().unwrap();
+        assert!(keys.remove("brier_score").is_some() && keys.remove("ece_by_chance").is_some());
+        for class in keys["per_class"].as_array_mut().unwrap() {
+            let keys = class.as_object_mut().unwrap();
+            assert!(keys.remove("mean_probability").is_some() && keys.remove("ece").is_some());
+        }
+        *evaluation = serde_json::from_value(json).unwrap();
+    }
+    let html = render(&earlier).unwrap();
+    assert!(html.contains("Calibration error") && !added.iter().any(|text| html.contains(text)));
+}
+
+#[test]
 fn files_of_the_report() {
     let directory = tempfile::tempdir().unwrap();
     let page = save(&input(), directory.path()).unwrap();

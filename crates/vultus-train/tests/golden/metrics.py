@@ -35,6 +35,19 @@ def probabilities_for(random, truth, classes, skill, sharpness, never):
     return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def calibration(correct, scores):
+    """Shares and mean scores of the filled bins, of calibration_curve, and the counts of all; bins are (low, high]."""
+    share, confidence = calibration_curve(correct, scores, n_bins=BINS, strategy="uniform", pos_label=1)
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    return share, confidence, np.bincount(np.searchsorted(edges[1:-1], scores), minlength=BINS)
+
+
+def calibration_error(share, confidence, bin_counts):
+    """Expected calibration error from what calibration() returns."""
+    filled = bin_counts[bin_counts > 0]
+    return float((np.abs(share - confidence) * filled).sum() / filled.sum())
+
+
 def expected(truth, probabilities):
     """Every metric of the evaluation, from scikit-learn and scipy."""
     count, classes = probabilities.shape
@@ -46,11 +59,8 @@ def expected(truth, probabilities):
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         truth, predicted, labels=labels, zero_division=0
     )
-    # Empty bins are left out by calibration_curve; bins are (low, high].
-    share, confidence = calibration_curve(correct, top, n_bins=BINS, strategy="uniform")
-    edges = np.linspace(0.0, 1.0, BINS + 1)
-    bin_counts = np.bincount(np.searchsorted(edges[1:-1], top), minlength=BINS)
-    filled = bin_counts[bin_counts > 0]
+    share, confidence, bin_counts = calibration(correct, top)
+    each = probabilities.astype(np.float64)
     return {
         "accuracy": metrics.accuracy_score(truth, predicted),
         "accuracy_interval": [interval.low, interval.high],
@@ -58,7 +68,8 @@ def expected(truth, probabilities):
         "balanced_accuracy": metrics.balanced_accuracy_score(truth, predicted),
         "top2_accuracy": metrics.top_k_accuracy_score(truth, probabilities, k=2, labels=labels),
         "log_loss": metrics.log_loss(truth, probabilities, labels=labels),
-        "ece": float((np.abs(share - confidence) * filled).sum() / count),
+        "brier_score": metrics.brier_score_loss(truth, probabilities, labels=labels, scale_by_half=False),
+        "ece": calibration_error(share, confidence, bin_counts),
         "mean_confidence": float(top.mean()),
         "confusion": metrics.confusion_matrix(truth, predicted, labels=labels).tolist(),
         "confusion_normalized": metrics.confusion_matrix(
@@ -68,6 +79,10 @@ def expected(truth, probabilities):
         "recall": recall.tolist(),
         "f1": f1.tolist(),
         "support": support.tolist(),
+        "class_mean_probability": each.mean(axis=0).tolist(),
+        "class_ece": [
+            calibration_error(*calibration((truth == label).astype(int), each[:, label])) for label in labels
+        ],
         "bin_counts": bin_counts.tolist(),
         "bin_accuracy": share.tolist(),
         "bin_confidence": confidence.tolist(),
