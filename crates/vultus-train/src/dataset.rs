@@ -308,15 +308,25 @@ pub struct Dataset {
     pub removed: Vec<Removal>,
 }
 
+/// Width, height and values of an image.
+type Pixels<'a> = (u32, u32, &'a [u8]);
+
 impl Dataset {
     /// Number of the samples at `indices` that have the pixels of one at `others`.
     pub fn copies(&self, indices: &[usize], others: &[usize]) -> usize {
-        let pixels = |&index: &usize| {
-            let image = &self.samples[index].image;
-            (image.width(), image.height(), image.as_raw().as_slice())
-        };
-        let others: HashSet<(u32, u32, &[u8])> = others.iter().map(pixels).collect();
-        indices.iter().filter(|index| others.contains(&pixels(index))).count()
+        let others: HashSet<Pixels> = others.iter().map(|&index| self.pixels(index)).collect();
+        indices.iter().filter(|&&index| others.contains(&self.pixels(index))).count()
+    }
+
+    /// Number of the samples at `indices` that have the pixels of an earlier one of them.
+    pub fn repeats(&self, indices: &[usize]) -> usize {
+        let different: HashSet<Pixels> = indices.iter().map(|&index| self.pixels(index)).collect();
+        indices.len() - different.len()
+    }
+
+    fn pixels(&self, index: usize) -> Pixels<'_> {
+        let image = &self.samples[index].image;
+        (image.width(), image.height(), image.as_raw())
     }
 
     /// Indices of the samples of `split`, in order.

@@ -169,13 +169,22 @@ impl Evaluate {
         if own && !self.validation && changed {
             say("note: the images are not all those of the training any more: some were added, removed or changed");
         }
+        let images = dataset.indices_of(split);
+        let repeats = dataset.repeats(&images);
+        if repeats > 0 {
+            say(format_args!(
+                "note: {} of split {split} repeat{} the pixels of another one: the intervals take all for independent",
+                counted(repeats, "image"),
+                if repeats == 1 { "s" } else { "" }
+            ));
+        }
         for (place, (model, facts)) in self.models.iter().zip(facts).enumerate() {
             let sure = place == 0 && (own || self.validation);
             let whose = if self.models.len() > 1 { format!("{}: ", model.display()) } else { String::new() };
             if let Some(flattery) = flattery(facts, dataset, split, sure) {
                 say(format_args!("note: {whose}{flattery}"));
             }
-            let copies = dataset.copies(&dataset.indices_of(split), &dataset.indices_of(facts.train_split()));
+            let copies = dataset.copies(&images, &dataset.indices_of(facts.train_split()));
             if facts.role_of(split).is_none() && copies > 0 {
                 let left_out = facts.cleaning["leaks"] == "drop";
                 say(format_args!(

@@ -286,6 +286,13 @@ fn what_flatters_a_test_is_told_before_and_after() {
     let model = ["evaluate", "clean/model.safetensors", "--data", "faces", "--split", "test"];
     place.run(&model).ends_with(0).says(&["note: 4 images of split test", left_out]);
 
+    // The same picture twice is one witness.
+    for (name, number) in [("happy/a", 16), ("happy/b", 16), ("sad/c", 17)] {
+        place.write(&format!("twice/test/{name}.png"), png(number, 48));
+    }
+    let twice = ["evaluate", "clean/model.safetensors", "--data", "twice", "--split", "test"];
+    place.run(&twice).ends_with(0).says(&["note: 1 image of split test repeats the pixels of another one"]);
+
     // What one of several models has learnt, the others need not have, wherever it is named.
     place.train("other", &[&whole[..], &["--set", "data.train_split=test"]].concat());
     for models in [["leaky", "other"], ["other", "leaky"]] {
