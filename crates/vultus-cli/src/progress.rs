@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vultus::analyze::Record;
+use vultus::wording::counted;
 use vultus_train::caveat;
 use vultus_train::config::TrainConfig;
 use vultus_train::fit::{Observer, StepReport};
@@ -13,7 +14,7 @@ use vultus_train::prepare::Prepared;
 use vultus_train::start::Start;
 
 use crate::interrupt;
-use crate::message::{counted, say};
+use crate::message::say;
 
 /// Shows training, and stops it on Ctrl-C.
 #[derive(Debug)]

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use vultus::wording::counted;
 use vultus_train::evaluate::Evaluation;
 use vultus_train::evaluate::groups::Attribute;
 
-use crate::message::{counted, printable_lines};
+use crate::message::printable_lines;
 
 /// A table whose first column is text and whose others are numbers.
 pub fn table<H: ToString>(header: impl IntoIterator<Item = H>) -> Table {

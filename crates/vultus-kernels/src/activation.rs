@@ -4,7 +4,7 @@
 //! its input. Softmax is no function of one element and lives in [`crate::softmax`].
 
 use crate::ELEMENTS_PER_TASK;
-use crate::pool::share_chunks;
+use crate::threads::share_chunks;
 use serde::{Deserialize, Serialize};
 
 /// Slope of [`Activation::LeakyRelu`] below zero: the default of Keras 3's `leaky_relu` function (its layer of the

@@ -9,11 +9,11 @@
 //! is in the cache for other reasons.
 
 use crate::activation::Activation;
-use crate::pool::{share, share_chunks};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
+use crate::threads::{share, share_chunks};
 
 pub(crate) use gradient::{Gate, Gradient, GradientApply, GradientSums, Terms, TermsOfOne};
 pub use statistics::statistics;

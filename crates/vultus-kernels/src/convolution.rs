@@ -11,11 +11,11 @@
 //! error stays below [`Algorithm::tolerance`], which says for which sums; the tests hold them to that.
 
 use crate::activation::Activation;
-use crate::pool::share_items;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
 use crate::sum::{Sum, add_serial};
+use crate::threads::share_items;
 use crate::transpose::Transpose;
 use winograd::{Finish, Tiling};
 

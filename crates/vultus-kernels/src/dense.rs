@@ -14,12 +14,12 @@ use std::ops::Range;
 
 use self::product::{Dots, Pack, Product, Size, Target};
 use crate::activation::Activation;
-use crate::pool::{share_chunks, share_runs};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
 use crate::sum::add_serial;
+use crate::threads::{share_chunks, share_runs};
 use crate::transpose::Transpose;
 
 /// Most products that one running sum takes in: so many rounding errors add up, and not thousands more.

@@ -18,10 +18,10 @@ use self::axis::Axis;
 use self::line::{Geometry, Gradient, Line};
 use crate::activation::Activation;
 use crate::convolution::{extent, gradient_before};
-use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
+use crate::threads::share_chunks;
 
 /// Least number of outputs whose products one running sum of a weight's gradient takes in, where there are as many: so
 /// many rounding errors add up, and not thousands more.

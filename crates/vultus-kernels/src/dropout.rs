@@ -5,8 +5,8 @@
 //! the same. Choosing a fresh key for each layer and step is the caller's.
 
 use crate::ELEMENTS_PER_TASK;
-use crate::pool::share_chunks;
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::threads::share_chunks;
 
 /// Which elements are dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]

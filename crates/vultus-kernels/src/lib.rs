@@ -10,7 +10,7 @@
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
 //! 4. [`optimizer`]: Adam and SGD, one pass over memory a step; [`orthogonal`]: the direction of Muon's.
 //!
-//! Around them: [`simd`], the instructions that they use; [`pool`], the threads that they run on; [`peak`], what the
+//! Around them: [`simd`], the instructions that they use; [`threads`], which they run on; [`aligned`], memory for them; [`peak`], what the
 //! machine could do.
 //!
 //! Three promises hold everywhere. Results do not depend on the number of threads: work is cut by shape alone and
@@ -27,6 +27,7 @@
 #![allow(clippy::needless_range_loop, reason = "loops over rows, points and vectors index several arrays at once")]
 
 pub mod activation;
+pub mod aligned;
 pub mod batch_norm;
 pub mod block;
 pub mod convolution;
@@ -38,11 +39,11 @@ pub mod norm_squeeze;
 pub mod optimizer;
 pub mod orthogonal;
 pub mod peak;
-pub mod pool;
 pub mod pooling;
 pub mod softmax;
 pub mod squeeze_excitation;
 pub mod sum;
+pub mod threads;
 
 mod filters;
 mod panel;

@@ -6,7 +6,7 @@
 //! where it rounds two inputs to one number, or its scale is zero, the one that was the larger wins. The statistics count every pixel, also those of a last row
 //! or column that pooling drops; those have no winner and get only what the statistics send them.
 
-use crate::pool::share_chunks;
+use crate::threads::share_chunks;
 
 use crate::activation::Activation;
 use crate::batch_norm::{BiasSums, GROUP, Norm, NormGradients, NormShape, Terms, TermsOfOne, statistics, store_sums};

@@ -4,8 +4,8 @@
 //! updated in place. Schedules, penalties, and how much clipping scales a gradient down are the caller's.
 
 use crate::ELEMENTS_PER_TASK;
-use crate::pool::share_items;
 use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::threads::share_items;
 
 /// What one Adam step needs to know besides the tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]

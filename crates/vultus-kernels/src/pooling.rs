@@ -4,10 +4,10 @@
 //! the input. Windows lie fully inside the picture (no padding; a remainder at the edge is dropped) and may overlap.
 //! The winner's place inside its window is kept for the gradient, the mask of the report's section 2.
 
-use crate::pool::share_items;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
 use crate::sum::add_serial;
+use crate::threads::share_items;
 
 /// Sizes of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

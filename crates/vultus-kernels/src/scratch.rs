@@ -3,40 +3,15 @@
 //! In: a length. Out: a slice, aligned to a cache line, with arbitrary but initialised contents, given back to its
 //! thread when dropped. It does not share memory between threads and never shrinks.
 //!
-//! Built with `--cfg fuzzing`, as `cargo fuzz` does, nothing is kept: every slice is NaN in memory of its own, and ends
-//! where that ends. A sanitizer then sees what is read or written past the end, and results what is read unwritten.
+//! Built with `--cfg fuzzing` nothing is kept: every slice is NaN in memory of its own, so that results show what is read unwritten.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-/// Numbers of one cache line.
-const LINE: usize = 16;
-
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LINE]);
+use crate::aligned::Aligned;
 
 thread_local! {
-    static KEPT: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A slice that begins at a cache line. Owned, for what a caller keeps between calls.
-#[derive(Clone)]
-pub(crate) struct Aligned {
-    buffer: Vec<Line>,
-    length: usize,
-}
-
-impl Aligned {
-    /// `length` zeros.
-    pub(crate) fn zeros(length: usize) -> Self {
-        Self { buffer: vec![Line([0.0; LINE]); length.div_ceil(LINE)], length }
-    }
-
-    /// Numbers of the buffer in front of the slice.
-    fn skipped(&self) -> usize {
-        if cfg!(fuzzing) { self.buffer.len() * LINE - self.length } else { 0 }
-    }
+    static KEPT: RefCell<Vec<Aligned>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A borrowed scratch slice. Of the buffers that are free the smallest that is large enough is taken: a kernel that
@@ -46,16 +21,13 @@ pub(crate) struct Scratch(Aligned);
 impl Scratch {
     /// Takes a buffer of `length` elements; what they hold is left over from earlier use.
     pub(crate) fn take(length: usize) -> Self {
-        let lines = length.div_ceil(LINE);
         if cfg!(fuzzing) {
-            return Self(Aligned { buffer: vec![Line([f32::NAN; LINE]); lines], length });
+            return Self(Aligned::filled(length, f32::NAN));
         }
-        let mut buffer = KEPT.try_with(|kept| free(&mut kept.borrow_mut(), lines)).ok().flatten().unwrap_or_default();
-        if buffer.len() < lines {
-            buffer.clear();
-            buffer.resize(lines, Line([0.0; LINE]));
-        }
-        Self(Aligned { buffer, length })
+        let free = KEPT.try_with(|kept| free(&mut kept.borrow_mut(), length));
+        let mut buffer = free.ok().flatten().unwrap_or_default();
+        buffer.set_length(length);
+        Self(buffer)
     }
 
     /// Takes a buffer of `length` zeros.
@@ -66,10 +38,11 @@ impl Scratch {
     }
 }
 
-/// The smallest kept buffer of at least `lines` lines, or else the largest.
-fn free(kept: &mut Vec<Vec<Line>>, lines: usize) -> Option<Vec<Line>> {
-    let fits = (0..kept.len()).filter(|&index| kept[index].len() >= lines).min_by_key(|&index| kept[index].len());
-    let index = fits.or_else(|| (0..kept.len()).max_by_key(|&index| kept[index].len()))?;
+/// The smallest kept buffer with room for `length` numbers, or else the largest.
+fn free(kept: &mut Vec<Aligned>, length: usize) -> Option<Aligned> {
+    let fits = (0..kept.len()).filter(|&index| kept[index].capacity() >= length);
+    let index = fits.min_by_key(|&index| kept[index].capacity());
+    let index = index.or_else(|| (0..kept.len()).max_by_key(|&index| kept[index].capacity()))?;
     Some(kept.swap_remove(index))
 }
 
@@ -78,28 +51,9 @@ impl Drop for Scratch {
         if cfg!(fuzzing) {
             return;
         }
-        let buffer = std::mem::take(&mut self.0.buffer);
+        let buffer = std::mem::take(&mut self.0);
         // A thread that is ending has no store any more; the buffer is then simply freed.
         let _ = KEPT.try_with(|kept| kept.borrow_mut().push(buffer));
-    }
-}
-
-impl Deref for Aligned {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        // SAFETY: the lines are `LINE` numbers each without padding (64 bytes, as aligned), all initialised, and there
-        // are at least `length` numbers of them (see where they are made) after those skipped.
-        unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast::<f32>().add(self.skipped()), self.length) }
-    }
-}
-
-impl DerefMut for Aligned {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: as for `deref`; the buffer is borrowed mutably with `self`.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.buffer.as_mut_ptr().cast::<f32>().add(self.skipped()), self.length)
-        }
     }
 }
 

@@ -9,10 +9,10 @@
 use crate::activation::Activation;
 use crate::batch_norm::GROUP;
 use crate::dense;
-use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
+use crate::threads::share_chunks;
 
 /// Sizes of a squeeze and excitation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //!
 //! In: a tensor, and who writes gradients. Out: the tensor with their sum.
 
-use crate::pool::share_chunks;
 use crate::scratch::Scratch;
+use crate::threads::share_chunks;
 
 /// `sum += other`: two gradients of one tensor, as where a branch leaves a network's main way.
 ///

@@ -4,8 +4,8 @@
 use rayon::ThreadPoolBuilder;
 
 use crate::activation::Activation;
-use crate::pool::lead;
 use crate::simd::InstructionSet;
+use crate::threads::lead;
 
 /// `length` reproducible numbers in -1..1.
 pub(crate) fn numbers(seed: u64, length: usize) -> Vec<f32> {

@@ -15,6 +15,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use vultus::analyze::AnalyzeError;
 use vultus::decode::DecodeError;
+use vultus::wording::counted;
 
 /// Seconds after which a refused client may try again.
 const RETRY_AFTER_S: &str = "1";
@@ -121,12 +122,6 @@ pub enum ApiError {
     /// The server failed. The reason is not for the client: it goes to the [`Operator`](crate::config::Operator).
     #[error("the server failed; its operator may find more under the request's id")]
     Internal(String),
-}
-
-/// `1 picture`, `2 pictures`.
-pub(crate) fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str) -> String {
-    let plural = if count == N::from(1) { "" } else { "s" };
-    format!("{count} {one}{plural}")
 }
 
 /// A failure of the server's own, for its operator.

@@ -9,6 +9,7 @@ use std::path::Path;
 use vultus::bundle::{Bundle, BundleFault};
 use vultus::classifier::Classifier;
 use vultus::labels::{Labels, canonical};
+use vultus::wording::counted;
 
 use crate::batches::dataset_probabilities;
 use crate::config::in_toml;
@@ -60,7 +61,7 @@ pub enum AssessError {
     #[error(
         "split {split} has {}, which the model does not know (it knows: {known}): use a model that was trained on \
          them, or leave them out",
-        unknown.iter().map(|(class, count)| format!("{count} image{} of class \"{class}\"", if *count == 1 { "" } else { "s" })).collect::<Vec<_>>().join(", ")
+        unknown.iter().map(|(class, count)| format!("{} of class \"{class}\"", counted(*count, "image"))).collect::<Vec<_>>().join(", ")
     )]
     UnknownClasses {
         /// The split.

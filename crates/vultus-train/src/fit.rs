@@ -12,7 +12,7 @@ use vultus::classifier::highest;
 use vultus::network::{NetworkError, ResolvedNetwork};
 use vultus::plan::Plan;
 use vultus::weights::{Weights, WeightsError};
-use vultus_kernels::pool;
+use vultus_kernels::threads;
 
 use crate::average::Average;
 use crate::batches::{Batch, BatchSource, dataset_probabilities, epoch_order};
@@ -329,7 +329,7 @@ impl<'a> Fitting<'a> {
                 self.progress.running.waited += asked.elapsed().as_secs_f64();
                 // Other devices order their work by the thread that asks for it.
                 match self.network.operations() {
-                    Operations::Kernels => pool::lead(|| self.train_step(batch, steps))?,
+                    Operations::Kernels => threads::lead(|| self.train_step(batch, steps))?,
                     Operations::Stock => self.train_step(batch, steps)?,
                 }
                 self.progress.running.seconds += clock.elapsed().as_secs_f64();

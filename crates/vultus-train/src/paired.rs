@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use vultus::wording::counted;
 
 use crate::evaluate::{Evaluation, NORMAL_QUANTILE, PREDICTIONS, PredictionRow, Predictions};
 use crate::run::EVALUATION;
@@ -121,7 +122,7 @@ fn difference(a: (&Evaluation, &Predictions), b: (&Evaluation, &Predictions)) ->
         return Some(format!("{} against {}", b.labels.join(", "), a.labels.join(", ")));
     }
     if a_rows.len() != b_rows.len() {
-        return Some(format!("{} images against {}", b_rows.len(), a_rows.len()));
+        return Some(format!("{} against {}", counted(b_rows.len(), "image"), a_rows.len()));
     }
     let (a_names, b_names) = (names(a_rows), names(b_rows));
     let row = (0..a_rows.len()).find(|&row| (a_names[row], a_rows[row].truth) != (b_names[row], b_rows[row].truth))?;

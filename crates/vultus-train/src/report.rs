@@ -1,13 +1,13 @@
-//! The report of a run: ONE self-contained HTML file, and its figures as files.
+//! The report of a run, or of one evaluation: ONE self-contained HTML file, and its figures as files.
 //!
-//! In: the files of a run directory, which `collect` reads and nothing else does. Out: HTML with inline SVG, inline
+//! In: the files of its directory, which `collect` reads and nothing else does. Out: HTML with inline SVG, inline
 //! styles and pictures as `data:` URIs; no scripts, nothing loaded from anywhere; light and dark; fit to print. It computes
 //! no metric.
 
 mod collect;
 mod page;
 
-pub use self::collect::write;
+pub use self::collect::{write, write_of_evaluation};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,19 @@ const TEMPLATE: &str = include_str!("../templates/report.html.jinja");
 pub struct ReportInput {
     /// Heading of the page.
     pub title: String,
+    /// The training, in the report of a run.
+    pub training: Option<Training>,
+    /// One evaluation a split.
+    pub evaluations: Vec<Evaluation>,
+    /// The wrongly classified images with the highest scores.
+    pub mistakes: Vec<Picture>,
+    /// The pairs of classes confused most often.
+    pub pairs: Vec<PicturePair>,
+}
+
+/// What a report tells of a training.
+#[derive(Clone, Debug)]
+pub struct Training {
     /// The command that made the run.
     pub command: String,
     /// The resolved configuration, as TOML.
@@ -55,14 +68,8 @@ pub struct ReportInput {
     pub train_split: String,
     /// The split that validated, as evaluations call it.
     pub validation_split: String,
-    /// One evaluation a split.
-    pub evaluations: Vec<Evaluation>,
     /// The search that led to the configuration, if there was one.
     pub search: Option<Vec<TrialSummary>>,
-    /// The wrongly classified images with the highest scores.
-    pub mistakes: Vec<Picture>,
-    /// The pairs of classes confused most often.
-    pub pairs: Vec<PicturePair>,
 }
 
 /// Images of one class in every split.
@@ -70,7 +77,7 @@ pub struct ReportInput {
 pub struct ClassCounts {
     /// Class name.
     pub label: String,
-    /// One count a split, in the order of [`ReportInput::splits`].
+    /// One count a split, in the order of [`Training::splits`].
     pub counts: Vec<usize>,
 }
 
@@ -113,15 +120,43 @@ pub enum ReportError {
 
 /// All figures of a report, drawn once.
 struct Figures {
-    architecture: ReportFigure,
-    curves: Option<ReportFigure>,
-    search: Option<ReportFigure>,
+    training: Option<TrainingFigures>,
     /// Confusion matrix and reliability diagram of every evaluation.
     evaluations: Vec<[ReportFigure; 2]>,
 }
 
+struct TrainingFigures {
+    architecture: ReportFigure,
+    curves: Option<ReportFigure>,
+    search: Option<ReportFigure>,
+}
+
 impl Figures {
     fn draw(input: &ReportInput) -> Result<Self, FigureError> {
+        // Those of a training come first.
+        let number = if input.training.is_some() { 3 } else { 1 };
+        let evaluations = input.evaluations.iter().map(|evaluation| evaluation_figures(number, evaluation));
+        Ok(Self {
+            training: input.training.as_ref().map(TrainingFigures::draw).transpose()?,
+            evaluations: evaluations.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn into_list(self) -> Vec<ReportFigure> {
+        let (mut list, mut search) = (Vec::new(), None);
+        if let Some(training) = self.training {
+            list.push(training.architecture);
+            list.extend(training.curves);
+            search = training.search;
+        }
+        list.extend(self.evaluations.into_iter().flatten());
+        list.extend(search);
+        list
+    }
+}
+
+impl TrainingFigures {
+    fn draw(input: &Training) -> Result<Self, FigureError> {
         let curves = if input.history.is_empty() {
             None
         } else {
@@ -148,26 +183,18 @@ impl Figures {
             },
             curves,
             search,
-            evaluations: input.evaluations.iter().map(evaluation_figures).collect::<Result<_, _>>()?,
         })
-    }
-
-    fn into_list(self) -> Vec<ReportFigure> {
-        let mut list = vec![self.architecture];
-        list.extend(self.curves);
-        list.extend(self.evaluations.into_iter().flatten());
-        list.extend(self.search);
-        list
     }
 }
 
-fn evaluation_figures(evaluation: &Evaluation) -> Result<[ReportFigure; 2], FigureError> {
+/// `number` is that of the confusion matrix.
+fn evaluation_figures(number: usize, evaluation: &Evaluation) -> Result<[ReportFigure; 2], FigureError> {
     let split = &evaluation.split;
     let name = split.replace(|character: char| !character.is_ascii_alphanumeric() && character != '_', "-");
     Ok([
         ReportFigure {
-            stem: format!("figure-3-confusion-{name}"),
-            caption: format!("Figure 3. Confusion matrix on {split}: shares of each true class, and counts."),
+            stem: format!("figure-{number}-confusion-{name}"),
+            caption: format!("Figure {number}. Confusion matrix on {split}: shares of each true class, and counts."),
             svg: figure::confusion::draw(evaluation)?,
         },
         ReportFigure {

@@ -10,6 +10,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use vultus::labels::Labels;
+use vultus::wording::counted;
 
 /// Two lists of positions: what is trained on, and what is held out of it.
 pub type Parts = (Vec<usize>, Vec<usize>);
@@ -33,7 +34,7 @@ pub enum SplitError {
         folds: usize,
     },
     /// A class too small for a validation split.
-    #[error("class {class} has {}, a validation split needs at least 2: drop the class or add images", images(*count))]
+    #[error("class {class} has {}, a validation split needs at least 2: drop the class or add images", counted(*count, "image"))]
     TooFewForSplit {
         /// Index of the class.
         class: usize,
@@ -41,7 +42,7 @@ pub enum SplitError {
         count: usize,
     },
     /// A class that cannot be in every fold.
-    #[error("class {class} has {}, {folds} folds need at least {folds}: drop the class or use fewer folds", images(*count))]
+    #[error("class {class} has {}, {folds} folds need at least {folds}: drop the class or use fewer folds", counted(*count, "image"))]
     TooFewForFolds {
         /// Index of the class.
         class: usize,
@@ -64,11 +65,6 @@ impl SplitError {
             _ => message,
         }
     }
-}
-
-/// `1 image`, `2 images`.
-fn images(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "image" } else { "images" })
 }
 
 /// Holds out about `fraction` of each class: returns (train, validation). Sizes are within one image of the exact share

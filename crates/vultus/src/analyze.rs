@@ -11,7 +11,6 @@ use serde::{Serialize, Serializer};
 use crate::classifier::{Classifier, Prediction};
 use crate::decode::{DecodeError, DecodeLimits, decode};
 use crate::faces::{Area, Face, FaceError, FaceFinder, Region};
-use crate::parallel;
 
 /// What is said about the faces.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -158,13 +157,8 @@ impl Analyzer {
         self.analyze(&decode(bytes, &self.options.limits)?)
     }
 
-    /// As [`Analyzer::analyze`] for many pictures, in parallel; all faces are classified together. One result a picture,
-    /// in order.
-    pub fn analyze_batch(&self, pictures: &[DynamicImage]) -> Vec<Result<Analysis, AnalyzeError>> {
-        self.finish(parallel::map(pictures.iter().collect(), |picture| self.prepare(picture)))
-    }
-
-    /// The second half for pictures of which some failed. One result a picture, in order.
+    /// The second half for many pictures, of which some failed; all faces are classified together. One result a picture, in
+    /// order.
     pub fn finish<E>(&self, prepared: Vec<Result<Prepared, E>>) -> Vec<Result<Analysis, E>> {
         let mut good = Vec::new();
         let places: Vec<Result<(), E>> =

@@ -42,3 +42,4 @@ pub mod plan;
 pub mod preprocess;
 pub mod video;
 pub mod weights;
+pub mod wording;

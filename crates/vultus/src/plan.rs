@@ -12,7 +12,7 @@ mod program;
 mod step;
 
 use rayon::prelude::*;
-use vultus_kernels::{pool, softmax};
+use vultus_kernels::{softmax, threads};
 
 pub(crate) use self::program::Program;
 pub(crate) use self::step::{Convolution, Operation, Place, Step};
@@ -97,7 +97,7 @@ impl Plan {
         if samples == 0 {
             return;
         }
-        pool::enter(|| {
+        threads::enter(|| {
             // Outside of a pool the kernels alone share out their work: whole chunks would begin in the middle of each other.
             let threads = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
             // Cores with samples of their own wait for each other once a round, not once a step, and find in their caches what

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use vultus::wording::counted;
 use vultus_train::calibrate::{Calibrated, calibrate};
 use vultus_train::dataset::split_name;
 use vultus_train::facts::load_with_facts;
@@ -13,7 +14,7 @@ use super::evaluate::{held_out_images, read_sources, report_removed, usage_or_as
 use super::train::{usage_or_data, usage_or_run};
 use super::{ViewArguments, check_new_model, model_file, run_directory};
 use crate::failure::Failure;
-use crate::message::{counted, say};
+use crate::message::say;
 use crate::table;
 
 /// Images below which a temperature is chance.

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use vultus::wording::counted;
 use vultus_train::compare::{CompareError, Comparison, Spread, compare};
 use vultus_train::paired::{PairedComparison, PairedError, compare_pairs, holds_evaluation};
 
 use super::run_directory;
 use super::train::usage_or_run;
 use crate::failure::Failure;
-use crate::message::{counted, say};
+use crate::message::say;
 use crate::table::{self, percent};
 
 /// Put finished runs beside each other: a row for each configuration, in the order given, with mean and standard deviation

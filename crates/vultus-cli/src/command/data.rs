@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use image::GrayImage;
 use vultus::persist::write_new;
 use vultus::preprocess::Preprocessing;
+use vultus::wording::counted;
 use vultus_train::audit::{Audit, Finding};
 use vultus_train::augment::sheet::rows;
 use vultus_train::clean::{faults, write_removed};
@@ -19,7 +20,7 @@ use vultus_train::statistics::Statistics;
 use super::check_new;
 use super::train::usage_or_data;
 use crate::failure::Failure;
-use crate::message::{counted, say};
+use crate::message::say;
 use crate::table::{print, print_json, table};
 
 /// Count, audit and convert data sets, and look at what training does to images.

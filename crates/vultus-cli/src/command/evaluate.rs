@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
 use vultus::labels::canonical;
+use vultus::wording::counted;
 use vultus_train::assess::{AssessError, assess};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
@@ -20,7 +21,7 @@ use vultus_train::train::add_assessment;
 use super::train::{usage_or_data, usage_or_run};
 use super::{ViewArguments, is_taken, model_file, quoted, resolved, run_directory};
 use crate::failure::Failure;
-use crate::message::{counted, say};
+use crate::message::say;
 use crate::table;
 
 const NO_IMAGES: &str = "a model file brings no images: name some with --data SOURCE";
@@ -241,7 +242,7 @@ impl Evaluate {
 }
 
 /// Whether `folder` lies among the evaluations of a run, each of which is called as its split.
-fn is_in_a_run(folder: &Path) -> bool {
+pub fn is_in_a_run(folder: &Path) -> bool {
     let whole = resolved(folder);
     let run = whole.ancestors().take(2).find(|folder| folder.ends_with("evaluation")).and_then(Path::parent);
     run.is_some_and(|run| RunDirectory::config_of(run).is_ok())

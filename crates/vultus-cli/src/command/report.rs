@@ -2,18 +2,22 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
+use vultus_train::paired::holds_evaluation;
 use vultus_train::report;
 use vultus_train::run::RunDirectory;
 
+use super::evaluate::is_in_a_run;
 use super::run_directory;
 use crate::failure::Failure;
 use crate::table;
 
-/// Write a run's report again.
+/// Write a run's report again, or one of an evaluation.
 #[derive(clap::Args)]
 pub struct Report {
-    /// The run's directory, or that of a search whose winner is trained.
-    run: PathBuf,
+    /// The run's directory, or that of a search whose winner is trained, or what vultus evaluate --out made.
+    #[arg(value_name = "RUN_OR_EVALUATION")]
+    directory: PathBuf,
     /// Leave out the pictures, for reports on data that may not be shown.
     #[arg(long)]
     no_pictures: bool,
@@ -21,9 +25,18 @@ pub struct Report {
 
 impl Report {
     pub fn run(self) -> Result<(), Failure> {
-        let run = run_directory(&self.run)?;
-        RunDirectory::config_of(&run).map_err(Failure::usage)?;
-        let path = report::write(&run, !self.no_pictures)?;
+        let with_pictures = !self.no_pictures;
+        let path = if holds_evaluation(&self.directory) {
+            if is_in_a_run(&self.directory) {
+                let directory = self.directory.display();
+                return Err(Failure::usage(anyhow!("{directory} stands in the report of its run: give the run")));
+            }
+            report::write_of_evaluation(&self.directory, with_pictures)?
+        } else {
+            let run = run_directory(&self.directory)?;
+            RunDirectory::config_of(&run).map_err(Failure::usage)?;
+            report::write(&run, with_pictures)?
+        };
         table::print(path.display())?;
         Ok(())
     }

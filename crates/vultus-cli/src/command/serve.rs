@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use vultus::analyze::Analyzer;
 use vultus::classifier::Classifier;
 use vultus::decode::DecodeLimits;
+use vultus::wording::counted;
 use vultus_serve::card::ModelCard;
 use vultus_serve::config::{HeaderValue, Limits, Operator, ServeConfig};
 use vultus_serve::host::HostName;
@@ -22,7 +23,7 @@ use vultus_serve::token::Token;
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::message::{counted, say};
+use crate::message::say;
 use crate::table::print;
 
 /// Names the variable with the token.

@@ -13,12 +13,13 @@ use vultus::video::report::{ReportFacts, page};
 use vultus::video::timeline::Timeline;
 use vultus::video::track::TrackOptions;
 use vultus::video::{self, Frame, FrameError};
+use vultus::wording::counted;
 
 use super::{check_new, check_place_of_rows, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::{Failure, is_closed_pipe};
 use crate::interrupt;
-use crate::message::{counted, say};
+use crate::message::say;
 use crate::progress::Frames;
 use crate::rows::Format;
 use crate::rows::film::FilmRows;

@@ -68,7 +68,7 @@ fn every_command_tells_its_flags() {
                 "--out",
             ],
         ),
-        (&["report"], &["<RUN>"]),
+        (&["report"], &["<RUN_OR_EVALUATION>"]),
         (
             &["predict"],
             &[

@@ -4,10 +4,10 @@
 //! the tasks joined in a fixed order, so that neither the number of threads nor a far mean changes the result.
 
 use super::{GROUP, NormShape, store_sums};
-use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
+use crate::threads::share_chunks;
 
 /// Mean and biased variance of each channel of `x` `[rows, channels]`; both results are `[channels]`, overwritten.
 ///

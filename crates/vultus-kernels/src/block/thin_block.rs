@@ -13,11 +13,11 @@ use crate::batch_norm::{self, BiasSums, Gate, Norm, Terms, join_statistics};
 use crate::convolution::{ConvolutionShape, RowsForward, RowsGradient};
 use crate::dropout::Dropout;
 use crate::norm_pool::{self, WindowSums};
-use crate::pool::{share_chunks, share_items};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::InstructionSet;
 use crate::sum::add_serial;
+use crate::threads::{share_chunks, share_items};
 
 /// Products of one output up to which the output is not kept.
 const MOST_PRODUCTS: usize = 32;

@@ -10,11 +10,11 @@ use super::ConvolutionShape;
 use super::grey::GreyBand;
 use super::winograd::Finish;
 use crate::panel::{pack, with_rows};
-use crate::pool::{share, share_chunks};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
+use crate::threads::{share, share_chunks};
 use crate::transpose::Transpose;
 
 pub(super) use weight_gradient::{DirectSums, add_weight_gradient};

@@ -5,7 +5,7 @@
 use super::winograd::Finish;
 use super::{Algorithm, ConvolutionShape};
 use crate::activation::Activation;
-use crate::scratch::Aligned;
+use crate::aligned::Aligned;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
 

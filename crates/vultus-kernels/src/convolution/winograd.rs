@@ -12,11 +12,11 @@ use std::mem::MaybeUninit;
 
 use super::transform::{MOST_TAPS, OfInput, Side, ToPoints, Transform};
 use crate::panel::RowsProduct;
-use crate::pool::share;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
+use crate::threads::share;
 
 pub(super) use weight_gradient::WinogradSums;
 

@@ -12,10 +12,11 @@ use image::GrayImage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use vultus::wording::counted;
 
 use super::Answer;
 use super::tensor::{Element, Few, RequestTensor, ResponseTensor, TensorDescription};
-use crate::error::{ApiError, InferenceErrorBody, counted};
+use crate::error::{ApiError, InferenceErrorBody};
 use crate::picture::{json, read};
 use crate::state::{App, Shared};
 

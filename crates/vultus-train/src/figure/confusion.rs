@@ -4,6 +4,7 @@
 //! count and the share of its row, which is also what its colour says.
 
 use serde::Serialize;
+use vultus::wording::counted;
 
 use super::{FONT_FAMILY, FigureError, palette, shortened_within, template, text_width};
 use crate::evaluate::Evaluation;
@@ -108,8 +109,9 @@ pub fn draw(evaluation: &Evaluation) -> Result<String, FigureError> {
     let ramp_steps = 40;
     let drawing = Drawing {
         title: format!(
-            "Confusion matrix on {}, {} images: rows are true classes, columns predicted classes",
-            evaluation.split, evaluation.n
+            "Confusion matrix on {}, {}: rows are true classes, columns predicted classes",
+            evaluation.split,
+            counted(evaluation.n, "image")
         ),
         width: left + grid_width + overhang.max(84.0),
         height: top + grid_height + 16.0,
@@ -158,7 +160,11 @@ fn cells(evaluation: &Evaluation, width: f64, height: f64) -> Vec<Cell> {
                 ink: css(ink_on(fill)),
                 share: percent(share),
                 count,
-                description: format!("true {truth}, predicted {predicted}: {count} images, {:.1} %", share * 100.0),
+                description: format!(
+                    "true {truth}, predicted {predicted}: {}, {:.1} %",
+                    counted(count, "image"),
+                    share * 100.0
+                ),
             });
         }
     }

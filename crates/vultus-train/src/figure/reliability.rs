@@ -2,6 +2,8 @@
 //!
 //! In: the reliability bins of an evaluation. Out: one SVG with two panels.
 
+use vultus::wording::counted;
+
 use super::chart::{Axis, Columns, Panel, Series, Ticks, panels};
 use super::{FigureError, palette};
 use crate::evaluate::{Evaluation, ReliabilityBin};
@@ -51,8 +53,10 @@ pub fn draw(evaluation: &Evaluation) -> Result<String, FigureError> {
         mark: None,
     };
     let title = format!(
-        "Reliability of the scores on {}: expected calibration error {:.3} over {} images",
-        evaluation.split, evaluation.ece, evaluation.n
+        "Reliability of the scores on {}: expected calibration error {:.3} over {}",
+        evaluation.split,
+        evaluation.ece,
+        counted(evaluation.n, "image")
     );
     Ok(panels(&title, vec![accuracy, spread], 500.0, 360.0))
 }

@@ -1,6 +1,6 @@
-//! From the files of a run directory to its report.
+//! From the files of a run, or of one evaluation, to its report.
 //!
-//! In: the path of a run. Out: all that its report tells, with lists that fit together, and the report itself. It draws
+//! In: the path of its directory. Out: all that its report tells, with lists that fit together, and the report itself. It draws
 //! nothing.
 
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use chrono::DateTime;
 use serde_json::{Map, Value, json};
 
-use super::{ClassCounts, ReportError, ReportInput, save};
+use super::{ClassCounts, ReportError, ReportInput, Training, save};
 use crate::config::TrainConfig;
 use crate::environment::Environment;
 use crate::evaluate::Evaluation;
@@ -27,6 +27,18 @@ use crate::train::{Choice, source_name};
 /// A file of the run that is missing or damaged, or a report that cannot be written.
 pub fn write(run: &Path, with_pictures: bool) -> Result<PathBuf, ReportError> {
     save(&collect(run, with_pictures)?, run)
+}
+
+/// Reads the evaluation at `directory`, as [`crate::assess::Assessment::save`] left it, and writes its report and figures there; for
+/// the rest as [`write`].
+///
+/// # Errors
+/// As [`write`].
+pub fn write_of_evaluation(directory: &Path, with_pictures: bool) -> Result<PathBuf, ReportError> {
+    let evaluation = Evaluation::read(directory)?;
+    let Pictures { mistakes, pairs } = if with_pictures { Pictures::load(directory)? } else { Pictures::default() };
+    let title = format!("{} expressions on {}", evaluation.labels.len(), evaluation.split);
+    save(&ReportInput { title, training: None, evaluations: vec![evaluation], mistakes, pairs }, directory)
 }
 
 fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> {
@@ -48,8 +60,8 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
         }
     }
     let search = run.join(TABLE);
-    Ok(ReportInput {
-        title: title(&config, &statistics.labels),
+    let title = title(&config, &statistics.labels);
+    let training = Training {
         command: environment.commands.join("\n"),
         config: config.to_toml(),
         environment: shown_environment(&environment, &history),
@@ -77,11 +89,10 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
             split => split.to_owned(),
         },
         history,
-        evaluations,
         search: if search.exists() { Some(read_json(&search)?) } else { None },
-        mistakes: pictures.mistakes,
-        pairs: pictures.pairs,
-    })
+    };
+    let Pictures { mistakes, pairs } = pictures;
+    Ok(ReportInput { title, training: Some(training), evaluations, mistakes, pairs })
 }
 
 fn title(config: &TrainConfig, labels: &[String]) -> String {

@@ -7,11 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
+use vultus::wording::counted;
 
-use super::{Figures, ReportFigure, ReportInput};
+use super::{Figures, ReportFigure, ReportInput, Training, TrainingFigures};
 use crate::evaluate::groups::{Attribute, GroupScores};
 use crate::evaluate::pictures::Picture;
-use crate::evaluate::{ClassScores, Evaluation};
+use crate::evaluate::{ClassScores, EvaluatedModel, Evaluation};
 use crate::figure::search::ranked;
 use crate::figure::{grouped, palette, themed};
 use crate::train::Choice;
@@ -26,10 +27,18 @@ const NO_BREAK: char = '\u{a0}';
 #[derive(Serialize)]
 pub(super) struct Page {
     title: String,
-    command: String,
-    config: String,
     light: Vec<(&'static str, &'static str)>,
     dark: Vec<(&'static str, &'static str)>,
+    training: Option<TrainingView>,
+    evaluations: Vec<EvaluationView>,
+    mistakes: Vec<PictureView>,
+    pairs: Vec<PairView>,
+}
+
+#[derive(Serialize)]
+struct TrainingView {
+    command: String,
+    config: String,
     environment: Vec<(String, String)>,
     splits: Vec<String>,
     class_counts: Vec<(String, Vec<String>)>,
@@ -51,10 +60,7 @@ pub(super) struct Page {
     validated: Option<[String; 2]>,
     train_split: String,
     validation_split: String,
-    evaluations: Vec<EvaluationView>,
     search: Option<SearchView>,
-    mistakes: Vec<PictureView>,
-    pairs: Vec<PairView>,
 }
 
 #[derive(Serialize)]
@@ -84,8 +90,19 @@ struct EvaluationView {
     confusion: Drawing,
     reliability: Drawing,
     groups: Vec<GroupView>,
+    /// Of the program; empty where an earlier one made it.
+    version: String,
+    models: Vec<ModelView>,
     /// Images that are not counted, with their reason.
     left_out: Vec<String>,
+}
+
+/// A model that was evaluated.
+#[derive(Serialize)]
+struct ModelView {
+    weights_sha256: String,
+    views: String,
+    temperature: String,
 }
 
 #[derive(Serialize)]
@@ -134,17 +151,42 @@ struct PairView {
 
 impl Page {
     pub(super) fn new(input: &ReportInput, figures: &Figures) -> Self {
-        let total =
-            |split: usize| -> usize { input.class_counts.iter().filter_map(|class| class.counts.get(split)).sum() };
         let variables = |colours: [&'static str; 9]| {
             palette::ALL.iter().zip(colours).map(|(&(variable, _), colour)| (variable, colour)).collect()
         };
         Self {
             title: input.title.clone(),
-            command: input.command.clone(),
-            config: input.config.trim_end().to_owned(),
             light: variables(palette::ALL.map(|(_, colour)| colour)),
             dark: variables(DARK),
+            training: input.training.as_ref().zip(figures.training.as_ref()).map(TrainingView::new),
+            evaluations: input
+                .evaluations
+                .iter()
+                .zip(&figures.evaluations)
+                .map(|(evaluation, figures)| evaluation_view(evaluation, figures))
+                .collect(),
+            mistakes: input.mistakes.iter().map(picture_view).collect(),
+            pairs: input
+                .pairs
+                .iter()
+                .map(|pair| PairView {
+                    truth: pair.truth.clone(),
+                    predicted: pair.predicted.clone(),
+                    count: count_text(pair.count),
+                    pictures: pair.pictures.iter().map(picture_view).collect(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl TrainingView {
+    fn new((input, figures): (&Training, &TrainingFigures)) -> Self {
+        let total =
+            |split: usize| -> usize { input.class_counts.iter().filter_map(|class| class.counts.get(split)).sum() };
+        Self {
+            command: input.command.clone(),
+            config: input.config.trim_end().to_owned(),
             environment: input.environment.iter().map(|(key, value)| (key.replace('_', " "), plain(value))).collect(),
             splits: input.splits.clone(),
             class_counts: input
@@ -171,24 +213,7 @@ impl Page {
             validated: validated(input),
             train_split: input.train_split.clone(),
             validation_split: input.validation_split.clone(),
-            evaluations: input
-                .evaluations
-                .iter()
-                .zip(&figures.evaluations)
-                .map(|(evaluation, figures)| evaluation_view(evaluation, figures))
-                .collect(),
             search: figures.search.as_ref().map(|figure| search_view(input, figure)),
-            mistakes: input.mistakes.iter().map(picture_view).collect(),
-            pairs: input
-                .pairs
-                .iter()
-                .map(|pair| PairView {
-                    truth: pair.truth.clone(),
-                    predicted: pair.predicted.clone(),
-                    count: count_text(pair.count),
-                    pictures: pair.pictures.iter().map(picture_view).collect(),
-                })
-                .collect(),
         }
     }
 }
@@ -199,7 +224,7 @@ fn fitted_temperature(choice: &Choice) -> Option<String> {
 }
 
 /// Accuracy and loss on the validation part of the weights that were kept, as training measured them.
-fn validated(input: &ReportInput) -> Option<[String; 2]> {
+fn validated(input: &Training) -> Option<[String; 2]> {
     let record = input.history.iter().find(|record| Some(record.epoch) == input.choice.epoch)?;
     Some([percent(record.val_accuracy?), decimals(record.val_loss?)])
 }
@@ -239,7 +264,28 @@ fn evaluation_view(evaluation: &Evaluation, [confusion, reliability]: &[ReportFi
         confusion: drawing(confusion),
         reliability: drawing(reliability),
         groups: evaluation.groups.iter().map(group_view).collect(),
+        version: evaluation.version.clone().unwrap_or_default(),
+        models: evaluation.models.iter().map(model_view).collect(),
         left_out: evaluation.left_out.iter().map(|it| format!("{} ({})", count_text(it.images), it.reason)).collect(),
+    }
+}
+
+fn model_view(model: &EvaluatedModel) -> ModelView {
+    let views = model.inference.views;
+    let mut looks_at = vec!["the picture".to_owned()];
+    if views.flip {
+        looks_at.push("its mirror image".to_owned());
+    }
+    if views.shift > 0 {
+        looks_at.push(format!("each shifted by {} in four directions", counted(views.shift, "pixel")));
+    }
+    if views.blur > 0.0 {
+        looks_at.push(format!("all blurred, with a share of {} for each neighbour of a pixel", views.blur));
+    }
+    ModelView {
+        weights_sha256: model.weights_sha256.clone(),
+        views: looks_at.join(", "),
+        temperature: format!("{:.3}", model.inference.temperature),
     }
 }
 
@@ -264,7 +310,7 @@ fn group_view(attribute: &Attribute) -> GroupView {
     }
 }
 
-fn search_view(input: &ReportInput, figure: &ReportFigure) -> SearchView {
+fn search_view(input: &Training, figure: &ReportFigure) -> SearchView {
     let trials = input.search.as_deref().unwrap_or_default();
     let rows = ranked(trials)
         .into_iter()

@@ -1,8 +1,10 @@
 use serde_json::json;
+use vultus::inference::{Inference, Views};
 use vultus::labels::Labels;
 use vultus::network::{FlattenConfig, LayerConfig, NetworkConfig};
 
 use super::*;
+use crate::evaluate::EvaluatedModel;
 use crate::facts::ImageCounts;
 
 fn input() -> ReportInput {
@@ -37,8 +39,7 @@ fn input() -> ReportInput {
     let Value::Object(environment) = json!({ "git_revision": "abc123", "seed": 7, "data_hash": null }) else {
         unreachable!()
     };
-    ReportInput {
-        title: "Faces & <b>more</b>".to_owned(),
+    let training = Training {
         command: "vultus train --set train.epochs=1".to_owned(),
         config: "[train]\nepochs = 1 # <b>\n".to_owned(),
         environment,
@@ -61,8 +62,12 @@ fn input() -> ReportInput {
         },
         train_split: "train".to_owned(),
         validation_split: "train-validation".to_owned(),
-        evaluations: vec![evaluation],
         search: Some(vec![trial]),
+    };
+    ReportInput {
+        title: "Faces & <b>more</b>".to_owned(),
+        training: Some(training),
+        evaluations: vec![evaluation],
         mistakes: vec![picture.clone()],
         pairs: vec![PicturePair {
             truth: labels.name(0).to_owned(),
@@ -131,13 +136,39 @@ fn names_from_outside_are_escaped() {
     assert!(html.contains("faces&#x2f;&quot;a&quot; &amp; b.png") || html.contains("faces/&quot;a&quot; &amp; b.png"));
 }
 
-/// Every element that is opened is closed, in order.
+/// The report of an evaluation alone.
+fn without_training() -> ReportInput {
+    let mut input = ReportInput { training: None, ..input() };
+    let inference = Inference { views: Views { flip: true, shift: 1, blur: 0.1 }, temperature: 1.5 };
+    input.evaluations[0].models = vec![EvaluatedModel { weights_sha256: "c0ffee".to_owned(), inference }];
+    input
+}
+
 #[test]
-fn the_page_is_well_formed() {
+fn an_evaluation_alone_has_a_page() {
+    let html = render(&without_training()).unwrap();
+    for text in
+        ["c0ffee", "its mirror image, each shifted by 1 pixel", "share of 0.1", "1.500", "Figure 1. Confusion matrix"]
+    {
+        assert!(html.contains(text), "{text} is missing");
+    }
+    for text in ["Made by", "id=\"network\"", "id=\"configuration\"", "Figure 2", "were selected by"] {
+        assert!(!html.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn the_pages_are_well_formed() {
+    for input in [input(), without_training()] {
+        check_form(&render(&input).unwrap());
+    }
+}
+
+/// Every element that is opened is closed, in order.
+fn check_form(html: &str) {
     const VOID: [&str; 3] = ["meta", "img", "br"];
-    let html = render(&input()).unwrap();
     let mut open: Vec<String> = Vec::new();
-    let mut rest = html.as_str();
+    let mut rest = html;
     while let Some(start) = rest.find('<') {
         let end = start + rest[start..].find('>').unwrap();
         let tag = &rest[start + 1..end];
@@ -165,7 +196,7 @@ fn the_page_is_well_formed() {
 
 #[test]
 fn parts_that_are_not_there_are_left_out() {
-    let bare = ReportInput {
+    let training = Training {
         history: Vec::new(),
         choice: Choice {
             finished: false,
@@ -175,11 +206,15 @@ fn parts_that_are_not_there_are_left_out() {
             images: None,
             temperature: None,
         },
-        evaluations: Vec::new(),
         search: None,
+        cleaning: Vec::new(),
+        ..input().training.unwrap()
+    };
+    let bare = ReportInput {
+        training: Some(training),
+        evaluations: Vec::new(),
         mistakes: Vec::new(),
         pairs: Vec::new(),
-        cleaning: Vec::new(),
         ..input()
     };
     let html = render(&bare).unwrap();

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use vultus::wording::counted;
+
 use crate::config::ConfigError;
 use crate::figure::FigureError;
 
@@ -60,8 +62,8 @@ pub enum SearchError {
     },
     /// A class with fewer images than there are folds.
     #[error(
-        "class \"{class}\" has {count} image{}, {folds} folds need at least {folds}: drop the class \
-         (cleaning.drop_classes), or set search.folds lower", if *count == 1 { "" } else { "s" }
+        "class \"{class}\" has {}, {folds} folds need at least {folds}: drop the class \
+         (cleaning.drop_classes), or set search.folds lower", counted(*count, "image")
     )]
     SmallClass {
         /// Name of the class.

@@ -40,7 +40,8 @@ fn many_pictures_equal_one_by_one_whatever_their_number_of_faces() {
     // Of the network's size (a face itself), and empty walls in between.
     let pictures: Vec<DynamicImage> =
         [(4, 4, 10), (60, 60, 90), (4, 4, 250), (4, 4, 130), (90, 50, 0)].map(|(w, h, value)| grey(w, h, value)).into();
-    let together: Vec<Analysis> = analyzer.analyze_batch(&pictures).into_iter().map(Result::unwrap).collect();
+    let prepared = pictures.iter().map(|picture| analyzer.prepare(picture)).collect();
+    let together: Vec<Analysis> = analyzer.finish(prepared).into_iter().map(Result::unwrap).collect();
     let single: Vec<Analysis> = pictures.iter().map(|picture| analyzer.analyze(picture).unwrap()).collect();
     assert_eq!(together, single);
     assert_eq!(together.iter().map(|analysis| analysis.faces.len()).collect::<Vec<_>>(), [1, 0, 1, 1, 0]);

@@ -3,12 +3,7 @@
 //! In: steps whose places are numbers of values. Out: the same steps with numbers of buffers, few enough that a value's
 //! buffer is used again once nothing reads the value any more, and the length of each buffer; and the buffers.
 
-use std::ops::{Deref, DerefMut};
-
 use super::step::{Place, Step};
-
-/// Bytes of a cache line, and of the widest vector.
-const LINE_BYTES: usize = 64;
 
 /// The buffers of a program.
 #[derive(Debug)]
@@ -56,37 +51,4 @@ pub(super) fn assign(steps: &mut [Step], inputs: usize, outputs: &[Place]) -> Bu
     }
     let outputs = outputs.iter().map(|&value| places[value]).collect();
     Buffers { lengths, input: places[0], outputs }
-}
-
-/// Room for values. It begins at a cache line, so that no vector of a pixel lies in two of them.
-#[derive(Debug, Default)]
-pub(crate) struct Buffer {
-    values: Vec<f32>,
-    start: usize,
-}
-
-impl Buffer {
-    /// Makes room for at least `length` values; what was there may be lost.
-    pub(super) fn reserve(&mut self, length: usize) {
-        if self.len() < length {
-            let margin = LINE_BYTES / size_of::<f32>() - 1;
-            *self = Self::default(); // gives the old memory back first
-            self.values = vec![0.0; length + margin];
-            self.start = self.values.as_ptr().align_offset(LINE_BYTES).min(margin);
-        }
-    }
-}
-
-impl Deref for Buffer {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.values[self.start..]
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values[self.start..]
-    }
 }

@@ -5,7 +5,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::buffers::{self, Buffer, Buffers};
+use vultus_kernels::aligned::Aligned;
+
+use super::buffers::{self, Buffers};
 use super::step::{Convolution, Place, Step};
 
 /// Steps ready to run. Room is made once for each run at the same time, and kept.
@@ -20,7 +22,7 @@ pub(crate) struct Program {
 }
 
 /// Room for some samples: the program's buffers.
-pub(crate) type Workspace = Vec<Buffer>;
+pub(crate) type Workspace = Vec<Aligned>;
 
 impl Program {
     /// Prepares `steps`, which work on samples of `inputs` values and give those of `results`, for about `batch` samples
@@ -37,9 +39,11 @@ impl Program {
     pub(crate) fn workspace(&self, samples: usize) -> Workspace {
         let free = self.workspaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut workspace = free.unwrap_or_default();
-        workspace.resize_with(self.buffers.lengths.len(), Buffer::default);
+        workspace.resize_with(self.buffers.lengths.len(), Aligned::default);
         for (buffer, length) in workspace.iter_mut().zip(&self.buffers.lengths) {
-            buffer.reserve(samples * length);
+            if buffer.len() < samples * length {
+                *buffer = Aligned::zeros(samples * length);
+            }
         }
         workspace
     }

@@ -6,11 +6,11 @@
 use super::copy_frame;
 use crate::convolution::{ConvolutionShape, WeightSums};
 use crate::panel::with_rows;
-use crate::pool::share_chunks;
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
 use crate::sum::add_serial;
+use crate::threads::share_chunks;
 
 /// Groups of images that sum their own weight gradient. Fixed, so that the order of summation is.
 const GRADIENT_GROUPS: usize = 8;

@@ -9,11 +9,11 @@ use super::{Layout, POINT_GAP, STAGE_TILES, TileRange, Tiling, pixels, transform
 use crate::convolution::WeightSums;
 use crate::convolution::transform::{Forward, MOST_TAPS, OfGradient, OfInput};
 use crate::panel::PanelsProduct;
-use crate::pool::{share, share_items};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
+use crate::threads::{share, share_items};
 
 /// Numbers of the transformed tiles that one round of the weight gradient works on, of all groups: 6 MB, so that they stay in
 /// the last-level cache.
