@@ -50,7 +50,7 @@ pub enum Command {
     Pack(pack::Pack),
     /// Write a model card: results with intervals, recipe, origin and limits of a model, as Markdown.
     Card(card::Card),
-    /// Write a run's report again.
+    /// Write a run's report again, or one of an evaluation.
     Report(report::Report),
     /// Find the faces in pictures and classify their expressions.
     Predict(predict::Predict),
@@ -193,6 +193,13 @@ fn absolute(path: &str) -> String {
 /// The path as it was `typed` where the `whole` one is no text, as in a folder whose name is none.
 fn unless_lossy(whole: String, typed: &str) -> String {
     if whole.contains(char::REPLACEMENT_CHARACTER) { typed.to_owned() } else { whole }
+}
+
+/// Whether `folder` lies among the evaluations of a run, each of which is called as its split.
+pub fn is_in_a_run(folder: &Path) -> bool {
+    let whole = resolved(folder);
+    let run = whole.ancestors().take(2).find(|folder| folder.ends_with("evaluation")).and_then(Path::parent);
+    run.is_some_and(|run| !matches!(RunDirectory::config_of(run), Err(RunError::Missing(_))))
 }
 
 /// The same path without links and `..`, as far as it is there; two spellings of one place are one.

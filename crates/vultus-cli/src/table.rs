@@ -91,8 +91,17 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
 /// The groups of one attribute.
 fn print_groups(attribute: &Attribute) -> io::Result<()> {
     let by = format!("by {}", attribute.name);
-    let header =
-        [&by, "images", "accuracy", "95 % interval", "balanced accuracy", "classes", "mean score", "calibration error"];
+    let header = [
+        &by,
+        "images",
+        "accuracy",
+        "95 % interval",
+        "balanced accuracy",
+        "classes",
+        "mean score",
+        "calibration error",
+        "by chance up to",
+    ];
     let mut rows = table(header);
     for group in &attribute.groups {
         let [low, high] = group.accuracy_interval.map(percent);
@@ -105,6 +114,7 @@ fn print_groups(attribute: &Attribute) -> io::Result<()> {
             group.classes.to_string(),
             format!("{:.3}", group.mean_confidence),
             format!("{:.4}", group.ece),
+            group.ece_by_chance.map_or_else(|| "-".to_owned(), |error| format!("{error:.4}")),
         ]);
     }
     if attribute.unknown > 0 {

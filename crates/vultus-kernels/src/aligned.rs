@@ -37,8 +37,8 @@ impl Aligned {
         self.buffer.len() * LINE
     }
 
-    /// Makes it `length` numbers, of which those that were not there before are zeros or left over.
-    pub(crate) fn set_length(&mut self, length: usize) {
+    /// Makes it `length` numbers, zeros or left over from earlier: what was there may be lost.
+    pub fn set_length(&mut self, length: usize) {
         if self.capacity() < length {
             *self = Self::default(); // gives the old memory back first
             *self = Self::zeros(length);

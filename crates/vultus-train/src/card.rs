@@ -321,7 +321,7 @@ fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
-/// Three decimals of what evaluations of earlier versions have not.
+/// Three decimals of what not every evaluation has.
 fn or_dash(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
 }

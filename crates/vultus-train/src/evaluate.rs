@@ -4,7 +4,7 @@
 //! figure of the report is made from, also back from its file, and [`Predictions`], the same rows one by one. It runs no
 //! network, chooses no threshold and selects nothing.
 //!
-//! Definitions are those of scikit-learn, against which a golden test holds them: a ratio without cases is 0
+//! Definitions are those of scikit-learn where it has them, against which a golden test holds them: a ratio without cases is 0
 //! (`zero_division=0`), macro averages run over the classes that have images or were predicted, balanced accuracy over those
 //! that have images.
 
@@ -54,8 +54,8 @@ pub struct ClassScores {
     pub recall: f64,
     /// Harmonic mean of precision and recall; 0 when both are 0.
     pub f1: f64,
-    /// Mean over all images of the probability of this class: above the class's share of the images, the model names it too
-    /// readily. Evaluations of earlier versions have none, nor the next.
+    /// Mean over all images of the probability of this class: above the class's share of the images by more than chance, the
+    /// model gives it too much. Evaluations of earlier versions have none, nor the next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_probability: Option<f64>,
     /// Expected calibration error of this class's probabilities, of all images (one class's part of the class-wise error of Kull
@@ -154,7 +154,7 @@ pub struct Evaluation {
     pub brier_score: Option<f64>,
     /// Expected calibration error: mean |accuracy - confidence| over the bins, weighted by their counts.
     pub ece: f64,
-    /// What `ece` stays below in 95 of 100 samples of as many images if the highest probabilities are exact.
+    /// What `ece` stays below in about 95 of 100 samples of as many images if the highest probabilities are exact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ece_by_chance: Option<f64>,
     /// Mean of the highest probability.

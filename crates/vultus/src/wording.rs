@@ -1,4 +1,6 @@
 //! Numbers in sentences.
+//!
+//! In: a count, and the word for one. Out: both, the word in the number that the count asks for.
 
 use std::fmt::Display;
 

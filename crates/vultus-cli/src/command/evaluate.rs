@@ -1,6 +1,7 @@
 //! `vultus evaluate`.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use anyhow::anyhow;
 use vultus::bundle::Bundle;
@@ -19,7 +20,7 @@ use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
 use super::train::{usage_or_data, usage_or_run};
-use super::{ViewArguments, is_taken, model_file, quoted, resolved, run_directory};
+use super::{ViewArguments, is_in_a_run, is_taken, model_file, quoted, run_directory};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
@@ -170,7 +171,13 @@ impl Evaluate {
         if own && !self.validation && changed {
             say("note: the images are not all those of the training any more: some were added, removed or changed");
         }
-        let images = dataset.indices_of(split);
+        let left_out: BTreeSet<String> = (facts.iter().flat_map(|facts| &facts.dropped_classes))
+            .chain(&self.drop_class)
+            .chain(&self.without)
+            .map(|class| canonical(class))
+            .collect();
+        let mut images = dataset.indices_of(split);
+        images.retain(|&index| !left_out.contains(dataset.labels.name(dataset.samples[index].label)));
         let repeats = dataset.repeats(&images);
         if repeats > 0 {
             say(format_args!(
@@ -239,13 +246,6 @@ impl Evaluate {
     fn on_own_data(&self) -> bool {
         self.data.is_empty() && self.models[0].is_dir()
     }
-}
-
-/// Whether `folder` lies among the evaluations of a run, each of which is called as its split.
-pub fn is_in_a_run(folder: &Path) -> bool {
-    let whole = resolved(folder);
-    let run = whole.ancestors().take(2).find(|folder| folder.ends_with("evaluation")).and_then(Path::parent);
-    run.is_some_and(|run| RunDirectory::config_of(run).is_ok())
 }
 
 /// What the images of `split` did for the model, which flatters its figures; known for `sure` where they are its own.

@@ -7,8 +7,7 @@ use vultus_train::paired::holds_evaluation;
 use vultus_train::report;
 use vultus_train::run::RunDirectory;
 
-use super::evaluate::is_in_a_run;
-use super::run_directory;
+use super::{is_in_a_run, run_directory};
 use crate::failure::Failure;
 use crate::table;
 

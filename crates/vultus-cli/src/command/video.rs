@@ -218,9 +218,9 @@ impl Missing {
 
     fn failure(self) -> Option<Failure> {
         let Self { first, count } = self;
-        let frames = if count == 1 { "frame" } else { "frames" };
+        let frames = counted(count, "frame");
         first.map(|first| {
-            Failure::Run(anyhow!("{count} {frames} could not be looked at and left out of the results; first {first}"))
+            Failure::Run(anyhow!("{frames} could not be looked at and left out of the results; first {first}"))
         })
     }
 }

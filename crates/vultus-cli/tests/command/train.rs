@@ -403,7 +403,9 @@ fn a_report_is_one_file_with_tables_and_figures() {
     assert!(!fs_err::read_to_string(&report).unwrap().contains("data:image/png;base64"));
     place.run(&["report", "nowhere"]).ends_with(2).says(&["nowhere"]);
     // An evaluation of a model file has a page, too; that of a run stands in the run's.
-    place.run(&["evaluate", "run/model.safetensors", "--data", "synthetic:12", "--split", "test", "--out", "apart"]).ends_with(0);
+    place
+        .run(&["evaluate", "run/model.safetensors", "--data", "synthetic:12", "--split", "test", "--out", "apart"])
+        .ends_with(0);
     place.run(&["report", "apart"]).ends_with(0).prints(&["apart/report.html"]);
     let page = fs_err::read_to_string(place.path("apart/report.html")).unwrap();
     for words in ["Figure 1. Confusion matrix", "data:image/png;base64", "SHA-256 of the weights"] {

@@ -47,6 +47,9 @@ pub struct GroupScores {
     pub log_loss: f64,
     /// Expected calibration error.
     pub ece: f64,
+    /// What chance makes of it with so few images. Evaluations of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ece_by_chance: Option<f64>,
     /// Mean of the highest probability: above the accuracy, the model is too sure of this group.
     pub mean_confidence: f64,
 }
@@ -210,6 +213,7 @@ impl GroupScores {
             macro_f1: whole.macro_f1,
             log_loss: whole.log_loss,
             ece: whole.ece,
+            ece_by_chance: whole.ece_by_chance,
             mean_confidence: whole.mean_confidence,
         })
     }

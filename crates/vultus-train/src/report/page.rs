@@ -72,6 +72,7 @@ struct Drawing {
 #[derive(Serialize)]
 struct EvaluationView {
     split: String,
+    /// Their number, with the word.
     images: String,
     accuracy: String,
     low: String,
@@ -122,7 +123,7 @@ struct ClassView {
 #[derive(Serialize)]
 struct GroupView {
     attribute: String,
-    rows: Vec<[String; 8]>,
+    rows: Vec<[String; 9]>,
     unknown: Option<String>,
 }
 
@@ -247,7 +248,7 @@ fn evaluation_view(evaluation: &Evaluation, [confusion, reliability]: &[ReportFi
     };
     EvaluationView {
         split: evaluation.split.clone(),
-        images: count_text(evaluation.n),
+        images: format!("{} {}", count_text(evaluation.n), if evaluation.n == 1 { "image" } else { "images" }),
         accuracy: percent(evaluation.accuracy),
         low: percent(low),
         high: percent(high),
@@ -277,7 +278,11 @@ fn model_view(model: &EvaluatedModel) -> ModelView {
         looks_at.push("its mirror image".to_owned());
     }
     if views.shift > 0 {
-        looks_at.push(format!("each shifted by {} in four directions", counted(views.shift, "pixel")));
+        let which = if views.flip { "both" } else { "it" };
+        looks_at.push(format!(
+            "{which} shifted by {} in each of the four diagonal directions",
+            counted(views.shift, "pixel")
+        ));
     }
     if views.blur > 0.0 {
         looks_at.push(format!("all blurred, with a share of {} for each neighbour of a pixel", views.blur));
@@ -301,6 +306,7 @@ fn group_view(attribute: &Attribute) -> GroupView {
             count_text(scores.classes),
             percent(scores.mean_confidence),
             decimals(scores.ece),
+            scores.ece_by_chance.map_or_else(|| "–".to_owned(), decimals),
         ]
     };
     GroupView {

@@ -148,7 +148,7 @@ fn without_training() -> ReportInput {
 fn an_evaluation_alone_has_a_page() {
     let html = render(&without_training()).unwrap();
     for text in
-        ["c0ffee", "its mirror image, each shifted by 1 pixel", "share of 0.1", "1.500", "Figure 1. Confusion matrix"]
+        ["c0ffee", "its mirror image, both shifted by 1 pixel", "share of 0.1", "1.500", "Figure 1. Confusion matrix"]
     {
         assert!(html.contains(text), "{text} is missing");
     }
@@ -225,7 +225,7 @@ fn parts_that_are_not_there_are_left_out() {
 #[test]
 fn evaluations_of_earlier_versions_have_a_page() {
     let with_calibration = render(&input()).unwrap();
-    let added = ["by chance", "Brier score", "Mean probability", "if the scores are exact"];
+    let added = ["by chance", "Brier score", "Mean probability", "If the scores were exact"];
     assert!(added.iter().all(|text| with_calibration.contains(text)));
     let mut earlier = input();
     for evaluation in &mut earlier.evaluations {

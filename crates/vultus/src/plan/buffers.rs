@@ -1,7 +1,7 @@
 //! Where the values of a program lie.
 //!
 //! In: steps whose places are numbers of values. Out: the same steps with numbers of buffers, few enough that a value's
-//! buffer is used again once nothing reads the value any more, and the length of each buffer; and the buffers.
+//! buffer is used again once nothing reads the value any more, and the length of each buffer.
 
 use super::step::{Place, Step};
 

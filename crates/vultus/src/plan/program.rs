@@ -41,9 +41,7 @@ impl Program {
         let mut workspace = free.unwrap_or_default();
         workspace.resize_with(self.buffers.lengths.len(), Aligned::default);
         for (buffer, length) in workspace.iter_mut().zip(&self.buffers.lengths) {
-            if buffer.len() < samples * length {
-                *buffer = Aligned::zeros(samples * length);
-            }
+            buffer.set_length(samples * length);
         }
         workspace
     }
