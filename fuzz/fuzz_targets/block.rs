@@ -13,9 +13,9 @@ use vultus_kernels::convolution::{self, Algorithm};
 use vultus_kernels::depthwise::{self, DepthwiseShape};
 use vultus_kernels::dropout::Dropout;
 use vultus_kernels::norm_pool;
-use vultus_kernels::pool;
 use vultus_kernels::simd::InstructionSet;
 use vultus_kernels::squeeze_excitation::{self, SqueezeShape, WeightGradients, Weights};
+use vultus_kernels::threads;
 
 /// Large, so that a channel of almost equal values does not amplify what differs in the last bit.
 const EPSILON: f32 = 0.1;
@@ -27,7 +27,7 @@ type Compared<'a> = (&'static str, &'a [f32], Box<[f32]>);
 
 fuzz_target!(|data: &[u8]| {
     // As in a training step.
-    let _ = pool::lead(|| check(&mut Unstructured::new(data)));
+    let _ = threads::lead(|| check(&mut Unstructured::new(data)));
 });
 
 fn filters(u: &mut Unstructured) -> Result<Filters> {
