@@ -30,10 +30,10 @@ pub fn write(run: &Path, with_pictures: bool) -> Result<PathBuf, ReportError> {
 }
 
 /// Reads the evaluation at `directory`, as [`crate::assess::Assessment::save`] left it, and writes its report and figures there; for
-/// the rest as [`write`].
+/// the rest as [`write()`].
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_of_evaluation(directory: &Path, with_pictures: bool) -> Result<PathBuf, ReportError> {
     let evaluation = Evaluation::read(directory)?;
     let Pictures { mistakes, pairs } = if with_pictures { Pictures::load(directory)? } else { Pictures::default() };
