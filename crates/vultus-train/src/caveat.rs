@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
+use vultus::wording::counted;
+
 use crate::clean::Policy;
 use crate::config::TrainConfig;
 use crate::dataset::split_name::VALIDATION;
@@ -204,6 +206,22 @@ fn learnt<'a>(
         known && !same_parts(&facts)
     };
     models.into_iter().filter(|model| knows(model)).map(|model| Caveat::Learnt { model: model.clone() }).collect()
+}
+
+/// What is to be known of figures of `split`, of which the samples at `images` count, where some repeat others.
+pub fn of_repeats(dataset: &Dataset, split: &str, images: &[usize]) -> Option<String> {
+    let repeats = dataset.repeats(images);
+    let verb = if repeats == 1 { "repeats" } else { "repeat" };
+    let which = format!("{} of split {split} {verb} the pixels of another one", counted(repeats, "image"));
+    (repeats > 0).then(|| format!("{which}: intervals, and what chance may make, take all for independent"))
+}
+
+/// The same where some also stand in another split, `train_split`, out of which the training may have left them (`dropped`).
+pub fn of_copies(dataset: &Dataset, split: &str, images: &[usize], train_split: &str, dropped: bool) -> Option<String> {
+    let copies = if split == train_split { 0 } else { dataset.copies(images, &dataset.indices_of(train_split)) };
+    let verb = if copies == 1 { "stands" } else { "stand" };
+    let without = if dropped { ", out of which the training left such images of its own data" } else { "" };
+    (copies > 0).then(|| format!("{} of split {split} also {verb} in {train_split}{without}", counted(copies, "image")))
 }
 
 #[cfg(test)]

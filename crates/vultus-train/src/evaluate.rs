@@ -131,6 +131,9 @@ pub struct Evaluation {
     /// Images of the split that were not counted; none where all were.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,
+    /// What makes the figures doubtful, such as images that were learnt or that stand there twice; each a sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The same figures for groups of images, where a table told of some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Attribute>,
@@ -335,6 +338,7 @@ impl Evaluation {
             version: None,
             models: Vec::new(),
             left_out: Vec::new(),
+            notes: Vec::new(),
             groups: Vec::new(),
             labels: labels.names().to_vec(),
             accuracy: ratio(correct, n),

@@ -13,7 +13,8 @@ use vultus::inference::Inference;
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::batches::dataset_probabilities;
-use crate::clean::write_removed;
+use crate::caveat::{of_copies, of_repeats};
+use crate::clean::{Policy, write_removed};
 use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
@@ -112,7 +113,10 @@ pub fn train(
     }
     let mut evaluations = Vec::new();
     for split in evaluated_splits(config, dataset) {
-        let assessment = assess(std::slice::from_ref(&bundle), dataset, &split, &[], &[])?;
+        let mut assessment = assess(std::slice::from_ref(&bundle), dataset, &split, &[], &[])?;
+        let (images, dropped) = (dataset.indices_of(&split), config.cleaning.leaks == Policy::Drop);
+        let copies = of_copies(dataset, &split, &images, &config.data.train_split, dropped);
+        assessment.evaluation.notes = of_repeats(dataset, &split, &images).into_iter().chain(copies).collect();
         assessment.save(&evaluation_path(run.path(), &split))?;
         evaluations.push(assessment.evaluation);
     }

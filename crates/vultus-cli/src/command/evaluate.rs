@@ -8,6 +8,7 @@ use vultus::bundle::Bundle;
 use vultus::labels::canonical;
 use vultus::wording::counted;
 use vultus_train::assess::{AssessError, assess};
+use vultus_train::caveat::{of_copies, of_repeats};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
 use vultus_train::evaluate::groups::GroupTable;
@@ -92,16 +93,18 @@ impl Evaluate {
         let config = run.as_ref().map(|(_, config)| config);
         let (dataset, split) = self.images(&bundles, &facts, config)?;
         self.check_dropped(bundle, &facts, &dataset)?;
-        let asked = dataset.indices_of(&split);
+        let (asked, mut notes) = (dataset.indices_of(&split), Vec::new());
         if !asked.is_empty() {
             // Before the work, which a wrong table would lose.
             let origins = asked.iter().map(|&index| dataset.samples[index].origin.as_str());
             groups.as_ref().map(|groups| groups.rows(origins)).transpose().map_err(Failure::usage)?;
-            self.warn(&facts, &dataset, &split, config.is_some());
+            notes = self.notes(&facts, &dataset, &split, config.is_some());
+            notes.iter().for_each(|note| say(format_args!("note: {note}")));
         }
         let mut dropped = self.drop_class.clone();
         dropped.extend(facts.into_iter().flat_map(|facts| facts.dropped_classes));
         let mut assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(with_option)?;
+        assessment.evaluation.notes = notes;
         if let Some(groups) = groups {
             let scores = groups.scores(&assessment.evaluation.split, &assessment.predictions);
             assessment.evaluation.groups = scores.map_err(Failure::usage)?;
@@ -164,12 +167,14 @@ impl Evaluate {
         Ok((dataset, split))
     }
 
-    /// Says what flatters the figures on `split`, model by model; `own` data are known to be those of the first one's training.
-    fn warn(&self, facts: &[TrainingFacts], dataset: &Dataset, split: &str, own: bool) {
+    /// What flatters the figures on `split`, model by model; `own` data are known to be those of the first one's training.
+    fn notes(&self, facts: &[TrainingFacts], dataset: &Dataset, split: &str, own: bool) -> Vec<String> {
+        let mut notes = Vec::new();
         // What was held out has a split of its own by now, and was the same a moment ago.
         let changed = facts[0].data_sha256.as_ref().is_some_and(|images| *images != fingerprint(dataset));
         if own && !self.validation && changed {
-            say("note: the images are not all those of the training any more: some were added, removed or changed");
+            let all = "the images are not all those of the training any more: some were added, removed or changed";
+            notes.push(all.to_owned());
         }
         let left_out: BTreeSet<String> = (facts.iter().flat_map(|facts| &facts.dropped_classes))
             .chain(&self.drop_class)
@@ -178,32 +183,20 @@ impl Evaluate {
             .collect();
         let mut images = dataset.indices_of(split);
         images.retain(|&index| !left_out.contains(dataset.labels.name(dataset.samples[index].label)));
-        let repeats = dataset.repeats(&images);
-        if repeats > 0 {
-            say(format_args!(
-                "note: {} of split {split} repeat{} the pixels of another one: the intervals take all for independent",
-                counted(repeats, "image"),
-                if repeats == 1 { "s" } else { "" }
-            ));
-        }
+        notes.extend(of_repeats(dataset, split, &images));
         for (place, (model, facts)) in self.models.iter().zip(facts).enumerate() {
             let sure = place == 0 && (own || self.validation);
             let whose = if self.models.len() > 1 { format!("{}: ", model.display()) } else { String::new() };
-            if let Some(flattery) = flattery(facts, dataset, split, sure) {
-                say(format_args!("note: {whose}{flattery}"));
-            }
-            let copies = dataset.copies(&images, &dataset.indices_of(facts.train_split()));
-            if facts.role_of(split).is_none() && copies > 0 {
-                let left_out = facts.cleaning["leaks"] == "drop";
-                say(format_args!(
-                    "note: {whose}{} of split {split} also stand{} in {}{}",
-                    counted(copies, "image"),
-                    if copies == 1 { "s" } else { "" },
-                    facts.train_split(),
-                    if left_out { ", out of which the training left such images of its own data" } else { "" }
-                ));
-            }
+            notes.extend(flattery(facts, dataset, split, sure).map(|flattery| format!("{whose}{flattery}")));
+            let dropped = facts.cleaning["leaks"] == "drop";
+            // What a model learnt, or what chose it, is told already.
+            let copies = match facts.role_of(split) {
+                None => of_copies(dataset, split, &images, facts.train_split(), dropped),
+                Some(_) => None,
+            };
+            notes.extend(copies.map(|copies| format!("{whose}{copies}")));
         }
+        notes
     }
 
     /// Classes to leave out must be in the data, and unknown to the model: its scores without a class that it predicts

@@ -281,6 +281,11 @@ fn what_flatters_a_test_is_told_before_and_after() {
     place.train("leaky", &whole).says(&[&format!("note: 4 {copies}"), "cleaning.leaks=drop"]);
     let clean = place.train("clean", &[&whole[..], &["--set", "cleaning.leaks=drop"]].concat());
     assert!(!clean.stderr.contains(copies), "{}", clean.stderr);
+    // Whoever reads the figures later is told as well.
+    for name in ["evaluation/test/evaluation.json", "report.html"] {
+        let text = fs_err::read_to_string(place.path("leaky").join(name)).unwrap();
+        assert!(text.contains("4 images of split test also stand in train"), "{name}");
+    }
     place.run(&["evaluate", "leaky"]).ends_with(0).says(&["note: 4 images of split test also stand in train\n"]);
     let left_out = "also stand in train, out of which the training left such images";
     let model = ["evaluate", "clean/model.safetensors", "--data", "faces", "--split", "test"];

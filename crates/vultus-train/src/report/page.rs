@@ -94,6 +94,8 @@ struct EvaluationView {
     /// Of the program; empty where an earlier one made it.
     version: String,
     models: Vec<ModelView>,
+    /// What makes the figures doubtful.
+    notes: Vec<String>,
     /// Images that are not counted, with their reason.
     left_out: Vec<String>,
 }
@@ -267,6 +269,7 @@ fn evaluation_view(evaluation: &Evaluation, [confusion, reliability]: &[ReportFi
         groups: evaluation.groups.iter().map(group_view).collect(),
         version: evaluation.version.clone().unwrap_or_default(),
         models: evaluation.models.iter().map(model_view).collect(),
+        notes: evaluation.notes.clone(),
         left_out: evaluation.left_out.iter().map(|it| format!("{} ({})", count_text(it.images), it.reason)).collect(),
     }
 }
