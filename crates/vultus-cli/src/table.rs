@@ -112,7 +112,7 @@ fn print_groups(attribute: &Attribute) -> io::Result<()> {
             format!("{low} to {high}"),
             percent(group.balanced_accuracy),
             group.classes.to_string(),
-            format!("{:.3}", group.mean_confidence),
+            percent(group.mean_confidence),
             format!("{:.4}", group.ece),
             group.ece_by_chance.map_or_else(|| "-".to_owned(), |error| format!("{error:.4}")),
         ]);
