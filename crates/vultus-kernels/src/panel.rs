@@ -5,8 +5,27 @@
 
 use crate::simd::{Kernel, Lanes, PANEL};
 
+/// Most lines of panels of which four stay in a first-level cache of 32 KB.
+const SHORT: usize = 128;
+
 /// Calls `$function::<L, ROWS, ..>($arguments)` with ROWS = `$rows`, which is from 1 to 12.
 macro_rules! with_rows {
+    ($rows:expr, $function:ident::<$lanes:ident $(, $more:literal)*>($($argument:expr),* $(,)?)) => {
+        match $rows {
+            7 => $function::<$lanes, 7 $(, $more)*>($($argument),*),
+            8 => $function::<$lanes, 8 $(, $more)*>($($argument),*),
+            9 => $function::<$lanes, 9 $(, $more)*>($($argument),*),
+            10 => $function::<$lanes, 10 $(, $more)*>($($argument),*),
+            11 => $function::<$lanes, 11 $(, $more)*>($($argument),*),
+            12 => $function::<$lanes, 12 $(, $more)*>($($argument),*),
+            rows => $crate::panel::with_few_rows!(rows, $function::<$lanes $(, $more)*>($($argument),*)),
+        }
+    };
+}
+pub(crate) use with_rows;
+
+/// As [`with_rows`], for at most six.
+macro_rules! with_few_rows {
     ($rows:expr, $function:ident::<$lanes:ident $(, $more:literal)*>($($argument:expr),* $(,)?)) => {
         match $rows {
             1 => $function::<$lanes, 1 $(, $more)*>($($argument),*),
@@ -15,17 +34,11 @@ macro_rules! with_rows {
             4 => $function::<$lanes, 4 $(, $more)*>($($argument),*),
             5 => $function::<$lanes, 5 $(, $more)*>($($argument),*),
             6 => $function::<$lanes, 6 $(, $more)*>($($argument),*),
-            7 => $function::<$lanes, 7 $(, $more)*>($($argument),*),
-            8 => $function::<$lanes, 8 $(, $more)*>($($argument),*),
-            9 => $function::<$lanes, 9 $(, $more)*>($($argument),*),
-            10 => $function::<$lanes, 10 $(, $more)*>($($argument),*),
-            11 => $function::<$lanes, 11 $(, $more)*>($($argument),*),
-            12 => $function::<$lanes, 12 $(, $more)*>($($argument),*),
-            _ => unreachable!("tiles have at most twelve rows"),
+            rows => unreachable!("no tile has {rows} rows"),
         }
     };
 }
-pub(crate) use with_rows;
+pub(crate) use with_few_rows;
 
 /// `c = a b`: `a` is `[rows, inner]` with rows `a_stride` apart, `b` packed, `c` is `[rows, panels * PANEL]` with rows
 /// `c_stride` apart, overwritten.
@@ -67,58 +80,87 @@ impl Kernel for RowsProduct {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { rows, inner, panels, a, a_stride, b, c, c_stride } = self;
-        for panel in 0..panels {
+        let mut panel = 0;
+        while panel < self.panels {
+            let left = self.panels - panel;
+            let panels = tile_panels::<L>(if self.inner <= SHORT { left } else { left.min(2) });
+            let vectors = panels * L::VECTORS;
+            let tiles = self.rows.div_ceil(L::TILE_SUMS / vectors.max(2));
             let mut row = 0;
-            while row < rows {
-                let count = L::TILE_ROWS.min(rows - row);
+            for index in 0..tiles {
+                let count = (self.rows - row).div_ceil(tiles - index);
                 // SAFETY: the tile's rows and columns are inside the matrices that `new`'s contract names.
                 unsafe {
-                    let a = a.add(row * a_stride);
-                    let b = b.add(panel * inner * PANEL);
-                    let c = c.add(row * c_stride + panel * PANEL);
-                    if count == L::TILE_ROWS {
-                        with_rows!(L::TILE_ROWS, rows_tile::<L>(inner, a, a_stride, b, c, c_stride));
-                    } else {
-                        with_rows!(count, rows_tile::<L>(inner, a, a_stride, b, c, c_stride));
+                    let a = self.a.add(row * self.a_stride);
+                    let b = self.b.add(panel * self.inner * PANEL);
+                    let c = self.c.add(row * self.c_stride + panel * PANEL);
+                    let (inner, a_stride, c_stride) = (self.inner, self.a_stride, self.c_stride);
+                    match vectors {
+                        1 => with_rows!(count, rows_tile::<L, 1>(inner, a, a_stride, b, c, c_stride)),
+                        2 => with_rows!(count, rows_tile::<L, 2>(inner, a, a_stride, b, c, c_stride)),
+                        _ => with_few_rows!(count, rows_tile::<L, 4>(inner, a, a_stride, b, c, c_stride)),
                     }
                 }
                 row += count;
             }
+            panel += panels;
         }
     }
 }
 
-/// One number of each row times one line of a panel, added to `sums`. A function and not a closure: closures are not
+/// Panels of the next tile where `left` are left. What a row holds is spread over all lanes for each panel of a tile anew,
+/// if there is one, and once for several.
+#[inline(always)]
+pub(crate) fn tile_panels<L: Lanes>(left: usize) -> usize {
+    let most = L::TILE_VECTORS / L::VECTORS;
+    if left >= most { most } else if left >= 2 && most >= 2 { 2 } else { 1 }
+}
+
+/// One line of panels that are `panel` numbers apart.
+///
+/// # Safety
+/// Lines of `VECTORS` vectors, whole panels, can be read.
+#[inline(always)]
+pub(crate) unsafe fn load_line<L: Lanes, const VECTORS: usize>(line: *const f32, panel: usize) -> [L; VECTORS] {
+    let mut vectors = [L::splat(0.0); VECTORS];
+    for (v, vector) in vectors.iter_mut().enumerate() {
+        // SAFETY: by this function's contract.
+        *vector = unsafe { L::load(line.add(v / L::VECTORS * panel + v % L::VECTORS * L::WIDTH)) };
+    }
+    vectors
+}
+
+/// One number of each row times one line of some panels, added to `sums`. A function and not a closure: closures are not
 /// always inlined, and then lack the instructions.
 ///
 /// # Safety
-/// `ROWS` numbers can be read at `a`, `a_stride` apart, and `PANEL` at `line`.
+/// `ROWS` numbers can be read at `a`, `a_stride` apart, and whole panels' lines of `VECTORS` vectors at `line`,
+/// `b_stride` apart.
 #[inline(always)]
-pub(crate) unsafe fn multiply_line<L: Lanes, const ROWS: usize>(
+pub(crate) unsafe fn multiply_line<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     a: *const f32,
     a_stride: usize,
     line: *const f32,
-    sums: &mut [[L; 2]; ROWS],
+    b_stride: usize,
+    sums: &mut [[L; VECTORS]; ROWS],
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        let first = L::load(line);
-        let second = if L::VECTORS == 2 { L::load(line.add(L::WIDTH)) } else { first };
+        let factors = load_line::<L, VECTORS>(line, b_stride);
         for row in 0..ROWS {
             let value = L::splat(*a.add(row * a_stride));
-            sums[row][0] = value.mul_add(first, sums[row][0]);
-            if L::VECTORS == 2 {
-                sums[row][1] = value.mul_add(second, sums[row][1]);
+            for v in 0..VECTORS {
+                sums[row][v] = value.mul_add(factors[v], sums[row][v]);
             }
         }
     }
 }
 
 /// # Safety
-/// `ROWS` rows of `inner` numbers can be read at `a`, `inner * PANEL` at `b`, `ROWS` rows of `PANEL` written at `c`.
+/// `ROWS` rows of `inner` numbers can be read at `a`, panels of `VECTORS` vectors of as many lines at `b`, and `ROWS` rows
+/// of these vectors written at `c`.
 #[inline(always)]
-unsafe fn rows_tile<L: Lanes, const ROWS: usize>(
+unsafe fn rows_tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     inner: usize,
     a: *const f32,
     a_stride: usize,
@@ -126,22 +168,23 @@ unsafe fn rows_tile<L: Lanes, const ROWS: usize>(
     c: *mut f32,
     c_stride: usize,
 ) {
-    let mut sums = [[L::splat(0.0); 2]; ROWS];
+    let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
+    let b_stride = inner * PANEL;
     // SAFETY: k < inner and row < ROWS, so that every address is one that the contract allows.
     unsafe {
         let mut k = 0;
         while k + 4 <= inner {
             for k in k..k + 4 {
-                multiply_line::<L, ROWS>(a.add(k), a_stride, b.add(k * PANEL), &mut sums);
+                multiply_line::<L, ROWS, VECTORS>(a.add(k), a_stride, b.add(k * PANEL), b_stride, &mut sums);
             }
             k += 4;
         }
         while k < inner {
-            multiply_line::<L, ROWS>(a.add(k), a_stride, b.add(k * PANEL), &mut sums);
+            multiply_line::<L, ROWS, VECTORS>(a.add(k), a_stride, b.add(k * PANEL), b_stride, &mut sums);
             k += 1;
         }
         for (row, sums) in sums.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate().take(L::VECTORS) {
+            for (v, sum) in sums.iter().enumerate() {
                 sum.store(c.add(row * c_stride + v * L::WIDTH));
             }
         }
@@ -190,58 +233,69 @@ impl Kernel for PanelsProduct {
     fn run<L: Lanes>(self) {
         let columns = self.b_panels * PANEL;
         for a_panel in 0..self.a_panels {
-            for b_panel in 0..self.b_panels {
-                let mut row = 0;
-                while row < PANEL {
-                    // SAFETY: `PANEL_ROWS` divides `PANEL`, so that the tile is inside both panels and `c`.
+            let mut b_panel = 0;
+            while b_panel < self.b_panels {
+                let panels = tile_panels::<L>((self.b_panels - b_panel).min(2));
+                let vectors = panels * L::VECTORS;
+                // A power of two, as all of them.
+                let rows = L::PANEL_SUMS / vectors;
+                for row in (0..PANEL).step_by(rows) {
+                    // SAFETY: `rows` divides `PANEL`, so that the tile is inside the panels and `c`.
                     unsafe {
                         let a = self.a.add(a_panel * self.a_stride + row);
                         let b = self.b.add(b_panel * self.b_stride);
                         let c = self.c.add((a_panel * PANEL + row) * columns + b_panel * PANEL);
-                        match L::PANEL_ROWS {
-                            16 => panels_tile::<L, 16>(self.inner, a, b, c, columns, self.add),
-                            4 => panels_tile::<L, 4>(self.inner, a, b, c, columns, self.add),
-                            _ => panels_tile::<L, 2>(self.inner, a, b, c, columns, self.add),
+                        let (inner, b_stride, add) = (self.inner, self.b_stride, self.add);
+                        match (rows, vectors) {
+                            (16, 1) => panels_tile::<L, 16, 1>(inner, a, b, b_stride, c, columns, add),
+                            (8, 2) => panels_tile::<L, 8, 2>(inner, a, b, b_stride, c, columns, add),
+                            (4, 2) => panels_tile::<L, 4, 2>(inner, a, b, b_stride, c, columns, add),
+                            (2, 2) => panels_tile::<L, 2, 2>(inner, a, b, b_stride, c, columns, add),
+                            _ => unreachable!("no tile has {rows} rows of {vectors} vectors"),
                         }
                     }
-                    row += L::PANEL_ROWS;
                 }
+                b_panel += panels;
             }
         }
     }
 }
 
 /// # Safety
-/// `inner` lines of a panel can be read at `a` (from its row on) and `b`, `ROWS` rows of `PANEL` read and written at `c`.
+/// `inner` lines of a panel can be read at `a` (from its row on), and at `b`, of panels of `VECTORS` vectors, `b_stride`
+/// apart; `ROWS` rows of these vectors read and written at `c`.
 #[inline(always)]
-unsafe fn panels_tile<L: Lanes, const ROWS: usize>(
+unsafe fn panels_tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     inner: usize,
     a: *const f32,
     b: *const f32,
+    b_stride: usize,
     c: *mut f32,
     c_stride: usize,
     add: bool,
 ) {
-    let mut sums = [[L::splat(0.0); 2]; ROWS];
+    let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
     // The destination is on its way while the sums are made.
     for row in 0..ROWS {
-        L::prefetch(c.wrapping_add(row * c_stride));
+        for v in (0..VECTORS).step_by(L::VECTORS) {
+            L::prefetch(c.wrapping_add(row * c_stride + v * L::WIDTH));
+        }
     }
     // SAFETY: k < inner and row < ROWS, so that every address is one that the contract allows.
     unsafe {
         let mut k = 0;
         while k + 4 <= inner {
             for k in k..k + 4 {
-                multiply_line::<L, ROWS>(a.add(k * PANEL), 1, b.add(k * PANEL), &mut sums);
+                multiply_line::<L, ROWS, VECTORS>(a.add(k * PANEL), 1, b.add(k * PANEL), b_stride, &mut sums);
             }
             k += 4;
         }
         while k < inner {
-            multiply_line::<L, ROWS>(a.add(k * PANEL), 1, b.add(k * PANEL), &mut sums);
+            multiply_line::<L, ROWS, VECTORS>(a.add(k * PANEL), 1, b.add(k * PANEL), b_stride, &mut sums);
             k += 1;
         }
         for (row, sums) in sums.iter().enumerate() {
-            for (v, &sum) in sums.iter().enumerate().take(L::VECTORS) {
+            for (v, &sum) in sums.iter().enumerate() {
                 let to = c.add(row * c_stride + v * L::WIDTH);
                 if add { sum.add(L::load(to)).store(to) } else { sum.store(to) }
             }

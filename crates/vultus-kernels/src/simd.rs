@@ -26,8 +26,12 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     const TILE_ROWS: usize;
     /// Rows of the register tile of a product with an address for each row.
     const POINTER_ROWS: usize;
-    /// Rows of the register tile of a product of two packed panels.
-    const PANEL_ROWS: usize;
+    /// Most vectors of a row of a register tile: whole panels.
+    const TILE_VECTORS: usize;
+    /// Vectors of sums of a register tile.
+    const TILE_SUMS: usize;
+    /// Vectors of sums of a register tile of a product of two packed operands.
+    const PANEL_SUMS: usize;
 
     /// All lanes equal to `value`.
     fn splat(value: f32) -> Self;

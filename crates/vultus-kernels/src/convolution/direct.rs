@@ -9,7 +9,7 @@
 use super::ConvolutionShape;
 use super::grey::GreyBand;
 use super::winograd::Finish;
-use crate::panel::{pack, with_rows};
+use crate::panel::{load_line, pack, tile_panels, with_few_rows, with_rows};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
@@ -231,12 +231,12 @@ impl Correlation<'_> {
         assert!(self.finish.residual.is_none_or(|residual| residual.len() == length && pooled == 1));
     }
 
-    /// Where sums of a panel of channels begin.
+    /// Where the sums of `VECTORS` vectors of channels begin.
     #[inline(always)]
-    pub(super) fn bias<L: Lanes>(&self, channel: usize) -> [L; 2] {
-        let mut bias = [L::splat(0.0); 2];
+    pub(super) fn bias<L: Lanes, const VECTORS: usize>(&self, channel: usize) -> [L; VECTORS] {
+        let mut bias = [L::splat(0.0); VECTORS];
         if let Some(values) = self.finish.bias {
-            for (v, bias) in bias.iter_mut().enumerate().take(L::VECTORS) {
+            for (v, bias) in bias.iter_mut().enumerate() {
                 // SAFETY: the bias holds `channels` numbers (checked in `check`).
                 *bias = unsafe { L::load_padded(values.as_ptr(), channel + v * L::WIDTH, self.channels) };
             }
@@ -372,12 +372,10 @@ impl Kernel for Band<'_> {
         let mut sources = [std::ptr::null::<f32>(); BLOCK_PIXELS];
         let mut targets = [0_usize; BLOCK_PIXELS];
         // Pixels go row by row, or, where they are pooled, window by window.
-        let rows_of_tile = if finish.pool { 4 } else { L::POINTER_ROWS };
-        let block = BLOCK_PIXELS / rows_of_tile * rows_of_tile;
         let side = if finish.pool { 2 } else { 1 };
         let (mut row, mut column) = (0, 0);
-        for first in (0..pixels).step_by(block) {
-            let count = block.min(pixels - first);
+        for first in (0..pixels).step_by(BLOCK_PIXELS) {
+            let count = BLOCK_PIXELS.min(pixels - first);
             for index in 0..count {
                 let corner = if finish.pool { (first + index) % 4 } else { 0 };
                 let (y, x) = (row * side + corner / 2, column * side + corner % 2);
@@ -390,153 +388,171 @@ impl Kernel for Band<'_> {
                     }
                 }
             }
-            for panel in 0..channels.div_ceil(PANEL) {
-                let channel = panel * PANEL;
-                let bias = self.correlation.bias::<L>(channel);
-                let weights = self.correlation.weights[panel * kernel_height * inner * PANEL..].as_ptr();
-                let tile = Tile {
-                    kernel_height,
-                    inner,
-                    row_stride: self.row_stride,
-                    weights,
-                    bias,
-                    floor,
-                    channel,
-                    channels,
-                    residual: finish.residual,
-                    target: self.target,
-                };
-                let mut index = 0;
-                while index < count {
-                    let rows = rows_of_tile.min(count - index);
-                    let (from, to) = (&sources[index..][..rows], &targets[index..][..rows]);
-                    // SAFETY: under each pixel lie `kernel_height` runs of `inner` numbers, a row stride apart; the panel
-                    // holds as many lines; targets are pixels of the band (all by the contract of `new`).
-                    unsafe {
-                        if finish.pool {
-                            pooled_tile::<L>(&tile, from, to[0]);
-                        } else if rows == L::POINTER_ROWS {
-                            with_rows!(L::POINTER_ROWS, pixels_tile::<L>(&tile, from, to));
-                        } else {
-                            with_rows!(rows, pixels_tile::<L>(&tile, from, to));
-                        }
+            let (mut panel, panels) = (0, channels.div_ceil(PANEL));
+            while panel < panels {
+                let wide = tile_panels::<L>(panels - panel);
+                let (row_stride, channel) = (self.row_stride, panel * PANEL);
+                let tile = Tile { correlation: self.correlation, row_stride, floor, channel, target: self.target };
+                // SAFETY: under each pixel lie `kernel_height` runs of `inner` numbers, a row stride apart; each panel holds as
+                // many lines; targets are pixels of the band (all by the contract of `new`).
+                unsafe {
+                    match wide * L::VECTORS {
+                        1 => tile.run::<1>(&sources[..count], &targets[..count]),
+                        2 => tile.run::<2>(&sources[..count], &targets[..count]),
+                        _ => tile.run::<4>(&sources[..count], &targets[..count]),
                     }
-                    index += rows;
                 }
+                panel += wide;
             }
         }
     }
 }
 
-/// What all tiles of one panel of channels share.
+/// What all tiles of some panels of channels share.
 struct Tile<'a, L> {
-    kernel_height: usize,
-    inner: usize,
+    correlation: &'a Correlation<'a>,
     row_stride: usize,
-    weights: *const f32,
-    bias: [L; 2],
     floor: L,
+    /// The first of the tile's channels.
     channel: usize,
-    channels: usize,
-    residual: Option<&'a [f32]>,
     target: Shared<'a>,
 }
 
-/// Sums of `ROWS` pixels over the whole kernel.
-///
-/// # Safety
-/// Under each pixel lie `kernel_height` runs of `inner` numbers, and the weights hold as many lines of a panel.
-#[inline(always)]
-unsafe fn sums<L: Lanes, const ROWS: usize>(tile: &Tile<L>, sources: &[*const f32]) -> [[L; 2]; ROWS] {
-    let mut sums = [tile.bias; ROWS];
-    let mut weights = tile.weights;
-    // SAFETY: tap < kernel_height and k < inner, so that every address is one that the contract allows.
-    unsafe {
-        for tap in 0..tile.kernel_height {
-            let mut pixels = [std::ptr::null::<f32>(); ROWS];
-            for (row, pixel) in pixels.iter_mut().enumerate() {
-                *pixel = sources.get_unchecked(row).add(tap * tile.row_stride);
-            }
-            let mut k = 0;
-            while k + 4 <= tile.inner {
-                for k in k..k + 4 {
-                    multiply_pixels::<L, ROWS>(&pixels, k, weights.add(k * PANEL), &mut sums);
+impl<L: Lanes> Tile<'_, L> {
+    /// All pixels, whose channels are `VECTORS` vectors.
+    ///
+    /// # Safety
+    /// Under each pixel of `sources` lie `kernel_height` runs of `inner` numbers, and the weights hold as many lines of each
+    /// panel; `targets` are places of the target that nobody else touches, as many as `sources`.
+    #[inline(always)]
+    unsafe fn run<const VECTORS: usize>(&self, sources: &[*const f32], targets: &[usize]) {
+        let pool = self.correlation.finish.pool;
+        let most = if pool { 4 } else { pixels_of_tile::<L>(VECTORS) };
+        for (sources, targets) in sources.chunks(most).zip(targets.chunks(most)) {
+            // SAFETY: by this function's contract.
+            unsafe {
+                match (pool, VECTORS) {
+                    (true, 1) => self.pool::<1>(sources, targets[0]),
+                    (true, 2) => self.pool::<2>(sources, targets[0]),
+                    (true, _) => self.pool::<4>(sources, targets[0]),
+                    (false, 1) => with_rows!(sources.len(), write::<L, 1>(self, sources, targets)),
+                    (false, 2) => with_rows!(sources.len(), write::<L, 2>(self, sources, targets)),
+                    (false, _) => with_few_rows!(sources.len(), write::<L, 4>(self, sources, targets)),
                 }
-                k += 4;
             }
-            while k < tile.inner {
-                multiply_pixels::<L, ROWS>(&pixels, k, weights.add(k * PANEL), &mut sums);
-                k += 1;
-            }
-            weights = weights.add(tile.inner * PANEL);
         }
     }
-    sums
+
+    /// # Safety
+    /// As for [`Tile::run`]; `sources` are the four pixels of a window, `target` its place.
+    #[inline(always)]
+    unsafe fn pool<const VECTORS: usize>(&self, sources: &[*const f32], target: usize) {
+        // SAFETY: by this function's contract; stores stay inside the pixel's channels.
+        unsafe {
+            let sums = self.sums::<4, VECTORS>(sources);
+            let channels = self.correlation.channels;
+            for v in 0..VECTORS {
+                let channel = self.channel + v * L::WIDTH;
+                if channel >= channels {
+                    break;
+                }
+                let largest = sums[0][v].larger(sums[1][v]).larger(sums[2][v].larger(sums[3][v]));
+                largest.at_least(self.floor).store_within(self.target.at(target), channel, channels);
+            }
+        }
+    }
+
+    /// Sums of `ROWS` pixels over the whole kernel.
+    ///
+    /// # Safety
+    /// As for [`Tile::run`].
+    #[inline(always)]
+    unsafe fn sums<const ROWS: usize, const VECTORS: usize>(&self, sources: &[*const f32]) -> [[L; VECTORS]; ROWS] {
+        let Correlation { kernel_height, kernel_width, source_channels, weights, .. } = *self.correlation;
+        let inner = kernel_width * source_channels;
+        let panel = kernel_height * inner * PANEL;
+        let mut sums = [self.correlation.bias::<L, VECTORS>(self.channel); ROWS];
+        // SAFETY: tap < kernel_height and k < inner, so that every address is one that the contract allows.
+        unsafe {
+            let weights = weights.as_ptr().add(self.channel / PANEL * panel);
+            for tap in 0..kernel_height {
+                let weights = weights.add(tap * inner * PANEL);
+                let mut pixels = [std::ptr::null::<f32>(); ROWS];
+                for (row, pixel) in pixels.iter_mut().enumerate() {
+                    *pixel = sources.get_unchecked(row).add(tap * self.row_stride);
+                }
+                let mut k = 0;
+                while k + 4 <= inner {
+                    for k in k..k + 4 {
+                        multiply_pixels::<L, ROWS, VECTORS>(&pixels, k, weights.add(k * PANEL), panel, &mut sums);
+                    }
+                    k += 4;
+                }
+                while k < inner {
+                    multiply_pixels::<L, ROWS, VECTORS>(&pixels, k, weights.add(k * PANEL), panel, &mut sums);
+                    k += 1;
+                }
+            }
+        }
+        sums
+    }
 }
 
-/// Number `k` of each pixel's run times one line of a panel, added to `sums`.
+/// Number `k` of each pixel's run times one line of some panels, added to `sums`.
 ///
 /// # Safety
-/// Number `k` can be read from each pixel on, and `PANEL` numbers at `line`.
+/// Number `k` can be read from each pixel on, and whole panels' lines of `VECTORS` vectors at `line`, `b_stride` apart.
 #[inline(always)]
-unsafe fn multiply_pixels<L: Lanes, const ROWS: usize>(
+unsafe fn multiply_pixels<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     pixels: &[*const f32; ROWS],
     k: usize,
     line: *const f32,
-    sums: &mut [[L; 2]; ROWS],
+    b_stride: usize,
+    sums: &mut [[L; VECTORS]; ROWS],
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        let first = L::load(line);
-        let second = if L::VECTORS == 2 { L::load(line.add(L::WIDTH)) } else { first };
+        let factors = load_line::<L, VECTORS>(line, b_stride);
         for row in 0..ROWS {
             let value = L::splat(*pixels[row].add(k));
-            sums[row][0] = value.mul_add(first, sums[row][0]);
-            if L::VECTORS == 2 {
-                sums[row][1] = value.mul_add(second, sums[row][1]);
+            for v in 0..VECTORS {
+                sums[row][v] = value.mul_add(factors[v], sums[row][v]);
             }
         }
     }
 }
 
 /// # Safety
-/// As for [`sums`]; `targets` are pixels of the target that nobody else touches, as many as `sources`, `ROWS`.
+/// As for [`Tile::run`], of `ROWS` pixels.
 #[inline(always)]
-unsafe fn pixels_tile<L: Lanes, const ROWS: usize>(tile: &Tile<L>, sources: &[*const f32], targets: &[usize]) {
+unsafe fn write<L: Lanes, const ROWS: usize, const VECTORS: usize>(
+    tile: &Tile<L>,
+    sources: &[*const f32],
+    targets: &[usize],
+) {
     // SAFETY: by this function's contract; stores stay inside the pixel's channels.
     unsafe {
-        let sums = sums::<L, ROWS>(tile, sources);
+        let sums = tile.sums::<ROWS, VECTORS>(sources);
+        let (channels, residual) = (tile.correlation.channels, tile.correlation.finish.residual);
         for (row, sums) in sums.iter().enumerate() {
             let place = *targets.get_unchecked(row);
-            for (v, &sum) in sums.iter().enumerate().take(L::VECTORS) {
+            for (v, &sum) in sums.iter().enumerate() {
                 let channel = tile.channel + v * L::WIDTH;
-                if channel >= tile.channels {
+                if channel >= channels {
                     break;
                 }
                 let mut value = sum;
-                if let Some(residual) = tile.residual {
-                    value = value.add(L::load_within(residual.as_ptr().add(place), channel, tile.channels));
+                if let Some(residual) = residual {
+                    value = value.add(L::load_within(residual.as_ptr().add(place), channel, channels));
                 }
-                value.at_least(tile.floor).store_within(tile.target.at(place), channel, tile.channels);
+                value.at_least(tile.floor).store_within(tile.target.at(place), channel, channels);
             }
         }
     }
 }
 
-/// # Safety
-/// As for [`sums`]; `sources` are the four pixels of a window, `target` its place, which nobody else touches.
-#[inline(always)]
-unsafe fn pooled_tile<L: Lanes>(tile: &Tile<L>, sources: &[*const f32], target: usize) {
-    // SAFETY: by this function's contract; stores stay inside the pixel's channels.
-    unsafe {
-        let sums = sums::<L, 4>(tile, sources);
-        for v in 0..L::VECTORS {
-            let channel = tile.channel + v * L::WIDTH;
-            if channel >= tile.channels {
-                break;
-            }
-            let largest = sums[0][v].larger(sums[1][v]).larger(sums[2][v].larger(sums[3][v]));
-            largest.at_least(tile.floor).store_within(tile.target.at(target), channel, tile.channels);
-        }
-    }
+/// Most pixels of a tile whose rows hold `vectors` vectors: each needs a register for its address, too.
+const fn pixels_of_tile<L: Lanes>(vectors: usize) -> usize {
+    let sums = L::TILE_SUMS / vectors;
+    if sums < L::POINTER_ROWS { sums } else { L::POINTER_ROWS }
 }

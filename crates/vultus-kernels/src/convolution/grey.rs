@@ -38,7 +38,7 @@ impl Kernel for GreyBand<'_> {
                 let tile = Tile {
                     row_stride: band.row_stride,
                     weights: correlation.weights[panel * kernel * kernel * PANEL..].as_ptr(),
-                    bias: correlation.bias(channel),
+                    bias: correlation.bias::<L, 2>(channel),
                     floor: L::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY }),
                     pool: finish.pool,
                     channel,

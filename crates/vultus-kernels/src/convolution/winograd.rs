@@ -222,7 +222,10 @@ pub(super) fn forward<T: Transform>(
     let points = T::POINTS * T::POINTS;
     let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
     let tiles = tiling.tiles::<T>();
-    let most = (TASK_NUMBERS / (points * (padded_in + padded_out))).clamp(6, TASK_TILES).next_multiple_of(6);
+    // A task reads all weights, which may be many: then it takes so many tiles that these are two thirds as much to read.
+    let for_weights = padded_in * padded_out / (3 * (padded_in + padded_out));
+    let in_cache = TASK_NUMBERS / (points * (padded_in + padded_out));
+    let most = in_cache.max(for_weights).clamp(6, TASK_TILES).next_multiple_of(6);
     let y = Shared::new(y);
     let zeros = Scratch::zeros(padded_in);
     let zeros: &[f32] = &zeros;

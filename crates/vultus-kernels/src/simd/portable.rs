@@ -17,7 +17,9 @@ impl Lanes for Portable {
     const WIDTH: usize = 8;
     const TILE_ROWS: usize = 3;
     const POINTER_ROWS: usize = 3;
-    const PANEL_ROWS: usize = 2;
+    const TILE_VECTORS: usize = 2;
+    const TILE_SUMS: usize = 6;
+    const PANEL_SUMS: usize = 4;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -44,7 +44,9 @@ impl Lanes for Avx2 {
     const WIDTH: usize = 8;
     const TILE_ROWS: usize = 6;
     const POINTER_ROWS: usize = 6;
-    const PANEL_ROWS: usize = 4;
+    const TILE_VECTORS: usize = 2;
+    const TILE_SUMS: usize = 12;
+    const PANEL_SUMS: usize = 8;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -201,7 +203,9 @@ impl Lanes for Avx512 {
     const WIDTH: usize = 16;
     const TILE_ROWS: usize = 12;
     const POINTER_ROWS: usize = 8;
-    const PANEL_ROWS: usize = 16;
+    const TILE_VECTORS: usize = 4;
+    const TILE_SUMS: usize = 24;
+    const PANEL_SUMS: usize = 16;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

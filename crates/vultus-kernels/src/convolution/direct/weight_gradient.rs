@@ -5,7 +5,7 @@
 
 use super::copy_frame;
 use crate::convolution::{ConvolutionShape, WeightSums};
-use crate::panel::with_rows;
+use crate::panel::{tile_panels, with_few_rows, with_rows};
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
@@ -138,15 +138,18 @@ impl Kernel for GradientBand<'_> {
             + inner;
         assert!(self.source.len() >= last && self.sums.len() == lines * padded);
         assert!(self.dy.len() >= self.rows * width * out_channels);
-        for panel in 0..padded / PANEL {
-            let mut line = 0;
-            while line < lines {
-                let rows = L::TILE_ROWS.min(lines - line);
+        let (mut panel, panels) = (0, padded / PANEL);
+        while panel < panels {
+            let count = tile_panels::<L>(panels - panel);
+            let vectors = count * L::VECTORS;
+            let most = L::TILE_SUMS / vectors.max(2);
+            for line in (0..lines).step_by(most) {
+                let rows = most.min(lines - line);
                 let mut offsets = [0; 12];
                 for (index, offset) in offsets.iter_mut().enumerate().take(rows) {
                     *offset = (line + index) / inner * self.row_stride + (line + index) % inner;
                 }
-                let band = GradientTile {
+                let tile = GradientTile {
                     rows: self.rows,
                     width,
                     source: self.source.as_ptr(),
@@ -160,14 +163,14 @@ impl Kernel for GradientBand<'_> {
                 // above), and the sums whole panels of each line.
                 unsafe {
                     let sums = self.sums.as_mut_ptr().add(line * padded + panel * PANEL);
-                    if rows == L::TILE_ROWS {
-                        with_rows!(L::TILE_ROWS, gradient_tile::<L>(&band, &offsets, sums, padded));
-                    } else {
-                        with_rows!(rows, gradient_tile::<L>(&band, &offsets, sums, padded));
+                    match vectors {
+                        1 => with_rows!(rows, gradient_tile::<L, 1>(&tile, &offsets, sums, padded)),
+                        2 => with_rows!(rows, gradient_tile::<L, 2>(&tile, &offsets, sums, padded)),
+                        _ => with_few_rows!(rows, gradient_tile::<L, 4>(&tile, &offsets, sums, padded)),
                     }
                 }
-                line += rows;
             }
+            panel += count;
         }
     }
 }
@@ -185,16 +188,16 @@ struct GradientTile {
 
 /// # Safety
 /// From each pixel of the source the first `ROWS` offsets can be read, `dy` holds all pixels, and `sums` `ROWS` lines of
-/// a panel, `stride` apart.
+/// `VECTORS` vectors, whole panels, `stride` apart.
 #[inline(always)]
-unsafe fn gradient_tile<L: Lanes, const ROWS: usize>(
+unsafe fn gradient_tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     band: &GradientTile,
     offsets: &[usize; 12],
     sums: *mut f32,
     stride: usize,
 ) {
-    let mut tile = [[L::splat(0.0); 2]; ROWS];
-    let whole = band.channel + PANEL <= band.channels;
+    let mut tile = [[L::splat(0.0); VECTORS]; ROWS];
+    let whole = band.channel + VECTORS * L::WIDTH <= band.channels;
     // SAFETY: every address is one that the contract allows.
     unsafe {
         for row in 0..band.rows {
@@ -203,8 +206,8 @@ unsafe fn gradient_tile<L: Lanes, const ROWS: usize>(
             for column in 0..band.width {
                 let pixel = source.add(column * band.column_stride);
                 let gradient = dy.add(column * band.channels);
-                let mut columns = [L::splat(0.0); 2];
-                for (v, columns) in columns.iter_mut().enumerate().take(L::VECTORS) {
+                let mut columns = [L::splat(0.0); VECTORS];
+                for (v, columns) in columns.iter_mut().enumerate() {
                     let channel = band.channel + v * L::WIDTH;
                     *columns = if whole {
                         L::load(gradient.add(channel))
@@ -214,14 +217,14 @@ unsafe fn gradient_tile<L: Lanes, const ROWS: usize>(
                 }
                 for (index, tile) in tile.iter_mut().enumerate() {
                     let value = L::splat(*pixel.add(offsets[index]));
-                    for v in 0..L::VECTORS {
+                    for v in 0..VECTORS {
                         tile[v] = value.mul_add(columns[v], tile[v]);
                     }
                 }
             }
         }
         for (index, tile) in tile.iter().enumerate() {
-            for (v, &value) in tile.iter().enumerate().take(L::VECTORS) {
+            for (v, &value) in tile.iter().enumerate() {
                 let to = sums.add(index * stride + v * L::WIDTH);
                 value.add(L::load(to)).store(to);
             }
