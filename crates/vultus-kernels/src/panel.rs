@@ -85,7 +85,7 @@ impl Kernel for RowsProduct {
             let left = self.panels - panel;
             let panels = tile_panels::<L>(if self.inner <= SHORT { left } else { left.min(2) });
             let vectors = panels * L::VECTORS;
-            let tiles = self.rows.div_ceil(L::TILE_SUMS / vectors.max(2));
+            let tiles = self.rows.div_ceil(tile_rows::<L>(vectors));
             let mut row = 0;
             for index in 0..tiles {
                 let count = (self.rows - row).div_ceil(tiles - index);
@@ -108,12 +108,23 @@ impl Kernel for RowsProduct {
     }
 }
 
-/// Panels of the next tile where `left` are left. What a row holds is spread over all lanes for each panel of a tile anew,
-/// if there is one, and once for several.
+/// Panels of the next tile where `left` are left.
 #[inline(always)]
 pub(crate) fn tile_panels<L: Lanes>(left: usize) -> usize {
     let most = L::TILE_VECTORS / L::VECTORS;
-    if left >= most { most } else if left >= 2 && most >= 2 { 2 } else { 1 }
+    if left >= most {
+        most
+    } else if left >= 2 && most >= 2 {
+        2
+    } else {
+        1
+    }
+}
+
+/// Most rows of a tile whose rows hold `vectors` vectors.
+#[inline(always)]
+pub(crate) fn tile_rows<L: Lanes>(vectors: usize) -> usize {
+    L::TILE_ROWS.min(L::TILE_SUMS / vectors)
 }
 
 /// One line of panels that are `panel` numbers apart.
@@ -134,19 +145,19 @@ pub(crate) unsafe fn load_line<L: Lanes, const VECTORS: usize>(line: *const f32,
 /// always inlined, and then lack the instructions.
 ///
 /// # Safety
-/// `ROWS` numbers can be read at `a`, `a_stride` apart, and whole panels' lines of `VECTORS` vectors at `line`,
-/// `b_stride` apart.
+/// `ROWS` numbers can be read at `a`, `a_stride` apart, and at `line` those of panels, `panel` numbers apart,
+/// of `VECTORS` vectors.
 #[inline(always)]
 pub(crate) unsafe fn multiply_line<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     a: *const f32,
     a_stride: usize,
     line: *const f32,
-    b_stride: usize,
+    panel: usize,
     sums: &mut [[L; VECTORS]; ROWS],
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        let factors = load_line::<L, VECTORS>(line, b_stride);
+        let factors = load_line::<L, VECTORS>(line, panel);
         for row in 0..ROWS {
             let value = L::splat(*a.add(row * a_stride));
             for v in 0..VECTORS {
@@ -169,18 +180,18 @@ unsafe fn rows_tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     c_stride: usize,
 ) {
     let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
-    let b_stride = inner * PANEL;
+    let panel = inner * PANEL;
     // SAFETY: k < inner and row < ROWS, so that every address is one that the contract allows.
     unsafe {
         let mut k = 0;
         while k + 4 <= inner {
             for k in k..k + 4 {
-                multiply_line::<L, ROWS, VECTORS>(a.add(k), a_stride, b.add(k * PANEL), b_stride, &mut sums);
+                multiply_line::<L, ROWS, VECTORS>(a.add(k), a_stride, b.add(k * PANEL), panel, &mut sums);
             }
             k += 4;
         }
         while k < inner {
-            multiply_line::<L, ROWS, VECTORS>(a.add(k), a_stride, b.add(k * PANEL), b_stride, &mut sums);
+            multiply_line::<L, ROWS, VECTORS>(a.add(k), a_stride, b.add(k * PANEL), panel, &mut sums);
             k += 1;
         }
         for (row, sums) in sums.iter().enumerate() {

@@ -22,14 +22,15 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     const WIDTH: usize;
     /// Vectors of one [`PANEL`], at most two.
     const VECTORS: usize = PANEL / Self::WIDTH;
-    /// Rows of the register tile of a product with one address for all rows.
-    const TILE_ROWS: usize;
-    /// Rows of the register tile of a product with an address for each row.
-    const POINTER_ROWS: usize;
-    /// Most vectors of a row of a register tile: whole panels.
-    const TILE_VECTORS: usize;
     /// Vectors of sums of a register tile.
     const TILE_SUMS: usize;
+    /// Most vectors of a row of a register tile, whole panels. A number is spread over the lanes once for all of them: where
+    /// there is one only, a processor with two multiply-adders may be too slow at that for them.
+    const TILE_VECTORS: usize;
+    /// Most rows of a register tile, whose own have one or two vectors.
+    const TILE_ROWS: usize = Self::TILE_SUMS / 2;
+    /// Most rows of a register tile with an address for each row.
+    const POINTER_ROWS: usize;
     /// Vectors of sums of a register tile of a product of two packed operands.
     const PANEL_SUMS: usize;
 

@@ -9,7 +9,7 @@
 use super::ConvolutionShape;
 use super::grey::GreyBand;
 use super::winograd::Finish;
-use crate::panel::{load_line, pack, tile_panels, with_few_rows, with_rows};
+use crate::panel::{load_line, pack, tile_panels, tile_rows, with_few_rows, with_rows};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
@@ -362,11 +362,9 @@ impl Kernel for Band<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Correlation { kernel_height, kernel_width, source_channels, stride, columns, channels, finish, .. } =
-            *self.correlation;
+        let Correlation { source_channels, stride, columns, channels, finish, .. } = *self.correlation;
         let (target_row, target_column) = (self.correlation.target_row, self.correlation.target_column);
         let target = self.image * self.correlation.target_image + self.correlation.target_start;
-        let inner = kernel_width * source_channels;
         let floor = L::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
         let pixels = self.rows * columns;
         let mut sources = [std::ptr::null::<f32>(); BLOCK_PIXELS];
@@ -427,7 +425,8 @@ impl<L: Lanes> Tile<'_, L> {
     #[inline(always)]
     unsafe fn run<const VECTORS: usize>(&self, sources: &[*const f32], targets: &[usize]) {
         let pool = self.correlation.finish.pool;
-        let most = if pool { 4 } else { pixels_of_tile::<L>(VECTORS) };
+        // Each pixel needs a register for its address, too.
+        let most = if pool { 4 } else { L::POINTER_ROWS.min(tile_rows::<L>(VECTORS)) };
         for (sources, targets) in sources.chunks(most).zip(targets.chunks(most)) {
             // SAFETY: by this function's contract.
             unsafe {
@@ -501,18 +500,18 @@ impl<L: Lanes> Tile<'_, L> {
 /// Number `k` of each pixel's run times one line of some panels, added to `sums`.
 ///
 /// # Safety
-/// Number `k` can be read from each pixel on, and whole panels' lines of `VECTORS` vectors at `line`, `b_stride` apart.
+/// Number `k` can be read from each pixel on, and lines of panels, `panel` numbers apart, of `VECTORS` vectors at `line`.
 #[inline(always)]
 unsafe fn multiply_pixels<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     pixels: &[*const f32; ROWS],
     k: usize,
     line: *const f32,
-    b_stride: usize,
+    panel: usize,
     sums: &mut [[L; VECTORS]; ROWS],
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        let factors = load_line::<L, VECTORS>(line, b_stride);
+        let factors = load_line::<L, VECTORS>(line, panel);
         for row in 0..ROWS {
             let value = L::splat(*pixels[row].add(k));
             for v in 0..VECTORS {
@@ -549,10 +548,4 @@ unsafe fn write<L: Lanes, const ROWS: usize, const VECTORS: usize>(
             }
         }
     }
-}
-
-/// Most pixels of a tile whose rows hold `vectors` vectors: each needs a register for its address, too.
-const fn pixels_of_tile<L: Lanes>(vectors: usize) -> usize {
-    let sums = L::TILE_SUMS / vectors;
-    if sums < L::POINTER_ROWS { sums } else { L::POINTER_ROWS }
 }

@@ -80,13 +80,13 @@ impl Kernel for Product<'_> {
     fn run<L: Lanes>(self) {
         let Size { rows, inner, columns } = self.size;
         // A tile that sums up little mostly writes: few rows, and more of each.
-        let most = if inner < 8 { L::TILE_ROWS.div_ceil(4) } else { L::TILE_ROWS };
+        let most = if inner < 8 { L::TILE_ROWS.div_ceil(4) } else { L::TILE_SUMS / L::TILE_VECTORS };
         let tiles = rows.div_ceil(most);
         let mut row = 0;
         for index in 0..tiles {
             let count = (rows - row).div_ceil(tiles - index);
-            // Tiles of few rows are wider, so that enough sums are under way: at most `2 * TILE_ROWS` vectors.
-            let vectors = match 2 * L::TILE_ROWS / count {
+            // Tiles of few rows are wider, so that enough sums are under way: at most `TILE_SUMS` vectors.
+            let vectors = match L::TILE_SUMS / count {
                 0..4 => 2,
                 4..8 => 4,
                 _ => 8,

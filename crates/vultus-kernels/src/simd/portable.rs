@@ -15,7 +15,6 @@ impl Portable {
 
 impl Lanes for Portable {
     const WIDTH: usize = 8;
-    const TILE_ROWS: usize = 3;
     const POINTER_ROWS: usize = 3;
     const TILE_VECTORS: usize = 2;
     const TILE_SUMS: usize = 6;

@@ -42,7 +42,6 @@ unsafe fn sum_of_eight(lanes: __m256) -> f32 {
 // methods' own contracts.
 impl Lanes for Avx2 {
     const WIDTH: usize = 8;
-    const TILE_ROWS: usize = 6;
     const POINTER_ROWS: usize = 6;
     const TILE_VECTORS: usize = 2;
     const TILE_SUMS: usize = 12;
@@ -201,7 +200,6 @@ fn mask(count: usize) -> __mmask16 {
 // As above: the instructions exist because the values do, pointers are valid by contract.
 impl Lanes for Avx512 {
     const WIDTH: usize = 16;
-    const TILE_ROWS: usize = 12;
     const POINTER_ROWS: usize = 8;
     const TILE_VECTORS: usize = 4;
     const TILE_SUMS: usize = 24;

@@ -5,7 +5,7 @@
 
 use super::copy_frame;
 use crate::convolution::{ConvolutionShape, WeightSums};
-use crate::panel::{tile_panels, with_few_rows, with_rows};
+use crate::panel::{tile_panels, tile_rows, with_few_rows, with_rows};
 use crate::scratch::Scratch;
 use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
@@ -142,7 +142,7 @@ impl Kernel for GradientBand<'_> {
         while panel < panels {
             let count = tile_panels::<L>(panels - panel);
             let vectors = count * L::VECTORS;
-            let most = L::TILE_SUMS / vectors.max(2);
+            let most = tile_rows::<L>(vectors);
             for line in (0..lines).step_by(most) {
                 let rows = most.min(lines - line);
                 let mut offsets = [0; 12];
