@@ -99,6 +99,7 @@ fn print_groups(attribute: &Attribute) -> io::Result<()> {
         "balanced accuracy",
         "classes",
         "mean score",
+        "above accuracy by, points",
         "calibration error",
         "by chance up to",
     ];
@@ -113,6 +114,9 @@ fn print_groups(attribute: &Attribute) -> io::Result<()> {
             percent(group.balanced_accuracy),
             group.classes.to_string(),
             percent(group.mean_confidence),
+            group
+                .overconfidence_interval
+                .map_or_else(|| "-".to_owned(), |[low, high]| format!("{:+.2} to {:+.2}", low * 100.0, high * 100.0)),
             format!("{:.4}", group.ece),
             group.ece_by_chance.map_or_else(|| "-".to_owned(), |error| format!("{error:.4}")),
         ]);

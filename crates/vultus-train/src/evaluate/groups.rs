@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vultus::labels::Labels;
 
-use super::{Evaluation, EvaluationError, PredictionRow, Predictions};
+use super::{Evaluation, EvaluationError, NORMAL_QUANTILE, PredictionRow, Predictions};
 
 /// The column that names images as `predictions.csv` does.
 const ORIGIN: &str = "origin";
+/// Images of which the mean is not far from normal.
+const FEWEST_FOR_INTERVAL: usize = 10;
 
 /// Groups by one attribute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attribute {
     /// Its column in the table.
     pub name: String,
-    /// The groups, in alphabetical order.
+    /// The groups, by the number that they begin with (10-19 comes after 3-9), those without one behind, in alphabetical order.
     pub groups: Vec<GroupScores>,
     /// Images of which the table does not say it.
     pub unknown: usize,
@@ -52,6 +54,10 @@ pub struct GroupScores {
     pub ece_by_chance: Option<f64>,
     /// Mean of the highest probability: above the accuracy, the model is too sure of this group.
     pub mean_confidence: f64,
+    /// 95 % confidence interval `[low, high]` of `mean_confidence - accuracy`, by the normal approximation. Unlike a calibration
+    /// error it does not grow as groups get smaller. None of less than ten images, and in evaluations of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overconfidence_interval: Option<[f64; 2]>,
 }
 
 /// Attributes of images, by their origin or the end of it.
@@ -185,6 +191,8 @@ impl GroupTable {
                     Some(group) => groups.entry(group).or_default().push(prediction),
                 }
             }
+            let mut groups: Vec<_> = groups.into_iter().collect();
+            groups.sort_by(|(one, _), (other, _)| number_of(one).total_cmp(&number_of(other)));
             let groups = groups.into_iter().map(|(group, rows)| GroupScores::of(group, split, &labels, &rows));
             Ok(Attribute { name: name.clone(), groups: groups.collect::<Result<_, EvaluationError>>()?, unknown })
         };
@@ -196,6 +204,13 @@ impl GroupTable {
 fn ends(origin: &str) -> impl Iterator<Item = &str> {
     let separated = origin.match_indices(['/', '\\']).map(|(place, separator)| &origin[place + separator.len()..]);
     std::iter::once(origin).chain(separated)
+}
+
+/// The number that a group's name begins with, or infinity.
+fn number_of(group: &str) -> f64 {
+    let digits = group.strip_prefix('-').unwrap_or(group);
+    let end = digits.find(|letter: char| !(letter.is_ascii_digit() || letter == '.')).unwrap_or(digits.len());
+    group[..group.len() - digits.len() + end].parse().unwrap_or(f64::INFINITY)
 }
 
 impl GroupScores {
@@ -215,8 +230,20 @@ impl GroupScores {
             ece: whole.ece,
             ece_by_chance: whole.ece_by_chance,
             mean_confidence: whole.mean_confidence,
+            overconfidence_interval: overconfidence_interval(rows),
         })
     }
+}
+
+/// 95 % interval of the mean of each image's score less one if it is right, or none of too few images.
+fn overconfidence_interval(rows: &[&PredictionRow]) -> Option<[f64; 2]> {
+    let excess: Vec<f64> =
+        rows.iter().map(|row| f64::from(row.score) - f64::from(u8::from(row.predicted == row.truth))).collect();
+    let n = excess.len() as f64;
+    let mean = excess.iter().sum::<f64>() / n;
+    let variance = excess.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let margin = NORMAL_QUANTILE * (variance / n).sqrt();
+    (excess.len() >= FEWEST_FOR_INTERVAL).then(|| [mean - margin, mean + margin])
 }
 
 #[cfg(test)]
@@ -250,6 +277,32 @@ mod tests {
         assert_eq!(facts(camera), [("x".to_owned(), 2, 1.0)]);
         assert!((age.groups[0].mean_confidence - 0.85).abs() < 1e-6);
         assert!(age.groups[1].accuracy_interval[0] < 0.3, "{:?}", age.groups[1]);
+    }
+
+    #[test]
+    fn how_much_too_sure_a_model_is_of_a_group_has_an_interval() {
+        let labels = Labels::new(["happy", "sad"]).unwrap();
+        // Ten images at a score of 0.75, five of them right: 0.25 too sure, deviation sqrt(10 / 9) / 2.
+        let origins: Vec<String> = (0..11).map(|image| format!("{image}.png")).collect();
+        let truth: Vec<usize> = (0..11).map(|image| image % 2).collect();
+        let predictions = Predictions::new(&labels, &origins, &truth, &[0.75, 0.25].repeat(11)).unwrap();
+        let mut text = "origin,age\n".to_owned();
+        text.extend((0..11).map(|image| format!("{image}.png,{}\n", if image < 10 { "old" } else { "young" })));
+        let scores = table(&text).unwrap().scores("test", &predictions).unwrap();
+        let [old, young] = &scores[0].groups[..] else { panic!() };
+        let [low, high] = old.overconfidence_interval.unwrap();
+        let margin = 1.959_964 * (10.0_f64 / 9.0).sqrt() / 2.0 / 10.0_f64.sqrt();
+        assert!((low - (0.25 - margin)).abs() < 1e-6 && (high - (0.25 + margin)).abs() < 1e-6, "{low} to {high}");
+        assert_eq!((young.n, young.overconfidence_interval), (1, None));
+    }
+
+    #[test]
+    fn groups_that_begin_with_numbers_are_in_their_order() {
+        let table = table("origin,age\na.png,10-19\nb.png,old\nc.png,3-9\nd.png,-1.5\n").unwrap();
+        let scores = table.scores("test", &predictions()).unwrap();
+        let names: Vec<&str> = scores[0].groups.iter().map(|it| it.group.as_str()).collect();
+        assert_eq!(names, ["-1.5", "3-9", "10-19", "old"]);
+        assert!(["", "-", ".", "1.2.3", "é1"].iter().all(|name| number_of(name) == f64::INFINITY));
     }
 
     #[test]

@@ -125,7 +125,7 @@ struct ClassView {
 #[derive(Serialize)]
 struct GroupView {
     attribute: String,
-    rows: Vec<[String; 9]>,
+    rows: Vec<[String; 10]>,
     unknown: Option<String>,
 }
 
@@ -308,6 +308,9 @@ fn group_view(attribute: &Attribute) -> GroupView {
             percent(scores.balanced_accuracy),
             count_text(scores.classes),
             percent(scores.mean_confidence),
+            scores
+                .overconfidence_interval
+                .map_or_else(|| "–".to_owned(), |[low, high]| format!("{:+.2} to {:+.2}", low * 100.0, high * 100.0)),
             decimals(scores.ece),
             scores.ece_by_chance.map_or_else(|| "–".to_owned(), decimals),
         ]
