@@ -243,7 +243,7 @@ fn overconfidence_interval(rows: &[&PredictionRow]) -> Option<[f64; 2]> {
     let mean = excess.iter().sum::<f64>() / n;
     let variance = excess.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
     let margin = NORMAL_QUANTILE * (variance / n).sqrt();
-    (excess.len() >= FEWEST_FOR_INTERVAL).then(|| [mean - margin, mean + margin])
+    (excess.len() >= FEWEST_FOR_INTERVAL).then_some([mean - margin, mean + margin])
 }
 
 #[cfg(test)]
