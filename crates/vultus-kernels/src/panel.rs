@@ -5,7 +5,8 @@
 
 use crate::simd::{Kernel, Lanes, PANEL};
 
-/// Most lines of panels of which four stay in a first-level cache of 32 KB.
+/// Most lines of panels of which four fill a first-level cache of 32 KB.
+/// Longer ones come from farther away: a tile of more rows reads them less often.
 const SHORT: usize = 128;
 
 /// Calls `$function::<L, ROWS, ..>($arguments)` with ROWS = `$rows`, which is from 1 to 12.
@@ -83,8 +84,8 @@ impl Kernel for RowsProduct {
         let mut panel = 0;
         while panel < self.panels {
             let left = self.panels - panel;
-            let panels = tile_panels::<L>(if self.inner <= SHORT { left } else { left.min(2) });
-            let vectors = panels * L::VECTORS;
+            let tile_panels = tile_panels::<L>(if self.inner <= SHORT { left } else { left.min(2) });
+            let vectors = tile_panels * L::VECTORS;
             let tiles = self.rows.div_ceil(tile_rows::<L>(vectors));
             let mut row = 0;
             for index in 0..tiles {
@@ -98,12 +99,13 @@ impl Kernel for RowsProduct {
                     match vectors {
                         1 => with_rows!(count, rows_tile::<L, 1>(inner, a, a_stride, b, c, c_stride)),
                         2 => with_rows!(count, rows_tile::<L, 2>(inner, a, a_stride, b, c, c_stride)),
-                        _ => with_few_rows!(count, rows_tile::<L, 4>(inner, a, a_stride, b, c, c_stride)),
+                        4 => with_few_rows!(count, rows_tile::<L, 4>(inner, a, a_stride, b, c, c_stride)),
+                        _ => unreachable!("no tile has {vectors} vectors"),
                     }
                 }
                 row += count;
             }
-            panel += panels;
+            panel += tile_panels;
         }
     }
 }
@@ -130,7 +132,7 @@ pub(crate) fn tile_rows<L: Lanes>(vectors: usize) -> usize {
 /// One line of panels that are `panel` numbers apart.
 ///
 /// # Safety
-/// Lines of `VECTORS` vectors, whole panels, can be read.
+/// From `line` on `VECTORS` vectors of lines of panels can be read, `panel` numbers apart.
 #[inline(always)]
 pub(crate) unsafe fn load_line<L: Lanes, const VECTORS: usize>(line: *const f32, panel: usize) -> [L; VECTORS] {
     let mut vectors = [L::splat(0.0); VECTORS];
@@ -246,9 +248,9 @@ impl Kernel for PanelsProduct {
         for a_panel in 0..self.a_panels {
             let mut b_panel = 0;
             while b_panel < self.b_panels {
-                let panels = tile_panels::<L>((self.b_panels - b_panel).min(2));
-                let vectors = panels * L::VECTORS;
-                // A power of two, as all of them.
+                let tile_panels = tile_panels::<L>((self.b_panels - b_panel).min(2));
+                let vectors = tile_panels * L::VECTORS;
+                // All are powers of two: rows divide a panel.
                 let rows = L::PANEL_SUMS / vectors;
                 for row in (0..PANEL).step_by(rows) {
                     // SAFETY: `rows` divides `PANEL`, so that the tile is inside the panels and `c`.
@@ -266,7 +268,7 @@ impl Kernel for PanelsProduct {
                         }
                     }
                 }
-                b_panel += panels;
+                b_panel += tile_panels;
             }
         }
     }

@@ -22,12 +22,12 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     const WIDTH: usize;
     /// Vectors of one [`PANEL`], at most two.
     const VECTORS: usize = PANEL / Self::WIDTH;
-    /// Vectors of sums of a register tile.
+    /// Vectors of sums of a register tile: for at most twelve rows of two vectors, and six of four.
     const TILE_SUMS: usize;
-    /// Most vectors of a row of a register tile, whole panels. A number is spread over the lanes once for all of them: where
+    /// Most vectors of a row of a register tile, whole panels: two or four. A number is spread over the lanes once for all of them: where
     /// there is one only, a processor with two multiply-adders may be too slow at that for them.
     const TILE_VECTORS: usize;
-    /// Most rows of a register tile, whose own have one or two vectors.
+    /// Most rows of a register tile, however few vectors they have.
     const TILE_ROWS: usize = Self::TILE_SUMS / 2;
     /// Most rows of a register tile with an address for each row.
     const POINTER_ROWS: usize;

@@ -21,8 +21,9 @@ pub(super) use weight_gradient::{DirectSums, add_weight_gradient};
 
 mod weight_gradient;
 
-/// Pixels that share one panel of weights while it is in the first-level cache.
+/// Pixels that share some panels of weights while these are in a cache that is near; whole windows of four.
 const BLOCK_PIXELS: usize = 96;
+const _: () = assert!(BLOCK_PIXELS.is_multiple_of(4));
 /// Most multiply-adds of one task: about a millisecond.
 const TASK_MULTIPLY_ADDS: usize = 32 * 1024 * 1024;
 
@@ -388,19 +389,21 @@ impl Kernel for Band<'_> {
             }
             let (mut panel, panels) = (0, channels.div_ceil(PANEL));
             while panel < panels {
-                let wide = tile_panels::<L>(panels - panel);
+                let tile_panels = tile_panels::<L>(panels - panel);
                 let (row_stride, channel) = (self.row_stride, panel * PANEL);
                 let tile = Tile { correlation: self.correlation, row_stride, floor, channel, target: self.target };
-                // SAFETY: under each pixel lie `kernel_height` runs of `inner` numbers, a row stride apart; each panel holds as
-                // many lines; targets are pixels of the band (all by the contract of `new`).
+                // SAFETY: under each pixel lie as many runs of numbers as the kernel has rows, a row stride apart; each panel
+                // holds a line for each number; targets are pixels of the band (all by the contract of `new`). Where they are
+                // pooled, rows and columns are even and blocks whole windows.
                 unsafe {
-                    match wide * L::VECTORS {
+                    match tile_panels * L::VECTORS {
                         1 => tile.run::<1>(&sources[..count], &targets[..count]),
                         2 => tile.run::<2>(&sources[..count], &targets[..count]),
-                        _ => tile.run::<4>(&sources[..count], &targets[..count]),
+                        4 => tile.run::<4>(&sources[..count], &targets[..count]),
+                        vectors => unreachable!("no tile has {vectors} vectors"),
                     }
                 }
-                panel += wide;
+                panel += tile_panels;
             }
         }
     }
@@ -420,8 +423,9 @@ impl<L: Lanes> Tile<'_, L> {
     /// All pixels, whose channels are `VECTORS` vectors.
     ///
     /// # Safety
-    /// Under each pixel of `sources` lie `kernel_height` runs of `inner` numbers, and the weights hold as many lines of each
-    /// panel; `targets` are places of the target that nobody else touches, as many as `sources`.
+    /// Under each pixel of `sources` lie `kernel_height` runs of `kernel_width * source_channels` numbers, and the weights hold
+    /// as many lines of each panel; `targets` are places of the target that nobody else touches, as many as `sources`. Where they
+    /// are pooled, `sources` are whole windows of four.
     #[inline(always)]
     unsafe fn run<const VECTORS: usize>(&self, sources: &[*const f32], targets: &[usize]) {
         let pool = self.correlation.finish.pool;
@@ -433,10 +437,11 @@ impl<L: Lanes> Tile<'_, L> {
                 match (pool, VECTORS) {
                     (true, 1) => self.pool::<1>(sources, targets[0]),
                     (true, 2) => self.pool::<2>(sources, targets[0]),
-                    (true, _) => self.pool::<4>(sources, targets[0]),
+                    (true, 4) => self.pool::<4>(sources, targets[0]),
                     (false, 1) => with_rows!(sources.len(), write::<L, 1>(self, sources, targets)),
                     (false, 2) => with_rows!(sources.len(), write::<L, 2>(self, sources, targets)),
-                    (false, _) => with_few_rows!(sources.len(), write::<L, 4>(self, sources, targets)),
+                    (false, 4) => with_few_rows!(sources.len(), write::<L, 4>(self, sources, targets)),
+                    _ => unreachable!("no tile has {VECTORS} vectors"),
                 }
             }
         }

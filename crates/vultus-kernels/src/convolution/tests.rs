@@ -279,6 +279,30 @@ fn the_layers_of_known_networks_equal_the_definition() {
     }
 }
 
+/// Tiles of four panels, of two and of one beside each other, the last panel not full; and inputs in more panels than one.
+#[test]
+fn outputs_of_any_number_of_panels_are_right() {
+    for (in_channels, out_channels) in [(3, 61), (67, 69), (5, 85), (131, 99)] {
+        for (kernel, padding, stride) in [(3, 1, 1), (1, 0, 1), (3, 1, 2)] {
+            let shape = ConvolutionShape {
+                batch: 2,
+                in_channels,
+                in_height: 9,
+                in_width: 8,
+                out_channels,
+                kernel_height: kernel,
+                kernel_width: kernel,
+                padding,
+                stride,
+            };
+            check(&shape, 6);
+            for end in [End::Plain, End::Residual, End::Pooled] {
+                check_prepared(&shape, 7, true, end);
+            }
+        }
+    }
+}
+
 #[test]
 fn grey_pictures_are_pooled_on_the_way() {
     for (kernel, padding) in [(3, 1), (3, 0), (5, 2)] {

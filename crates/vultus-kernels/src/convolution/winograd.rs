@@ -5,7 +5,7 @@
 //! weights. The gradient of the input is a convolution with weights turned round. Three stages: transform the
 //! tiles of the input into `[point][tile][in]`, multiply at each point by the transformed weights, transform back.
 //! With many tiles, or with few and few weights to read for them, a task takes some of them through all three, so that they stay
-//! in its cache; else each stage is shared out.
+//! in its cache, unless weights are so many that reading them less often is worth more; else each stage is shared out.
 //! The gradient of the weights, `weight_gradient`, is summed in the transformed domain.
 
 use std::mem::MaybeUninit;
@@ -25,10 +25,13 @@ mod weight_gradient;
 /// Numbers between the ends of one point's block and the next: a cache line, so that the stores of one tile's points
 /// do not all fall into the same cache set.
 const POINT_GAP: usize = 16;
-/// Numbers of one task's transformed tiles: half a megabyte, half of the second-level cache of current processors.
+/// Numbers of one task's transformed tiles, where weights are not many: half a megabyte, half of the second-level cache of current
+/// processors.
 const TASK_NUMBERS: usize = 128 * 1024;
 /// Most tiles of one task.
 const TASK_TILES: usize = 48;
+/// So many tasks keep several cores busy.
+const ENOUGH_TASKS: usize = 8;
 /// As many tasks are a way to use several cores, whatever they read.
 const FEWEST_TASKS: usize = 4;
 /// A task that about so many tiles are cut off for makes enough use of the weights that it reads.
@@ -222,8 +225,9 @@ pub(super) fn forward<T: Transform>(
     let points = T::POINTS * T::POINTS;
     let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
     let tiles = tiling.tiles::<T>();
-    // A task reads all weights, which may be many: then it takes so many tiles that these are two thirds as much to read.
-    let for_weights = padded_in * padded_out / (3 * (padded_in + padded_out));
+    // A task reads all weights, which may be many: then it takes so many tiles that there are only three times as many weights as
+    // numbers of tiles, but not so many that few tasks are left.
+    let for_weights = (padded_in * padded_out / (3 * (padded_in + padded_out))).min(tiles / ENOUGH_TASKS);
     let in_cache = TASK_NUMBERS / (points * (padded_in + padded_out));
     let most = in_cache.max(for_weights).clamp(6, TASK_TILES).next_multiple_of(6);
     let y = Shared::new(y);

@@ -4,7 +4,7 @@
 //! or added to them. Everything happens on the calling thread, in an order that the sizes alone decide. A sum is one
 //! running sum for each product (for each lane of it in [`Dots`]); whoever calls cuts long ones into parts.
 
-use crate::panel::with_rows;
+use crate::panel::{tile_rows, with_rows};
 use crate::shared::Shared;
 use crate::simd::{Kernel, Lanes};
 
@@ -80,7 +80,11 @@ impl Kernel for Product<'_> {
     fn run<L: Lanes>(self) {
         let Size { rows, inner, columns } = self.size;
         // A tile that sums up little mostly writes: few rows, and more of each.
-        let most = if inner < 8 { L::TILE_ROWS.div_ceil(4) } else { L::TILE_SUMS / L::TILE_VECTORS };
+        let most = if inner < 8 {
+            L::TILE_ROWS.div_ceil(4)
+        } else {
+            tile_rows::<L>(L::TILE_VECTORS.min(columns.div_ceil(L::WIDTH)))
+        };
         let tiles = rows.div_ceil(most);
         let mut row = 0;
         for index in 0..tiles {

@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vultus::labels::Labels;
 
-use super::{Evaluation, EvaluationError, NORMAL_QUANTILE, PredictionRow, Predictions};
+use super::{Evaluation, EvaluationError, PredictionRow, Predictions};
 
 /// The column that names images as `predictions.csv` does.
 const ORIGIN: &str = "origin";
-/// Images of which the mean is not far from normal.
-const FEWEST_FOR_INTERVAL: usize = 10;
 
 /// Groups by one attribute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,8 +52,8 @@ pub struct GroupScores {
     pub ece_by_chance: Option<f64>,
     /// Mean of the highest probability: above the accuracy, the model is too sure of this group.
     pub mean_confidence: f64,
-    /// 95 % confidence interval `[low, high]` of `mean_confidence - accuracy`, by the normal approximation. Unlike a calibration
-    /// error it does not grow as groups get smaller. None of less than ten images, and in evaluations of earlier versions.
+    /// `mean_confidence` less the ends of `accuracy_interval`, `[low, high]`: how much too sure the model is, the scores taken as
+    /// given. Unlike a calibration error its middle does not grow as groups get smaller. Evaluations of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overconfidence_interval: Option<[f64; 2]>,
 }
@@ -208,9 +206,13 @@ fn ends(origin: &str) -> impl Iterator<Item = &str> {
 
 /// The number that a group's name begins with, or infinity.
 fn number_of(group: &str) -> f64 {
-    let digits = group.strip_prefix('-').unwrap_or(group);
-    let end = digits.find(|letter: char| !(letter.is_ascii_digit() || letter == '.')).unwrap_or(digits.len());
-    group[..group.len() - digits.len() + end].parse().unwrap_or(f64::INFINITY)
+    let mut dots = 0;
+    let is_part = |(place, letter): (usize, char)| {
+        dots += usize::from(letter == '.');
+        letter.is_ascii_digit() || (letter == '.' && dots == 1) || (letter == '-' && place == 0)
+    };
+    let end = group.char_indices().map(|it| (it.0, is_part(it))).find(|it| !it.1).map_or(group.len(), |it| it.0);
+    group[..end].parse().unwrap_or(f64::INFINITY)
 }
 
 impl GroupScores {
@@ -230,20 +232,11 @@ impl GroupScores {
             ece: whole.ece,
             ece_by_chance: whole.ece_by_chance,
             mean_confidence: whole.mean_confidence,
-            overconfidence_interval: overconfidence_interval(rows),
+            overconfidence_interval: Some(
+                [whole.accuracy_interval[1], whole.accuracy_interval[0]].map(|end| whole.mean_confidence - end),
+            ),
         })
     }
-}
-
-/// 95 % interval of the mean of each image's score less one if it is right, or none of too few images.
-fn overconfidence_interval(rows: &[&PredictionRow]) -> Option<[f64; 2]> {
-    let excess: Vec<f64> =
-        rows.iter().map(|row| f64::from(row.score) - f64::from(u8::from(row.predicted == row.truth))).collect();
-    let n = excess.len() as f64;
-    let mean = excess.iter().sum::<f64>() / n;
-    let variance = excess.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let margin = NORMAL_QUANTILE * (variance / n).sqrt();
-    (excess.len() >= FEWEST_FOR_INTERVAL).then_some([mean - margin, mean + margin])
 }
 
 #[cfg(test)]
@@ -279,21 +272,21 @@ mod tests {
         assert!(age.groups[1].accuracy_interval[0] < 0.3, "{:?}", age.groups[1]);
     }
 
+    /// Where all are right, too, which no deviation of the images would tell.
     #[test]
     fn how_much_too_sure_a_model_is_of_a_group_has_an_interval() {
         let labels = Labels::new(["happy", "sad"]).unwrap();
-        // Ten images at a score of 0.75, five of them right: 0.25 too sure, deviation sqrt(10 / 9) / 2.
-        let origins: Vec<String> = (0..11).map(|image| format!("{image}.png")).collect();
-        let truth: Vec<usize> = (0..11).map(|image| image % 2).collect();
-        let predictions = Predictions::new(&labels, &origins, &truth, &[0.75, 0.25].repeat(11)).unwrap();
+        let origins: Vec<String> = (0..20).map(|image| format!("{image}.png")).collect();
+        let truth: Vec<usize> = (0..20).map(|image| if image < 10 { image % 2 } else { 0 }).collect();
+        let predictions = Predictions::new(&labels, &origins, &truth, &[0.75, 0.25].repeat(20)).unwrap();
         let mut text = "origin,age\n".to_owned();
-        text.extend((0..11).map(|image| format!("{image}.png,{}\n", if image < 10 { "old" } else { "young" })));
+        text.extend((0..20).map(|image| format!("{image}.png,{}\n", if image < 10 { "half right" } else { "right" })));
         let scores = table(&text).unwrap().scores("test", &predictions).unwrap();
-        let [old, young] = &scores[0].groups[..] else { panic!() };
-        let [low, high] = old.overconfidence_interval.unwrap();
-        let margin = 1.959_964 * (10.0_f64 / 9.0).sqrt() / 2.0 / 10.0_f64.sqrt();
-        assert!((low - (0.25 - margin)).abs() < 1e-6 && (high - (0.25 + margin)).abs() < 1e-6, "{low} to {high}");
-        assert_eq!((young.n, young.overconfidence_interval), (1, None));
+        let intervals: Vec<[f64; 2]> = scores[0].groups.iter().map(|it| it.overconfidence_interval.unwrap()).collect();
+        // Wilson's intervals of 5 and of 10 in 10: 0.2366 to 0.7634, and 0.7225 to 1.
+        let expected = [[0.75 - 0.7634, 0.75 - 0.2366], [0.75 - 1.0, 0.75 - 0.7225]];
+        let near = |(one, other): (&f64, &f64)| (one - other).abs() < 1e-4;
+        assert!(intervals.as_flattened().iter().zip(expected.as_flattened()).all(near), "{intervals:?}");
     }
 
     #[test]
@@ -302,7 +295,8 @@ mod tests {
         let scores = table.scores("test", &predictions()).unwrap();
         let names: Vec<&str> = scores[0].groups.iter().map(|it| it.group.as_str()).collect();
         assert_eq!(names, ["-1.5", "3-9", "10-19", "old"]);
-        assert!(["", "-", ".", "1.2.3", "é1"].iter().all(|name| number_of(name) == f64::INFINITY));
+        assert!(["", "-", ".", "é1", "old-3"].iter().all(|name| number_of(name) == f64::INFINITY));
+        assert_eq!(["1.2.3", "2..5", "18+", "-2-1"].map(number_of), [1.2, 2.0, 18.0, -2.0]);
     }
 
     #[test]

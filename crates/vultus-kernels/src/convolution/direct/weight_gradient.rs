@@ -140,8 +140,8 @@ impl Kernel for GradientBand<'_> {
         assert!(self.dy.len() >= self.rows * width * out_channels);
         let (mut panel, panels) = (0, padded / PANEL);
         while panel < panels {
-            let count = tile_panels::<L>(panels - panel);
-            let vectors = count * L::VECTORS;
+            let tile_panels = tile_panels::<L>(panels - panel);
+            let vectors = tile_panels * L::VECTORS;
             let most = tile_rows::<L>(vectors);
             for line in (0..lines).step_by(most) {
                 let rows = most.min(lines - line);
@@ -166,11 +166,12 @@ impl Kernel for GradientBand<'_> {
                     match vectors {
                         1 => with_rows!(rows, gradient_tile::<L, 1>(&tile, &offsets, sums, padded)),
                         2 => with_rows!(rows, gradient_tile::<L, 2>(&tile, &offsets, sums, padded)),
-                        _ => with_few_rows!(rows, gradient_tile::<L, 4>(&tile, &offsets, sums, padded)),
+                        4 => with_few_rows!(rows, gradient_tile::<L, 4>(&tile, &offsets, sums, padded)),
+                        _ => unreachable!("no tile has {vectors} vectors"),
                     }
                 }
             }
-            panel += count;
+            panel += tile_panels;
         }
     }
 }
@@ -191,28 +192,28 @@ struct GradientTile {
 /// `VECTORS` vectors, whole panels, `stride` apart.
 #[inline(always)]
 unsafe fn gradient_tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
-    band: &GradientTile,
+    place: &GradientTile,
     offsets: &[usize; 12],
     sums: *mut f32,
     stride: usize,
 ) {
     let mut tile = [[L::splat(0.0); VECTORS]; ROWS];
-    let whole = band.channel + VECTORS * L::WIDTH <= band.channels;
+    let whole = place.channel + VECTORS * L::WIDTH <= place.channels;
     // SAFETY: every address is one that the contract allows.
     unsafe {
-        for row in 0..band.rows {
-            let source = band.source.add(row * band.row_stride);
-            let dy = band.dy.add(row * band.width * band.channels);
-            for column in 0..band.width {
-                let pixel = source.add(column * band.column_stride);
-                let gradient = dy.add(column * band.channels);
+        for row in 0..place.rows {
+            let source = place.source.add(row * place.row_stride);
+            let dy = place.dy.add(row * place.width * place.channels);
+            for column in 0..place.width {
+                let pixel = source.add(column * place.column_stride);
+                let gradient = dy.add(column * place.channels);
                 let mut columns = [L::splat(0.0); VECTORS];
                 for (v, columns) in columns.iter_mut().enumerate() {
-                    let channel = band.channel + v * L::WIDTH;
+                    let channel = place.channel + v * L::WIDTH;
                     *columns = if whole {
                         L::load(gradient.add(channel))
                     } else {
-                        L::load_padded(gradient, channel, band.channels)
+                        L::load_padded(gradient, channel, place.channels)
                     };
                 }
                 for (index, tile) in tile.iter_mut().enumerate() {
