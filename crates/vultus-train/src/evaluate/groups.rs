@@ -206,13 +206,13 @@ fn ends(origin: &str) -> impl Iterator<Item = &str> {
 
 /// The number that a group's name begins with, or infinity.
 fn number_of(group: &str) -> f64 {
-    let mut dots = 0;
-    let is_part = |(place, letter): (usize, char)| {
-        dots += usize::from(letter == '.');
-        letter.is_ascii_digit() || (letter == '.' && dots == 1) || (letter == '-' && place == 0)
+    let ends = group.char_indices().map(|(place, letter)| place + letter.len_utf8());
+    let number = |end: usize| {
+        let start = &group[..end];
+        let plain = start.chars().all(|letter| letter.is_ascii_digit() || matches!(letter, '.' | '-'));
+        if plain { start.parse().ok() } else { None }
     };
-    let end = group.char_indices().map(|it| (it.0, is_part(it))).find(|it| !it.1).map_or(group.len(), |it| it.0);
-    group[..end].parse().unwrap_or(f64::INFINITY)
+    ends.rev().find_map(number).unwrap_or(f64::INFINITY)
 }
 
 impl GroupScores {
