@@ -424,6 +424,8 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
     while first < channels {
         let whole = first + L::WIDTH <= channels;
         let last = first + L::WIDTH >= channels;
+        // Whether what comes next lies in other lines of the cache than this.
+        let ahead = last || (first + L::WIDTH).is_multiple_of(PANEL);
         let mut columns = Columns::new();
         for j in 0..T::SIDE {
             let mut column = [L::splat(0.0); 8];
@@ -431,7 +433,9 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
                 // SAFETY: `channels` numbers can be read at each address, by contract.
                 column[i] = unsafe {
                     let from = addresses[i][j].add(first);
-                    L::prefetch(from.wrapping_add(L::WIDTH));
+                    if ahead {
+                        L::prefetch(from.wrapping_add(L::WIDTH));
+                    }
                     if whole { L::load(from) } else { L::load_some(from, channels - first) }
                 };
             }
@@ -442,12 +446,14 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
             let row = T::apply(&unsafe { columns.row(i, T::SIDE) });
             for (j, &value) in row.iter().enumerate().take(T::POINTS) {
                 let point = i * T::POINTS + j;
-                let next = if last {
-                    layout.at(point, 0).wrapping_add(layout.tile)
-                } else {
-                    layout.at(point, first + L::WIDTH)
-                };
-                L::prefetch(next);
+                if ahead {
+                    let next = if last {
+                        layout.at(point, 0).wrapping_add(layout.tile)
+                    } else {
+                        layout.at(point, first + L::WIDTH)
+                    };
+                    L::prefetch(next);
+                }
                 // SAFETY: by this function's contract.
                 unsafe { value.store(layout.at(point, first)) }
             }
@@ -508,7 +514,7 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
             let (rows, columns) = (T::OUTPUTS.min(height - row), T::OUTPUTS.min(width - column));
             let start_of = |i: usize| ((image * height + row + i) * width + column) * channels;
             for first in (0..channels).step_by(L::WIDTH) {
-                if !finish.pool {
+                if !finish.pool && first.is_multiple_of(PANEL) {
                     // The outputs' lines are on their way while the outputs are made. Pooled ones are few.
                     for i in 0..rows {
                         let line = y.at(start_of(i) + first);
@@ -517,6 +523,7 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                         }
                     }
                 }
+                let ahead = (first + L::WIDTH).is_multiple_of(PANEL); // as in `transform_pixels`
                 let mut tile = Columns::new();
                 for j in 0..T::POINTS {
                     let mut points = [L::splat(0.0); 8];
@@ -524,7 +531,9 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                         // SAFETY: each point has `padded` numbers for this tile, whole vectors.
                         points[i] = unsafe {
                             let from = from.add((i * T::POINTS + j) * out_stride + first);
-                            L::prefetch(from.wrapping_add(L::WIDTH)); // the next vector's, or tile's
+                            if ahead {
+                                L::prefetch(from.wrapping_add(L::WIDTH)); // the next vector's, or tile's
+                            }
                             L::load(from)
                         };
                     }
