@@ -250,23 +250,26 @@ impl Kernel for PanelsProduct {
             while b_panel < self.b_panels {
                 let tile_panels = tile_panels::<L>((self.b_panels - b_panel).min(2));
                 let vectors = tile_panels * L::VECTORS;
-                // All are powers of two: rows divide a panel.
-                let rows = L::PANEL_SUMS / vectors;
-                for row in (0..PANEL).step_by(rows) {
-                    // SAFETY: `rows` divides `PANEL`, so that the tile is inside the panels and `c`.
+                let tiles = PANEL.div_ceil(L::PANEL_SUMS / vectors);
+                let mut row = 0;
+                for index in 0..tiles {
+                    let count = (PANEL - row).div_ceil(tiles - index);
+                    // SAFETY: the tiles' rows are those of a panel, so that each is inside the panels and `c`.
                     unsafe {
                         let a = self.a.add(a_panel * self.a_stride + row);
                         let b = self.b.add(b_panel * self.b_stride);
                         let c = self.c.add((a_panel * PANEL + row) * columns + b_panel * PANEL);
                         let (inner, b_stride, add) = (self.inner, self.b_stride, self.add);
-                        match (rows, vectors) {
+                        match (count, vectors) {
                             (16, 1) => panels_tile::<L, 16, 1>(inner, a, b, b_stride, c, columns, add),
                             (8, 2) => panels_tile::<L, 8, 2>(inner, a, b, b_stride, c, columns, add),
-                            (4, 2) => panels_tile::<L, 4, 2>(inner, a, b, b_stride, c, columns, add),
+                            (6, 2) => panels_tile::<L, 6, 2>(inner, a, b, b_stride, c, columns, add),
+                            (5, 2) => panels_tile::<L, 5, 2>(inner, a, b, b_stride, c, columns, add),
                             (2, 2) => panels_tile::<L, 2, 2>(inner, a, b, b_stride, c, columns, add),
-                            _ => unreachable!("no tile has {rows} rows of {vectors} vectors"),
+                            _ => unreachable!("no tile has {count} rows of {vectors} vectors"),
                         }
                     }
+                    row += count;
                 }
                 b_panel += tile_panels;
             }

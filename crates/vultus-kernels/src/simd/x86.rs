@@ -45,7 +45,7 @@ impl Lanes for Avx2 {
     const POINTER_ROWS: usize = 6;
     const TILE_VECTORS: usize = 2;
     const TILE_SUMS: usize = 12;
-    const PANEL_SUMS: usize = 8;
+    const PANEL_SUMS: usize = 12;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
