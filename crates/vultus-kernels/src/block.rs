@@ -7,6 +7,7 @@
 //! and that of the input. The gradient between norm and convolution never exists as a whole. A convolution of few inputs
 //! is computed again instead of kept (`thin_block`).
 
+mod grey_windows;
 mod thin_block;
 
 use std::ops::Range;

@@ -21,13 +21,14 @@ use winograd::{Finish, Tiling};
 
 mod algorithm;
 mod direct;
-mod grey;
+pub(crate) mod grey;
 mod prepared;
 mod rows;
 mod transform;
 mod winograd;
 
 pub use algorithm::Algorithm;
+pub(crate) use direct::Frame;
 pub use prepared::Prepared;
 pub(crate) use rows::{RowsForward, RowsGradient};
 

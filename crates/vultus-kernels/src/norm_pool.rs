@@ -310,15 +310,13 @@ impl<'a> WindowSums<'a> {
         self.shape.pooled_width() * self.shape.channels
     }
 
-    /// The gradients of a band: of the rows `x` under row `row` of the windows of image `image`.
-    pub(crate) fn band<'b>(&'b self, image: usize, row: usize, x: &'b [f32]) -> Band<'b> {
+    /// Row `row` of the windows of image `image`.
+    pub(crate) fn row(&self, image: usize, row: usize) -> WindowRow<'_> {
         let first = (image * self.shape.pooled_height() + row) * self.line();
         let windows = first..first + self.line();
         let Self { shape, mask, dropout, .. } = self;
-        Band {
-            shape,
-            rows: shape.band_rows(row),
-            x,
+        WindowRow {
+            channels: shape.channels,
             winners: &self.winners[windows.clone()],
             dy: &self.dy[windows],
             signs: &self.signs,
@@ -328,6 +326,11 @@ impl<'a> WindowSums<'a> {
             dropout: *dropout,
             first,
         }
+    }
+
+    /// The gradients of the rows `x` under row `row` of the windows of image `image`.
+    pub(crate) fn band<'b>(&'b self, image: usize, row: usize, x: &'b [f32]) -> Band<'b> {
+        Band { shape: &self.shape, rows: self.shape.band_rows(row), x, windows: self.row(image, row) }
     }
 }
 
@@ -439,13 +442,9 @@ impl<'a> Backward<'a> {
     }
 }
 
-/// One row of windows of one image, backward.
-pub(crate) struct Band<'a> {
-    shape: &'a NormPoolShape,
-    /// Rows of the image, at least those under the windows.
-    rows: usize,
-    /// These rows.
-    x: &'a [f32],
+/// One row of windows of one image, backward: all but the pixels under them.
+pub(crate) struct WindowRow<'a> {
+    channels: usize,
     /// What won each window, with its channel's sign.
     winners: &'a [f32],
     /// Gradients of the windows.
@@ -459,32 +458,94 @@ pub(crate) struct Band<'a> {
     first: usize,
 }
 
+/// What the gradients of a vector of channels are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct ChannelTerms<L> {
+    sign: L,
+    mean: L,
+    slope: L,
+    curve: L,
+    level: L,
+}
+
+impl<L: Lanes> ChannelTerms<L> {
+    /// Gradient of an input `x` to which `gradient` comes from behind the norm.
+    #[inline(always)]
+    pub(crate) fn gradient(&self, x: L, gradient: L) -> L {
+        gradient.mul_add(self.slope, x.sub(self.mean).mul_add(self.curve, self.level))
+    }
+}
+
+impl WindowRow<'_> {
+    /// Asserts that there are `windows` of them, of as many channels as there are terms.
+    pub(crate) fn check(&self, windows: usize, channels: usize) {
+        assert_eq!(self.channels, channels);
+        assert!(self.dy.len() == windows * channels && self.winners.len() == windows * channels);
+        assert!(self.signs.len() == channels && self.mean.len() == channels);
+        self.terms.check(channels);
+    }
+
+    /// # Safety
+    /// `first` is a channel, and [`WindowRow::check`] has passed.
+    #[inline(always)]
+    pub(crate) unsafe fn terms<L: Lanes>(&self, first: usize) -> ChannelTerms<L> {
+        // SAFETY: all hold a number for each channel, whose lengths were checked.
+        unsafe {
+            let [slope, curve, level] = self.terms.at::<L>(first, self.channels);
+            let sign = L::load_within(self.signs.as_ptr(), first, self.channels);
+            let mean = L::load_within(self.mean.as_ptr(), first, self.channels);
+            ChannelTerms { sign, mean, slope, curve, level }
+        }
+    }
+
+    /// What won a window, as it came in, and the gradient that reaches it.
+    ///
+    /// # Safety
+    /// The window is one of the row's, `first` one of its channels, and [`WindowRow::check`] has passed.
+    #[inline(always)]
+    pub(crate) unsafe fn at<L: Lanes>(&self, window: usize, first: usize, terms: &ChannelTerms<L>) -> (L, L) {
+        let place = window * self.channels;
+        // SAFETY: a pixel of slices whose lengths were checked.
+        let (winner, mut gradient) = unsafe {
+            let load = |row: &[f32]| L::load_within(row.as_ptr().add(place), first, self.channels);
+            (load(self.winners), load(self.dy))
+        };
+        if self.dropout.rate > 0.0 {
+            gradient = gradient.mul(self.mask.factors(self.first + place + first));
+        }
+        (winner.mul(terms.sign), gradient)
+    }
+
+    /// Asks for what [`WindowRow::at`] reads of the same window of the next row.
+    #[inline(always)]
+    pub(crate) fn prefetch<L: Lanes>(&self, window: usize, first: usize) {
+        let place = self.dy.len() + window * self.channels + first;
+        L::prefetch(self.winners.as_ptr().wrapping_add(place));
+        L::prefetch(self.dy.as_ptr().wrapping_add(place));
+    }
+}
+
+/// The rows of an image under one row of windows, backward.
+pub(crate) struct Band<'a> {
+    shape: &'a NormPoolShape,
+    /// Rows of the image, at least those under the windows.
+    rows: usize,
+    /// These rows.
+    x: &'a [f32],
+    windows: WindowRow<'a>,
+}
+
 impl Band<'_> {
     fn check(&self) {
         let NormPoolShape { channels, size, .. } = *self.shape;
-        let windows = self.shape.pooled_width() * channels;
         assert!(self.rows >= size && self.x.len() == self.rows * self.shape.line());
-        assert!(self.dy.len() == windows && self.winners.len() == windows);
-        assert!(self.signs.len() == channels && self.mean.len() == channels);
-        self.terms.check(channels);
+        self.windows.check(self.shape.pooled_width(), channels);
     }
 
     /// Place of a pixel's first channel.
     #[inline(always)]
     fn pixel(&self, row: usize, column: usize) -> usize {
         (row * self.shape.width + column) * self.shape.channels
-    }
-
-    /// The gradient that reaches a window's winner.
-    ///
-    /// # Safety
-    /// The window is one of the band's, `first` one of its channels, and [`Band::check`] has passed.
-    #[inline(always)]
-    unsafe fn gradient<L: Lanes>(&self, window: usize, first: usize) -> L {
-        let place = window * self.shape.channels;
-        // SAFETY: a pixel of `dy`, whose length was checked.
-        let gradient = unsafe { L::load_within(self.dy.as_ptr().add(place), first, self.shape.channels) };
-        if self.dropout.rate > 0.0 { gradient.mul(self.mask.factors(self.first + place + first)) } else { gradient }
     }
 
     /// Input of a pixel.
@@ -549,12 +610,8 @@ impl Kernel for GradientApply<'_> {
                 let mut sum = L::splat(0.0);
                 // SAFETY: windows, pixels and channels are those of the band, for whose pixels `dx` has room (see `new`).
                 unsafe {
-                    let mean = L::load_within(band.mean.as_ptr(), first, channels);
-                    let [slope, curve, level] = band.terms.at::<L>(first, channels);
-                    let sign = L::load_within(band.signs.as_ptr(), first, channels);
-                    let winner =
-                        L::load_within(band.winners.as_ptr().add(window * channels), first, channels).mul(sign);
-                    let mut left = band.gradient::<L>(window, first);
+                    let terms = band.windows.terms::<L>(first);
+                    let (winner, mut left) = band.windows.at(window, first, &terms);
                     for i in 0..size {
                         for j in 0..size {
                             let column = window * size + j;
@@ -562,8 +619,7 @@ impl Kernel for GradientApply<'_> {
                             // The first pixel that equals the winner takes the gradient, and nothing is left.
                             let gradient = left.where_equal(x, winner);
                             left = left.sub(gradient);
-                            let centred = x.sub(mean).mul_add(curve, level);
-                            let mut dx = gradient.mul_add(slope, centred);
+                            let mut dx = terms.gradient(x, gradient);
                             if self.gate_input {
                                 dx = dx.gated(x);
                             }
@@ -582,10 +638,8 @@ impl Kernel for GradientApply<'_> {
                 for first in (0..channels).step_by(L::WIDTH) {
                     // SAFETY: as above.
                     unsafe {
-                        let mean = L::load_within(band.mean.as_ptr(), first, channels);
-                        let [_, curve, level] = band.terms.at::<L>(first, channels);
                         let x = band.input::<L>(row, column, first);
-                        let mut dx = x.sub(mean).mul_add(curve, level);
+                        let mut dx = band.windows.terms::<L>(first).gradient(x, L::splat(0.0));
                         if self.gate_input {
                             dx = dx.gated(x);
                         }

@@ -398,6 +398,37 @@ proptest! {
 }
 
 /// So large that a batch is three parts, the last of one image: by Winograd, directly, and each channel by itself.
+/// A first layer that pools more windows of a row than are worked on at once, with a row and a column that none covers, around a
+/// far mean.
+fn wide_first_layer(padding: usize, before: Activation, bias: f32) -> Case {
+    let shape = ConvolutionShape {
+        batch: 2,
+        in_channels: 1,
+        in_height: 7,
+        in_width: 77,
+        out_channels: 21,
+        kernel_height: 3,
+        kernel_width: 3,
+        stride: 1,
+        padding,
+    };
+    let tail = Tail::Pooled { size: 2, rate: 0.25, key: 3 };
+    let block = Block { before, tail, ..block(Filters::Dense(shape), None, false, Activation::Linear) };
+    let mut case = Case::new(block, 11);
+    case.inputs[2].iter_mut().for_each(|value| *value += bias);
+    case
+}
+
+#[test]
+fn a_wide_first_layer_is_the_same_as_one_after_the_other() {
+    for (padding, before) in [(0, Activation::Relu), (1, Activation::Linear), (2, Activation::Relu)] {
+        with_every_instruction_set(|| {
+            wide_first_layer(padding, before, 0.0).check_run(false, 1e-4);
+            wide_first_layer(padding, before, 300.0).check_run(false, 1e-3);
+        });
+    }
+}
+
 fn several_parts(squeeze: Option<usize>, activation: Activation) -> [Case; 3] {
     let depthwise =
         DepthwiseShape { batch: 5, channels: 32, in_height: 130, in_width: 130, kernel: 3, stride: 1, padding: 1 };

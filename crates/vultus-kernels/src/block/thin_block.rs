@@ -3,14 +3,16 @@
 //! In: images `[batch, height, width, channels]` with one channel or a few, as the first layer of a network has. Out:
 //! what the block gives, or gradients. Such a convolution makes one number of a few products: computing it again costs
 //! less than writing it to memory and reading it back. So its output exists only a few rows at a time, in the first-level
-//! cache: twice each way, or once each way in front of pooling, whose winners tell its output and its sums. The same as
+//! cache: twice each way, or once each way in front of pooling, whose winners tell its output and its sums; or, of one channel in
+//! front of the commonest windows, only in registers (`grey_windows`). The same as
 //! [`crate::convolution`] with [`crate::batch_norm`] or [`crate::norm_pool`], which the block's tests hold it to. It
 //! gives no gradient of its input.
 
+use super::grey_windows::{GreyBackward, GreyForward, GreyWindows};
 use super::{Block, BlockGradients, Filters, Inputs, Outputs, Tail};
 use crate::activation::Activation;
 use crate::batch_norm::{self, BiasSums, Gate, Norm, Terms, join_statistics};
-use crate::convolution::{ConvolutionShape, RowsForward, RowsGradient};
+use crate::convolution::{ConvolutionShape, Frame, RowsForward, RowsGradient};
 use crate::dropout::Dropout;
 use crate::norm_pool::{self, WindowSums};
 use crate::scratch::Scratch;
@@ -76,6 +78,19 @@ impl<'a> ThinBlock<'a> {
         }
     }
 
+    /// Some rows as windows.
+    fn windows<'b>(&self, inputs: &Inputs<'b>, rows: Rows, frame: &'b Frame<'b>) -> GreyWindows<'b> {
+        GreyWindows {
+            frame,
+            rows: rows.count,
+            columns: self.shape.out_width(),
+            weight: inputs.weight,
+            bias: self.block.bias(inputs),
+            relu: self.block.before == Activation::Relu,
+            channels: self.shape.out_channels,
+        }
+    }
+
     /// The convolution, ready to be computed in parts.
     fn convolution<'b>(&self, set: InstructionSet, inputs: &Inputs<'b>) -> RowsForward<'b> {
         RowsForward::new(set, &self.shape, inputs.x, inputs.weight, self.block.bias(inputs), self.block.before)
@@ -96,18 +111,23 @@ impl<'a> ThinBlock<'a> {
         let convolution = &self.convolution(set, inputs);
         let per_image = bands.len() * 3 * channels;
         let (batch, signs) = (self.shape.batch, &norm_pool::signs(gamma)[..]);
+        let (windowed, out_line) = (GreyWindows::can(self.block), winners.len() / (batch * bands.len()));
         let mut partial = Scratch::take(batch * 3 * channels);
         let images = partial.chunks_mut(3 * channels).zip(each_image(winners, batch));
         share_items(images, |image, (of_image, winners)| {
             let (mut z, mut sums) = (Scratch::take(longest), Scratch::take(per_image));
             for (index, (rows, sums)) in bands.iter().zip(sums.chunks_exact_mut(3 * channels)).enumerate() {
+                let winners = &mut winners[index * out_line..][..out_line];
+                if windowed {
+                    let frame = convolution.frame(image, rows.first, rows.count);
+                    set.run(GreyForward { windows: self.windows(inputs, *rows, &frame), signs, winners, sums });
+                    continue;
+                }
                 let z = &mut z[..rows.count * line];
                 convolution.rows(image, rows.first, rows.count, z);
                 set.run(batch_norm::Sums { channels, x: z, sums });
                 if let Tail::Pooled { size, .. } = self.block.tail {
                     let shape = &self.block.filters.pooled(size);
-                    let out_line = shape.pooled_width() * channels;
-                    let winners = &mut winners[index * out_line..][..out_line];
                     set.run(norm_pool::Winners { shape, x: z, signs, winners });
                 }
             }
@@ -178,6 +198,7 @@ impl<'a> ThinBlock<'a> {
                 Gradient::Activated(pixels, Terms::new(norm, rows, &partial, dgamma, dbeta))
             }
         };
+        let windowed = GreyWindows::can(self.block);
         let mut bias_sums = Scratch::zeros(self.shape.batch * channels);
         let bias_of_image = Shared::new(&mut bias_sums);
         let (weights, gates) = (RowsGradient::new(set, &self.shape, inputs.x), self.block.before.gates());
@@ -187,6 +208,12 @@ impl<'a> ThinBlock<'a> {
             for image in images {
                 total.fill(0.0);
                 for (index, rows) in bands.iter().enumerate() {
+                    if let (Gradient::Pooled(sums), true) = (&gradient, windowed) {
+                        let frame = convolution.frame(image, rows.first, rows.count);
+                        let (windows, row) = (self.windows(inputs, *rows, &frame), sums.row(image, index));
+                        set.run(GreyBackward { windows, row, dweight, dbias: &mut total });
+                        continue;
+                    }
                     let (z, dz) = (&mut z[..rows.count * line], &mut dz[..rows.count * line]);
                     convolution.rows(image, rows.first, rows.count, z);
                     gradient.apply(set, gates, (image, index), *rows, z, dz, &mut sums);

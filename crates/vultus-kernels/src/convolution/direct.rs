@@ -294,6 +294,37 @@ impl Correlation<'_> {
     }
 }
 
+/// The pixels under some rows of outputs of one image, zero where a kernel reaches over the edge.
+pub(crate) struct Frame<'a> {
+    picture: &'a [f32],
+    /// In place of a part of the picture, where there is an edge.
+    copy: Option<Scratch>,
+    /// Numbers from one row to the next.
+    pub(crate) row_stride: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// Those under rows `first..first + rows` of the outputs.
+    pub(crate) fn new(shape: &ConvolutionShape, picture: &'a [f32], first: usize, rows: usize) -> Self {
+        let size = [shape.in_height, shape.in_width, shape.in_channels];
+        if shape.padding == 0 {
+            let row_stride = shape.in_width * shape.in_channels;
+            return Self { picture: &picture[first * shape.stride * row_stride..], copy: None, row_stride };
+        }
+        let width = (shape.out_width() - 1) * shape.stride + shape.kernel_width;
+        let height = (rows - 1) * shape.stride + shape.kernel_height;
+        let mut copy = Scratch::take(elements([height, width, shape.in_channels]));
+        let top = (first * shape.stride) as isize - shape.padding as isize;
+        copy_frame(picture, size, top, -(shape.padding as isize), height, width, &mut copy);
+        Self { picture, copy: Some(copy), row_stride: width * shape.in_channels }
+    }
+
+    /// From the first pixel under the first output on.
+    pub(crate) fn pixels(&self) -> &[f32] {
+        self.copy.as_deref().unwrap_or(self.picture)
+    }
+}
+
 /// Copies a part of `picture` `[height, width, channels]`, zero where it reaches over the edge.
 fn copy_frame(
     picture: &[f32],

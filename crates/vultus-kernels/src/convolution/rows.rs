@@ -1,5 +1,6 @@
 //! Convolutions a few rows at a time, each on the thread that asks for them: always by the direct way.
 
+use super::direct::Frame;
 use super::winograd::Finish;
 use super::{Algorithm, ConvolutionShape, WeightSums, direct};
 use crate::activation::Activation;
@@ -32,6 +33,12 @@ impl<'a> RowsForward<'a> {
         let mut packed = Scratch::take(Algorithm::Direct.packed_len(shape));
         Algorithm::Direct.pack(set, shape, weight, &mut packed);
         Self { set, shape: *shape, x, packed, bias, relu: activation == Activation::Relu }
+    }
+
+    /// The pixels under rows `first..first + count` of an image's output.
+    pub(crate) fn frame(&self, image: usize, first: usize, count: usize) -> Frame<'a> {
+        let length = self.shape.image_length();
+        Frame::new(&self.shape, &self.x[image * length..][..length], first, count)
     }
 
     /// Rows `first..first + count` of an image's output, `[count, out_width, out]`.

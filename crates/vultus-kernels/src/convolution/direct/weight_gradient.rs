@@ -3,7 +3,7 @@
 //! In: inputs and gradients of outputs, part after part of the batch. Out: sums of a few fixed groups of images, added up
 //! once at the end.
 
-use super::copy_frame;
+use super::Frame;
 use crate::convolution::{ConvolutionShape, WeightSums};
 use crate::panel::{tile_panels, tile_rows, with_few_rows, with_rows};
 use crate::scratch::Scratch;
@@ -96,21 +96,8 @@ pub(in crate::convolution) fn add_weight_gradient(
     dy: &[f32],
     sums: &mut [f32],
 ) {
-    let frame_width = (shape.out_width() - 1) * shape.stride + shape.kernel_width;
-    let frame_height = (rows - 1) * shape.stride + shape.kernel_height;
-    let inside = shape.padding == 0;
-    let frame = [frame_height, frame_width, shape.in_channels];
-    let mut copy = Scratch::take(if inside { 0 } else { elements(frame) });
-    let top = (first * shape.stride) as isize - shape.padding as isize;
-    let (source, row_stride) = if inside {
-        let row = shape.in_width * shape.in_channels;
-        (&picture[top as usize * row..], row)
-    } else {
-        let size = [shape.in_height, shape.in_width, shape.in_channels];
-        copy_frame(picture, size, top, -(shape.padding as isize), frame_height, frame_width, &mut copy);
-        (&copy[..], frame_width * shape.in_channels)
-    };
-    set.run(GradientBand { shape, rows, source, row_stride, dy, sums });
+    let frame = Frame::new(shape, picture, first, rows);
+    set.run(GradientBand { shape, rows, source: frame.pixels(), row_stride: frame.row_stride, dy, sums });
 }
 
 /// Adds the weight gradient of some rows of outputs of one image to `sums` `[kernel and in, out rounded up]`.
