@@ -199,7 +199,7 @@ fn unless_lossy(whole: String, typed: &str) -> String {
 pub fn is_in_a_run(folder: &Path) -> bool {
     let whole = resolved(folder);
     let run = whole.ancestors().take(2).find(|folder| folder.ends_with("evaluation")).and_then(Path::parent);
-    run.is_some_and(|run| !matches!(RunDirectory::config_of(run), Err(RunError::Missing(_))))
+    run.is_some_and(|run| !matches!(RunDirectory::config_of(run), Err(RunError::Missing { .. })))
 }
 
 /// The same path without links and `..`, as far as it is there; two spellings of one place are one.
@@ -291,7 +291,7 @@ pub fn run_directory(path: &Path) -> Result<PathBuf, Failure> {
         return Ok(path.to_owned());
     }
     let winner = path.join("winner");
-    if !matches!(RunDirectory::config_of(&winner), Err(RunError::Missing(_))) {
+    if !matches!(RunDirectory::config_of(&winner), Err(RunError::Missing { .. })) {
         return Ok(winner);
     }
     let (config, out) = (quoted_path(&search_config_path(path)), quoted_path(path));

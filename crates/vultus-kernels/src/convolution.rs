@@ -21,7 +21,7 @@ use winograd::{Finish, Tiling};
 
 mod algorithm;
 mod direct;
-pub(crate) mod grey;
+mod grey;
 mod prepared;
 mod rows;
 mod transform;
@@ -29,6 +29,7 @@ mod winograd;
 
 pub use algorithm::Algorithm;
 pub(crate) use direct::Frame;
+pub(crate) use grey::sums as grey_sums;
 pub use prepared::Prepared;
 pub(crate) use rows::{RowsForward, RowsGradient};
 

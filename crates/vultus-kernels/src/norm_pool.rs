@@ -13,7 +13,7 @@ use crate::batch_norm::{BiasSums, GROUP, Norm, NormGradients, NormShape, Terms, 
 use crate::dropout::{Dropout, Mask};
 use crate::scratch::Scratch;
 use crate::shared::Shared;
-use crate::simd::{InstructionSet, Kernel, Lanes};
+use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
 
 /// Sizes of what is normalised and pooled.
@@ -459,7 +459,6 @@ pub(crate) struct WindowRow<'a> {
 }
 
 /// What the gradients of a vector of channels are made with.
-#[derive(Clone, Copy)]
 pub(crate) struct ChannelTerms<L> {
     sign: L,
     mean: L,
@@ -507,8 +506,8 @@ impl WindowRow<'_> {
         let place = window * self.channels;
         // SAFETY: a pixel of slices whose lengths were checked.
         let (winner, mut gradient) = unsafe {
-            let load = |row: &[f32]| L::load_within(row.as_ptr().add(place), first, self.channels);
-            (load(self.winners), load(self.dy))
+            let (winners, dy) = (self.winners.as_ptr().add(place), self.dy.as_ptr().add(place));
+            (L::load_within(winners, first, self.channels), L::load_within(dy, first, self.channels))
         };
         if self.dropout.rate > 0.0 {
             gradient = gradient.mul(self.mask.factors(self.first + place + first));
@@ -519,6 +518,9 @@ impl WindowRow<'_> {
     /// Asks for what [`WindowRow::at`] reads of the same window of the next row.
     #[inline(always)]
     pub(crate) fn prefetch<L: Lanes>(&self, window: usize, first: usize) {
+        if !first.is_multiple_of(PANEL) {
+            return; // in a line that was asked for
+        }
         let place = self.dy.len() + window * self.channels + first;
         L::prefetch(self.winners.as_ptr().wrapping_add(place));
         L::prefetch(self.dy.as_ptr().wrapping_add(place));

@@ -31,7 +31,7 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     const TILE_ROWS: usize = Self::TILE_SUMS / 2;
     /// Most rows of a register tile with an address for each row.
     const POINTER_ROWS: usize;
-    /// Vectors of sums of a register tile of a product of two packed operands.
+    /// Most vectors of sums of a register tile of a product of two packed operands.
     const PANEL_SUMS: usize;
 
     /// All lanes equal to `value`.

@@ -55,8 +55,13 @@ pub enum RunError {
     #[error("{0} is not empty and holds no search")]
     HoldsOther(PathBuf),
     /// There is nothing to resume.
-    #[error("{0} holds no run: there is no config.toml in it")]
-    Missing(PathBuf),
+    #[error("{path} holds no run: there is no {absent}")]
+    Missing {
+        /// Where a run was looked for.
+        path: PathBuf,
+        /// What a run has.
+        absent: &'static str,
+    },
     /// Another process is at work there.
     #[error("{0} is in use by another vultus process: wait for it")]
     InUse(PathBuf),
@@ -121,7 +126,8 @@ impl RunDirectory {
     /// If there is no run, or its configuration cannot be read.
     pub fn config_of(path: &Path) -> Result<TrainConfig, RunError> {
         if !path.join(CONFIG).is_file() {
-            return Err(RunError::Missing(path.to_owned()));
+            let absent = if path.is_dir() { "config.toml in it" } else { "such directory" };
+            return Err(RunError::Missing { path: path.to_owned(), absent });
         }
         Ok(TrainConfig::load(Some(&path.join(CONFIG)), &[])?)
     }
@@ -349,6 +355,6 @@ mod tests {
         fs_err::write(directory.path().join("thesis.tex"), "text").unwrap();
         let error = RunDirectory::create(directory.path(), &TrainConfig::default()).unwrap_err();
         assert!(matches!(error, RunError::NotEmpty(_)));
-        assert!(matches!(RunDirectory::open(directory.path()), Err(RunError::Missing(_))));
+        assert!(matches!(RunDirectory::open(directory.path()), Err(RunError::Missing { .. })));
     }
 }

@@ -113,7 +113,7 @@ fn usage_or_trial(error: SearchError) -> Failure {
 fn check_winner(config: &TrainConfig, out: &Path) -> Result<(), Failure> {
     let directory = out.join("winner");
     let saved = match RunDirectory::config_of(&directory) {
-        Err(RunError::Missing(_)) => return Ok(()),
+        Err(RunError::Missing { .. }) => return Ok(()),
         saved => saved.map_err(usage_or_run)?,
     };
     for setting in settings(&config.search).map_err(Failure::usage)? {

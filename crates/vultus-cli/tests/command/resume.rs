@@ -148,7 +148,10 @@ fn a_run_is_resumed_only_with_its_own_configuration() {
     let other = ["train", "--resume", "--out", "run", "--set", "train.batch_size=8"];
     let refusal = "run was made with another configuration: it cannot go on with train.batch_size = 8";
     place.run(&other).ends_with(2).says(&[refusal, "train.epochs"]);
-    place.run(&["train", "--resume", "--out", "nowhere"]).ends_with(2).says(&["nowhere holds no run"]);
+    place
+        .run(&["train", "--resume", "--out", "nowhere"])
+        .ends_with(2)
+        .says(&["nowhere holds no run: there is no such directory"]);
 }
 
 /// It is the images that count, not where they lie.

@@ -5,7 +5,7 @@
 //! written nowhere. The outputs are the numbers of [`crate::convolution`].
 
 use super::{Block, Filters, Tail};
-use crate::convolution::{Frame, grey};
+use crate::convolution::{Frame, grey_sums};
 use crate::norm_pool::WindowRow;
 use crate::simd::{Kernel, Lanes};
 
@@ -50,7 +50,7 @@ impl<L: Lanes> Outputs<L> {
         // SAFETY: under each output lie three rows of three pixels.
         let mut outputs = unsafe {
             let pixels = self.pixels.add(row * self.row_stride + column);
-            grey::sums::<L, KERNEL, TAPS, ROWS, COLUMNS>(&self.weights, self.bias, pixels, self.row_stride)
+            grey_sums::<L, KERNEL, TAPS, ROWS, COLUMNS>(&self.weights, self.bias, pixels, self.row_stride)
         };
         for output in outputs.as_flattened_mut() {
             *output = output.at_least(self.floor);
@@ -105,7 +105,8 @@ impl GreyWindows<'_> {
         assert!(self.bias.is_none_or(|bias| bias.len() == self.channels));
     }
 
-    fn windows(&self) -> usize {
+    /// Windows of the row.
+    fn count(&self) -> usize {
         self.columns / 2
     }
 
@@ -134,7 +135,7 @@ impl GreyWindows<'_> {
     /// The outputs that no window covers.
     #[inline(always)]
     fn uncovered(&self) -> impl Iterator<Item = (usize, usize)> {
-        let (windows, columns) = (self.windows(), self.columns);
+        let (windows, columns) = (self.count(), self.columns);
         (0..self.rows).flat_map(move |row| {
             let start = if row < 2 { windows * 2 } else { 0 };
             (start..columns).map(move |column| (row, column))
@@ -149,9 +150,25 @@ pub(super) struct GreyForward<'a> {
     pub(super) signs: &'a [f32],
     /// `[windows, channels]`, overwritten.
     pub(super) winners: &'a mut [f32],
-    /// As those of [`crate::batch_norm::Sums`], `[3, channels]`, overwritten; what they are counted around is the mean of the first
-    /// window.
+    /// As those of [`crate::batch_norm::Sums`], `[3, channels]`, overwritten; what they are counted around is the mean of a window in
+    /// the middle, which sees no edge.
     pub(super) sums: &'a mut [f32],
+}
+
+/// Sums of the differences from a value near the mean, and of their squares.
+struct Differences<L> {
+    near: L,
+    sum: L,
+    squares: L,
+}
+
+impl<L: Lanes> Differences<L> {
+    #[inline(always)]
+    fn count(&mut self, value: L) {
+        let value = value.sub(self.near);
+        self.sum = self.sum.add(value);
+        self.squares = value.mul_add(value, self.squares);
+    }
 }
 
 impl Kernel for GreyForward<'_> {
@@ -163,33 +180,29 @@ impl Kernel for GreyForward<'_> {
         let channels = windows.channels;
         windows.check();
         assert!(signs.len() == channels && sums.len() == 3 * channels);
-        assert_eq!(winners.len(), windows.windows() * channels);
+        assert_eq!(winners.len(), windows.count() * channels);
         let (winners, all_sums) = (winners.as_mut_ptr(), sums.as_mut_ptr());
         for first in (0..channels).step_by(L::WIDTH) {
             // SAFETY: channels, windows and outputs are those of the band, and the slices have room for them, as asserted.
             unsafe {
                 let outputs = windows.outputs::<L>(first);
                 let sign = L::load_within(signs.as_ptr(), first, channels);
-                let [[a, b], [c, d]] = outputs.at::<2, 2>(0, 0);
+                let [[a, b], [c, d]] = outputs.at::<2, 2>(0, windows.count() / 2 * 2);
                 let near = a.add(b).add(c.add(d)).times(0.25);
-                let mut sums = [L::splat(0.0); 2];
-                let count = |sums: &mut [L; 2], value: L| {
-                    let value = value.sub(near);
-                    *sums = [sums[0].add(value), value.mul_add(value, sums[1])];
-                };
-                for window in 0..windows.windows() {
+                let mut sums = Differences { near, sum: L::splat(0.0), squares: L::splat(0.0) };
+                for window in 0..windows.count() {
                     let [[a, b], [c, d]] = outputs.at::<2, 2>(0, 2 * window);
                     for value in [a, b, c, d] {
-                        count(&mut sums, value);
+                        sums.count(value);
                     }
                     let (upper, lower) = (a.mul(sign).larger(b.mul(sign)), c.mul(sign).larger(d.mul(sign)));
                     upper.larger(lower).store_within(winners.add(window * channels), first, channels);
                 }
                 for (row, column) in windows.uncovered() {
                     let [[value]] = outputs.at::<1, 1>(row, column);
-                    count(&mut sums, value);
+                    sums.count(value);
                 }
-                for (kind, value) in [near, sums[0], sums[1]].into_iter().enumerate() {
+                for (kind, value) in [near, sums.sum, sums.squares].into_iter().enumerate() {
                     value.store_within(all_sums.add(kind * channels), first, channels);
                 }
             }
@@ -215,7 +228,7 @@ impl Kernel for GreyBackward<'_> {
         let Self { windows, row, dweight, dbias } = self;
         let (channels, padded) = (windows.channels, dweight.len() / TAPS);
         windows.check();
-        row.check(windows.windows(), channels);
+        row.check(windows.count(), channels);
         assert!(padded >= channels && dbias.len() == channels);
         let (to, dbias) = (dweight.as_mut_ptr(), dbias.as_mut_ptr());
         for first in (0..channels).step_by(L::WIDTH) {
@@ -224,9 +237,9 @@ impl Kernel for GreyBackward<'_> {
                 let outputs = windows.outputs::<L>(first);
                 let terms = row.terms::<L>(first);
                 let (mut dweight, mut sum) = ([L::splat(0.0); TAPS], L::splat(0.0));
-                for start in (0..windows.windows()).step_by(AT_ONCE) {
-                    let count = AT_ONCE.min(windows.windows() - start);
-                    let mut gradients = [[[L::splat(0.0); 2]; 2]; AT_ONCE];
+                let mut gradients = [[[L::splat(0.0); 2]; 2]; AT_ONCE];
+                for start in (0..windows.count()).step_by(AT_ONCE) {
+                    let count = AT_ONCE.min(windows.count() - start);
                     for (index, gradients) in gradients.iter_mut().enumerate().take(count) {
                         let window = start + index;
                         row.prefetch::<L>(window, first);

@@ -397,7 +397,6 @@ proptest! {
     }
 }
 
-/// So large that a batch is three parts, the last of one image: by Winograd, directly, and each channel by itself.
 /// A first layer that pools more windows of a row than are worked on at once, with a row and a column that none covers, around a
 /// far mean.
 fn wide_first_layer(padding: usize, before: Activation, bias: f32) -> Case {
@@ -429,6 +428,7 @@ fn a_wide_first_layer_is_the_same_as_one_after_the_other() {
     }
 }
 
+/// So large that a batch is three parts, the last of one image: by Winograd, directly, and each channel by itself.
 fn several_parts(squeeze: Option<usize>, activation: Activation) -> [Case; 3] {
     let depthwise =
         DepthwiseShape { batch: 5, channels: 32, in_height: 130, in_width: 130, kernel: 3, stride: 1, padding: 1 };

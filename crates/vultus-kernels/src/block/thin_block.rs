@@ -115,7 +115,7 @@ impl<'a> ThinBlock<'a> {
         let mut partial = Scratch::take(batch * 3 * channels);
         let images = partial.chunks_mut(3 * channels).zip(each_image(winners, batch));
         share_items(images, |image, (of_image, winners)| {
-            let (mut z, mut sums) = (Scratch::take(longest), Scratch::take(per_image));
+            let (mut z, mut sums) = (Scratch::take(if windowed { 0 } else { longest }), Scratch::take(per_image));
             for (index, (rows, sums)) in bands.iter().zip(sums.chunks_exact_mut(3 * channels)).enumerate() {
                 let winners = &mut winners[index * out_line..][..out_line];
                 if windowed {

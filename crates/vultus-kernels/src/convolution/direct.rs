@@ -201,17 +201,7 @@ impl Correlation<'_> {
         (rows - 1) * self.stride + self.kernel_height
     }
 
-    /// Whether no kernel reaches over the edge of the source.
-    fn is_inside(&self) -> bool {
-        let last =
-            |first: isize, outputs: usize, kernel: usize| first + ((outputs - 1) * self.stride + kernel) as isize;
-        self.first_row >= 0
-            && self.first_column >= 0
-            && last(self.first_row, self.rows, self.kernel_height) <= self.source_height as isize
-            && last(self.first_column, self.columns, self.kernel_width) <= self.source_width as isize
-    }
-
-    /// Columns of the frame that a band is copied into.
+    /// Columns of the source that lie under a row of outputs.
     fn frame_width(&self) -> usize {
         (self.columns - 1) * self.stride + self.kernel_width
     }
@@ -266,23 +256,14 @@ impl Correlation<'_> {
 
     /// Some rows of outputs of one image. [`Correlation::check`] has passed, and nobody else writes to them.
     fn band(&self, set: InstructionSet, image: usize, first: usize, rows: usize, target: Shared) {
-        let inside = self.is_inside();
         let (top, height) = (self.first_row + (first * self.stride) as isize, self.span(rows));
-        let frame = [height, self.frame_width(), self.source_channels];
-        let mut copy = Scratch::take(if inside { 0 } else { elements(frame) });
-        let (start, row_stride) = if inside {
-            let row = top as usize;
-            let place = (image * self.source_height + row) * self.source_width + self.first_column as usize;
-            (self.source[place * self.source_channels..].as_ptr(), self.source_width * self.source_channels)
-        } else {
-            let (width, picture) = (self.frame_width(), self.source_height * self.source_width * self.source_channels);
-            let picture = &self.source[image * picture..][..picture];
-            let size = [self.source_height, self.source_width, self.source_channels];
-            copy_frame(picture, size, top, self.first_column, height, width, &mut copy);
-            (copy.as_ptr(), width * self.source_channels)
-        };
-        // SAFETY: `check` has passed, and nobody else writes to these rows; without a frame no kernel reaches over the
-        // edge, and a frame has all rows and columns that lie under the band's.
+        let size = [self.source_height, self.source_width, self.source_channels];
+        let picture = elements(size);
+        let picture = &self.source[image * picture..][..picture];
+        let frame = Frame::cut(picture, size, top, self.first_column, height, self.frame_width());
+        let (start, row_stride) = (frame.pixels().as_ptr(), frame.row_stride);
+        // SAFETY: `check` has passed, and nobody else writes to these rows; a frame has all rows and columns that lie under the
+        // band's.
         let band = unsafe { Band::new(self, image, first, rows, start, row_stride, target) };
         if self.finish.residual.is_none()
             && GreyBand::can(self.kernel_height, self.kernel_width, self.source_channels, self.stride)
@@ -307,16 +288,25 @@ impl<'a> Frame<'a> {
     /// Those under rows `first..first + rows` of the outputs.
     pub(crate) fn new(shape: &ConvolutionShape, picture: &'a [f32], first: usize, rows: usize) -> Self {
         let size = [shape.in_height, shape.in_width, shape.in_channels];
-        if shape.padding == 0 {
-            let row_stride = shape.in_width * shape.in_channels;
-            return Self { picture: &picture[first * shape.stride * row_stride..], copy: None, row_stride };
-        }
         let width = (shape.out_width() - 1) * shape.stride + shape.kernel_width;
         let height = (rows - 1) * shape.stride + shape.kernel_height;
-        let mut copy = Scratch::take(elements([height, width, shape.in_channels]));
         let top = (first * shape.stride) as isize - shape.padding as isize;
-        copy_frame(picture, size, top, -(shape.padding as isize), height, width, &mut copy);
-        Self { picture, copy: Some(copy), row_stride: width * shape.in_channels }
+        Self::cut(picture, size, top, -(shape.padding as isize), height, width)
+    }
+
+    /// `height` rows and `width` columns of a picture of this `size`, from a row and a column on that may lie in front of it.
+    fn cut(picture: &'a [f32], size: [usize; 3], top: isize, left: isize, height: usize, width: usize) -> Self {
+        let [in_height, in_width, channels] = size;
+        let ends = |first: isize, count: usize| first.saturating_add_unsigned(count);
+        let inside =
+            top >= 0 && left >= 0 && ends(top, height) <= in_height as isize && ends(left, width) <= in_width as isize;
+        if inside {
+            let picture = &picture[(top as usize * in_width + left as usize) * channels..];
+            return Self { picture, copy: None, row_stride: in_width * channels };
+        }
+        let mut copy = Scratch::take(elements([height, width, channels]));
+        copy_frame(picture, size, top, left, height, width, &mut copy);
+        Self { picture, copy: Some(copy), row_stride: width * channels }
     }
 
     /// From the first pixel under the first output on.

@@ -45,46 +45,62 @@ impl Kernel for GreyBand<'_> {
 #[inline(always)]
 unsafe fn outputs<L: Lanes, const KERNEL: usize, const TAPS: usize>(band: &Band) {
     let correlation = band.correlation;
-    let (finish, channels, column_step) = (correlation.finish, correlation.channels, correlation.target_column);
-    let floor = L::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY });
+    let (finish, channels, stride) = (correlation.finish, correlation.channels, band.row_stride);
     let target = band.image * correlation.target_image + correlation.target_start;
     let side = if finish.pool { 2 } else { 1 };
-    for channel in (0..channels).step_by(L::WIDTH) {
-        let lines = correlation.weights[channel / PANEL * TAPS * PANEL..].as_ptr();
-        // SAFETY: by this function's contract.
-        let weights: [L; TAPS] =
-            std::array::from_fn(|tap| unsafe { L::load(lines.add(tap * PANEL + channel % PANEL)) });
-        let [bias] = correlation.bias::<L, 1>(channel);
-        let store = |value: L, place: usize| {
-            // SAFETY: by this function's contract.
-            unsafe { value.at_least(floor).store_within(band.target.at(place), channel, channels) }
-        };
-        for row in (0..band.rows).step_by(side) {
-            let target = target + (band.first + row) / side * correlation.target_row;
+    for row in (0..band.rows).step_by(side) {
+        let target = target + (band.first + row) / side * correlation.target_row;
+        for channel in (0..channels).step_by(L::WIDTH) {
+            let lines = correlation.weights[channel / PANEL * TAPS * PANEL..].as_ptr();
+            let mut weights = [L::splat(0.0); TAPS];
+            for (tap, weight) in weights.iter_mut().enumerate() {
+                // SAFETY: by this function's contract.
+                *weight = unsafe { L::load(lines.add(tap * PANEL + channel % PANEL)) };
+            }
+            let [bias] = correlation.bias::<L, 1>(channel);
+            let to = Destination { band, floor: L::splat(if finish.relu { 0.0 } else { f32::NEG_INFINITY }), channel };
             let mut column = 0;
             while column < correlation.columns {
-                let (source, stride) = (band.source(row).wrapping_add(column), band.row_stride);
-                let target = target + column / side * column_step;
+                let source = band.source(row).wrapping_add(column);
+                let target = target + column / side * correlation.target_column;
                 // SAFETY: by this function's contract.
                 unsafe {
                     if finish.pool {
                         let [[a, b], [c, d]] = sums::<L, KERNEL, TAPS, 2, 2>(&weights, bias, source, stride);
-                        store(a.larger(b).larger(c.larger(d)), target);
+                        to.write(a.larger(b).larger(c.larger(d)), target);
                         column += 2;
                     } else if column + RUN <= correlation.columns {
                         let [sums] = sums::<L, KERNEL, TAPS, 1, RUN>(&weights, bias, source, stride);
                         for (index, sum) in sums.into_iter().enumerate() {
-                            store(sum, target + index * column_step);
+                            to.write(sum, target + index * correlation.target_column);
                         }
                         column += RUN;
                     } else {
                         let [[sum]] = sums::<L, KERNEL, TAPS, 1, 1>(&weights, bias, source, stride);
-                        store(sum, target);
+                        to.write(sum, target);
                         column += 1;
                     }
                 }
             }
         }
+    }
+}
+
+/// Where the outputs of one vector of channels go.
+struct Destination<'a, L> {
+    band: &'a Band<'a>,
+    floor: L,
+    channel: usize,
+}
+
+impl<L: Lanes> Destination<'_, L> {
+    /// # Safety
+    /// An output of the band lies at `place`.
+    #[inline(always)]
+    unsafe fn write(&self, value: L, place: usize) {
+        let to = self.band.target.at(place);
+        // SAFETY: by this function's contract.
+        unsafe { value.at_least(self.floor).store_within(to, self.channel, self.band.correlation.channels) }
     }
 }
 
@@ -99,6 +115,7 @@ pub(crate) unsafe fn sums<L: Lanes, const KERNEL: usize, const TAPS: usize, cons
     source: *const f32,
     row_stride: usize,
 ) -> [[L; COLUMNS]; ROWS] {
+    const { assert!(TAPS == KERNEL * KERNEL) }
     let mut sums = [[bias; COLUMNS]; ROWS];
     for i in 0..ROWS + KERNEL - 1 {
         for j in 0..COLUMNS + KERNEL - 1 {

@@ -424,7 +424,7 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
     while first < channels {
         let whole = first + L::WIDTH <= channels;
         let last = first + L::WIDTH >= channels;
-        // Whether what comes next lies in other lines of the cache than this.
+        // Whether what comes next lies in other lines of the cache than this, as it does where channels fill whole panels.
         let ahead = last || (first + L::WIDTH).is_multiple_of(PANEL);
         let mut columns = Columns::new();
         for j in 0..T::SIDE {
@@ -523,7 +523,7 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                         }
                     }
                 }
-                let ahead = (first + L::WIDTH).is_multiple_of(PANEL); // as in `transform_pixels`
+                let ahead = first + L::WIDTH >= channels || (first + L::WIDTH).is_multiple_of(PANEL);
                 let mut tile = Columns::new();
                 for j in 0..T::POINTS {
                     let mut points = [L::splat(0.0); 8];
@@ -532,7 +532,7 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                         points[i] = unsafe {
                             let from = from.add((i * T::POINTS + j) * out_stride + first);
                             if ahead {
-                                L::prefetch(from.wrapping_add(L::WIDTH)); // the next vector's, or tile's
+                                L::prefetch(from.wrapping_add(PANEL - first % PANEL)); // the next panel's, or tile's
                             }
                             L::load(from)
                         };
