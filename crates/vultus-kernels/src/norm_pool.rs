@@ -519,7 +519,7 @@ impl WindowRow<'_> {
     #[inline(always)]
     pub(crate) fn prefetch<L: Lanes>(&self, window: usize, first: usize) {
         if !first.is_multiple_of(PANEL) {
-            return; // in a line that was asked for
+            return; // asked for already, or with the next window
         }
         let place = self.dy.len() + window * self.channels + first;
         L::prefetch(self.winners.as_ptr().wrapping_add(place));

@@ -59,7 +59,7 @@ pub enum RunError {
     Missing {
         /// Where a run was looked for.
         path: PathBuf,
-        /// What a run has.
+        /// What is not there, in the words of the message.
         absent: &'static str,
     },
     /// Another process is at work there.

@@ -150,8 +150,8 @@ pub(super) struct GreyForward<'a> {
     pub(super) signs: &'a [f32],
     /// `[windows, channels]`, overwritten.
     pub(super) winners: &'a mut [f32],
-    /// As those of [`crate::batch_norm::Sums`], `[3, channels]`, overwritten; what they are counted around is the mean of a window in
-    /// the middle, which sees no edge.
+    /// As those of [`crate::batch_norm::Sums`], `[3, channels]`, overwritten; what they are counted around is the mean of the window in
+    /// the middle of the row, far from its ends.
     pub(super) sums: &'a mut [f32],
 }
 

@@ -203,6 +203,7 @@ impl<'a> ThinBlock<'a> {
         let bias_of_image = Shared::new(&mut bias_sums);
         let (weights, gates) = (RowsGradient::new(set, &self.shape, inputs.x), self.block.before.gates());
         weights.sum(dweight, |images, dweight| {
+            let longest = if windowed { 0 } else { longest };
             let (mut z, mut dz) = (Scratch::take(longest), Scratch::take(longest));
             let (mut sums, mut total) = (Scratch::take(channels), Scratch::take(channels));
             for image in images {

@@ -41,7 +41,8 @@ impl Kernel for GreyBand<'_> {
 /// All outputs of a band.
 ///
 /// # Safety
-/// As told by [`GreyBand`].
+/// Under each output of the band lie `KERNEL` runs of as many pixels, a row stride apart; the weights hold a line of whole panels for each
+/// of the `TAPS` pixels; nobody else touches the outputs; and where they are pooled, rows and columns are even.
 #[inline(always)]
 unsafe fn outputs<L: Lanes, const KERNEL: usize, const TAPS: usize>(band: &Band) {
     let correlation = band.correlation;

@@ -424,7 +424,7 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
     while first < channels {
         let whole = first + L::WIDTH <= channels;
         let last = first + L::WIDTH >= channels;
-        // Whether what comes next lies in other lines of the cache than this, as it does where channels fill whole panels.
+        // Whether what comes next lies in other lines of the cache than this: exactly so where channels fill whole panels.
         let ahead = last || (first + L::WIDTH).is_multiple_of(PANEL);
         let mut columns = Columns::new();
         for j in 0..T::SIDE {
