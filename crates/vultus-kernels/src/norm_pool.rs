@@ -468,10 +468,21 @@ pub(crate) struct ChannelTerms<L> {
 }
 
 impl<L: Lanes> ChannelTerms<L> {
-    /// Gradient of an input `x` to which `gradient` comes from behind the norm.
+    /// Gradient of an input `x` to which `gradient` comes from behind the norm. With `gate_input` the input is the output of a
+    /// ReLU, and the result the gradient before that.
     #[inline(always)]
-    pub(crate) fn gradient(&self, x: L, gradient: L) -> L {
-        gradient.mul_add(self.slope, x.sub(self.mean).mul_add(self.curve, self.level))
+    pub(crate) fn gradient(&self, x: L, gradient: L, gate_input: bool) -> L {
+        let gradient = gradient.mul_add(self.slope, x.sub(self.mean).mul_add(self.curve, self.level));
+        if gate_input { gradient.gated(x) } else { gradient }
+    }
+
+    /// The same for the next input of a window: the first that equals the winner takes what is `left` of the window's gradient,
+    /// all of it.
+    #[inline(always)]
+    pub(crate) fn gradient_in_window(&self, x: L, winner: L, left: &mut L, gate_input: bool) -> L {
+        let gradient = left.where_equal(x, winner);
+        *left = left.sub(gradient);
+        self.gradient(x, gradient, gate_input)
     }
 }
 
@@ -618,13 +629,7 @@ impl Kernel for GradientApply<'_> {
                         for j in 0..size {
                             let column = window * size + j;
                             let x = band.input::<L>(i, column, first);
-                            // The first pixel that equals the winner takes the gradient, and nothing is left.
-                            let gradient = left.where_equal(x, winner);
-                            left = left.sub(gradient);
-                            let mut dx = terms.gradient(x, gradient);
-                            if self.gate_input {
-                                dx = dx.gated(x);
-                            }
+                            let dx = terms.gradient_in_window(x, winner, &mut left, self.gate_input);
                             sum = sum.add(dx);
                             dx.store_within(self.dx.add(band.pixel(i, column)), first, channels);
                         }
@@ -641,10 +646,7 @@ impl Kernel for GradientApply<'_> {
                     // SAFETY: as above.
                     unsafe {
                         let x = band.input::<L>(row, column, first);
-                        let mut dx = band.windows.terms::<L>(first).gradient(x, L::splat(0.0));
-                        if self.gate_input {
-                            dx = dx.gated(x);
-                        }
+                        let dx = band.windows.terms::<L>(first).gradient(x, L::splat(0.0), self.gate_input);
                         add_within(dx, sums, first, channels);
                         dx.store_within(self.dx.add(band.pixel(row, column)), first, channels);
                     }

@@ -1,8 +1,8 @@
-//! A first layer of one channel in front of pooling: its convolution, and what comes before and after, window by window.
+//! A first layer of one channel in front of pooling: its convolution and what follows, window by window, both ways.
 //!
 //! In: the pixels under one row of windows of 2 x 2 outputs of a 3 x 3 kernel. Out: winners and sums for the statistics, or
-//! sums of gradients. The four outputs of a window stay in registers from the first product to the last use, and are
-//! written nowhere. The outputs are the numbers of [`crate::convolution`].
+//! sums of gradients. The four outputs of a window stay in registers from the first product to the last use; of what is made of
+//! them only their gradients pass through the first-level cache. The outputs are the numbers of [`crate::convolution`].
 
 use super::{Block, Filters, Tail};
 use crate::convolution::{Frame, grey_sums};
@@ -246,14 +246,7 @@ impl Kernel for GreyBackward<'_> {
                         let (winner, mut left) = row.at(window, first, &terms);
                         *gradients = outputs.at::<2, 2>(0, 2 * window);
                         for value in gradients.as_flattened_mut() {
-                            // The first output that equals the winner takes the gradient, and nothing is left.
-                            let gradient = left.where_equal(*value, winner);
-                            left = left.sub(gradient);
-                            let output = *value;
-                            *value = terms.gradient(output, gradient);
-                            if windows.relu {
-                                *value = value.gated(output);
-                            }
+                            *value = terms.gradient_in_window(*value, winner, &mut left, windows.relu);
                             sum = sum.add(*value);
                         }
                     }
@@ -263,8 +256,7 @@ impl Kernel for GreyBackward<'_> {
                 }
                 for (row, column) in windows.uncovered() {
                     let [[value]] = outputs.at::<1, 1>(row, column);
-                    let gradient = terms.gradient(value, L::splat(0.0));
-                    let gradient = if windows.relu { gradient.gated(value) } else { gradient };
+                    let gradient = terms.gradient(value, L::splat(0.0), windows.relu);
                     sum = sum.add(gradient);
                     outputs.add_gradient(row, column, &[[gradient]], &mut dweight);
                 }
