@@ -24,8 +24,10 @@ use crate::simd::InstructionSet;
 use crate::squeeze_excitation::{SqueezeShape, WeightGradients, Weights};
 use crate::sum::Sum;
 
-/// Numbers of a part's convolution output, about: 4 MB.
-const PART_NUMBERS: usize = 1024 * 1024;
+/// Numbers of the convolution output of a part of the forward pass, about: 4 MB, which its statistics find in a cache.
+const FORWARD_NUMBERS: usize = 1024 * 1024;
+/// Those of a part of the backward pass: it has its gradient and its input to read again, but begins and ends more tasks.
+const BACKWARD_NUMBERS: usize = 2 * 1024 * 1024;
 
 /// What follows a block's batch norm.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,9 +156,9 @@ pub struct BlockGradients<'a> {
     pub squeeze: Option<WeightGradients<'a>>,
 }
 
-/// Parts of a batch of images of `numbers` numbers each; even, so that two cores share them well.
-fn parts(batch: usize, numbers: usize) -> impl Iterator<Item = Range<usize>> {
-    let parts = batch.div_ceil((PART_NUMBERS / numbers.max(1)).max(2));
+/// Parts of about `most` numbers of a batch of images of `numbers` numbers each; even, so that two cores share them well.
+fn parts(batch: usize, numbers: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = batch.div_ceil((most / numbers.max(1)).max(2));
     let each = batch.div_ceil(parts.max(1)).next_multiple_of(2);
     (0..batch).step_by(each.max(1)).map(move |first| first..batch.min(first + each))
 }
@@ -245,7 +247,7 @@ impl Block {
         let mut statistics = match self.tail {
             Tail::Activated { squeeze: Some(hidden), .. } => norm_squeeze::statistics(&self.squeeze_shape(hidden)),
             _ => {
-                let parts = parts(self.filters.batch(), self.pixels() * channels).count();
+                let parts = parts(self.filters.batch(), self.pixels() * channels, FORWARD_NUMBERS).count();
                 Statistics::new(InstructionSet::best(), channels, shape.task_rows(), shape.rows, parts)
             }
         };
@@ -291,7 +293,7 @@ impl Block {
         }
         let (batch, wide) = (self.filters.batch(), z.len());
         let pass = self.filters.forward(inputs.weight, self.bias(inputs), self.before);
-        for images in parts(batch, wide / batch) {
+        for images in parts(batch, wide / batch, FORWARD_NUMBERS) {
             let z = &mut z[of(&images, batch, wide)];
             pass.run(images.len(), &inputs.x[of(&images, batch, inputs.x.len())], z);
             then(images, z);
@@ -327,7 +329,7 @@ impl Block {
         if wide == 0 {
             input.iter_mut().filter(|input| !input.added).for_each(|input| input.dx.fill(0.0));
         } else {
-            for images in parts(batch, wide / batch) {
+            for images in parts(batch, wide / batch, BACKWARD_NUMBERS) {
                 let mut dz = Scratch::take(of(&images, batch, wide).len());
                 let range = of(&images, batch, x.len());
                 let mut into = input.as_mut().map(|input| Sum::new(&mut input.dx[range.clone()], input.added));

@@ -6,7 +6,7 @@
 //! kernel is not flipped. Dilation and channel groups are not offered.
 //!
 //! There are two ways to compute each of the three: `direct`, for any kernel and stride, and `winograd`, for kernels of
-//! 3 x 3 in four sizes and of 5 x 5 in two with stride 1, and of 3 x 3 with stride 2 and an odd padding.
+//! 3 x 3 in five sizes and of 5 x 5 in two with stride 1, and of 3 x 3 with stride 2 and an odd padding.
 //! [`Algorithm::choose`] picks by what each would cost. Results differ by rounding: relative to the largest output the
 //! error stays below [`Algorithm::tolerance`], which says for which sums; the tests hold them to that.
 

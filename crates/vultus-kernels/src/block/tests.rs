@@ -428,14 +428,16 @@ fn a_wide_first_layer_is_the_same_as_one_after_the_other() {
     }
 }
 
-/// So large that a batch is three parts, the last of one image: by Winograd, directly, and each channel by itself.
+/// So large that a batch is three parts forward and two backward, the last of one image: by Winograd, directly, and each channel by itself.
 fn several_parts(squeeze: Option<usize>, activation: Activation) -> [Case; 3] {
     let depthwise =
         DepthwiseShape { batch: 5, channels: 32, in_height: 130, in_width: 130, kernel: 3, stride: 1, padding: 1 };
     let by_winograd = dense(5, 130, 16, 32, 1);
     assert!(matches!(by_winograd, Filters::Dense(shape) if Algorithm::choose(&shape) != Algorithm::Direct));
     [by_winograd, dense(5, 260, 4, 32, 2), Filters::Depthwise(depthwise)].map(|filters| {
-        assert_eq!(parts(5, filters.output_len() / 5).collect::<Vec<_>>(), [0..2, 2..4, 4..5]);
+        let parts = |most| parts(5, filters.output_len() / 5, most).collect::<Vec<_>>();
+        assert_eq!(parts(FORWARD_NUMBERS), [0..2, 2..4, 4..5]);
+        assert_eq!(parts(BACKWARD_NUMBERS), [0..4, 4..5]);
         Case::new(Block { before: Activation::Relu, ..block(filters, squeeze, true, activation) }, 3)
     })
 }
@@ -485,8 +487,10 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn parts_cover_a_batch_once_and_in_order() {
     for (batch, numbers) in [(0, 10), (1, 10), (7, 10), (128, 48 * 48 * 32), (3, 4_000_000), (64, 0)] {
-        let images: Vec<usize> = parts(batch, numbers).flatten().collect();
-        assert_eq!(images, (0..batch).collect::<Vec<_>>(), "{batch} images of {numbers}");
+        for most in [FORWARD_NUMBERS, BACKWARD_NUMBERS] {
+            let images: Vec<usize> = parts(batch, numbers, most).flatten().collect();
+            assert_eq!(images, (0..batch).collect::<Vec<_>>(), "{batch} images of {numbers}");
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Algorithm {
     Winograd4,
     /// Winograd's F(6 x 6, 3 x 3).
     Winograd6,
+    /// Winograd's F(7 x 7, 3 x 3).
+    Winograd7,
     /// Winograd's F(2 x 2, 5 x 5).
     Winograd2Of5,
     /// Winograd's F(4 x 4, 5 x 5).
@@ -49,6 +51,10 @@ macro_rules! by_algorithm {
                 type $transform = $crate::convolution::transform::F6;
                 $call
             }
+            Algorithm::Winograd7 => {
+                type $transform = $crate::convolution::transform::F7;
+                $call
+            }
             Algorithm::Winograd2Of5 => {
                 type $transform = $crate::convolution::transform::F2Of5;
                 $call
@@ -69,12 +75,13 @@ pub(super) use by_algorithm;
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Direct,
         Self::Winograd2,
         Self::Winograd3,
         Self::Winograd4,
         Self::Winograd6,
+        Self::Winograd7,
         Self::Winograd2Of5,
         Self::Winograd4Of5,
         Self::Winograd3By2,
@@ -88,6 +95,7 @@ impl Algorithm {
             Self::Winograd3 => "F(3)",
             Self::Winograd4 => "F(4)",
             Self::Winograd6 => "F(6)",
+            Self::Winograd7 => "F(7)",
             Self::Winograd2Of5 => "F(2, 5)",
             Self::Winograd4Of5 => "F(4, 5)",
             Self::Winograd3By2 => "F(3) / 2",
@@ -102,6 +110,7 @@ impl Algorithm {
             Self::Direct | Self::Winograd2 | Self::Winograd3By2 => 5e-6,
             Self::Winograd3 | Self::Winograd4 | Self::Winograd2Of5 => 5e-5,
             Self::Winograd6 | Self::Winograd4Of5 => 1e-4,
+            Self::Winograd7 => 2e-4,
         }
     }
 
@@ -142,6 +151,7 @@ impl Algorithm {
             let transform = match algorithm {
                 Self::Winograd2 | Self::Winograd3By2 => 8.0,
                 Self::Winograd6 | Self::Winograd4Of5 => 17.0,
+                Self::Winograd7 => 21.0,
                 _ => 12.0,
             };
             let (high, wide) = (shape.out_height().div_ceil(size), shape.out_width().div_ceil(size));

@@ -4,7 +4,7 @@
 //! apply each transform along both. With `Y = A^T [(G g G^T) . (B^T d B)] A` (Lavin & Gray 2016, "Fast algorithms for
 //! convolutional neural networks", equation 8) a tile of m x m outputs costs (m + r - 1)^2 multiplications a channel pair
 //! instead of r^2 m^2. Interpolation points of m + r - 1 = 4: 0, 1, -1 and infinity; of 5: also 2; of 6: +-2; of 8: +-2 and
-//! +-1/2. `B` depends on the points alone: kernels of 3 and of 5 share it.
+//! +-1/2; of 9: 0, +-1/2, +-1, +-3/2 and +-4 without infinity, which lose least among small fractions. `B` depends on the points alone: kernels of 3 and of 5 share it.
 //!
 //! With stride 2 an output sees even inputs by the outer weights of three, and odd inputs by the middle one. Along a side the
 //! first is Winograd's F(m, 2) with m + 1 points, the second m plain products: (2 m + 1)^2 multiplications a channel pair
@@ -15,7 +15,10 @@ use std::marker::PhantomData;
 use crate::simd::Lanes;
 
 /// Vectors along one side of a tile; those beyond a transform's size are not used.
-pub(super) type Side<L> = [L; 8];
+pub(super) type Side<L> = [L; MOST_POINTS];
+
+/// Most points along a side of a tile.
+pub(super) const MOST_POINTS: usize = 9;
 
 /// Most weights along a side of a kernel.
 pub(super) const MOST_TAPS: usize = 5;
@@ -33,7 +36,7 @@ pub(super) trait Transform: Send + Sync + 'static {
     /// Inputs from one tile to the next.
     const STEP: usize = Self::OUTPUTS;
     /// G, `[points, r]`.
-    const WEIGHTS: [[f32; MOST_TAPS]; 8];
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS];
     /// B^T: from inputs to points.
     fn input<L: Lanes>(d: &Side<L>) -> Side<L>;
     /// A^T: from points to outputs.
@@ -103,7 +106,7 @@ const INFINITY: [f32; MOST_TAPS] = [0.0, 0.0, 0.0, 0.0, 1.0];
 
 #[inline(always)]
 fn side<L: Lanes>() -> Side<L> {
-    [L::splat(0.0); 8]
+    [L::splat(0.0); MOST_POINTS]
 }
 
 /// F(2 x 2, 3 x 3).
@@ -114,6 +117,8 @@ pub(super) struct F3;
 pub(super) struct F4;
 /// F(6 x 6, 3 x 3).
 pub(super) struct F6;
+/// F(7 x 7, 3 x 3).
+pub(super) struct F7;
 /// F(2 x 2, 5 x 5).
 pub(super) struct F2Of5;
 /// F(4 x 4, 5 x 5).
@@ -126,11 +131,12 @@ pub(super) struct F3By2OfInput;
 impl Transform for F2 {
     const OUTPUTS: usize = 2;
     const TAPS: usize = 3;
-    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS] = [
         three(1.0, 0.0, 0.0),
         three(0.5, 0.5, 0.5),
         three(0.5, -0.5, 0.5),
         three(0.0, 0.0, 1.0),
+        UNUSED,
         UNUSED,
         UNUSED,
         UNUSED,
@@ -173,12 +179,13 @@ impl Forward for F2 {
 impl Transform for F3 {
     const OUTPUTS: usize = 3;
     const TAPS: usize = 3;
-    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS] = [
         three(0.5, 0.0, 0.0),
         three(-0.5, -0.5, -0.5),
         three(-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0),
         three(1.0 / 6.0, 1.0 / 3.0, 2.0 / 3.0),
         three(0.0, 0.0, 1.0),
+        UNUSED,
         UNUSED,
         UNUSED,
         UNUSED,
@@ -226,13 +233,14 @@ impl Forward for F3 {
 impl Transform for F4 {
     const OUTPUTS: usize = 4;
     const TAPS: usize = 3;
-    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS] = [
         three(0.25, 0.0, 0.0),
         three(-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0),
         three(-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0),
         three(1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0),
         three(1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0),
         three(0.0, 0.0, 1.0),
+        UNUSED,
         UNUSED,
         UNUSED,
     ];
@@ -285,7 +293,7 @@ impl Forward for F4 {
 impl Transform for F6 {
     const OUTPUTS: usize = 6;
     const TAPS: usize = 3;
-    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS] = [
         three(1.0, 0.0, 0.0),
         three(-2.0 / 9.0, -2.0 / 9.0, -2.0 / 9.0),
         three(-2.0 / 9.0, 2.0 / 9.0, -2.0 / 9.0),
@@ -294,6 +302,7 @@ impl Transform for F6 {
         three(1.0 / 45.0, 1.0 / 90.0, 1.0 / 180.0),
         three(1.0 / 45.0, -1.0 / 90.0, 1.0 / 180.0),
         three(0.0, 0.0, 1.0),
+        UNUSED,
     ];
 
     #[inline(always)]
@@ -356,16 +365,99 @@ impl Forward for F6 {
     }
 }
 
+/// Points of F(7 x 7, 3 x 3) with either sign.
+const PAIRS: [f32; 4] = [0.5, 1.0, 1.5, 4.0];
+
+/// Of each pair the factors of x^4, x^2 and 1 in the product of `x^2 - q^2` over the other three.
+const OTHERS: [[f32; 3]; 4] =
+    [[-19.25, 54.25, -36.0], [-18.5, 40.5625, -9.0], [-17.25, 20.25, -4.0], [-3.5, 3.0625, -0.5625]];
+
+/// Powers of each pair's positive point, from 0 to 6.
+const POWERS: [[f32; 7]; 4] = {
+    let mut powers = [[1.0; 7]; 4];
+    let mut place = 0;
+    while place < 4 * 6 {
+        let (pair, exponent) = (place / 6, place % 6);
+        powers[pair][exponent + 1] = powers[pair][exponent] * PAIRS[pair];
+        place += 1;
+    }
+    powers
+};
+
+impl Transform for F7 {
+    const OUTPUTS: usize = 7;
+    const TAPS: usize = 3;
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS] = [
+        three(1.0 / 9.0, 0.0, 0.0),
+        three(-16.0 / 189.0, -8.0 / 189.0, -4.0 / 189.0),
+        three(-16.0 / 189.0, 8.0 / 189.0, -4.0 / 189.0),
+        three(8.0 / 225.0, 8.0 / 225.0, 8.0 / 225.0),
+        three(8.0 / 225.0, -8.0 / 225.0, 8.0 / 225.0),
+        three(-16.0 / 2475.0, -24.0 / 2475.0, -36.0 / 2475.0),
+        three(-16.0 / 2475.0, 24.0 / 2475.0, -36.0 / 2475.0),
+        three(1.0 / 103_950.0, 4.0 / 103_950.0, 16.0 / 103_950.0),
+        three(1.0 / 103_950.0, -4.0 / 103_950.0, 16.0 / 103_950.0),
+    ];
+
+    #[inline(always)]
+    fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = d[0].scaled(9.0, d[2].scaled(-49.5625, d[4].scaled(59.0625, d[6].scaled(-19.5, d[8]))));
+        for pair in 0..4 {
+            let (point, [a, b, c]) = (PAIRS[pair], OTHERS[pair]);
+            let even = d[2].scaled(c, d[4].scaled(b, d[6].scaled(a, d[8])));
+            let odd = d[1].scaled(c, d[3].scaled(b, d[5].scaled(a, d[7])));
+            r[2 * pair + 1] = odd.scaled(point, even);
+            r[2 * pair + 2] = odd.scaled(-point, even);
+        }
+        r
+    }
+
+    #[inline(always)]
+    fn output<L: Lanes>(p: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = p[0];
+        for pair in 0..4 {
+            let (plus, minus) = (p[2 * pair + 1], p[2 * pair + 2]);
+            let both = [plus.add(minus), plus.sub(minus)];
+            for output in 0..7 {
+                r[output] = both[output % 2].scaled(POWERS[pair][output], r[output]);
+            }
+        }
+        r
+    }
+}
+
+impl Forward for F7 {
+    type InputGradient = Self;
+
+    #[inline(always)]
+    fn gradient<L: Lanes>(y: &Side<L>) -> Side<L> {
+        let mut r = side();
+        r[0] = y[0];
+        for pair in 0..4 {
+            let point = PAIRS[pair];
+            let square = point * point;
+            let even = y[6].scaled(square, y[4]).scaled(square, y[2]).scaled(square, y[0]);
+            let odd = y[5].scaled(square, y[3]).scaled(square, y[1]);
+            r[2 * pair + 1] = odd.scaled(point, even);
+            r[2 * pair + 2] = odd.scaled(-point, even);
+        }
+        r
+    }
+}
+
 impl Transform for F2Of5 {
     const OUTPUTS: usize = 2;
     const TAPS: usize = 5;
-    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS] = [
         powers(0.25, 0.0),
         powers(-1.0 / 6.0, 1.0),
         powers(-1.0 / 6.0, -1.0),
         powers(1.0 / 24.0, 2.0),
         powers(1.0 / 24.0, -2.0),
         INFINITY,
+        UNUSED,
         UNUSED,
         UNUSED,
     ];
@@ -403,7 +495,7 @@ impl Forward for F2Of5 {
 impl Transform for F4Of5 {
     const OUTPUTS: usize = 4;
     const TAPS: usize = 5;
-    const WEIGHTS: [[f32; MOST_TAPS]; 8] = [
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS] = [
         powers(1.0, 0.0),
         powers(-2.0 / 9.0, 1.0),
         powers(-2.0 / 9.0, -1.0),
@@ -412,6 +504,7 @@ impl Transform for F4Of5 {
         powers(4.0 / 45.0, 0.5),
         powers(4.0 / 45.0, -0.5),
         INFINITY,
+        UNUSED,
     ];
 
     #[inline(always)]
@@ -455,7 +548,7 @@ impl Forward for F4Of5 {
 }
 
 /// G of the phases: the outer weights as a kernel of two at 0, 1, -1 and infinity, then the middle one.
-const PHASES: [[f32; MOST_TAPS]; 8] = [
+const PHASES: [[f32; MOST_TAPS]; MOST_POINTS] = [
     three(1.0, 0.0, 0.0),
     three(0.5, 0.0, 0.5),
     three(0.5, 0.0, -0.5),
@@ -463,6 +556,7 @@ const PHASES: [[f32; MOST_TAPS]; 8] = [
     three(0.0, 1.0, 0.0),
     three(0.0, 1.0, 0.0),
     three(0.0, 1.0, 0.0),
+    UNUSED,
     UNUSED,
 ];
 
@@ -490,7 +584,7 @@ impl Transform for F3By2 {
     const TAPS: usize = 3;
     const POINTS: usize = 7;
     const STEP: usize = 6;
-    const WEIGHTS: [[f32; MOST_TAPS]; 8] = PHASES;
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS] = PHASES;
 
     #[inline(always)]
     fn input<L: Lanes>(d: &Side<L>) -> Side<L> {
@@ -530,7 +624,7 @@ impl Transform for F3By2OfInput {
     const POINTS: usize = 7;
     const INPUTS: usize = 4;
     const STEP: usize = 3;
-    const WEIGHTS: [[f32; MOST_TAPS]; 8] = PHASES;
+    const WEIGHTS: [[f32; MOST_TAPS]; MOST_POINTS] = PHASES;
 
     #[inline(always)]
     fn input<L: Lanes>(d: &Side<L>) -> Side<L> {

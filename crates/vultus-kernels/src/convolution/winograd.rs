@@ -10,7 +10,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::transform::{MOST_TAPS, OfInput, Side, ToPoints, Transform};
+use super::transform::{MOST_POINTS, MOST_TAPS, OfInput, Side, ToPoints, Transform};
 use crate::panel::RowsProduct;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -171,7 +171,10 @@ impl<T: Transform> Kernel for TransformWeights<'_, T> {
                     }
                 }
                 for i in 0..T::POINTS {
-                    let line = kernel.map(|column| combine::<L>(&T::WEIGHTS[i], &column)); // of G g
+                    let mut line = [L::splat(0.0); MOST_TAPS]; // of G g
+                    for j in 0..T::TAPS {
+                        line[j] = combine::<L>(&T::WEIGHTS[i], &kernel[j]);
+                    }
                     for j in 0..T::POINTS {
                         let value = combine::<L>(&T::WEIGHTS[j], &line);
                         let place =
@@ -339,8 +342,8 @@ unsafe fn pixels(
     column: isize,
     side: usize,
     zeros: *const f32,
-) -> [[*const f32; 8]; 8] {
-    let mut addresses = [[zeros; 8]; 8];
+) -> [[*const f32; MOST_POINTS]; MOST_POINTS] {
+    let mut addresses = [[zeros; MOST_POINTS]; MOST_POINTS];
     let inside = row >= 0 && column >= 0 && row as usize + side <= height && column as usize + side <= width;
     for (i, line) in addresses.iter_mut().enumerate().take(side) {
         let y = row + i as isize;
@@ -380,12 +383,12 @@ impl Layout {
 
 /// A tile's vectors, transformed along its columns. It begins unset: setting all of it to zero would cost as much as a
 /// transform.
-struct Columns<L>([[MaybeUninit<L>; 8]; 8]);
+struct Columns<L>([[MaybeUninit<L>; MOST_POINTS]; MOST_POINTS]);
 
 impl<L: Lanes> Columns<L> {
     #[inline(always)]
     fn new() -> Self {
-        Self([const { [const { MaybeUninit::uninit() }; 8] }; 8])
+        Self([const { [const { MaybeUninit::uninit() }; MOST_POINTS] }; MOST_POINTS])
     }
 
     /// Column `j`, of which the first `count` vectors are kept.
@@ -402,7 +405,7 @@ impl<L: Lanes> Columns<L> {
     /// The first `count` columns were set, with more than `i` vectors each.
     #[inline(always)]
     unsafe fn row(&self, i: usize, count: usize) -> Side<L> {
-        let mut row = [L::splat(0.0); 8];
+        let mut row = [L::splat(0.0); MOST_POINTS];
         for j in 0..count {
             // SAFETY: by contract it was written.
             row[j] = unsafe { self.0[j][i].assume_init() };
@@ -419,7 +422,11 @@ impl<L: Lanes> Columns<L> {
 /// Every address is valid for reads of `channels` numbers, and the layout for writes of them, rounded up to whole vectors,
 /// at each point.
 #[inline(always)]
-unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 8], channels: usize, layout: Layout) {
+unsafe fn transform_pixels<T: ToPoints, L: Lanes>(
+    addresses: &[[*const f32; MOST_POINTS]; MOST_POINTS],
+    channels: usize,
+    layout: Layout,
+) {
     let mut first = 0;
     while first < channels {
         let whole = first + L::WIDTH <= channels;
@@ -428,7 +435,7 @@ unsafe fn transform_pixels<T: ToPoints, L: Lanes>(addresses: &[[*const f32; 8]; 
         let ahead = last || (first + L::WIDTH).is_multiple_of(PANEL);
         let mut columns = Columns::new();
         for j in 0..T::SIDE {
-            let mut column = [L::splat(0.0); 8];
+            let mut column = [L::splat(0.0); MOST_POINTS];
             for i in 0..T::SIDE {
                 // SAFETY: `channels` numbers can be read at each address, by contract.
                 column[i] = unsafe {
@@ -526,7 +533,7 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                 let ahead = first + L::WIDTH >= channels || (first + L::WIDTH).is_multiple_of(PANEL);
                 let mut tile = Columns::new();
                 for j in 0..T::POINTS {
-                    let mut points = [L::splat(0.0); 8];
+                    let mut points = [L::splat(0.0); MOST_POINTS];
                     for i in 0..T::POINTS {
                         // SAFETY: each point has `padded` numbers for this tile, whole vectors.
                         points[i] = unsafe {
@@ -552,8 +559,9 @@ impl<T: Transform> Kernel for OutputStage<'_, T> {
                         let (upper, lower) = (T::output(&upper), T::output(&lower));
                         for j in (0..T::OUTPUTS).step_by(2) {
                             if i + 2 <= rows && j + 2 <= columns {
-                                let largest =
-                                    upper[j].larger(upper[(j + 1) % 8]).larger(lower[j].larger(lower[(j + 1) % 8]));
+                                let largest = upper[j]
+                                    .larger(upper[(j + 1) % MOST_POINTS])
+                                    .larger(lower[j].larger(lower[(j + 1) % MOST_POINTS]));
                                 let pixel = (image * pooled_height + (row + i) / 2) * pooled_width + (column + j) / 2;
                                 // SAFETY: the pixel is inside the pooled picture, and this tile's own.
                                 unsafe {
