@@ -44,7 +44,7 @@ fn check(u: &mut Unstructured) -> Result<()> {
     }
     let expected = if pool { pooled(&shape, &expected) } else { expected };
     let case = || format!("{prepared:?}, seed {seed}, residual {with_residual}, {shape:?}");
-    assert_within(&y, &expected, 1e-4 * scale, case);
+    assert_within(&y, &expected, prepared.algorithm().tolerance() * scale, case);
     Ok(())
 }
 

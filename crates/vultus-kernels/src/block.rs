@@ -2,7 +2,7 @@
 //!
 //! In: images `[batch, height, width, channels]`. Out: the block's output, the convolution's and the winners of pooling, or
 //! all gradients. The batch
-//! goes through in parts of a few megabytes, and each part through all that can be done with it while it is in the cache:
+//! goes through in parts of a few megabytes, and each part through all that can be done with it while most of it is in the cache:
 //! the convolution and the sums for the norm's statistics; on the way back the gradient of the norm, that of the weights
 //! and that of the input. The gradient between norm and convolution never exists as a whole. A convolution of few inputs
 //! is computed again instead of kept (`thin_block`).
@@ -24,9 +24,10 @@ use crate::simd::InstructionSet;
 use crate::squeeze_excitation::{SqueezeShape, WeightGradients, Weights};
 use crate::sum::Sum;
 
-/// Numbers of the convolution output of a part of the forward pass, about: 4 MB, which its statistics find in a cache.
+/// Numbers of the convolution's output in a part of the forward pass, about: 4 MB, which the statistics find in a cache.
 const FORWARD_NUMBERS: usize = 1024 * 1024;
-/// Those of a part of the backward pass: it has its gradient and its input to read again, but begins and ends more tasks.
+/// Numbers of that output in a part of the backward pass, about: 8 MB. Each part starts several kernels, which took longer with
+/// twice as many parts than what larger ones read from farther away.
 const BACKWARD_NUMBERS: usize = 2 * 1024 * 1024;
 
 /// What follows a block's batch norm.

@@ -428,7 +428,8 @@ fn a_wide_first_layer_is_the_same_as_one_after_the_other() {
     }
 }
 
-/// So large that a batch is three parts forward and two backward, the last of one image: by Winograd, directly, and each channel by itself.
+/// So large that a batch is three parts forward and two backward, the last of one image: by Winograd, directly, and each
+/// channel by itself.
 fn several_parts(squeeze: Option<usize>, activation: Activation) -> [Case; 3] {
     let depthwise =
         DepthwiseShape { batch: 5, channels: 32, in_height: 130, in_width: 130, kernel: 3, stride: 1, padding: 1 };

@@ -147,7 +147,7 @@ impl Algorithm {
             let direct = 1.1 * shape.multiply_adds() as f64;
             let (size, points) =
                 by_algorithm!(algorithm, return direct, T => (<T as Transform>::OUTPUTS, <T as Transform>::POINTS));
-            // By the sums that a transform takes.
+            // By the sums that a transform takes; that of F(7) so that it is taken where it was faster in a trial.
             let transform = match algorithm {
                 Self::Winograd2 | Self::Winograd3By2 => 8.0,
                 Self::Winograd6 | Self::Winograd4Of5 => 17.0,

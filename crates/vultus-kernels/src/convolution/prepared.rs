@@ -76,6 +76,11 @@ impl Prepared {
         }
     }
 
+    /// How it computes.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
     /// Numbers that go in for one image.
     pub fn input_len(&self) -> usize {
         self.shape.input_len()

@@ -139,7 +139,8 @@ fn every_prepared(
     end: End,
 ) -> Vec<(f64, Prepared)> {
     let pool = end == End::Pooled;
-    let mut all = vec![(1e-4, Prepared::new(shape, weight, bias, activation, pool))];
+    let chosen = Prepared::new(shape, weight, bias, activation, pool);
+    let mut all = vec![(chosen.algorithm().tolerance(), chosen)];
     all.extend(
         possible(shape).filter(|algorithm| !pool || algorithm.pools()).map(|algorithm| {
             (algorithm.tolerance(), Prepared::new_by(algorithm, shape, weight, bias, activation, pool))
