@@ -4,8 +4,8 @@
 //! apply each transform along both. With `Y = A^T [(G g G^T) . (B^T d B)] A` (Lavin & Gray 2016, "Fast algorithms for
 //! convolutional neural networks", equation 8) a tile of m x m outputs costs (m + r - 1)^2 multiplications a channel pair
 //! instead of r^2 m^2. Interpolation points of m + r - 1 = 4: 0, 1, -1 and infinity; of 5: also 2; of 6: +-2; of 8: +-2 and
-//! +-1/2. Those of 9 are 0, +-1/2, +-1, +-3/2 and +-4 without infinity: of fourteen thousand sets of small fractions they lost least,
-//! in sums over 32 channels in single precision. `B` depends on the points alone: kernels of 3 and of 5 share it.
+//! +-1/2. Those of 9 are 0, +-1/2, +-1, +-3/2 and +-4 without infinity, chosen by trial for little error in single precision.
+//! `B` depends on the points alone: kernels of 3 and of 5 share it.
 //!
 //! With stride 2 an output sees even inputs by the outer weights of three, and odd inputs by the middle one. Along a side the
 //! first is Winograd's F(m, 2) with m + 1 points, the second m plain products: (2 m + 1)^2 multiplications a channel pair
@@ -376,11 +376,14 @@ const OTHERS: [[f32; 3]; 4] =
 /// Powers of each pair's positive point, from 0 to 6.
 const POWERS: [[f32; 7]; 4] = {
     let mut powers = [[1.0; 7]; 4];
-    let mut place = 0;
-    while place < 4 * 6 {
-        let (pair, exponent) = (place / 6, place % 6);
-        powers[pair][exponent + 1] = powers[pair][exponent] * PAIRS[pair];
-        place += 1;
+    let mut pair = 0;
+    while pair < 4 {
+        let mut exponent = 1;
+        while exponent < 7 {
+            powers[pair][exponent] = powers[pair][exponent - 1] * PAIRS[pair];
+            exponent += 1;
+        }
+        pair += 1;
     }
     powers
 };
