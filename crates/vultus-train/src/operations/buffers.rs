@@ -6,7 +6,7 @@
 //! other sizes.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::backend::flex::FlexTensor;
 
@@ -15,8 +15,23 @@ const SMALLEST: usize = 1024;
 /// Buffers of one size that are kept.
 const MOST: usize = 32;
 
-/// What waits, by capacity.
-static FREE: Mutex<BTreeMap<usize, Vec<Vec<f32>>>> = Mutex::new(BTreeMap::new());
+/// What waits for whoever asks next.
+struct Pool {
+    era: Era,
+    /// By capacity.
+    free: BTreeMap<usize, Vec<Vec<f32>>>,
+}
+
+/// The time between one end of a training and the next. What a training leaves in Burn's graph when it ends with an error goes
+/// whenever somebody else's backward pass sweeps that up, and then nobody wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Era(u64);
+
+static POOL: Mutex<Pool> = Mutex::new(Pool { era: Era(0), free: BTreeMap::new() });
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Held by whoever trains: once it is dropped, nothing is kept any more. Another training of this process that still goes on
 /// gets fresh memory.
@@ -25,7 +40,11 @@ pub struct KeptBuffers;
 
 impl Drop for KeptBuffers {
     fn drop(&mut self) {
-        let kept = std::mem::take(&mut *FREE.lock().unwrap_or_else(PoisonError::into_inner));
+        let kept = {
+            let mut pool = pool();
+            pool.era.0 += 1;
+            std::mem::take(&mut pool.free)
+        };
         drop(kept);
     }
 }
@@ -36,10 +55,10 @@ pub(crate) fn take(length: usize) -> Vec<f32> {
         return vec![0.0; length];
     }
     let kept = {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pool = pool();
         // A batch that is a little smaller finds the buffers of the others. Not one of half the size: each layer would
         // take the next one's, and whoever gets a buffer back at its old length fills the rest with zeros.
-        let fits = free.range_mut(length..=length + length / 4).find(|(_, buffers)| !buffers.is_empty());
+        let fits = pool.free.range_mut(length..=length + length / 4).find(|(_, buffers)| !buffers.is_empty());
         fits.and_then(|(_, buffers)| buffers.pop())
     };
     let mut buffer = kept.unwrap_or_default();
@@ -47,14 +66,27 @@ pub(crate) fn take(length: usize) -> Vec<f32> {
     buffer
 }
 
+/// The era that [`give_back`] asks for.
+pub(super) fn era() -> Era {
+    pool().era
+}
+
 /// Keeps the memory of a tensor for later, if nobody else holds it.
 pub(super) fn give(tensor: FlexTensor) {
+    give_back(tensor, era());
+}
+
+/// The same for a tensor of an earlier step, unless a training has ended since `era`.
+pub(super) fn give_back(tensor: FlexTensor, era: Era) {
     if tensor.layout().shape().num_elements() < SMALLEST || !tensor.is_unique() {
         return;
     }
     if let Ok(buffer) = tensor.into_data().try_into_vec::<f32>() {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let buffers = free.entry(buffer.capacity()).or_default();
+        let mut pool = pool();
+        if pool.era != era {
+            return;
+        }
+        let buffers = pool.free.entry(buffer.capacity()).or_default();
         if buffers.len() < MOST {
             buffers.push(buffer);
         }
@@ -63,6 +95,7 @@ pub(super) fn give(tensor: FlexTensor) {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
     use image::{GrayImage, Luma};
     use vultus::labels::Labels;
 
@@ -74,7 +107,7 @@ mod tests {
     /// How many buffers of `length` numbers wait. Other tests train at the same time, with much smaller networks: one of nearly the
     /// same size would take these, and give them back when it has ended.
     fn waiting(length: usize) -> usize {
-        FREE.lock().unwrap().get(&length).map_or(0, Vec::len)
+        pool().free.get(&length).map_or(0, Vec::len)
     }
 
     struct Watcher {
@@ -120,6 +153,20 @@ mod tests {
         let mut watcher = Watcher { length: 4 * 94 * 94 * 139, most: 0 };
         assert!(matches!(train(139, 1e30, &mut watcher), Err(FitError::NotFinite { .. })));
         assert_eq!(waiting(watcher.length), 0, "after an error");
+    }
+
+    #[test]
+    fn what_an_earlier_training_left_behind_is_not_kept() {
+        let (length, before) = (4 * 94 * 94 * 181, era());
+        let tensor = || FlexTensor::from_data(TensorData::new(vec![0.0_f32; length], [length]));
+        drop(KeptBuffers);
+        give_back(tensor(), before);
+        assert_eq!(waiting(length), 0);
+        // Another test may end a training in between.
+        assert!((0..100).any(|_| {
+            give_back(tensor(), era());
+            waiting(length) > 0
+        }));
     }
 
     #[test]

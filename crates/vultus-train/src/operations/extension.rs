@@ -30,7 +30,7 @@ pub(super) use self::depthwise::DepthwiseLayers;
 use self::record::{Earlier, Kept, record};
 pub(super) use self::squeeze_excitation::SqueezeLayers;
 pub(super) use self::updates::Updates;
-use super::buffers::{give, take};
+use super::buffers::{Era, give, give_back, take};
 use super::{Activation, ChannelShape, ConvolutionShape, DenseShape, Pooling, PoolingShape};
 
 /// Operations with a forward pass; the arguments are those of [`super::Operations`].
@@ -87,8 +87,8 @@ type LayerGradients<B> = [Option<FloatTensor<B>>; 3];
 
 /// Backward kernels, called by what [`Autodiff`] records. `y` is the output of the forward pass, `dy` its gradient.
 trait Backwards: Layers {
-    /// Gives back the memory of a tensor that is done with.
-    fn recycle(tensor: FloatTensor<Self>);
+    /// Gives back the memory of a tensor that is done with, and was at work in `era`.
+    fn recycle(tensor: FloatTensor<Self>, era: Era);
 
     /// The sum of two gradients, in the memory of one of them.
     fn sum(into: FloatTensor<Self>, other: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -270,8 +270,8 @@ impl Layers for Flex {
 }
 
 impl Backwards for Flex {
-    fn recycle(tensor: FlexTensor) {
-        give(tensor);
+    fn recycle(tensor: FlexTensor, era: Era) {
+        give_back(tensor, era);
     }
 
     fn sum(into: FlexTensor, other: FlexTensor) -> FlexTensor {

@@ -205,7 +205,7 @@ impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
         let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
         let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs;
         // Nobody looks at the sum's other half again.
-        B::recycle(residual);
+        drop(Kept::<B>::new(residual));
         let [x, z, winners] = [x, z, winners].map(Kept::<B>::new);
         let kept_y = block.needs_output().then(|| Kept::<B>::new(y.clone()));
         let y = record::<B, C, 10>(parents, y, move |dy, [wanted, _, _, _, _, wants_residual, ..], earlier| {

@@ -13,6 +13,7 @@ use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
 use super::Backwards;
+use crate::operations::buffers::{Era, era};
 
 /// The gradient that came to an operation's first parent by another way, as around a residual branch. A pass that takes it
 /// gives the sum in its place.
@@ -99,20 +100,25 @@ pub(super) fn record<B: Backwards, C: CheckpointStrategy, const N: usize>(
 }
 
 /// A tensor that an operation keeps for its backward pass; its memory is given back with it.
-pub(super) struct Kept<B: Backwards>(Option<FloatTensor<B>>);
+pub(super) struct Kept<B: Backwards> {
+    tensor: Option<FloatTensor<B>>,
+    era: Era,
+}
 
 impl<B: Backwards> Kept<B> {
     pub(super) fn new(tensor: FloatTensor<B>) -> Self {
-        Self(Some(tensor))
+        Self { tensor: Some(tensor), era: era() }
     }
 
     pub(super) fn get(&self) -> FloatTensor<B> {
-        self.0.clone().expect("a tensor is only taken out when it is dropped")
+        self.tensor.clone().expect("a tensor is only taken out when it is dropped")
     }
 }
 
 impl<B: Backwards> Drop for Kept<B> {
     fn drop(&mut self) {
-        self.0.take().into_iter().for_each(B::recycle);
+        if let Some(tensor) = self.tensor.take() {
+            B::recycle(tensor, self.era);
+        }
     }
 }
