@@ -8,9 +8,9 @@
 //! in its cache, unless weights are so many that reading them less often is worth more; else each stage is shared out.
 //! The gradient of the weights, `weight_gradient`, is summed in the transformed domain.
 
-use std::mem::MaybeUninit;
+use std::marker::PhantomData;
 
-use super::transform::{MOST_POINTS, MOST_TAPS, OfInput, Side, ToPoints, Transform};
+use super::transform::{MOST_POINTS, OfInput, Transform};
 use crate::panel::RowsProduct;
 use crate::scratch::Scratch;
 use crate::shared::Shared;
@@ -18,9 +18,14 @@ use crate::simd::{InstructionSet, Kernel, Lanes, PANEL};
 use crate::sizes::elements;
 use crate::threads::share;
 
+use tile::{Columns, Layout, pixels, transform_pixels};
 pub(super) use weight_gradient::WinogradSums;
+use weights::weight_stride;
+pub(super) use weights::{transform_weights, weight_len};
 
+mod tile;
 mod weight_gradient;
+mod weights;
 
 /// Numbers between the ends of one point's block and the next: a cache line, so that the stores of one tile's points
 /// do not all fall into the same cache set.
@@ -106,103 +111,6 @@ pub(super) struct Finish<'a> {
     pub(super) pool: bool,
 }
 
-/// Numbers of transformed weights.
-pub(super) fn weight_len<T: Transform>(in_channels: usize, out_channels: usize) -> usize {
-    elements([T::POINTS * T::POINTS, weight_stride(in_channels, out_channels)])
-}
-
-fn weight_stride(in_channels: usize, out_channels: usize) -> usize {
-    elements([out_channels.next_multiple_of(PANEL), in_channels]) + POINT_GAP
-}
-
-/// `G g G^T` of all weights `[r, r, in, out]`, packed: `[point][out / PANEL][in][PANEL]`.
-pub(super) fn transform_weights<T: Transform>(
-    set: InstructionSet,
-    in_channels: usize,
-    out_channels: usize,
-    weight: &[f32],
-    transformed: &mut [f32],
-) {
-    assert_eq!(weight.len(), elements([T::TAPS * T::TAPS, in_channels, out_channels]));
-    assert!(transformed.len() >= weight_len::<T>(in_channels, out_channels));
-    let to = Shared::new(transformed);
-    let per_task = 8;
-    share(in_channels.div_ceil(per_task), |task| {
-        let first = task * per_task;
-        let inputs = first..in_channels.min(first + per_task);
-        set.run(TransformWeights::<T> {
-            inputs,
-            in_channels,
-            out_channels,
-            weight,
-            to,
-            transform: std::marker::PhantomData,
-        });
-    });
-}
-
-struct TransformWeights<'a, T> {
-    inputs: std::ops::Range<usize>,
-    in_channels: usize,
-    out_channels: usize,
-    weight: &'a [f32],
-    to: Shared<'a>,
-    transform: std::marker::PhantomData<T>,
-}
-
-impl<T: Transform> Kernel for TransformWeights<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let (inputs, outputs) = (self.in_channels, self.out_channels);
-        let stride = weight_stride(inputs, outputs);
-        // Inputs inside: then the lines of a panel are written one behind the other.
-        for first in (0..outputs.next_multiple_of(PANEL)).step_by(L::WIDTH) {
-            for input in self.inputs.clone() {
-                let mut kernel = [[L::splat(0.0); MOST_TAPS]; MOST_TAPS]; // g turned round: [column][row]
-                for (j, column) in kernel.iter_mut().enumerate().take(T::TAPS) {
-                    for (i, tap) in column.iter_mut().enumerate().take(T::TAPS) {
-                        // SAFETY: a row of `outputs` numbers begins at this place of the weights (length asserted).
-                        *tap = unsafe {
-                            let row = self.weight.as_ptr().add(((i * T::TAPS + j) * inputs + input) * outputs);
-                            L::load_padded(row, first, outputs)
-                        };
-                    }
-                }
-                for i in 0..T::POINTS {
-                    let mut line = [L::splat(0.0); MOST_TAPS]; // of G g
-                    for j in 0..T::TAPS {
-                        line[j] = combine::<L>(&T::WEIGHTS[i], &kernel[j]);
-                    }
-                    for j in 0..T::POINTS {
-                        let value = combine::<L>(&T::WEIGHTS[j], &line);
-                        let place =
-                            (i * T::POINTS + j) * stride + (first / PANEL * inputs + input) * PANEL + first % PANEL;
-                        let to = self.to.at(place);
-                        L::prefetch(to.wrapping_add(PANEL)); // the next input's
-                        // SAFETY: a whole vector of a panel, inside the transformed weights (length asserted); each
-                        // input channel has its own places and belongs to one task.
-                        unsafe { value.store(to) }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The inner product of factors, some of them zero, with vectors.
-#[inline(always)]
-fn combine<L: Lanes>(factors: &[f32; MOST_TAPS], values: &[L; MOST_TAPS]) -> L {
-    let mut sum = L::splat(0.0);
-    for (&factor, &value) in factors.iter().zip(values) {
-        if factor != 0.0 {
-            sum = value.scaled(factor, sum);
-        }
-    }
-    sum
-}
-
 /// `y = finish(convolution(x, weights))`, with weights from [`transform_weights`]; `added` to what `y` held if wanted.
 pub(super) fn forward<T: Transform>(
     set: InstructionSet,
@@ -246,7 +154,7 @@ pub(super) fn forward<T: Transform>(
         added,
         zeros,
         y,
-        transform: std::marker::PhantomData,
+        transform: PhantomData,
     };
     // Where a point's weights are few beside its tiles, cores rather read all of them than tiles that another one has written.
     let few_weights = padded_in * padded_out <= MOST_WEIGHTS * tiles * (padded_in + padded_out);
@@ -307,7 +215,7 @@ struct Stages<'a, T> {
     /// A row of channels outside the picture.
     zeros: &'a [f32],
     y: Shared<'a>,
-    transform: std::marker::PhantomData<T>,
+    transform: PhantomData<T>,
 }
 
 impl<T: Transform> Stages<'_, T> {
@@ -324,148 +232,6 @@ impl<T: Transform> Stages<'_, T> {
             let panels = padded_out / PANEL;
             set.run(RowsProduct::new(count, inputs, panels, a, padded_in, weights.as_ptr(), c, padded_out));
         }
-    }
-}
-
-/// Addresses of the pixels of a square that may reach over the picture's edge; those outside are `zeros`.
-///
-/// # Safety
-/// `image` is `[height, width, channels]`, and `zeros` holds a row of channels.
-#[expect(clippy::too_many_arguments, reason = "a picture, a place and a size")]
-#[inline(always)]
-unsafe fn pixels(
-    image: *const f32,
-    height: usize,
-    width: usize,
-    channels: usize,
-    row: isize,
-    column: isize,
-    side: usize,
-    zeros: *const f32,
-) -> [[*const f32; MOST_POINTS]; MOST_POINTS] {
-    let mut addresses = [[zeros; MOST_POINTS]; MOST_POINTS];
-    let inside = row >= 0 && column >= 0 && row as usize + side <= height && column as usize + side <= width;
-    for (i, line) in addresses.iter_mut().enumerate().take(side) {
-        let y = row + i as isize;
-        if !inside && (y < 0 || y as usize >= height) {
-            continue;
-        }
-        for (j, address) in line.iter_mut().enumerate().take(side) {
-            let x = column + j as isize;
-            if inside || (x >= 0 && (x as usize) < width) {
-                // SAFETY: the pixel is inside the picture.
-                *address = unsafe { image.add((y as usize * width + x as usize) * channels) };
-            }
-        }
-    }
-    addresses
-}
-
-/// Where the transformed vectors of a tile go.
-#[derive(Clone, Copy)]
-struct Layout {
-    /// Channel 0 at point 0.
-    to: *mut f32,
-    /// Numbers from one point to the next.
-    point: usize,
-    /// Numbers from a run of [`PANEL`] channels to the next.
-    panel: usize,
-    /// Numbers from one tile to the next.
-    tile: usize,
-}
-
-impl Layout {
-    #[inline(always)]
-    fn at(self, point: usize, channel: usize) -> *mut f32 {
-        self.to.wrapping_add(point * self.point + channel / PANEL * self.panel + channel % PANEL)
-    }
-}
-
-/// A tile's vectors, transformed along its columns. It begins unset: setting all of it to zero would cost as much as a
-/// transform.
-struct Columns<L>([[MaybeUninit<L>; MOST_POINTS]; MOST_POINTS]);
-
-impl<L: Lanes> Columns<L> {
-    #[inline(always)]
-    fn new() -> Self {
-        Self([const { [const { MaybeUninit::uninit() }; MOST_POINTS] }; MOST_POINTS])
-    }
-
-    /// Column `j`, of which the first `count` vectors are kept.
-    #[inline(always)]
-    fn set(&mut self, j: usize, column: &Side<L>, count: usize) {
-        for i in 0..count {
-            self.0[j][i].write(column[i]);
-        }
-    }
-
-    /// The first `count` vectors of row `i`; the others are zero.
-    ///
-    /// # Safety
-    /// The first `count` columns were set, with more than `i` vectors each.
-    #[inline(always)]
-    unsafe fn row(&self, i: usize, count: usize) -> Side<L> {
-        let mut row = [L::splat(0.0); MOST_POINTS];
-        for j in 0..count {
-            // SAFETY: by contract it was written.
-            row[j] = unsafe { self.0[j][i].assume_init() };
-        }
-        row
-    }
-}
-
-/// Transforms a square of pixels, vector by vector, along both axes. `layout` says where the vectors go; channels beyond the
-/// last are zero. While one vector is transformed, what the next one reads and writes is on its way: each of its numbers lies in
-/// a line of its own, too many for the processor to guess.
-///
-/// # Safety
-/// Every address is valid for reads of `channels` numbers, and the layout for writes of them, rounded up to whole vectors,
-/// at each point.
-#[inline(always)]
-unsafe fn transform_pixels<T: ToPoints, L: Lanes>(
-    addresses: &[[*const f32; MOST_POINTS]; MOST_POINTS],
-    channels: usize,
-    layout: Layout,
-) {
-    let mut first = 0;
-    while first < channels {
-        let whole = first + L::WIDTH <= channels;
-        let last = first + L::WIDTH >= channels;
-        // Whether what comes next lies in other lines of the cache than this: exactly so where channels fill whole panels.
-        let ahead = last || (first + L::WIDTH).is_multiple_of(PANEL);
-        let mut columns = Columns::new();
-        for j in 0..T::SIDE {
-            let mut column = [L::splat(0.0); MOST_POINTS];
-            for i in 0..T::SIDE {
-                // SAFETY: `channels` numbers can be read at each address, by contract.
-                column[i] = unsafe {
-                    let from = addresses[i][j].add(first);
-                    if ahead {
-                        L::prefetch(from.wrapping_add(L::WIDTH));
-                    }
-                    if whole { L::load(from) } else { L::load_some(from, channels - first) }
-                };
-            }
-            columns.set(j, &T::apply(&column), T::POINTS);
-        }
-        for i in 0..T::POINTS {
-            // SAFETY: `SIDE` columns of `POINTS` vectors were set.
-            let row = T::apply(&unsafe { columns.row(i, T::SIDE) });
-            for (j, &value) in row.iter().enumerate().take(T::POINTS) {
-                let point = i * T::POINTS + j;
-                if ahead {
-                    let next = if last {
-                        layout.at(point, 0).wrapping_add(layout.tile)
-                    } else {
-                        layout.at(point, first + L::WIDTH)
-                    };
-                    L::prefetch(next);
-                }
-                // SAFETY: by this function's contract.
-                unsafe { value.store(layout.at(point, first)) }
-            }
-        }
-        first += L::WIDTH;
     }
 }
 

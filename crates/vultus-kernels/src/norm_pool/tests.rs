@@ -1,6 +1,8 @@
 //! The three in one against each by itself, and against finite differences.
 
 use super::*;
+use crate::activation::Activation;
+use crate::batch_norm::NormGradients;
 use crate::testing::{
     activate, assert_close, assert_shows, assert_within, dot, finite_differences, numbers, same_for_any_thread_count,
     widen, with_each_input_broken, with_every_instruction_set,

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::{Layout, POINT_GAP, STAGE_TILES, TileRange, Tiling, pixels, transform_pixels};
+use super::tile::{Layout, pixels, transform_pixels};
+use super::{POINT_GAP, STAGE_TILES, TileRange, Tiling};
 use crate::convolution::WeightSums;
 use crate::convolution::transform::{Forward, MOST_TAPS, OfGradient, OfInput};
 use crate::panel::PanelsProduct;
