@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use vultus::wording::counted;
+use vultus::wording::{counted, percent};
 use vultus_train::evaluate::Evaluation;
-use vultus_train::evaluate::groups::Attribute;
+use vultus_train::evaluate::groups::{Attribute, GroupScores};
 
 use crate::message::printable_lines;
 
@@ -38,9 +38,9 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout().lock(), "{line}")?)
 }
 
-/// A share as a percentage with two decimals.
-pub fn percent(share: f64) -> String {
-    format!("{:.2} %", share * 100.0)
+/// What there is, or a dash.
+fn or_dash<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "-".to_owned(), text)
 }
 
 /// The result of an evaluation: headline, classes, confusion matrix.
@@ -72,27 +72,22 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
     }
     let header = ["true class", "images", "precision", "recall", "F1"].map(str::to_owned).into_iter();
     let mut rows = table(header.chain(evaluation.labels.iter().map(|label| format!("→ {label}"))));
-    for (class, confusion) in evaluation.per_class.iter().zip(&evaluation.confusion) {
-        let mut row = vec![
-            class.label.clone(),
-            class.support.to_string(),
-            format!("{:.3}", class.precision),
-            format!("{:.3}", class.recall),
-            format!("{:.3}", class.f1),
-        ];
+    for (number, (class, confusion)) in evaluation.per_class.iter().zip(&evaluation.confusion).enumerate() {
+        let mut row = vec![class.label.clone(), class.support.to_string()];
+        row.extend(evaluation.class_scores(number).map(|score| or_dash(score, |score| format!("{score:.3}"))));
         row.extend(confusion.iter().map(usize::to_string));
         rows.add_row(row);
     }
     print(rows)?;
     print("")?;
-    evaluation.groups.iter().try_for_each(print_groups)
+    let all = GroupScores::new("(all)", evaluation);
+    evaluation.groups.iter().try_for_each(|attribute| print_groups(&all, attribute))
 }
 
-/// The groups of one attribute.
-fn print_groups(attribute: &Attribute) -> io::Result<()> {
-    let by = format!("by {}", attribute.name);
+/// The groups of one attribute, below `all` images together.
+fn print_groups(all: &GroupScores, attribute: &Attribute) -> io::Result<()> {
     let header = [
-        &by,
+        &format!("by {}", attribute.name),
         "images",
         "accuracy",
         "95 % interval",
@@ -104,7 +99,8 @@ fn print_groups(attribute: &Attribute) -> io::Result<()> {
         "by chance up to",
     ];
     let mut rows = table(header);
-    for group in &attribute.groups {
+    let groups = || std::iter::once(all).chain(&attribute.groups);
+    for group in groups() {
         let [low, high] = group.accuracy_interval.map(percent);
         rows.add_row([
             group.group.clone(),
@@ -114,15 +110,30 @@ fn print_groups(attribute: &Attribute) -> io::Result<()> {
             percent(group.balanced_accuracy),
             group.classes.to_string(),
             percent(group.mean_confidence),
-            group
-                .overconfidence_interval
-                .map_or_else(|| "-".to_owned(), |[low, high]| format!("{:+.2} to {:+.2}", low * 100.0, high * 100.0)),
+            or_dash(group.overconfidence_interval, |[low, high]| {
+                format!("{:+.2} to {:+.2}", low * 100.0, high * 100.0)
+            }),
             format!("{:.4}", group.ece),
-            group.ece_by_chance.map_or_else(|| "-".to_owned(), |error| format!("{error:.4}")),
+            or_dash(group.ece_by_chance, |error| format!("{error:.4}")),
         ]);
     }
     if attribute.unknown > 0 {
         rows.add_row(["(not known)".to_owned(), attribute.unknown.to_string()]);
+    }
+    print(rows)?;
+    print("")?;
+    if attribute.groups.iter().all(|group| group.recalls.is_empty()) {
+        return Ok(()); // an evaluation of an earlier version
+    }
+    let classes = || all.recalls.iter().map(|class| &class.label);
+    let header = format!("recall by {}", attribute.name);
+    let mut rows = table([&header].into_iter().chain(classes()));
+    for group in groups() {
+        let cell = |label: &String| {
+            let recall = group.recalls.iter().find(|recall| recall.label == *label);
+            or_dash(recall, |recall| format!("{} of {}", percent(recall.recall), recall.support))
+        };
+        rows.add_row([group.group.clone()].into_iter().chain(classes().map(cell)));
     }
     print(rows)?;
     print("")

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
+use vultus::wording::percent;
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::config::LabelSource;
@@ -222,7 +223,7 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
             support: scores.support,
             precision: Ratio::new(row[index], called),
             recall: Ratio::new(row[index], scores.support),
-            f1: format!("{:.3}", scores.f1),
+            f1: or_dash(whole.class_scores(index)[2]),
         }
     });
     let settings = [("cleaning", &facts.cleaning), ("train", &facts.train)];
@@ -315,10 +316,6 @@ fn measurement(images: String, evaluation: &Evaluation) -> Measurement {
 /// A text as YAML, which takes JSON's quotes: without them a name may mean a number, a truth or a table.
 fn yaml(text: &str) -> String {
     json!(text).to_string()
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.2} %", share * 100.0)
 }
 
 /// Three decimals of what not every evaluation has.

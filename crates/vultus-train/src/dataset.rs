@@ -50,6 +50,14 @@ pub enum DataError {
     /// An empty list of sources.
     #[error("no data source given: name a folder, a .csv or .parquet file, or `synthetic`")]
     NoSource,
+    /// A folder or file that is named twice, or faces that are drawn twice.
+    #[error("{later} holds the same images as {earlier}: each would count twice; name it once")]
+    NamedTwice {
+        /// The later source, as it was written.
+        later: String,
+        /// The earlier one.
+        earlier: String,
+    },
     /// Text that is no source.
     #[error("`{text}` is no data source: {detail}")]
     UnknownSource {

@@ -287,6 +287,22 @@ impl Evaluation {
         Ok(evaluation)
     }
 
+    /// Precision, recall and F1 of class number `class`: no precision if no image is called so, no recall if none is of it, and no
+    /// F1 if neither.
+    ///
+    /// # Panics
+    /// If there is no such class.
+    pub fn class_scores(&self, class: usize) -> [Option<f64>; 3] {
+        let scores = &self.per_class[class];
+        let called: usize = self.confusion.iter().map(|row| row[class]).sum();
+        let (has_images, is_called) = (scores.support > 0, called > 0);
+        [
+            is_called.then_some(scores.precision),
+            has_images.then_some(scores.recall),
+            (has_images || is_called).then_some(scores.f1),
+        ]
+    }
+
     /// Computes all metrics of a split from true class indices `truth` `[n]` and row-major `probabilities`
     /// `[n, classes]`. Of equal probabilities the class with the lower index ranks higher.
     ///

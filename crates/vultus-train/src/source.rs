@@ -101,6 +101,15 @@ impl Source {
         self.clone().with_paths(|path| last_names(&path, 1).into()).to_string()
     }
 
+    /// Where its images are, links followed; nowhere if they are drawn.
+    fn place(&self) -> Option<PathBuf> {
+        let path = match self {
+            Self::Synthetic { .. } => return None,
+            Self::Folder(path) | Self::FerCsv(path) | Self::Parquet(path) | Self::FerPlus { images: path, .. } => path,
+        };
+        Some(fs_err::canonicalize(path).unwrap_or_else(|_| path.clone()))
+    }
+
     fn with_paths(self, change: impl Fn(PathBuf) -> PathBuf) -> Self {
         match self {
             Self::Synthetic { per_class } => Self::Synthetic { per_class },
@@ -167,6 +176,11 @@ pub struct NamedSample {
     pub votes: Option<[u8; 10]>,
 }
 
+/// What to add to the columns of a csv file in which one is missing, if something else than commas stands between them.
+pub(crate) fn separator_hint(columns: &str) -> &'static str {
+    if columns.contains([';', '\t']) { "; commas must separate them, not semicolons or tabs" } else { "" }
+}
+
 /// What became of one image of a source.
 pub type Reading = Result<NamedSample, Removal>;
 
@@ -174,13 +188,20 @@ pub type Reading = Result<NamedSample, Removal>;
 /// order; samples stand in the order of the sources, and within one in the order of its rows or sorted paths.
 ///
 /// # Errors
-/// A path that does not exist, a source without images, a table without the needed columns, or not one usable image.
+/// A path that does not exist, a folder or file that is named twice, a source without images, a table without the needed columns, or not one usable image.
 /// A bad image is no error: it becomes a row of [`Dataset::removed`].
 pub fn load(sources: &[Source], preprocessing: &Preprocessing, options: &LoadOptions) -> Result<Dataset, DataError> {
     if sources.is_empty() {
         return Err(DataError::NoSource);
     }
     preprocessing.validate().map_err(|error| DataError::Setting { key: "preprocessing", detail: error.to_string() })?;
+    let places: Vec<_> = sources.iter().map(Source::place).collect();
+    for (number, place) in places.iter().enumerate() {
+        if let Some(earlier) = places[..number].iter().position(|earlier| earlier == place) {
+            let [later, earlier] = [number, earlier].map(|number| sources[number].to_string());
+            return Err(DataError::NamedTwice { later, earlier });
+        }
+    }
     let mut readings = Vec::new();
     for source in sources {
         readings.extend(read(source, preprocessing, options)?);
@@ -385,6 +406,21 @@ mod tests {
             let source = Source::parse(text).unwrap();
             let error = load(&[source], &Preprocessing::default(), &LoadOptions::default()).unwrap_err().to_string();
             assert!(error.ends_with("no such file or folder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_same_images_are_not_read_twice() {
+        for (earlier, later) in [
+            ("synthetic:5", "synthetic:6"),
+            ("nowhere", "nowhere/"),
+            ("nowhere.csv", "nowhere.csv+new.csv"),
+            ("./src", "src/../src"),
+        ] {
+            let sources = [earlier, later].map(|text| Source::parse(text).unwrap());
+            let error = load(&sources, &Preprocessing::default(), &LoadOptions::default()).unwrap_err();
+            assert!(matches!(&error, DataError::NamedTwice { .. }), "{error}");
+            assert!(error.to_string().starts_with(&format!("{later} holds the same images as {earlier}:")), "{error}");
         }
     }
 

@@ -14,7 +14,7 @@
 //! 12. [`batch`]: any number of picture files, in parallel and in order;
 //! 13. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on;
 //! 14. [`video`]: films and cameras, and persons followed over time;
-//! 15. [`wording`]: how all crates count in messages.
+//! 15. [`wording`]: how all crates write counts and shares in messages.
 //!
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.

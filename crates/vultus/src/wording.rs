@@ -1,6 +1,6 @@
 //! Numbers in sentences.
 //!
-//! In: a count, and the word for one. Out: both, the word in the number that the count asks for.
+//! In: a count and the word for one, or a share. Out: both, the word in the number that the count asks for, or a percentage.
 
 use std::fmt::Display;
 
@@ -8,4 +8,23 @@ use std::fmt::Display;
 pub fn counted<N: Display + PartialEq + From<u8>>(count: N, one: &str) -> String {
     let plural = if count == N::from(1) { "" } else { "s" };
     format!("{count} {one}{plural}")
+}
+
+/// A share as a percentage with two decimals: `64.17 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_alike_everywhere() {
+        assert_eq!(
+            [counted(0, "picture"), counted(1, "picture"), counted(2, "picture")],
+            ["0 pictures", "1 picture", "2 pictures"]
+        );
+        assert_eq!([percent(0.641_666), percent(1.0)], ["64.17 %", "100.00 %"]);
+    }
 }

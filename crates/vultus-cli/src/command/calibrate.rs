@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use vultus::wording::counted;
+use vultus::wording::{counted, percent};
 use vultus_train::calibrate::{Calibrated, calibrate};
 use vultus_train::dataset::split_name;
 use vultus_train::facts::load_with_facts;
@@ -85,8 +85,8 @@ impl Calibrate {
             after.log_loss,
             before.ece,
             after.ece,
-            table::percent(before.accuracy),
-            table::percent(after.accuracy)
+            percent(before.accuracy),
+            percent(after.accuracy)
         ));
         say(format_args!("written to {}", self.out.display()));
         for evaluation in &evaluations {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use vultus::wording::counted;
+use vultus::wording::{counted, percent};
 use vultus_train::compare::{CompareError, Comparison, Spread, compare};
 use vultus_train::paired::{PairedComparison, PairedError, compare_pairs, holds_evaluation};
 
@@ -11,7 +11,7 @@ use super::run_directory;
 use super::train::usage_or_run;
 use crate::failure::Failure;
 use crate::message::say;
-use crate::table::{self, percent};
+use crate::table;
 
 /// Put finished runs beside each other: a row for each configuration, in the order given, with mean and standard deviation
 /// where several runs differ by their seed alone, and with what differs from the first row. Evaluations of the same images

@@ -248,7 +248,8 @@ fn read(sources: &[String]) -> Result<Dataset, Failure> {
         .map(|text| Source::parse(text))
         .collect::<Result<Vec<_>, DataError>>()
         .map_err(Failure::usage)?;
-    let dataset = load(&sources, &Preprocessing::default(), &LoadOptions::default())?;
+    let dataset = load(&sources, &Preprocessing::default(), &LoadOptions::default())
+        .map_err(|error| usage_or_data(error.into()))?;
     if let [only] = dataset.labels.names() {
         let folders = sources.iter().any(|source| matches!(source, Source::Folder(_)));
         let hint = if folders { "; if train/ and test/ lie further down, name that folder" } else { "" };

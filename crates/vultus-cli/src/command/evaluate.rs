@@ -97,7 +97,10 @@ impl Evaluate {
         if !asked.is_empty() {
             // Before the work, which a wrong table would lose.
             let origins = asked.iter().map(|&index| dataset.samples[index].origin.as_str());
-            groups.as_ref().map(|groups| groups.rows(origins)).transpose().map_err(Failure::usage)?;
+            groups.as_ref().map(|groups| groups.rows(origins.clone())).transpose().map_err(Failure::usage)?;
+            if let Some(unused) = groups.as_ref().and_then(|groups| groups.unused(&split, origins)) {
+                say(format_args!("note: {unused}"));
+            }
             notes = self.notes(&facts, &dataset, &split, config.is_some());
             notes.iter().for_each(|note| say(format_args!("note: {note}")));
         }
@@ -319,7 +322,8 @@ pub fn read_sources(data: &[String], bundle: &Bundle, facts: &TrainingFacts) -> 
     // Drawn faces are those of the training.
     let synthetic = facts.synthetic.clone().unwrap_or_default();
     let options = LoadOptions { synthetic, ..LoadOptions::default() };
-    let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &options)?;
+    let dataset = load(&sources.map_err(Failure::usage)?, &bundle.preprocessing, &options)
+        .map_err(|error| usage_or_data(error.into()))?;
     with_labels(dataset, facts.labels).map_err(|error| usage_or_data(error.into()))
 }
 

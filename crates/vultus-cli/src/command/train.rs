@@ -106,6 +106,7 @@ pub fn usage_or_data(error: PrepareError) -> Failure {
         PrepareError::NoConfiguredSplit { remedy, .. } => Failure::usage(anyhow!("{error}: add --set '{remedy}'")),
         PrepareError::Data(
             DataError::UnknownSource { .. }
+            | DataError::NamedTwice { .. }
             | DataError::Setting { .. }
             | DataError::NoVotes
             | DataError::NothingLeft { .. }

@@ -87,6 +87,19 @@ fn several_sources_are_put_together() {
 }
 
 #[test]
+fn what_is_named_twice_is_refused() {
+    let place = place_with_folder();
+    place.train("run", &["--data", "faces"]);
+    for arguments in [
+        &["data", "stats", "faces", "./faces"][..],
+        &["train", "--data", "faces", "--data", "./faces", "--out", "other"],
+        &["evaluate", "run", "--data", "faces", "--data", "./faces", "--split", "test"],
+    ] {
+        place.run(arguments).ends_with(2).says(&["faces holds the same images as ", "name it once"]);
+    }
+}
+
+#[test]
 fn one_folder_of_own_classes_is_all_train() {
     let place = Place::with_config();
     for number in 0..12 {

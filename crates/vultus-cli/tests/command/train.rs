@@ -337,17 +337,24 @@ fn an_evaluation_tells_what_it_is_of() {
     // A table of groups, whose attributes are the user's.
     place.write(
         "people.csv",
-        "origin,age\nfaces/test/happy/20.png,young\nfaces/test/sad/21.png,old\nfaces/test/happy/22.png,old\n",
+        "origin,age\nfaces/test/happy/20.png,young\nfaces/test/sad/21.png,old\nfaces/test/happy/22.png,old\nelse.png,old\n",
     );
     let outcome = place.run(&["evaluate", "run", "--groups", "people.csv"]).ends_with(0);
-    outcome.prints(&["by age", "young", "balanced accuracy", "(not known)"]);
+    outcome
+        .prints(&["by age", "young", "balanced accuracy", "(not known)", "recall by age", "(all)", "100.00 % of 3"])
+        .says(&["people.csv: 1 of 4 origins name no image of test that was read"]);
     let evaluation = read_json(&place.path("run/evaluation/test/evaluation.json"));
     let [age] = &evaluation["groups"].as_array().unwrap()[..] else { panic!("{evaluation}") };
     let counts = age["groups"].as_array().unwrap().iter().map(|group| (group["group"].clone(), group["n"].clone()));
     assert_eq!(counts.collect::<Vec<_>>(), [(json!("old"), json!(2)), (json!("young"), json!(1))]);
     assert_eq!(age["unknown"], json!(3));
+    let recalls = age["groups"][0]["recalls"].as_array().unwrap();
+    assert_eq!(
+        recalls.iter().map(|it| (&it["label"], &it["support"])).collect::<Vec<_>>(),
+        [(&json!("happy"), &json!(1)), (&json!("sad"), &json!(1))]
+    );
     let report = fs_err::read_to_string(place.path("run/report.html")).unwrap();
-    assert!(report.contains("By age.") && report.contains("1 (unreadable)"));
+    assert!(report.contains("By age.") && report.contains("Recall by age:") && report.contains("1 (unreadable)"));
     place.write("other.csv", "origin,age\nelsewhere.png,young\n");
     let other = ["evaluate", "run", "--groups", "other.csv"];
     place.run(&other).ends_with(2).says(&[

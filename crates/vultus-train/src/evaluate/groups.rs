@@ -3,13 +3,14 @@
 //! In: a csv table of attributes by image, and predictions. Out: the figures of each group of each attribute. It asks for no
 //! difference to be large or small: groups are as alike as the intervals say.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use vultus::labels::Labels;
 
-use super::{Evaluation, EvaluationError, PredictionRow, Predictions};
+use super::{ClassScores, Evaluation, EvaluationError, PredictionRow, Predictions, wilson_interval};
+use crate::source::separator_hint;
 
 /// The column that names images as `predictions.csv` does.
 const ORIGIN: &str = "origin";
@@ -56,6 +57,23 @@ pub struct GroupScores {
     /// given. Unlike a calibration error its middle does not grow as groups get smaller. Evaluations of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overconfidence_interval: Option<[f64; 2]>,
+    /// The classes that the group has images of, in the order of the labels. Evaluations of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recalls: Vec<ClassRecall>,
+}
+
+/// How many of a group's images of one class are called so: class by class what Hardt et al. (2016) call equal opportunity, where
+/// it is alike for all groups.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClassRecall {
+    /// Name of the class.
+    pub label: String,
+    /// Number of images that truly are of it.
+    pub support: usize,
+    /// Share of them that are called so.
+    pub recall: f64,
+    /// Its 95 % confidence interval `[low, high]`.
+    pub recall_interval: [f64; 2],
 }
 
 /// Attributes of images, by their origin or the end of it.
@@ -124,7 +142,10 @@ impl GroupTable {
             return Err(fault(format!("two columns are called {:?}", names[twice])));
         }
         let place = names.iter().position(|name| name == ORIGIN);
-        let place = place.ok_or_else(|| fault(format!("column {ORIGIN} is missing; it has: {}", names.join(", "))))?;
+        let place = place.ok_or_else(|| {
+            let hint = separator_hint(&names.join(""));
+            fault(format!("column {ORIGIN} is missing; it has: {}{hint}", names.join(", ")))
+        })?;
         let attributes: Vec<String> = names.iter().filter(|name| *name != ORIGIN).cloned().collect();
         if attributes.is_empty() {
             return Err(fault(format!("beside {ORIGIN} there is no column to group by")));
@@ -170,6 +191,15 @@ impl GroupTable {
             return Err(GroupError::NoImage { path: self.path.clone(), first: self.first.clone(), origin });
         }
         Ok(rows)
+    }
+
+    /// What to say of rows that name none of the images of `split`, which come from `origins`, if there are any.
+    pub fn unused<'a>(&self, split: &str, origins: impl Iterator<Item = &'a str>) -> Option<String> {
+        let used: HashSet<&str> =
+            origins.filter_map(|origin| ends(origin).find(|&end| self.cells.contains_key(end))).collect();
+        let (rows, unused) = (self.cells.len(), self.cells.len() - used.len());
+        let path = self.path.display();
+        (unused > 0).then(|| format!("{path}: {unused} of {rows} origins name no image of {split} that was read"))
     }
 
     /// The figures of each group of `predictions` of `split`.
@@ -219,23 +249,36 @@ impl GroupScores {
     fn of(group: &str, split: &str, labels: &Labels, rows: &[&PredictionRow]) -> Result<Self, EvaluationError> {
         let truth: Vec<usize> = rows.iter().map(|row| row.truth).collect();
         let probabilities: Vec<f32> = rows.iter().flat_map(|row| row.probabilities.iter().copied()).collect();
-        let whole = Evaluation::compute(split, labels, &truth, &probabilities)?;
-        Ok(Self {
+        Ok(Self::new(group, &Evaluation::compute(split, labels, &truth, &probabilities)?))
+    }
+
+    /// The figures of all images of `evaluation`, as those of a group.
+    pub fn new(group: &str, evaluation: &Evaluation) -> Self {
+        let confidence = evaluation.mean_confidence;
+        let [low, high] = evaluation.accuracy_interval;
+        let recall = |(class, scores): (usize, &ClassScores)| ClassRecall {
+            label: scores.label.clone(),
+            support: scores.support,
+            recall: scores.recall,
+            recall_interval: wilson_interval(evaluation.confusion[class][class], scores.support),
+        };
+        let recalls: Vec<_> =
+            evaluation.per_class.iter().enumerate().filter(|(_, scores)| scores.support > 0).map(recall).collect();
+        Self {
             group: group.to_owned(),
-            n: whole.n,
-            classes: whole.per_class.iter().filter(|class| class.support > 0).count(),
-            accuracy: whole.accuracy,
-            accuracy_interval: whole.accuracy_interval,
-            balanced_accuracy: whole.balanced_accuracy,
-            macro_f1: whole.macro_f1,
-            log_loss: whole.log_loss,
-            ece: whole.ece,
-            ece_by_chance: whole.ece_by_chance,
-            mean_confidence: whole.mean_confidence,
-            overconfidence_interval: Some(
-                [whole.accuracy_interval[1], whole.accuracy_interval[0]].map(|end| whole.mean_confidence - end),
-            ),
-        })
+            n: evaluation.n,
+            classes: recalls.len(),
+            accuracy: evaluation.accuracy,
+            accuracy_interval: evaluation.accuracy_interval,
+            balanced_accuracy: evaluation.balanced_accuracy,
+            macro_f1: evaluation.macro_f1,
+            log_loss: evaluation.log_loss,
+            ece: evaluation.ece,
+            ece_by_chance: evaluation.ece_by_chance,
+            mean_confidence: confidence,
+            overconfidence_interval: Some([confidence - high, confidence - low]),
+            recalls,
+        }
     }
 }
 
@@ -270,6 +313,14 @@ mod tests {
         assert_eq!(facts(camera), [("x".to_owned(), 2, 1.0)]);
         assert!((age.groups[0].mean_confidence - 0.85).abs() < 1e-6);
         assert!(age.groups[1].accuracy_interval[0] < 0.3, "{:?}", age.groups[1]);
+        let recalls = |group: &GroupScores| {
+            group.recalls.iter().map(|it| (it.label.clone(), it.support, it.recall)).collect::<Vec<_>>()
+        };
+        assert_eq!(recalls(&age.groups[0]), [("happy".to_owned(), 2, 0.5)]);
+        assert_eq!(age.groups[0].recalls[0].recall_interval, age.groups[0].accuracy_interval);
+        let rows = &predictions().rows;
+        let unused = table.unused("test", rows.iter().map(|row| row.origin.as_str())).unwrap();
+        assert!(unused.ends_with("groups.csv: 1 of 4 origins name no image of test that was read"), "{unused}");
     }
 
     /// Where all are right, too, which no deviation of the images would tell.
@@ -303,6 +354,7 @@ mod tests {
     fn tables_of_no_use_are_refused_with_what_is_wrong() {
         for (text, says) in [
             ("path,age\na.png,old\n", "column origin is missing; it has: path, age"),
+            ("origin;age\na.png;old\n", "it has: origin;age; commas must separate them"),
             ("origin\na.png\n", "no column to group by"),
             ("origin,age\n", "it has no rows"),
             ("origin,age\na.png,old\na.png,young\n", "line 3: a.png stands there twice"),

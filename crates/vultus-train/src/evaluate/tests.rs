@@ -68,6 +68,16 @@ fn metrics_are_those_of_scikit_learn() {
 }
 
 #[test]
+fn ratios_without_cases_are_told_from_zeros() {
+    // Of `a` one image is called so and one `b`; of `b` and `c` there are none.
+    let probabilities = [0.6, 0.4, 0.0, 0.4, 0.6, 0.0];
+    let found = Evaluation::compute("test", &labels(3), &[0, 0], &probabilities).unwrap();
+    assert_eq!(found.class_scores(0), [Some(1.0), Some(0.5), Some(2.0 / 3.0)]);
+    assert_eq!(found.class_scores(1), [Some(0.0), None, Some(0.0)]);
+    assert_eq!(found.class_scores(2), [None, None, None]);
+}
+
+#[test]
 fn the_json_has_the_promised_keys_and_comes_back() {
     let found = Evaluation::compute("test", &labels(2), &[0, 1, 1], &[0.75, 0.25, 0.5, 0.5, 0.125, 0.875]).unwrap();
     let text = serde_json::to_string(&found).unwrap();

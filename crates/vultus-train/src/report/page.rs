@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
-use vultus::wording::counted;
+use vultus::wording::{self, counted};
 
 use super::{Figures, ReportFigure, ReportInput, Training, TrainingFigures};
 use crate::evaluate::groups::{Attribute, GroupScores};
@@ -22,7 +22,7 @@ const DARK: [&str; 9] =
     ["#161b22", "#e6edf3", "#9aa5b1", "#39424d", "#1f2630", "#6cb0f2", "#f0944d", "#63c08b", "#b795e8"];
 
 /// Keeps a number and its unit on one line.
-const NO_BREAK: char = '\u{a0}';
+const NO_BREAK: &str = "\u{a0}";
 
 #[derive(Serialize)]
 pub(super) struct Page {
@@ -127,6 +127,16 @@ struct GroupView {
     attribute: String,
     rows: Vec<[String; 10]>,
     unknown: Option<String>,
+    classes: Vec<String>,
+    recalls: Vec<RecallsView>,
+}
+
+/// The recall of each class in one group.
+#[derive(Serialize)]
+struct RecallsView {
+    group: String,
+    /// Share, interval and number of images; none of a class without images.
+    classes: Vec<Option<[String; 3]>>,
 }
 
 #[derive(Serialize)]
@@ -238,19 +248,22 @@ fn drawing(figure: &ReportFigure) -> Drawing {
 
 fn evaluation_view(evaluation: &Evaluation, [confusion, reliability]: &[ReportFigure; 2]) -> EvaluationView {
     let [low, high] = evaluation.accuracy_interval;
-    let class = |scores: &ClassScores| ClassView {
-        label: scores.label.clone(),
-        support: count_text(scores.support),
-        precision: decimals(scores.precision),
-        recall: decimals(scores.recall),
-        f1: decimals(scores.f1),
-        share: percent(scores.support as f64 / evaluation.n as f64),
-        mean_probability: scores.mean_probability.map(percent),
-        ece: scores.ece.map(decimals),
+    let class = |(number, scores): (usize, &ClassScores)| {
+        let [precision, recall, f1] = evaluation.class_scores(number).map(|score| or_dash(score, decimals));
+        ClassView {
+            label: scores.label.clone(),
+            support: count_text(scores.support),
+            precision,
+            recall,
+            f1,
+            share: percent(scores.support as f64 / evaluation.n as f64),
+            mean_probability: scores.mean_probability.map(percent),
+            ece: scores.ece.map(decimals),
+        }
     };
     EvaluationView {
         split: evaluation.split.clone(),
-        images: format!("{} {}", count_text(evaluation.n), if evaluation.n == 1 { "image" } else { "images" }),
+        images: images(evaluation.n),
         accuracy: percent(evaluation.accuracy),
         low: percent(low),
         high: percent(high),
@@ -262,11 +275,11 @@ fn evaluation_view(evaluation: &Evaluation, [confusion, reliability]: &[ReportFi
         ece: decimals(evaluation.ece),
         ece_by_chance: evaluation.ece_by_chance.map(decimals),
         mean_confidence: percent(evaluation.mean_confidence),
-        per_class: evaluation.per_class.iter().map(class).collect(),
+        per_class: evaluation.per_class.iter().enumerate().map(class).collect(),
         classes_calibrated: evaluation.per_class.iter().all(|scores| scores.ece.is_some()),
         confusion: drawing(confusion),
         reliability: drawing(reliability),
-        groups: evaluation.groups.iter().map(group_view).collect(),
+        groups: evaluation.groups.iter().map(|attribute| group_view(evaluation, attribute)).collect(),
         version: evaluation.version.clone().unwrap_or_default(),
         models: evaluation.models.iter().map(model_view).collect(),
         notes: evaluation.notes.clone(),
@@ -297,7 +310,9 @@ fn model_view(model: &EvaluatedModel) -> ModelView {
     }
 }
 
-fn group_view(attribute: &Attribute) -> GroupView {
+fn group_view(evaluation: &Evaluation, attribute: &Attribute) -> GroupView {
+    let all = GroupScores::new("all images", evaluation);
+    let groups = || std::iter::once(&all).chain(&attribute.groups);
     let row = |scores: &GroupScores| {
         let [low, high] = scores.accuracy_interval.map(percent);
         [
@@ -308,17 +323,34 @@ fn group_view(attribute: &Attribute) -> GroupView {
             percent(scores.balanced_accuracy),
             count_text(scores.classes),
             percent(scores.mean_confidence),
-            scores
-                .overconfidence_interval
-                .map_or_else(|| "–".to_owned(), |[low, high]| format!("{:+.2} to {:+.2}", low * 100.0, high * 100.0)),
+            or_dash(scores.overconfidence_interval, |[low, high]| {
+                format!("{:+.2} to {:+.2}", low * 100.0, high * 100.0)
+            }),
             decimals(scores.ece),
-            scores.ece_by_chance.map_or_else(|| "–".to_owned(), decimals),
+            or_dash(scores.ece_by_chance, decimals),
         ]
+    };
+    let recalls = |scores: &GroupScores| RecallsView {
+        group: scores.group.clone(),
+        classes: (all.recalls.iter())
+            .map(|class| {
+                let recall = scores.recalls.iter().find(|recall| recall.label == class.label)?;
+                let [low, high] = recall.recall_interval.map(percent);
+                Some([percent(recall.recall), format!("{low} to {high}"), images(recall.support)])
+            })
+            .collect(),
     };
     GroupView {
         attribute: attribute.name.clone(),
-        rows: attribute.groups.iter().map(row).collect(),
+        rows: groups().map(row).collect(),
         unknown: (attribute.unknown > 0).then(|| count_text(attribute.unknown)),
+        classes: all.recalls.iter().map(|class| class.label.clone()).collect(),
+        // Evaluations of earlier versions have none.
+        recalls: if attribute.groups.iter().any(|scores| !scores.recalls.is_empty()) {
+            groups().map(recalls).collect()
+        } else {
+            Vec::new()
+        },
     }
 }
 
@@ -354,12 +386,22 @@ fn count_text(count: usize) -> String {
     grouped(count as u64)
 }
 
+/// `1,234 images`.
+fn images(count: usize) -> String {
+    format!("{}{NO_BREAK}{}", count_text(count), if count == 1 { "image" } else { "images" })
+}
+
 fn percent(share: f64) -> String {
-    format!("{:.2}{NO_BREAK}%", share * 100.0)
+    wording::percent(share).replace(' ', NO_BREAK)
 }
 
 fn decimals(value: f64) -> String {
     if value.is_finite() { format!("{value:.4}") } else { "not a number".to_owned() }
+}
+
+/// What there is, or a dash.
+fn or_dash<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "–".to_owned(), text)
 }
 
 fn plain(value: &Value) -> String {

@@ -5,6 +5,7 @@ use vultus::network::{FlattenConfig, LayerConfig, NetworkConfig};
 
 use super::*;
 use crate::evaluate::EvaluatedModel;
+use crate::evaluate::groups::{Attribute, GroupScores};
 use crate::facts::ImageCounts;
 
 fn input() -> ReportInput {
@@ -240,6 +241,33 @@ fn evaluations_of_earlier_versions_have_a_page() {
     }
     let html = render(&earlier).unwrap();
     assert!(html.contains("Calibration error") && !added.iter().any(|text| html.contains(text)));
+}
+
+#[test]
+fn groups_have_their_recalls() {
+    let mut given = input();
+    let evaluation = &mut given.evaluations[0];
+    let mut group = GroupScores::new("young", evaluation);
+    group.recalls.retain(|recall| recall.label == "happy");
+    let attribute = Attribute { name: "age".to_owned(), groups: vec![group], unknown: 0 };
+    evaluation.groups = vec![attribute];
+    let html = render(&given).unwrap();
+    for text in ["Recall by age:", "all images", "2\u{a0}images", "<td>–</td><td>50.00\u{a0}%<small>"] {
+        assert!(html.contains(text), "{text} is missing");
+    }
+    // Those of earlier versions have none.
+    given.evaluations[0].groups[0].groups[0].recalls.clear();
+    assert!(!render(&given).unwrap().contains("Recall by age:"));
+}
+
+#[test]
+fn scores_without_cases_are_dashes() {
+    let mut given = input();
+    let labels = Labels::new(["happy", "sad", "angry"]).unwrap();
+    given.evaluations = vec![Evaluation::compute("test", &labels, &[0, 0], &[0.6, 0.4, 0.0, 0.4, 0.6, 0.0]).unwrap()];
+    let html = render(&given).unwrap();
+    assert!(html.contains("<td>0</td><td>0.0000</td><td>–</td><td>0.0000</td>"));
+    assert!(html.contains("<td>0</td><td>–</td><td>–</td><td>–</td>"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use image::{DynamicImage, GrayImage};
 use rayon::prelude::*;
 use vultus::preprocess::Preprocessing;
 
-use super::{NamedSample, Reading};
+use super::{NamedSample, Reading, separator_hint};
 use crate::dataset::{DataError, Removal, RemovalReason, split_name};
 
 /// Class names by the number in the `emotion` column.
@@ -43,7 +43,7 @@ impl Columns {
                 path: path.to_owned(),
                 column,
                 // A file without a header has all pixels of a picture here.
-                found: format!("{:.120}", names.join(", ")),
+                found: format!("{:.120}{}", names.join(", "), separator_hint(&names.join(""))),
             })
         };
         Ok(Self { emotion: needed("emotion")?, pixels: needed("pixels")?, usage: position("usage") })
@@ -222,6 +222,11 @@ mod tests {
     fn a_missing_column_is_named() {
         let error = read_text("feeling,pixels\n3,1 2 3\n").unwrap_err().to_string();
         assert!(error.contains("column `emotion` is missing; the columns are: feeling, pixels"), "{error}");
+        let error = read_text("emotion;pixels\n3;1 2 3\n").unwrap_err().to_string();
+        assert!(
+            error.ends_with("the columns are: emotion;pixels; commas must separate them, not semicolons or tabs"),
+            "{error}"
+        );
         assert!(matches!(read_text("emotion,pixels\n"), Err(DataError::NoImages { .. })));
     }
 
