@@ -342,7 +342,7 @@ fn an_evaluation_tells_what_it_is_of() {
     let outcome = place.run(&["evaluate", "run", "--groups", "people.csv"]).ends_with(0);
     outcome
         .prints(&["by age", "young", "balanced accuracy", "(not known)", "recall by age", "(all)", "100.00 % of 3"])
-        .says(&["people.csv: 1 of 4 origins name no image of test that was read"]);
+        .says(&["people.csv: origins that name no image of test that was read: 1 of 4"]);
     let evaluation = read_json(&place.path("run/evaluation/test/evaluation.json"));
     let [age] = &evaluation["groups"].as_array().unwrap()[..] else { panic!("{evaluation}") };
     let counts = age["groups"].as_array().unwrap().iter().map(|group| (group["group"].clone(), group["n"].clone()));

@@ -199,7 +199,7 @@ impl GroupTable {
             origins.filter_map(|origin| ends(origin).find(|&end| self.cells.contains_key(end))).collect();
         let (rows, unused) = (self.cells.len(), self.cells.len() - used.len());
         let path = self.path.display();
-        (unused > 0).then(|| format!("{path}: {unused} of {rows} origins name no image of {split} that was read"))
+        (unused > 0).then(|| format!("{path}: origins that name no image of {split} that was read: {unused} of {rows}"))
     }
 
     /// The figures of each group of `predictions` of `split`.
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(age.groups[0].recalls[0].recall_interval, age.groups[0].accuracy_interval);
         let rows = &predictions().rows;
         let unused = table.unused("test", rows.iter().map(|row| row.origin.as_str())).unwrap();
-        assert!(unused.ends_with("groups.csv: 1 of 4 origins name no image of test that was read"), "{unused}");
+        assert!(unused.ends_with("groups.csv: origins that name no image of test that was read: 1 of 4"), "{unused}");
     }
 
     /// Where all are right, too, which no deviation of the images would tell.
