@@ -388,7 +388,7 @@ fn count_text(count: usize) -> String {
 
 /// `1,234 images`.
 fn images(count: usize) -> String {
-    format!("{}{NO_BREAK}{}", count_text(count), if count == 1 { "image" } else { "images" })
+    format!("{} {}", count_text(count), if count == 1 { "image" } else { "images" })
 }
 
 fn percent(share: f64) -> String {
