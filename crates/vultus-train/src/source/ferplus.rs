@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use vultus::labels::Labels;
 
-use super::Reading;
+use super::{Reading, separator_hint};
 use crate::dataset::{DataError, Dataset, Removal, RemovalReason, split_name};
 
 /// What can be voted for, in the order of the votes. `NF` is "not a face".
@@ -96,7 +96,10 @@ impl VoteFile {
             header.iter().position(|name| name.eq_ignore_ascii_case(column)).ok_or_else(|| DataError::MissingColumn {
                 path: path.to_owned(),
                 column,
-                found: header.iter().collect::<Vec<_>>().join(", "),
+                found: {
+                    let names = header.iter().collect::<Vec<_>>().join(", ");
+                    format!("{names}{}", separator_hint(&names))
+                },
             })
         };
         let usage_column = position("Usage")?;
@@ -198,6 +201,8 @@ mod tests {
         assert!(error.contains("fer2013new.csv row 2: it belongs to train"), "{error}");
         let error = joined(&images(), "Usage,Image name,neutral\n").unwrap_err().to_string();
         assert!(error.contains("column `happiness` is missing"), "{error}");
+        let error = joined(&images(), "Usage;Image name;neutral\n").unwrap_err().to_string();
+        assert!(error.contains("column `Usage` is missing") && error.ends_with("not semicolons or tabs"), "{error}");
         let error = joined(&images(), &format!("{HEADER}Training,a.png,4,0\n")).unwrap_err().to_string();
         assert!(error.contains("row 0: `` is no number of votes for surprise"), "{error}");
     }
