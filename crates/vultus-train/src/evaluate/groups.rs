@@ -177,7 +177,7 @@ impl GroupTable {
         let mut named: HashMap<&str, &str> = HashMap::new();
         let mut rows = Vec::new();
         for origin in origins.clone() {
-            let row = ends(origin).find_map(|end| self.cells.get_key_value(end));
+            let row = self.row(origin);
             if let Some((row, _)) = row
                 && *named.entry(row).or_insert(origin) != origin
             {
@@ -193,10 +193,14 @@ impl GroupTable {
         Ok(rows)
     }
 
+    /// The row of the image that comes from `origin`, with the name that it has there.
+    fn row(&self, origin: &str) -> Option<(&String, &Vec<String>)> {
+        ends(origin).find_map(|end| self.cells.get_key_value(end))
+    }
+
     /// What to say of rows that name none of the images of `split`, which come from `origins`, if there are any.
     pub fn unused<'a>(&self, split: &str, origins: impl Iterator<Item = &'a str>) -> Option<String> {
-        let used: HashSet<&str> =
-            origins.filter_map(|origin| ends(origin).find(|&end| self.cells.contains_key(end))).collect();
+        let used: HashSet<&String> = origins.filter_map(|origin| self.row(origin)).map(|(name, _)| name).collect();
         let (rows, unused) = (self.cells.len(), self.cells.len() - used.len());
         let path = self.path.display();
         (unused > 0).then(|| format!("{path}: origins that name no image of {split} that was read: {unused} of {rows}"))
