@@ -4,6 +4,7 @@ use vultus_kernels::block::{self, BlockGradients, InputGradient, Inputs, Outputs
 use vultus_kernels::norm_squeeze::Squeezed;
 
 use super::*;
+use crate::operations::buffers::era;
 use crate::operations::{Block, Tail};
 
 /// The operation with its forward pass; the arguments are those of [`crate::operations::Operations`].
@@ -205,7 +206,7 @@ impl<B: BlockBackwards, C: CheckpointStrategy> BlockLayers for Autodiff<B, C> {
         let constants = (FloatTensor::<Self>::new(mean.clone()), FloatTensor::<Self>::new(variance.clone()));
         let [x, weight, bias, gamma, beta, residual, squeeze @ ..] = inputs;
         // Nobody looks at the sum's other half again.
-        drop(Kept::<B>::new(residual));
+        B::recycle(residual, era());
         let [x, z, winners] = [x, z, winners].map(Kept::<B>::new);
         let kept_y = block.needs_output().then(|| Kept::<B>::new(y.clone()));
         let y = record::<B, C, 10>(parents, y, move |dy, [wanted, _, _, _, _, wants_residual, ..], earlier| {
