@@ -6,6 +6,7 @@ pub mod card;
 pub mod compare;
 pub mod data;
 pub mod evaluate;
+pub mod export;
 pub mod models;
 pub mod network;
 pub mod pack;
@@ -48,6 +49,8 @@ pub enum Command {
     Calibrate(calibrate::Calibrate),
     /// Copy a run's model to a file that can be given away.
     Pack(pack::Pack),
+    /// Write a model as an ONNX file, for other programs.
+    Export(export::Export),
     /// Write a model card: results with intervals, recipe, origin and limits of a model, as Markdown.
     Card(card::Card),
     /// Write a run's report again, or one of an evaluation.
@@ -78,6 +81,7 @@ impl Command {
             Self::Compare(compare) => compare.run(),
             Self::Calibrate(calibrate) => calibrate.run(),
             Self::Pack(pack) => pack.run(),
+            Self::Export(export) => export.run(),
             Self::Card(card) => card.run(),
             Self::Report(report) => report.run(),
             Self::Predict(predict) => predict.run(),

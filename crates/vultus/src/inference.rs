@@ -102,7 +102,8 @@ impl Views {
         Cow::Owned(views)
     }
 
-    fn shifts(&self) -> Vec<(isize, isize)> {
+    /// How far each view is moved, to the right and down; first the one that is not.
+    pub(crate) fn shifts(&self) -> Vec<(isize, isize)> {
         let by = self.shift as isize;
         let mut shifts = vec![(0, 0)];
         if by > 0 {

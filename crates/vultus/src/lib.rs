@@ -14,7 +14,8 @@
 //! 12. [`batch`]: any number of picture files, in parallel and in order;
 //! 13. [`annotate`] and [`explain`]: the results drawn into the picture, and what they rest on;
 //! 14. [`video`]: films and cameras, and persons followed over time;
-//! 15. [`wording`]: how all crates write counts and shares in messages.
+//! 15. [`export`]: a bundle as an ONNX file, for other programs;
+//! 16. [`wording`]: how all crates write counts and shares in messages.
 //!
 //! Training uses the same decoding, preprocessing and network description. It lives elsewhere: this crate has no
 //! automatic differentiation and no data sets.
@@ -32,10 +33,12 @@ pub mod classifier;
 pub mod container;
 pub mod decode;
 pub mod explain;
+pub mod export;
 pub mod faces;
 pub mod inference;
 pub mod labels;
 pub mod network;
+mod onnx;
 mod parallel;
 pub mod persist;
 pub mod picture_file;

@@ -14,8 +14,10 @@ mod step;
 use rayon::prelude::*;
 use vultus_kernels::{softmax, threads};
 
+pub(crate) use self::affine::Affine;
+pub(crate) use self::compile::compile as steps;
 pub(crate) use self::program::Program;
-pub(crate) use self::step::{Convolution, Operation, Place, Step};
+pub(crate) use self::step::{Convolution, Operation, Place, Squeeze, Step};
 use crate::network::ResolvedNetwork;
 use crate::weights::{Weights, WeightsError};
 

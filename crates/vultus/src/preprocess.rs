@@ -124,7 +124,7 @@ impl Preprocessing {
     }
 
     /// What a pixel of 0 to 255 is multiplied by, and what is added then.
-    fn factor_and_offset(&self) -> (f32, f32) {
+    pub(crate) fn factor_and_offset(&self) -> (f32, f32) {
         match self.pixels {
             PixelScaling::Raw => (1.0, 0.0),
             PixelScaling::Unit => (1.0 / 255.0, 0.0),

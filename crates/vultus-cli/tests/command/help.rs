@@ -12,6 +12,7 @@ fn the_program_tells_commands_sources_and_exit_codes() {
         "compare",
         "calibrate",
         "pack",
+        "export",
         "card",
         "report",
         "predict",
@@ -28,7 +29,7 @@ fn the_program_tells_commands_sources_and_exit_codes() {
 #[test]
 fn every_command_tells_its_flags() {
     let place = Place::new();
-    let cases: [(&[&str], &[&str]); 18] = [
+    let cases: [(&[&str], &[&str]); 19] = [
         (&["data"], &["stats", "audit", "convert"]),
         (&["data", "stats"], &["<SOURCE>", "--json"]),
         (&["data", "audit"], &["<SOURCE>", "--json"]),
@@ -54,6 +55,7 @@ fn every_command_tells_its_flags() {
         (&["calibrate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--flip", "--shift", "--blur", "--out"]),
         (&["compare"], &["<RUN_OR_EVALUATION>", "--out", "--json"]),
         (&["pack"], &["<RUN_OR_BUNDLE>", "--out", "--half"]),
+        (&["export"], &["<RUN_OR_BUNDLE>", "--flip", "--shift", "--blur", "--out"]),
         (
             &["card"],
             &[

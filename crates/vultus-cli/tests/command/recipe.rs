@@ -148,6 +148,30 @@ fn a_packed_model_is_smaller_and_answers_alike() {
 }
 
 #[test]
+fn a_model_is_exported_with_the_views_asked_for() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    let told =
+        ["input pixels [n, 1, 48, 48], grey from 0 to 255", "output probabilities [n, 7]: angry, disgust, fear, "];
+    place.run(&["export", "run", "--out", "model.onnx"]).ends_with(0).says(&told);
+    place
+        .run(&["export", "run/model.safetensors", "--flip", "true", "--blur", "0.1", "--out", "views.onnx"])
+        .ends_with(0);
+    let bytes = |name: &str| fs_err::read(place.path(name)).unwrap();
+    let has = |name: &str, operation: &[u8]| bytes(name).windows(operation.len()).any(|window| window == operation);
+    assert!(has("model.onnx", b"Softmax") && !has("model.onnx", b"Concat") && !has("model.onnx", b"Pad"));
+    assert!(has("views.onnx", b"Concat") && has("views.onnx", b"Pad"));
+    let written = bytes("model.onnx");
+    place.run(&["export", "run", "--out", "model.onnx"]).ends_with(2).says(&["model.onnx exists"]);
+    assert_eq!(bytes("model.onnx"), written);
+    place.run(&["export", "run", "--out", "model.tflite"]).ends_with(2).says(&["model.tflite: name a .onnx file"]);
+    place.run(&["export", "run", "--blur", "0.5", "--out", "other.onnx"]).ends_with(2).says(&["--blur is 0.5"]);
+    place.run(&["export", "nobody", "--out", "other.onnx"]).ends_with(2).says(&["no model file and no run at nobody"]);
+    place.run(&["export", "small.toml", "--out", "other.onnx"]).ends_with(1).says(&["small.toml"]);
+    assert!(!place.path("other.onnx").exists());
+}
+
+#[test]
 fn a_sheet_shows_what_training_does_to_images() {
     let place = Place::with_config();
     let draw = |out: &str, more: &[&str]| place.run(&[&["data", "augment", "synthetic:2", out], more].concat());

@@ -1,11 +1,10 @@
 //! Faces by the network YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023), from an ONNX file.
 //!
-//! In: a picture. Out: boxes with confidence and five landmarks, overlapping ones removed. `onnx` reads the file,
+//! In: a picture. Out: boxes with confidence and five landmarks, overlapping ones removed. [`crate::onnx`] reads the file,
 //! `network` makes of it a program of our own kernels. The file's input is `[1, 3, height, width]`, blue, green, red,
 //! 0..255; its outputs are `cls`, `obj`, `bbox` and `kps` for grids of 8, 16 and 32 pixels a cell.
 
 mod network;
-mod onnx;
 
 use std::io::Read;
 use std::path::Path;
@@ -19,6 +18,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use self::network::Output;
 use super::region::turn;
 use super::{Area, Face, FaceError, Region, overlap};
+use crate::onnx;
 use crate::plan::Program;
 use crate::preprocess::over_black;
 

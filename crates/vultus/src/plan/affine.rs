@@ -22,8 +22,18 @@ impl Affine {
         Self { scale, shift }
     }
 
+    /// What each channel is multiplied by.
+    pub(crate) fn scales(&self) -> Vec<f32> {
+        self.scale.iter().map(|&scale| scale as f32).collect()
+    }
+
+    /// What is added to each channel then.
+    pub(crate) fn shifts(&self) -> Vec<f32> {
+        self.shift.iter().map(|&shift| shift as f32).collect()
+    }
+
     /// Number of channels.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.scale.len()
     }
 

@@ -20,7 +20,7 @@ use crate::network::{
 use crate::weights::{Weights, WeightsError};
 
 /// The steps that compute the logits of `network` with `weights`.
-pub(super) fn compile(network: &ResolvedNetwork, weights: &Weights) -> Result<Vec<Step<Convolution>>, WeightsError> {
+pub(crate) fn compile(network: &ResolvedNetwork, weights: &Weights) -> Result<Vec<Step<Convolution>>, WeightsError> {
     weights.check(network)?;
     let mut compiler = Compiler { weights, steps: Vec::new(), value: 0, shared: 0, waiting: None };
     compiler.layers(&network.layers)?;

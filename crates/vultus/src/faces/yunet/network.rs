@@ -11,7 +11,7 @@ use vultus_kernels::convolution::ConvolutionShape;
 use vultus_kernels::depthwise::DepthwiseShape;
 use vultus_kernels::pooling::PoolingShape;
 
-use super::onnx::{Graph, Node, Tensor};
+use crate::onnx::{Graph, Node, Tensor};
 use crate::plan::{Convolution, Operation, Place, Program, Step};
 
 /// Most values of a picture between two steps: four times YuNet's own on the largest picture that it takes.

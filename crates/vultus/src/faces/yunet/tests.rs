@@ -3,10 +3,10 @@
 use image::{DynamicImage, Rgb, RgbImage};
 use proptest::prelude::*;
 
-use super::onnx::{Graph, Node, Tensor, Value};
 use super::*;
+use crate::onnx::{Graph, Model, Node, Tensor, Value};
 
-const SIDE: i64 = 64;
+const SIDE: usize = 64;
 
 /// The largest red value of a cell decides whether there is a face: only in the grid of 8 pixels, and then it is twice as
 /// large as a cell.
@@ -54,7 +54,8 @@ fn file() -> Vec<u8> {
             }
         }
     }
-    Graph { nodes, tensors, inputs: vec![Value::new("picture", &[1, 3, SIDE, SIDE])] }.written()
+    let inputs = vec![Value::of_floats("picture", &[1, 3, SIDE, SIDE])];
+    Model::new(Graph { nodes, tensors, inputs, ..Graph::default() }).to_bytes()
 }
 
 fn load(bytes: &[u8]) -> Result<Yunet, FaceError> {

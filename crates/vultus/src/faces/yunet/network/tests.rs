@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::onnx::{Graph, Node, Tensor};
 use super::*;
+use crate::onnx::{Graph, Node, Tensor};
 
 /// Planes in the file's order, `[channel][row][column]`.
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ fn graph() -> Graph {
         // A result of the middle, which must outlive what is computed after it.
         Node::new("Transpose", &["pooled"], "middle").with_ints("perm", &[0, 2, 3, 1]),
     ];
-    Graph { nodes, tensors, inputs: Vec::new() }
+    Graph { nodes, tensors, ..Graph::default() }
 }
 
 fn compiled(graph: &Graph) -> Result<(Program, Vec<Output>), String> {
