@@ -13,7 +13,7 @@ use std::sync::Arc;
 use vultus::analyze::RecordError;
 use vultus::batch::Source;
 use vultus::decode::{DecodeError, is_named_as_picture};
-use vultus::picture_file::{self, LARGEST_FILE, PictureFileError};
+use vultus::picture_file::{self, LARGEST_FILE, PictureFileError, is_hidden};
 
 use self::pattern::{Pattern, WholePath, here, is_pattern, listed};
 use crate::http;
@@ -113,7 +113,7 @@ fn name(path: &Path) -> String {
     name
 }
 
-/// Everything below a folder, depth first. Links to folders are not followed, so that none is met twice.
+/// Everything below a folder, depth first, but what is hidden. Links to folders are not followed, so that none is met twice.
 struct Folder {
     /// Files and folders still to come, the next one last.
     waiting: Vec<PathBuf>,
@@ -128,10 +128,18 @@ impl Folder {
     }
 
     fn means(&self, file: &Path) -> bool {
-        let is_picture = is_named_as_picture(file);
+        let is_picture = is_named_as_picture(file) && !is_hidden(file);
         self.pattern.as_ref().map_or(is_picture, |pattern| {
-            pattern.matches(file) || (is_picture && file.ancestors().skip(1).any(|folder| pattern.matches(folder)))
+            // Of a folder that is meant, what is not hidden in it.
+            let mut folders = file.ancestors().skip(1);
+            let mut inside = || folders.find(|folder| is_hidden(folder) || pattern.matches(folder));
+            pattern.matches(file) || (is_picture && inside().is_some_and(|folder| pattern.matches(folder)))
         })
+    }
+
+    /// A pattern may name what is hidden.
+    fn enters(&self, folder: &Path) -> bool {
+        !is_hidden(folder) || self.pattern.as_ref().is_some_and(|pattern| pattern.names_hidden)
     }
 }
 
@@ -146,7 +154,13 @@ impl Iterator for Folder {
             if self.left_out.has(here(&path)) {
                 continue;
             }
-            let (paths, error) = listed(&path, |path, kind| kind.is_dir() || (self.means(path) && !path.is_dir()));
+            let (paths, error) =
+                listed(
+                    &path,
+                    |path, kind| {
+                        if kind.is_dir() { self.enters(path) } else { self.means(path) && !path.is_dir() }
+                    },
+                );
             self.waiting.extend(paths);
             if let Some(error) = error {
                 return Some(failed(name(&path), error.to_string()));
@@ -245,6 +259,22 @@ mod tests {
         assert_eq!(names(folder.path(), &["?/**/[23].png"]), ["a/b/2.png", "a/b/c/3.png"]);
         assert_eq!(names(folder.path(), &["a/b/c", "a"]), ["a/b/c/3.png", "a/1.png", "a/b/2.png"]);
         assert_eq!(names(folder.path(), &["absent.png", "absent.png"]), ["absent.png"]);
+    }
+
+    #[test]
+    fn what_is_hidden_comes_only_if_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a/1.png", "a/._1.png", "a/.trash/2.png", "a/b/.3.png", "a/b/4.png"] {
+            let path = folder.path().join(name);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, "x").unwrap();
+        }
+        for argument in ["a", "a/", "a/*", "a/**", "a/**/*", "**/*.png", "*"] {
+            assert_eq!(names(folder.path(), &[argument]), ["a/1.png", "a/b/4.png"], "{argument}");
+        }
+        assert_eq!(names(folder.path(), &["a/.trash", "a/._1.png"]), ["a/.trash/2.png", "a/._1.png"]);
+        assert_eq!(names(folder.path(), &["a/.*.png", "a/*/.*"]), ["a/._1.png", "a/b/.3.png"]);
+        assert_eq!(names(folder.path(), &["**/.trash/*"]), ["a/.trash/2.png"]);
     }
 
     #[test]

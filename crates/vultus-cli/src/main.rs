@@ -20,8 +20,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::anyhow;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser};
 use vultus_train::bench::InstructionSet;
+use vultus_train::config::TrainConfig;
 
 use crate::command::Command;
 use crate::failure::Failure;
@@ -50,7 +52,8 @@ elsewhere people must be told (Art. 50(3)). Expressions are not feelings: do not
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let matches = taking_negative_numbers(Arguments::command()).get_matches();
+    let matches =
+        taking_negative_numbers(Arguments::command()).try_get_matches().unwrap_or_else(|error| with_tip(error).exit());
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match check_environment().and_then(|()| arguments.command.run(started)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,6 +68,24 @@ fn taking_negative_numbers(command: clap::Command) -> clap::Command {
         argument.allow_negative_numbers(takes)
     });
     options.mut_subcommands(taking_negative_numbers)
+}
+
+/// An option that is a setting is told by its key.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let sets = |command: &clap::Command| command.get_arguments().any(|argument| argument.get_long() == Some("set"));
+    let command = std::env::args_os().nth(1).unwrap_or_default();
+    let unknown = error.kind() == ErrorKind::UnknownArgument;
+    if !unknown || !Arguments::command().find_subcommand(&command).is_some_and(sets) {
+        return error;
+    }
+    if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) {
+        let keys = TrainConfig::default().keys_called(&option.trim_start_matches('-').replace('-', "_"));
+        let tips = keys.iter().map(|key| format!("settings are made by --set {key}=VALUE").into()).collect::<Vec<_>>();
+        if !tips.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+    }
+    error
 }
 
 /// A misspelt limit would silently be none.

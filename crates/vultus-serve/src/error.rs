@@ -105,7 +105,7 @@ pub enum ApiError {
         error: Box<Self>,
     },
     /// There is no face, and one is demanded.
-    #[error("no face was found in the picture")]
+    #[error("no face was found that is large and certain enough")]
     NoFace,
     /// As much is waiting as may wait.
     #[error("the server has as much to do as it may take on: try again later")]

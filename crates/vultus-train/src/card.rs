@@ -118,7 +118,7 @@ struct Card<'a> {
     training: &'a TrainingFacts,
     train_split: &'a str,
     recipe: String,
-    hours: String,
+    duration: String,
     split: &'a str,
     /// The data set that it is a split of, where that is not called like the training's.
     measured_on: Option<String>,
@@ -258,9 +258,9 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
         training: &facts,
         train_split,
         recipe: toml::to_string(&recipe).unwrap_or_default(),
-        hours: match facts.seconds / 3600.0 {
-            hours if hours < 0.1 => format!("{hours:.3}"),
-            hours => format!("{hours:.1}"),
+        duration: match facts.seconds {
+            seconds if seconds < 360.0 => format!("{seconds:.0} seconds"),
+            seconds => format!("{:.1} hours", seconds / 3600.0),
         },
         split,
         trained_on: (measured_on != data_name && !data_name.is_empty()).then(|| cell(&data_name)),

@@ -17,6 +17,7 @@ use crate::fingerprint::{fingerprint, split_fingerprint};
 use crate::prepare::Prepared;
 use crate::search::space::settings;
 use crate::split::stratified_folds;
+use crate::temperature::FEW_IMAGES;
 use crate::train::evaluated_splits;
 
 /// Something to know before a training.
@@ -25,6 +26,11 @@ pub enum Caveat {
     /// Images that validate have the pixels of images that are trained on.
     Copies {
         /// How many validate.
+        images: usize,
+    },
+    /// So few images validate that what they choose is much of chance.
+    FewValidate {
+        /// How many do.
         images: usize,
     },
     /// Images that will test the model have the pixels of images that are trained on.
@@ -64,6 +70,11 @@ impl fmt::Display for Caveat {
                  copies out",
                 if *images == 1 { "is" } else { "are" }
             ),
+            Self::FewValidate { images } => write!(
+                formatter,
+                "note: few images validate ({images}), so that chance has a large part in what they choose, such as the \
+                 temperature: some hundred do better (train.validation_fraction, or a split of their own)"
+            ),
             Self::TestCopies { split, images } => write!(
                 formatter,
                 "note: {images} of the images of split {split} {} also among those trained on, and will flatter the scores there: \
@@ -85,11 +96,9 @@ impl fmt::Display for Caveat {
             Self::IdleTeachers => {
                 formatter.write_str("note: train.targets.teachers do nothing while train.targets.distillation is 0")
             }
-            Self::NoVotes { key } => write!(
-                formatter,
-                "note: no image that is trained on has FER+ votes: {key} does nothing, and the result \
-                 is not that of training with votes"
-            ),
+            Self::NoVotes { key } => {
+                write!(formatter, "note: no image that is trained on has FER+ votes: {key} does nothing here")
+            }
         }
     }
 }
@@ -99,6 +108,7 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     let Prepared { dataset, train, validation } = prepared;
     let mut caveats = BTreeSet::new();
     caveats.extend(copies(dataset.copies(validation, train)));
+    caveats.extend(few(validation.len()));
     let chosen = [&config.data.train_split, &config.data.validation_split];
     for split in evaluated_splits(config, dataset).iter().filter(|split| !chosen.contains(split)) {
         let images = dataset.copies(&dataset.indices_of(split), train);
@@ -161,6 +171,10 @@ fn lost_classes(dataset: &Dataset) -> impl Iterator<Item = Caveat> {
         dataset.labels.index_of(class).is_none() && !by_intention
     });
     lost.map(|class| Caveat::LostClass { class: class.clone() })
+}
+
+fn few(images: usize) -> Option<Caveat> {
+    (1..FEW_IMAGES).contains(&images).then_some(Caveat::FewValidate { images })
 }
 
 fn copies(images: usize) -> Option<Caveat> {
@@ -260,6 +274,25 @@ mod tests {
         Prepared { dataset, train: (0..9).collect(), validation: (9..12).collect() }
     }
 
+    /// What is to be known beside that the images are few.
+    fn beside_few(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
+        let mut caveats = of_run(config, prepared);
+        caveats.retain(|caveat| !matches!(caveat, Caveat::FewValidate { .. }));
+        caveats
+    }
+
+    #[test]
+    fn few_images_that_validate_are_told() {
+        let mut prepared = prepared();
+        (prepared.train, prepared.validation) = (vec![2, 4], vec![5, 7]);
+        let found = of_run(&TrainConfig::default(), &prepared);
+        assert_eq!(found, [Caveat::FewValidate { images: 2 }]);
+        assert!(found[0].to_string().starts_with("note: few images validate (2)"), "{}", found[0]);
+        prepared.validation.clear();
+        assert_eq!(of_run(&TrainConfig::default(), &prepared), []);
+        assert_eq!([few(FEW_IMAGES - 1).is_some(), few(FEW_IMAGES).is_some()], [true, false]);
+    }
+
     fn search(values: &str) -> TrainConfig {
         let axes = format!("[search]\nfolds = 2\n[[search.axes]]\n{values}");
         TrainConfig::from_toml(&axes, "text").unwrap()
@@ -268,11 +301,11 @@ mod tests {
     #[test]
     fn copies_on_both_sides_are_counted() {
         let prepared = prepared();
-        let found = of_run(&TrainConfig::default(), &prepared);
+        let found = beside_few(&TrainConfig::default(), &prepared);
         assert_eq!(found, [Caveat::Copies { images: 1 }]);
         assert!(found[0].to_string().contains("1 of the validation images is also among those trained on"));
         let apart = Prepared { train: (0..10).collect(), validation: vec![11], ..prepared.clone() };
-        assert_eq!(of_run(&TrainConfig::default(), &apart), []);
+        assert_eq!(beside_few(&TrainConfig::default(), &apart), []);
 
         let indices: Vec<usize> = (0..12).collect();
         let labels: Vec<usize> = indices.iter().map(|index| index % 2).collect();
@@ -308,13 +341,13 @@ mod tests {
         ];
         let mut config = TrainConfig::default();
         let lost = Caveat::LostClass { class: "bored".to_owned() };
-        assert_eq!(of_run(&config, &prepared), [Caveat::UnusedValidation, lost.clone()]);
+        assert_eq!(beside_few(&config, &prepared), [Caveat::UnusedValidation, lost.clone()]);
         config.data.evaluate_splits = vec!["test".to_owned()];
-        assert_eq!(of_run(&config, &prepared), std::slice::from_ref(&lost));
+        assert_eq!(beside_few(&config, &prepared), std::slice::from_ref(&lost));
         config.data.evaluate_splits.clear();
         config.data.validation_split = "validation".to_owned();
         config.train.targets.teachers = vec!["a.safetensors".to_owned()];
-        assert_eq!(of_run(&config, &prepared), [lost, Caveat::IdleTeachers]);
+        assert_eq!(beside_few(&config, &prepared), [lost, Caveat::IdleTeachers]);
     }
 
     #[test]
@@ -325,13 +358,13 @@ mod tests {
         config.train.targets.votes = 0.5;
         config.cleaning.not_a_face = Policy::Drop;
         let both = ["train.targets.votes", "cleaning.not_a_face"].map(|key| Caveat::NoVotes { key });
-        let found = of_run(&config, &prepared);
+        let found = beside_few(&config, &prepared);
         assert!(found.len() == 2 && both.iter().all(|caveat| found.contains(caveat)), "{found:?}");
         let searched = search("keys = [\"train.targets.votes\"]\nvalues = [0.0, 0.5]");
         let found = of_search(&searched, &prepared.dataset, &[2, 4, 5, 7]);
         assert_eq!(found, [Caveat::NoVotes { key: "train.targets.votes" }]);
         prepared.dataset.samples[4].votes = Some([1; 10]);
-        assert_eq!(of_run(&config, &prepared), []);
+        assert_eq!(beside_few(&config, &prepared), []);
     }
 
     #[test]
@@ -363,23 +396,23 @@ mod tests {
         let (all, train) = (fingerprint(&prepared.dataset), split_fingerprint(&prepared.dataset, "train"));
         for (key, images) in [("data_sha256", &all), ("train_sha256", &train)] {
             save(facts(key, images, 1, 0.2));
-            assert_eq!(of_run(&config, &prepared), []);
+            assert_eq!(beside_few(&config, &prepared), []);
             for (seed, fraction) in [(2, 0.2), (1, 0.1)] {
                 save(facts(key, images, seed, fraction));
-                assert_eq!(of_run(&config, &prepared), named);
+                assert_eq!(beside_few(&config, &prepared), named);
             }
             save(facts(key, "other images", 2, 0.2));
-            assert_eq!(of_run(&config, &prepared), []);
+            assert_eq!(beside_few(&config, &prepared), []);
         }
         // Test images were added since, and what was trained on is the same.
         let mut more = prepared.clone();
         let image = GrayImage::from_pixel(2, 2, Luma([201]));
         more.dataset.samples.push(Sample { split: "test".to_owned(), image, ..prepared.dataset.samples[0].clone() });
         save(facts("train_sha256", &train, 2, 0.2));
-        assert_eq!(of_run(&config, &more), named);
+        assert_eq!(beside_few(&config, &more), named);
         more.dataset.samples.last_mut().unwrap().image = prepared.dataset.samples[0].image.clone();
         let copies = Caveat::TestCopies { split: "test".to_owned(), images: 1 };
-        assert_eq!(of_run(&config, &more), [copies, named[0].clone()]);
+        assert_eq!(beside_few(&config, &more), [copies, named[0].clone()]);
 
         save(facts("train_sha256", &train, 1, 0.2));
         let mut config = search("keys = [\"train.epochs\"]\nvalues = [1]");

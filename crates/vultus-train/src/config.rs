@@ -20,7 +20,7 @@ use vultus::network::{
 use vultus::preprocess::Preprocessing;
 
 pub(crate) use self::keys::in_toml;
-use self::keys::{assign, parse_value};
+use self::keys::{assign, keys_called, parse_value};
 use self::message::{in_words, wrong_layer};
 use crate::augment::AugmentConfig;
 use crate::clean::CleaningConfig;
@@ -487,10 +487,10 @@ impl TrainConfig {
             let text = format!("{key}={value}");
             let mut tree = Value::Table(config.to_table());
             let steps: Vec<&str> = key.split('.').collect();
-            assign(&mut tree, &steps, value).map_err(|missing| ConfigError::UnknownKey {
-                text: text.clone(),
-                key: missing.key,
-                hint: missing.hint,
+            assign(&mut tree, &steps, value).map_err(|missing| {
+                let meant = if steps.len() == 1 { self.keys_called(key) } else { Vec::new() };
+                let hint = if meant.is_empty() { missing.hint } else { format!("; is {} meant?", meant.join(" or ")) };
+                ConfigError::UnknownKey { text: text.clone(), key: missing.key, hint }
             })?;
             config = tree.try_into().map_err(|error: toml::de::Error| ConfigError::Parse {
                 origin: text,
@@ -499,6 +499,11 @@ impl TrainConfig {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// The keys whose last part is `name`, such as `train.epochs` for `epochs`.
+    pub fn keys_called(&self, name: &str) -> Vec<String> {
+        keys_called(&self.to_table(), name)
     }
 
     /// The whole configuration as TOML, defaults included.

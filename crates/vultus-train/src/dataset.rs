@@ -250,6 +250,8 @@ pub enum RemovalReason {
     Missing,
     /// Larger than the limit on pixels.
     TooLarge,
+    /// It lies beside the folders of classes, in none of them.
+    NoClass,
     /// Every pixel has (nearly) the same value.
     Blank,
     /// FER+'s taggers say that it is no face.
@@ -277,6 +279,7 @@ impl RemovalReason {
             Self::Unreadable => "unreadable",
             Self::Missing => "missing",
             Self::TooLarge => "too_large",
+            Self::NoClass => "no_class",
             Self::Blank => "blank",
             Self::NotAFace => "not_a_face",
             Self::NoMajority => "no_majority",

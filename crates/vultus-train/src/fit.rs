@@ -118,7 +118,7 @@ pub enum FitError {
     /// The loss is no number any more.
     #[error(
         "the loss is {loss} in epoch {epoch}, step {step} (learning rate {learning_rate}); the batch begins with {batch}: \
-         lower train.optimizer.learning_rate or look at these images"
+         lower train.optimizer.learning_rate in a new run, or look at these images"
     )]
     NotFinite {
         /// NaN or an infinity.

@@ -101,6 +101,15 @@ impl Source {
         self.clone().with_paths(|path| last_names(&path, 1).into()).to_string()
     }
 
+    /// Whether `path`, which need not be there, lies in this folder of images, and would be read with them.
+    pub fn holds(&self, path: &Path) -> bool {
+        let (Self::Folder(_), Some(place), Ok(path)) = (self, self.place(), std::path::absolute(path)) else {
+            return false;
+        };
+        let there = path.ancestors().find_map(|folder| fs_err::canonicalize(folder).ok());
+        there.is_some_and(|there| there.starts_with(place))
+    }
+
     /// Where its images are, links followed; nowhere if they are drawn.
     fn place(&self) -> Option<PathBuf> {
         let path = match self {
@@ -327,7 +336,10 @@ fn face_from_bytes(
             let reason = match error {
                 DecodeError::Empty => RemovalReason::Missing,
                 DecodeError::TooLarge { .. } => RemovalReason::TooLarge,
-                DecodeError::NotAnImage | DecodeError::Damaged { .. } => RemovalReason::Unreadable,
+                DecodeError::NotAnImage
+                | DecodeError::OtherFormat { .. }
+                | DecodeError::Film
+                | DecodeError::Damaged { .. } => RemovalReason::Unreadable,
             };
             Err((reason, error.to_string()))
         }

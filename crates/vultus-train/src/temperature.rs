@@ -8,6 +8,9 @@ use vultus::inference::sharpen;
 
 use crate::evaluate::cross_entropy;
 
+/// With fewer validating images than this, the temperature that is fitted and the epoch that is chosen depend much on chance.
+pub const FEW_IMAGES: usize = 200;
+
 /// Logarithms of the lowest and the highest temperature looked at.
 const RANGE: (f64, f64) = (-2.0, 3.0);
 

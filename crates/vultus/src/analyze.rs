@@ -256,7 +256,7 @@ pub struct RecordError {
 impl RecordError {
     /// The error of a picture in which there is no face.
     pub fn no_face() -> Self {
-        Self { code: "no_face", message: "no face was found in the picture".to_owned() }
+        Self { code: "no_face", message: "no face was found that is large and certain enough".to_owned() }
     }
 
     /// The error of a picture on which the program itself failed.

@@ -23,6 +23,9 @@ const FORMAT: &str = "format";
 const VERSION: &str = "version";
 const CHECKSUM: &str = "sha256";
 
+/// How the small files begin that stand in a checkout for large ones.
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
+
 /// Tensors and named texts of one kind of file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Container {
@@ -68,7 +71,7 @@ pub enum ContainerError {
         expected: &'static str,
     },
     /// It is no safetensors file.
-    #[error("{path} is no {expected}: {reason}")]
+    #[error("{path} is no {expected}, a file in the format safetensors that vultus writes: {reason}")]
     NotSafetensors {
         /// The file.
         path: PathBuf,
@@ -192,6 +195,10 @@ impl Container {
     /// As [`Container::load`].
     pub fn from_bytes(bytes: &[u8], path: &Path, format: Format) -> Result<Self, ContainerError> {
         let expected = format.name;
+        if bytes.starts_with(LFS_POINTER) {
+            let found = "a pointer to a file that Git LFS keeps: git lfs pull fetches that".to_owned();
+            return Err(ContainerError::Foreign { path: path.to_owned(), expected, found });
+        }
         let unreadable = |reason| {
             let (path, size) = (path.to_owned(), bytes.len());
             if breaks_off(bytes, &reason) {

@@ -56,6 +56,15 @@ pub enum DecodeError {
     /// The content is not one of the formats that are read, or of a kind of these that is not, such as a lossless JPEG.
     #[error("the content is not a PNG, JPEG, BMP or WebP picture of a kind that is read")]
     NotAnImage,
+    /// The content is of a format that is known and not read.
+    #[error("the content is a picture of the format {format}, which is not read: convert it to PNG or JPEG")]
+    OtherFormat {
+        /// Such as `GIF`.
+        format: String,
+    },
+    /// The content is a film, or sound in the same kind of file.
+    #[error("the content is a film or sound, not a picture")]
+    Film,
     /// The header announces more pixels than the limits allow.
     #[error(
         "the picture is {width} x {height} pixels, and may have {} pixels in all and {} a side: make it smaller",
@@ -85,7 +94,7 @@ impl DecodeError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
-            Self::NotAnImage => "not_an_image",
+            Self::NotAnImage | Self::OtherFormat { .. } | Self::Film => "not_an_image",
             Self::TooLarge { .. } => "too_large",
             Self::Damaged { .. } => "damaged",
         }
@@ -100,8 +109,11 @@ pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<DynamicImage, Decod
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
-    let format = image::guess_format(bytes).map_err(|_| DecodeError::NotAnImage)?;
-    let name = format_name(format).ok_or(DecodeError::NotAnImage)?;
+    let Ok(format) = image::guess_format(bytes) else { return Err(base_media(bytes)) };
+    let Some(name) = format_name(format) else {
+        let format = format.extensions_str().first().unwrap_or(&"").to_uppercase();
+        return Err(DecodeError::OtherFormat { format });
+    };
     unless_it_panics(name, || read(bytes, format, name, limits))
 }
 
@@ -161,6 +173,21 @@ fn largest_lossy_frame(bytes: &[u8]) -> u64 {
     let frames = bytes.windows(18).filter(|chunk| chunk.starts_with(b"VP8 ") && chunk[11..14] == [0x9d, 0x01, 0x2a]);
     let side = |low: u8, high: u8| u64::from(u16::from_le_bytes([low, high]) & 0x3fff);
     frames.map(|chunk| side(chunk[14], chunk[15]) * side(chunk[16], chunk[17])).max().unwrap_or(0)
+}
+
+/// What the bytes are that no picture begins with: perhaps a file of ISO's base media format (ISO/IEC 14496-12, section 4.3),
+/// whose kind stands at its beginning.
+fn base_media(bytes: &[u8]) -> DecodeError {
+    let format = match (bytes.get(4..8), bytes.get(8..12)) {
+        (Some(b"ftyp"), Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx")) => "HEIC",
+        (Some(b"ftyp"), Some(b"avif" | b"avis")) => "AVIF",
+        // Of both kinds.
+        (Some(b"ftyp"), Some(b"mif1" | b"msf1")) => "HEIF",
+        (Some(b"ftyp"), Some(b"crx ")) => "CR3",
+        (Some(b"ftyp"), Some(_)) => return DecodeError::Film,
+        _ => return DecodeError::NotAnImage,
+    };
+    DecodeError::OtherFormat { format: format.to_owned() }
 }
 
 /// The names of the formats that are read.
@@ -375,8 +402,29 @@ mod tests {
     #[test]
     fn text_and_nothing_are_not_images() {
         assert_eq!(decode(b"dear diary, no pixels here", &DecodeLimits::default()), Err(DecodeError::NotAnImage));
-        assert_eq!(decode(b"GIF89a\x01\0\x01\0\0\0\0;", &DecodeLimits::default()), Err(DecodeError::NotAnImage));
         assert_eq!(decode(b"", &DecodeLimits::default()), Err(DecodeError::Empty));
+    }
+
+    #[test]
+    fn formats_that_are_not_read_are_named() {
+        for (bytes, name) in [
+            (&b"GIF89a\x01\0\x01\0\0\0\0;"[..], "GIF"),
+            (b"II*\0\x08\0\0\0", "TIFF"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+            (b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif", "HEIF"),
+            (b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "AVIF"),
+        ] {
+            let error = decode(bytes, &DecodeLimits::default()).unwrap_err();
+            let expected =
+                format!("the content is a picture of the format {name}, which is not read: convert it to PNG or JPEG");
+            assert_eq!((error.to_string(), error.code()), (expected, "not_an_image"));
+        }
+        let film = decode(b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2", &DecodeLimits::default()).unwrap_err();
+        assert_eq!(
+            (film.to_string(), film.code()),
+            ("the content is a film or sound, not a picture".to_owned(), "not_an_image")
+        );
+        assert_eq!(decode(b"\0\0\0\x18ftyp", &DecodeLimits::default()), Err(DecodeError::NotAnImage));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A model as one ONNX file, for programs that are not Vultus.
 //!
-//! In: a bundle. Out: the bytes of a file whose input [`INPUT`] is grey faces as they are, `[n, 1, height, width]` with pixels
-//! from 0 to 255, and whose output [`OUTPUT`] is what [`crate::classifier`] says of them, `[n, classes]`: scaling, blur, views,
+//! In: a bundle. Out: the bytes of a file whose input [`INPUT`] is one face a picture, `[n, 1, height, width]` in unscaled grey
+//! values from 0 to 255, and whose output [`OUTPUT`] is what [`crate::classifier`] says of them, `[n, classes]`: scaling, blur, views,
 //! network, mean and temperature are all in it. The network is that of the [plan](crate::plan), batch norms folded. It neither
 //! finds faces nor cuts them to size.
 
@@ -9,11 +9,11 @@ mod graph;
 #[cfg(test)]
 mod tests;
 
-use self::graph::{Planes, Windows, Writer};
+use self::graph::{Named, Windows, Writer};
 use crate::bundle::{Bundle, BundleFault};
 use crate::inference::{Inference, Views};
 use crate::onnx::{Entry, Graph, Model, Node, Value};
-use crate::plan::{self, Convolution, Operation, Step};
+use crate::plan::{Convolution, Step, compile};
 use crate::preprocess::Preprocessing;
 
 /// Name of the input.
@@ -40,7 +40,7 @@ pub fn onnx(bundle: &Bundle) -> Result<Vec<u8>, BundleFault> {
     let mut writer = Writer::default();
     let numbers = writer.scaled(&bundle.preprocessing);
     let pictures = writer.views(&views, numbers, width, height);
-    let logits = writer.network(&plan::steps(&network, &bundle.weights)?, (pictures, network.input));
+    let logits = writer.network(&compile(&network, &bundle.weights)?, (pictures, network.input));
     let each = writer.add_with("Softmax", &[&logits], |node| node.with_int("axis", 1));
     let mean = writer.mean(each, views.count(), classes);
     writer.sharpened(mean, temperature);
@@ -122,7 +122,7 @@ impl Writer {
     }
 
     /// The logits of the network whose steps these are, for pictures of a name and a shape.
-    fn network(&mut self, steps: &[Step<Convolution>], input: Planes) -> String {
+    fn network(&mut self, steps: &[Step<Convolution>], input: Named) -> String {
         let mut values = vec![input];
         for step in steps {
             let value = self.step(step, &values);

@@ -102,7 +102,7 @@ impl Views {
         Cow::Owned(views)
     }
 
-    /// How far each view is moved, to the right and down; first the one that is not.
+    /// How far to the right and down each view looks, in pixels; first the one that looks straight on.
     pub(crate) fn shifts(&self) -> Vec<(isize, isize)> {
         let by = self.shift as isize;
         let mut shifts = vec![(0, 0)];

@@ -24,6 +24,12 @@ pub enum PictureFileError {
     Unreadable(#[from] io::Error),
 }
 
+/// Whether the name begins with a point, as those of trash folders and of the notes that some systems put beside each picture:
+/// whoever walks through a folder passes over it.
+pub fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
 /// The bytes of the file at `path`. Whatever else is there is not opened: a pipe may wait for ever for its other end.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use vultus_kernels::{softmax, threads};
 
 pub(crate) use self::affine::Affine;
-pub(crate) use self::compile::compile as steps;
+pub(crate) use self::compile::compile;
 pub(crate) use self::program::Program;
 pub(crate) use self::step::{Convolution, Operation, Place, Squeeze, Step};
 use crate::network::ResolvedNetwork;

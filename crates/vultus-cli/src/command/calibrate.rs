@@ -9,6 +9,7 @@ use vultus_train::dataset::split_name;
 use vultus_train::facts::load_with_facts;
 use vultus_train::prepare::read;
 use vultus_train::run::RunDirectory;
+use vultus_train::temperature::FEW_IMAGES;
 
 use super::evaluate::{held_out_images, read_sources, report_removed, usage_or_assess};
 use super::train::{usage_or_data, usage_or_run};
@@ -16,9 +17,6 @@ use super::{ViewArguments, check_new_model, model_file, run_directory};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
-
-/// Images below which a temperature is chance.
-const FEW_IMAGES: usize = 200;
 
 /// Give a model other views, and the temperature with which its probabilities fit images that it did not learn from: those
 /// that its training held out, or others. The weights stay.

@@ -36,7 +36,7 @@ impl Compare {
         {
             return self.run_pairs(first, others);
         }
-        let runs = self.runs.iter().map(|run| run_directory(run)).collect::<Result<Vec<_>, _>>()?;
+        let runs = self.run_directories()?;
         let comparison = compare(&runs).map_err(|error| match error {
             CompareError::Run(error) => usage_or_run(error),
             _ => Failure::Run(error.into()),
@@ -52,6 +52,26 @@ impl Compare {
             print(&comparison)?;
         }
         Ok(())
+    }
+
+    /// The runs that are meant. Among several a search without a model is passed over.
+    fn run_directories(&self) -> Result<Vec<PathBuf>, Failure> {
+        let mut runs = Vec::new();
+        let mut unfinished = None;
+        for run in &self.runs {
+            match run_directory(run) {
+                Ok(run) => runs.push(run),
+                Err(Failure::Usage(error)) if self.runs.len() > 1 => {
+                    say(format_args!("warning: {error}; it is left out"));
+                    unfinished = Some(error);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        match unfinished {
+            Some(error) if runs.is_empty() => Err(Failure::Usage(error)),
+            _ => Ok(runs),
+        }
     }
 }
 

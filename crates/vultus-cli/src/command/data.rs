@@ -109,6 +109,7 @@ impl Augment {
         let faces: Vec<GrayImage> = (0..count).map(|index| dataset.samples[place(index)].image.clone()).collect();
         let png = sheet(&rows(&faces, &config.train.augmentation, config.seed))?;
         write_new(&self.out, &png)?;
+        print(format_args!("{} drawn in {}", counted(faces.len(), "face"), self.out.display()))?;
         Ok(())
     }
 }
@@ -120,6 +121,15 @@ impl Data {
             Self::Audit(arguments) => arguments.run(),
             Self::Augment(arguments) => arguments.run(),
             Self::Convert(arguments) => {
+                let source = Source::parse(&arguments.source).map_err(Failure::usage)?;
+                // A csv file is no part of a folder of images.
+                let is_csv = arguments.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
+                if source.holds(&arguments.out) && !is_csv {
+                    let out = arguments.out.display();
+                    return Err(Failure::usage(anyhow!(
+                        "{out} lies in {source}, and would be read with it: name a place elsewhere"
+                    )));
+                }
                 let dataset = read(std::slice::from_ref(&arguments.source))?;
                 report_removed(&dataset);
                 convert(&dataset, &arguments.out).map_err(|error| match error {

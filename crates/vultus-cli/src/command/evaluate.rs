@@ -329,7 +329,7 @@ pub fn read_sources(data: &[String], bundle: &Bundle, facts: &TrainingFacts) -> 
 
 /// Images of `split`, or of none that is known, that could not be used. What a run's own cleaning removed is in its `removed.csv`.
 pub fn report_removed(dataset: &Dataset, split: &str) {
-    let unusable = [RemovalReason::Unreadable, RemovalReason::Missing, RemovalReason::TooLarge];
+    let unusable = [RemovalReason::Unreadable, RemovalReason::Missing, RemovalReason::TooLarge, RemovalReason::NoClass];
     for removal in dataset.removed.iter().filter(|removal| removal.split == split || removal.split.is_empty()) {
         if unusable.contains(&removal.reason) {
             say(format_args!("left out: {}: {}", removal.origin, removal.detail));

@@ -32,7 +32,11 @@ impl Export {
         check_new(&self.out)?;
         let path = model_file(&self.model)?;
         let mut bundle = Bundle::load(&path)?;
-        bundle.inference.views = self.views.change(bundle.inference.views)?;
+        let views = self.views.change(bundle.inference.views)?;
+        if views != bundle.inference.views {
+            say("note: the temperature stays that of the model's own views; vultus calibrate fits another");
+            bundle.inference.views = views;
+        }
         let bytes = onnx(&bundle).map_err(|fault| BundleError::Unusable { path, fault })?;
         write_new(&self.out, &bytes)?;
         say(format_args!(

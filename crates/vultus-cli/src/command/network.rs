@@ -1,22 +1,30 @@
 //! `vultus network`.
 
+use std::path::Path;
+
+use anyhow::anyhow;
 use comfy_table::CellAlignment;
 use serde_json::json;
+use vultus::bundle::{Bundle, BundleError};
 use vultus::network::ResolvedNetwork;
+use vultus_train::bench::built_in;
 
-use super::named_config;
+use super::{model_file, named_config};
 use crate::failure::Failure;
 use crate::table;
+
+/// As many as FER-2013 has.
+const CLASSES: u16 = 7;
 
 /// Show the layers of a network with their shapes, parameters and multiply-adds.
 #[derive(clap::Args)]
 pub struct Network {
-    /// S (the course report's network), R (a residual network of 18 layers), or a configuration file.
-    #[arg(value_name = "FILE|S|R")]
+    /// S (the course report's network), R (a residual network of 18 layers), a configuration file, or a model: its file or a run.
+    #[arg(value_name = "FILE|RUN|S|R")]
     network: String,
-    /// Number of classes, which the data decide otherwise.
-    #[arg(long, value_name = "N", default_value = "7", value_parser = clap::value_parser!(u16).range(2..))]
-    classes: u16,
+    /// Number of classes, 7 if not said; in a training the data decide, and a model has its own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..))]
+    classes: Option<u16>,
     /// Overrides a key of the configuration, such as preprocessing.width=64.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -27,9 +35,7 @@ pub struct Network {
 
 impl Network {
     pub fn run(self) -> Result<(), Failure> {
-        let config = named_config(&self.network, &self.set)?;
-        let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
-        let network = config.network.resolve(height, width, self.classes.into()).map_err(Failure::usage)?;
+        let network = self.resolve()?;
         if self.json {
             let object = json!({
                 "network": self.network,
@@ -45,6 +51,26 @@ impl Network {
             print_table(&network)?;
         }
         Ok(())
+    }
+}
+
+impl Network {
+    fn resolve(&self) -> Result<ResolvedNetwork, Failure> {
+        let path = Path::new(&self.network);
+        let is_model = path.is_dir() || path.extension().is_some_and(|ending| ending == "safetensors");
+        if is_model && built_in(&self.network).is_none() {
+            if self.classes.is_some() || !self.set.is_empty() {
+                return Err(Failure::usage(anyhow!(
+                    "--classes and --set are for configurations: {} is a model",
+                    self.network
+                )));
+            }
+            let path = model_file(path)?;
+            return Bundle::load(&path)?.resolve().map_err(|fault| BundleError::Unusable { path, fault }.into());
+        }
+        let config = named_config(&self.network, &self.set)?;
+        let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
+        config.network.resolve(height, width, self.classes.unwrap_or(CLASSES).into()).map_err(Failure::usage)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::analyzer::AnalyzerArguments;
 use crate::failure::{Failure, is_closed_pipe};
 use crate::inputs::{is_path, sources};
 use crate::interrupt;
+use crate::message::say;
 use crate::progress::Pictures;
 use crate::rows::pictures::PictureRows;
 use crate::rows::{Format, resume};
@@ -80,6 +81,9 @@ impl Predict {
         let counted = to_do();
         // A table comes as a whole, at the end.
         let on_stdout = self.output.is_none() && format != Format::Table;
+        if !done.is_empty() && !drawings.is_empty() {
+            say("note: pictures that have rows already are not drawn again");
+        }
         let mut progress = Pictures::new(done.len(), on_stdout, || counted.count() as u64);
         let names = DrawingNames::default();
         if !drawings.is_empty() {

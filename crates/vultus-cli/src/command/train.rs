@@ -99,13 +99,14 @@ pub fn train_and_show(
     show(&trained, run)
 }
 
-/// Settings that do not fit the data are the caller's mistake; data that cannot be read are not.
+/// Settings that do not fit the data, and data that are not there, are the caller's mistake; data that cannot be read are not.
 pub fn usage_or_data(error: PrepareError) -> Failure {
     match &error {
         PrepareError::Data(DataError::NoSource) => Failure::usage(anyhow!("{error} with --data")),
         PrepareError::NoConfiguredSplit { remedy, .. } => Failure::usage(anyhow!("{error}: add --set '{remedy}'")),
         PrepareError::Data(
             DataError::UnknownSource { .. }
+            | DataError::NotFound { .. }
             | DataError::NamedTwice { .. }
             | DataError::Setting { .. }
             | DataError::NoVotes

@@ -11,9 +11,14 @@ use std::io;
 use std::path::{Component, Path, PathBuf, is_separator};
 
 use glob::{MatchOptions, PatternError};
+use vultus::picture_file::is_hidden;
 
 /// Characters that make a name a pattern.
 const SIGNS: &[u8] = b"*?[";
+
+/// As shells match: no sign stands for a stroke, or for the point that hides a name.
+const OPTIONS: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 
 /// Whether an argument may be a pattern.
 pub fn is_pattern(argument: &Path) -> bool {
@@ -36,8 +41,7 @@ impl Pattern {
         let recursive = path.components().any(|part| part.as_os_str() == "**");
         let before = path.components().take_while(|part| part.as_os_str() != "**");
         let parts = before.map(Part::new).collect::<Result<_, _>>()?;
-        let recursive =
-            recursive.then(|| glob::Pattern::new(&characters(path.as_os_str())).map(WholePath)).transpose()?;
+        let recursive = recursive.then(|| WholePath::new(&path)).transpose()?;
         let last = argument.as_os_str().as_encoded_bytes().last();
         let folders_only = last.is_some_and(|&last| is_separator(char::from(last)));
         Ok(Self { beginning: Hits { parts, folders_only, waiting: vec![(PathBuf::new(), 0)] }, recursive })
@@ -45,12 +49,21 @@ impl Pattern {
 }
 
 /// A pattern for paths from their first part to their last.
-pub struct WholePath(glob::Pattern);
+pub struct WholePath {
+    pattern: glob::Pattern,
+    /// Whether a part of it names what is hidden.
+    pub names_hidden: bool,
+}
 
 impl WholePath {
+    fn new(path: &Path) -> Result<Self, PatternError> {
+        let names_hidden =
+            path.components().any(|part| matches!(part, Component::Normal(name) if is_hidden(name.as_ref())));
+        Ok(Self { pattern: glob::Pattern::new(&characters(path.as_os_str()))?, names_hidden })
+    }
+
     pub fn matches(&self, path: &Path) -> bool {
-        let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
-        self.0.matches_with(&characters(path.as_os_str()), options)
+        self.pattern.matches_with(&characters(path.as_os_str()), OPTIONS)
     }
 }
 
@@ -95,8 +108,9 @@ impl Iterator for Hits {
                 }
                 Some(Part::Pattern(_)) if !here(&path).is_dir() => {}
                 Some(Part::Pattern(pattern)) => {
-                    let is_meant =
-                        |path: &Path, _| path.file_name().is_some_and(|name| pattern.matches(&characters(name)));
+                    let is_meant = |path: &Path, _| {
+                        path.file_name().is_some_and(|name| pattern.matches_with(&characters(name), OPTIONS))
+                    };
                     let (paths, error) = listed(&path, is_meant);
                     self.waiting.extend(paths.into_iter().map(|path| (path, depth + 1)));
                     if let Some(error) = error {

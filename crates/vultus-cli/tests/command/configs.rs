@@ -87,6 +87,12 @@ fn an_unknown_key_in_an_override_is_named() {
     set("train.epoch=3").says(&["error: train.epoch=3", "no key epoch", "epochs"]);
     set("network.layers.9.rate=0.5").says(&["6 elements"]);
     set("train.epochs").says(&["expected key=value"]);
+    set("epochs=3").says(&["is train.epochs meant?"]);
+    let options = |more: &[&str]| place.run(&[&["train", "--out", "run"], more].concat()).ends_with(2);
+    options(&["--epochs", "3"])
+        .says(&["unexpected argument '--epochs'", "settings are made by --set train.epochs=VALUE"]);
+    options(&["--batch-size=3"]).says(&["--set train.batch_size=VALUE"]);
+    assert!(!options(&["--lr", "3"]).stderr.contains("--set"));
     set("train.epochs=many").says(&["train.epochs=", "many", "a whole number"]);
     set("train.epochs=0").says(&["train.epochs is 0", "use 1 to 1000000"]);
     set("train.epochs=9223372036854775807").says(&["train.epochs is 9223372036854775807"]);

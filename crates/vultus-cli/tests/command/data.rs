@@ -172,7 +172,7 @@ fn a_folder_with_no_images_is_named() {
     let arguments = ["train", "--config", "small.toml", "--data", "empty", "--out", "run"];
     place.run(&arguments).ends_with(1).says(&["no images found in", "empty", ".png"]);
     assert!(!place.path("run").exists(), "a slip in the name of the data used up the directory");
-    place.run(&["data", "stats", "nowhere"]).ends_with(1).says(&["nowhere", "no such file or folder"]);
+    place.run(&["data", "stats", "nowhere"]).ends_with(2).says(&["nowhere", "no such file or folder"]);
     place.run(&["data", "stats", "small.toml"]).ends_with(2).says(&["small.toml", "no data source"]);
 }
 
@@ -296,4 +296,31 @@ fn a_class_with_one_image_is_named_before_training() {
     let arguments = ["train", "--config", "small.toml", "--data", "faces", "--out", "run"];
     place.run(&arguments).ends_with(2).says(&["\"rare\"", "1 image", "validation"]);
     assert!(!place.path("run").exists());
+}
+
+#[test]
+fn a_folder_is_not_converted_into_itself() {
+    let place = Place::new();
+    place.run(&["data", "convert", "synthetic:1", "faces"]).ends_with(0);
+    let inside = ["faces/all.parquet", "faces/new/deeper", "./faces/../faces/all.parquet", "faces"];
+    for out in inside {
+        place
+            .run(&["data", "convert", "faces", out])
+            .ends_with(2)
+            .says(&[out, "lies in faces, and would be read with it"]);
+    }
+    place.run(&["data", "convert", "faces", "faces-2/all.parquet"]).ends_with(0);
+    place.run(&["data", "convert", "faces", "faces/all.csv"]).ends_with(0);
+    place.run(&["data", "convert", "faces-2/all.parquet", "faces-2/new"]).ends_with(0);
+    place.run(&["data", "stats", "faces"]).ends_with(0);
+}
+
+#[test]
+fn a_picture_beside_the_classes_is_told() {
+    let place = Place::new();
+    place.run(&["data", "convert", "synthetic:1", "faces"]).ends_with(0);
+    place.write("faces/train/loose.png", png(3, 48));
+    let told = ["faces/train/loose.png", "it lies beside the folders of classes"];
+    place.run(&["data", "convert", "faces", "all.parquet"]).ends_with(0).says(&told);
+    place.run(&["data", "stats", "faces"]).ends_with(0).prints(&["1 no class"]);
 }

@@ -107,7 +107,7 @@ fn every_command_tells_its_flags() {
             ],
         ),
         (&["models", "get"], &["<NAME>", "--from", "--out"]),
-        (&["network"], &["<FILE|S|R>", "--classes", "--set", "--json"]),
+        (&["network"], &["<FILE|RUN|S|R>", "--classes", "--set", "--json"]),
         (
             &["serve"],
             &[

@@ -84,9 +84,11 @@ fn foreign_files_are_no_models() {
     place.write("foreign.safetensors", foreign);
     place.write("text.safetensors", "this is no model, it only has the name of one\n");
     place.write("empty.safetensors", "");
+    place.write("pointer.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2439164\n");
     for (name, reason) in [
         ("foreign.safetensors", "another program"),
-        ("text.safetensors", "is no vultus-bundle"),
+        ("text.safetensors", "is no vultus-bundle, a file in the format safetensors"),
+        ("pointer.safetensors", "git lfs pull"),
         ("empty.safetensors", "breaks off after 0 bytes"),
         ("run/checkpoints/last.safetensors", "it is vultus-checkpoint"),
     ] {

@@ -1,6 +1,6 @@
 //! `vultus network`: the table of layers, the same as an object, and refusals.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::program::Place;
 
@@ -91,4 +91,17 @@ fn what_is_no_network_is_refused() {
     let set = |text| place.run(&["network", "mixed.toml", "--set", text]).ends_with(2);
     set("network.layers.1.layers.0.kernel=4").says(&["network.layers.1.layers.0.kernel is 4", "odd"]);
     set("network.layers.1.layers.1.ratio=0").says(&["ratio is 0"]);
+}
+
+#[test]
+fn a_models_network_is_shown_as_it_is() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/ferplus-base.safetensors");
+    let outcome = place().run(&["network", model, "--json"]).ends_with(0);
+    let network = outcome.json();
+    assert_eq!((&network["classes"], &network["multiply_adds"]), (&json!(8), &json!(96_260_096)));
+    place().run(&["network", model]).ends_with(0).prints(&["squeeze_excitation"]);
+    for more in [["--classes", "3"], ["--set", "seed=1"]] {
+        place().run(&[&["network", model], &more[..]].concat()).ends_with(2).says(&["is a model"]);
+    }
+    place().run(&["network", "none.safetensors"]).ends_with(2).says(&["no model file and no run at none.safetensors"]);
 }

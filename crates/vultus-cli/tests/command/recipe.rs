@@ -154,9 +154,8 @@ fn a_model_is_exported_with_the_views_asked_for() {
     let told =
         ["input pixels [n, 1, 48, 48], grey from 0 to 255", "output probabilities [n, 7]: angry, disgust, fear, "];
     place.run(&["export", "run", "--out", "model.onnx"]).ends_with(0).says(&told);
-    place
-        .run(&["export", "run/model.safetensors", "--flip", "true", "--blur", "0.1", "--out", "views.onnx"])
-        .ends_with(0);
+    let views = ["export", "run/model.safetensors", "--flip", "true", "--blur", "0.1", "--out", "views.onnx"];
+    place.run(&views).ends_with(0).says(&["note: the temperature stays that of the model's own views"]);
     let bytes = |name: &str| fs_err::read(place.path(name)).unwrap();
     let has = |name: &str, operation: &[u8]| bytes(name).windows(operation.len()).any(|window| window == operation);
     assert!(has("model.onnx", b"Softmax") && !has("model.onnx", b"Concat") && !has("model.onnx", b"Pad"));
@@ -176,7 +175,8 @@ fn a_sheet_shows_what_training_does_to_images() {
     let place = Place::with_config();
     let draw = |out: &str, more: &[&str]| place.run(&[&["data", "augment", "synthetic:2", out], more].concat());
     draw("all.png", &["--faces", "3"]).ends_with(0);
-    draw("some.png", &["--faces", "3", "--set", "train.augmentation.flip=1.0"]).ends_with(0);
+    let drawn = draw("some.png", &["--faces", "3", "--set", "train.augmentation.flip=1.0"]).ends_with(0);
+    drawn.prints(&["3 faces drawn in some.png"]);
     let height = |name: &str| image::open(place.path(name)).unwrap().height();
     assert!(height("all.png") > 2 * height("some.png"));
     draw("all.png", &[]).ends_with(2).says(&["all.png exists"]);

@@ -282,6 +282,11 @@ fn a_search_is_no_run_and_its_model_is_the_winner() {
         .run(&["report", "out"])
         .ends_with(2)
         .says(&["the search out has no model yet", "vultus search --config out/search.toml --out out --then-train"]);
+    place.run(&["compare", "out"]).ends_with(2).says(&["error: the search out has no model yet"]);
+    place.write("small.toml", SMALL);
+    place.train("run", &[]);
+    let others = place.run(&["compare", "out", "run"]).ends_with(0).prints(&["run"]);
+    others.says(&["warning: the search out has no model yet", "it is left out"]);
     // As it is told, and though nobody reads the table.
     place.run_unread(&["search", "--config", "out/search.toml", "--out", "out", "--then-train"]).ends_with(0);
     place.run(&evaluate).ends_with(0).prints(&["test (14 images)"]);

@@ -70,6 +70,19 @@ pub(super) fn assign(tree: &mut Value, steps: &[&str], value: &Value) -> Result<
     }
 }
 
+/// The keys below `table` whose last part is `name`, from their first part on.
+pub(super) fn keys_called(table: &Table, name: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (key, value) in table {
+        if key == name {
+            keys.push(key.clone());
+        } else if let Value::Table(table) = value {
+            keys.extend(keys_called(table, name).iter().map(|below| format!("{key}.{below}")));
+        }
+    }
+    keys
+}
+
 /// A setting as it stands in a configuration.
 pub(crate) fn in_toml(setting: &impl Serialize) -> String {
     Value::try_from(setting).map_or_else(|error| error.to_string(), |value| short(&value).to_string())

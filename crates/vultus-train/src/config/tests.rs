@@ -97,6 +97,10 @@ fn the_optimizer_can_be_exchanged() {
 fn unknown_keys_are_named() {
     let message = set(&["train.epoch=3"]).unwrap_err().to_string();
     assert!(message.contains("no key epoch") && message.contains("epochs"), "{message}");
+    let message = set(&["epochs=3"]).unwrap_err().to_string();
+    assert!(message.ends_with("there is no key epochs; is train.epochs meant?"), "{message}");
+    let message = set(&["flip=true"]).unwrap_err().to_string();
+    assert!(message.ends_with("; is train.augmentation.flip or views.flip meant?"), "{message}");
     let message = set(&["network.layers.99.rate=3"]).unwrap_err().to_string();
     assert!(message.contains("12 elements"), "{message}");
     let message = TrainConfig::from_toml("[train]\nepoch = 3\n", "my.toml").unwrap_err().to_string();

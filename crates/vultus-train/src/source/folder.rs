@@ -2,8 +2,7 @@
 //!
 //! In: a folder in the Kaggle layout (`train/<class>/*`, `test/<class>/*`; other names of splits as in
 //! [`split_name::canonical`]) or one folder of classes, all of which is `train`. Out: one reading for each image file,
-//! sorted by path. Folders inside a class folder belong to the class. Hidden files, files with other extensions and
-//! folders beside the splits are none of its business.
+//! sorted by path, and then one for each that lies beside the classes. Folders inside a class folder belong to the class. Hidden files, files with other extensions and what lies beside the splits are none of its business.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use vultus::decode::{DecodeLimits, is_named_as_picture};
-use vultus::picture_file::{self, PictureFileError};
+use vultus::picture_file::{self, PictureFileError, is_hidden};
 use vultus::preprocess::Preprocessing;
 
 use super::{NamedSample, Reading, face_from_bytes};
@@ -29,11 +28,14 @@ struct Candidate {
 /// # Errors
 /// A folder that cannot be listed, or one without any image file.
 pub fn read(root: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
-    let candidates = candidates(root)?;
+    let Found { candidates, left_out } = find(root)?;
     if candidates.is_empty() {
         return Err(DataError::NoImages { path: root.to_owned() });
     }
-    Ok(candidates.into_par_iter().map(|candidate| read_file(candidate, preprocessing, limits)).collect())
+    let mut readings: Vec<Reading> =
+        candidates.into_par_iter().map(|candidate| read_file(candidate, preprocessing, limits)).collect();
+    readings.extend(left_out.into_iter().map(Err));
+    Ok(readings)
 }
 
 /// The first image file that [`read`] would read.
@@ -41,12 +43,21 @@ pub fn read(root: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -
 /// # Errors
 /// A folder that cannot be listed.
 pub fn first_file(root: &Path) -> Result<Option<PathBuf>, DataError> {
-    Ok(candidates(root)?.into_iter().next().map(|candidate| candidate.path))
+    Ok(find(root)?.candidates.into_iter().next().map(|candidate| candidate.path))
 }
 
-/// All image files under `root` that have a class.
-fn candidates(root: &Path) -> Result<Vec<Candidate>, DataError> {
-    let mut candidates = Vec::new();
+/// What lies under a folder.
+#[derive(Default)]
+struct Found {
+    /// Image files that have a class.
+    candidates: Vec<Candidate>,
+    /// Image files that have none.
+    left_out: Vec<Removal>,
+}
+
+/// Looks through `root`.
+fn find(root: &Path) -> Result<Found, DataError> {
+    let mut found = Found::default();
     let folders = folders_in(root)?;
     let mut splits: Vec<(&PathBuf, &'static str)> = Vec::new();
     for (path, name) in &folders {
@@ -58,12 +69,12 @@ fn candidates(root: &Path) -> Result<Vec<Candidate>, DataError> {
         }
     }
     if splits.is_empty() {
-        collect_classes(&folders, split_name::TRAIN, &mut candidates)?;
+        found.add_classes(root, &folders, split_name::TRAIN)?;
     }
     for (path, split) in splits {
-        collect_classes(&folders_in(path)?, split, &mut candidates)?;
+        found.add_classes(path, &folders_in(path)?, split)?;
     }
-    Ok(candidates)
+    Ok(found)
 }
 
 /// Reads one file.
@@ -93,19 +104,37 @@ fn read_file(candidate: Candidate, preprocessing: &Preprocessing, limits: &Decod
     }
 }
 
-/// Adds the image files of each class folder.
-fn collect_classes(
-    folders: &[(PathBuf, String)],
-    split: &'static str,
-    candidates: &mut Vec<Candidate>,
-) -> Result<(), DataError> {
-    for (path, class) in folders {
-        let mut files = Vec::new();
-        collect_files(path, &fs_err::canonicalize(path)?, &mut HashSet::new(), &mut files)?;
-        files.sort();
-        candidates.extend(files.into_iter().map(|path| Candidate { path, class: class.clone(), split }));
+impl Found {
+    /// Adds what lies in `folder`: the image files of its folders, each a class, and those beside them.
+    fn add_classes(
+        &mut self,
+        folder: &Path,
+        classes: &[(PathBuf, String)],
+        split: &'static str,
+    ) -> Result<(), DataError> {
+        for (path, class) in classes {
+            let mut files = Vec::new();
+            collect_files(path, &fs_err::canonicalize(path)?, &mut HashSet::new(), &mut files)?;
+            files.sort();
+            self.candidates.extend(files.into_iter().map(|path| Candidate { path, class: class.clone(), split }));
+        }
+        let mut beside = Vec::new();
+        for entry in fs_err::read_dir(folder)? {
+            let path = entry?.path();
+            if is_named_as_picture(&path) && !is_hidden(&path) && !path.is_dir() {
+                beside.push(path);
+            }
+        }
+        beside.sort();
+        self.left_out.extend(beside.into_iter().map(|path| Removal {
+            origin: path.display().to_string(),
+            split: split.to_owned(),
+            label: None,
+            reason: RemovalReason::NoClass,
+            detail: "it lies beside the folders of classes".to_owned(),
+        }));
+        Ok(())
     }
-    Ok(())
 }
 
 /// Adds the image files under `folder`, that of a class or one behind it. Links are followed, but to no folder a second time
@@ -146,10 +175,6 @@ fn folders_in(root: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
     }
     folders.sort();
     Ok(folders)
-}
-
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
 #[cfg(test)]
@@ -206,11 +231,28 @@ mod tests {
         let found: Vec<(String, &str, u8)> = read_all(root.path())
             .unwrap()
             .into_iter()
-            .map(|reading| reading.unwrap())
+            .filter_map(Result::ok)
             .map(|sample| (sample.label, sample.split, sample.image.as_raw()[0]))
             .collect();
         let expected = [("happy", "train", 1), ("happy", "train", 2), ("sad", "train", 3), ("sad", "validation", 4)];
         assert_eq!(found, expected.map(|(label, split, value)| (label.to_owned(), split, value)));
+    }
+
+    #[test]
+    fn pictures_without_a_class_are_rows() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "train/happy/a.png", &png(1));
+        write(root.path(), "train/loose.png", &png(2));
+        write(root.path(), "train/.hidden.png", &png(2));
+        write(root.path(), "figure.png", &png(3));
+        let readings = read_all(root.path()).unwrap();
+        assert!(readings[0].is_ok() && readings.len() == 2);
+        let loose = readings[1].as_ref().err().unwrap();
+        assert_eq!((loose.reason, loose.label.as_deref(), &*loose.split), (RemovalReason::NoClass, None, "train"));
+        assert!(loose.origin.ends_with("train/loose.png"));
+        // Pictures alone are no data set.
+        let error = read_all(&root.path().join("train/happy")).unwrap_err();
+        assert!(matches!(error, DataError::NoImages { .. }), "{error}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn a_record_is_the_json_line_that_is_documented() {
     let record = Record { path: "b".to_owned(), outcome: Err(RecordError::no_face()), undrawn: None };
     assert_eq!(
         serde_json::to_string(&record).unwrap(),
-        r#"{"path":"b","error":{"code":"no_face","message":"no face was found in the picture"}}"#
+        r#"{"path":"b","error":{"code":"no_face","message":"no face was found that is large and certain enough"}}"#
     );
 }
 

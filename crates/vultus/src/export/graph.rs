@@ -4,13 +4,12 @@
 
 use vultus_kernels::activation::{Activation, LEAKY_SLOPE};
 
-use super::{Convolution, Node, Operation, Step};
 use crate::network::FeatureShape;
-use crate::onnx::Tensor;
-use crate::plan::{Affine, Squeeze};
+use crate::onnx::{Node, Tensor};
+use crate::plan::{Affine, Convolution, Operation, Squeeze, Step};
 
 /// The name of a value, and its shape: `[n, channels, height, width]` or `[n, features]`.
-pub(super) type Planes = (String, FeatureShape);
+pub(super) type Named = (String, FeatureShape);
 
 /// Nodes and tensors as they are written down.
 #[derive(Default)]
@@ -60,7 +59,7 @@ impl Writer {
     }
 
     /// What `step` gives, of the values before it.
-    pub(super) fn step(&mut self, step: &Step<Convolution>, values: &[Planes]) -> Planes {
+    pub(super) fn step(&mut self, step: &Step<Convolution>, values: &[Named]) -> Named {
         let (x, shape) = &values[step.input];
         let addend = step.addend.map(|place| values[place].0.as_str());
         match &step.operation {
@@ -104,7 +103,7 @@ impl Writer {
         }
     }
 
-    fn convolution(&mut self, convolution: &Convolution, x: &str, addend: Option<&str>) -> Planes {
+    fn convolution(&mut self, convolution: &Convolution, x: &str, addend: Option<&str>) -> Named {
         let Convolution { shape, weight, bias, activation, pool } = convolution;
         let (inputs, channels) = (shape.in_channels, shape.out_channels);
         let kernel = [shape.kernel_height, shape.kernel_width];
@@ -163,7 +162,7 @@ impl Writer {
     }
 
     /// One factor and one addend a channel, or, behind a flattening, one a feature.
-    fn affine(&mut self, affine: &Affine, x: &str, shape: FeatureShape) -> Planes {
+    fn affine(&mut self, affine: &Affine, x: &str, shape: FeatureShape) -> Named {
         let length = affine.len();
         let (x, shape, dims) = match shape {
             FeatureShape::Planes { channels, .. } if channels == length => (x.to_owned(), shape, vec![length, 1, 1]),

@@ -144,6 +144,15 @@ fn every_layer_is_understood_by_others() {
             {"type": "max_pool"},
             {"type": "flatten"},
         ]),
+        json!([
+            {"type": "max_pool", "size": 3},
+            {"type": "activation", "function": "elu"},
+            {"type": "batch_norm"},
+            {"type": "conv", "filters": 3, "kernel": 3, "padding": "same", "activation": "tanh"},
+            {"type": "flatten"},
+            {"type": "batch_norm"},
+            {"type": "activation", "function": "tanh"},
+        ]),
     ];
     for layers in networks {
         check(&bundle(&layers, PixelScaling::Unit, Inference::default()));

@@ -1,7 +1,7 @@
 //! The part of a picture that shows a face the way the training pictures do.
 //!
 //! In: a box, perhaps with five landmarks. Out: a square, upright or turned with the face, and its pixels in grey. How large the
-//! square is and where the face sits in it was measured on FER-2013's training faces; docs/predict.md says how.
+//! square is and where the face sits in it was measured on FER-2013's training faces; docs/results/faces.md says how.
 
 use image::{DynamicImage, GrayImage, Luma};
 
@@ -11,11 +11,11 @@ use crate::preprocess::{Preprocessing, grayscale};
 const MAXIMUM_SAMPLES: u32 = 64;
 
 /// Part of the side of such a picture that is cut out. Of 0.8 to 1.2, this keeps most accuracy on training faces with a
-/// network that learnt from random crops; docs/predict.md has the figures.
+/// network that learnt from random crops; docs/results/faces.md has the figures.
 pub(super) const FRAME: f32 = 0.9;
 
 /// How far a face may be tilted before it is turned back, and then only to there: 15 degrees in radians. FER-2013's faces
-/// are not upright either, and a network has learnt from them as they are; docs/predict.md has the figures.
+/// are not upright either, and a network has learnt from them as they are; docs/results/faces.md has the figures.
 pub(super) const TILT: f32 = 15.0 * std::f32::consts::PI / 180.0;
 
 /// What is cut out for the classifier.

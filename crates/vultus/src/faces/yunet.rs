@@ -41,7 +41,7 @@ const MOST_INPUT_PIXELS: usize = 2048 * 2048;
 const MOST_ENLARGEMENT: f32 = 2.0;
 
 /// The square around a box in which a face is framed as in FER-2013: its side in parts of the box's, and how far its
-/// centre is below the box's, likewise. Means over training faces; docs/predict.md says how they were measured.
+/// centre is below the box's, likewise. Means over training faces; docs/results/faces.md says how they were measured.
 const SCALE: f32 = 1.125;
 const SHIFT: f32 = -0.016;
 
