@@ -58,7 +58,7 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub fn for_batch(network: &ResolvedNetwork, weights: &Weights, batch: usize) -> Result<Self, WeightsError> {
-        let steps = compile::compile(network, weights)?;
+        let steps = compile(network, weights)?;
         let (inputs, classes) = (network.input.len(), network.classes);
         let widest = steps.iter().map(Step::width).max().unwrap_or(inputs);
         let samples_per_round = (CHUNK_BYTES / (widest * size_of::<f32>())).max(FEWEST_SAMPLES_PER_CHUNK);
