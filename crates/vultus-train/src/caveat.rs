@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
+use vultus::labels::canonical;
 use vultus::wording::counted;
 
 use crate::clean::Policy;
@@ -16,6 +17,7 @@ use crate::facts::{TrainingFacts, load_with_facts};
 use crate::fingerprint::{fingerprint, split_fingerprint};
 use crate::prepare::Prepared;
 use crate::search::space::settings;
+use crate::source::Source;
 use crate::split::stratified_folds;
 use crate::temperature::FEW_IMAGES;
 use crate::train::evaluated_splits;
@@ -47,7 +49,7 @@ pub enum Caveat {
     },
     /// The data have images to validate with, which test.
     UnusedValidation,
-    /// No image of a class can be read.
+    /// No image of a class can be read, or its folder is empty.
     LostClass {
         /// Its name.
         class: String,
@@ -91,7 +93,7 @@ impl fmt::Display for Caveat {
                  place of a part of the training images",
             ),
             Self::LostClass { class } => {
-                write!(formatter, "note: no image of class {class} can be read, and the model will not know it")
+                write!(formatter, "note: no image of class {class} can be read, and the model will not know that class")
             }
             Self::IdleTeachers => {
                 formatter.write_str("note: train.targets.teachers do nothing while train.targets.distillation is 0")
@@ -117,6 +119,7 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     caveats.extend(without_votes(config, dataset, train));
     caveats.extend(unused_validation(config, dataset));
     caveats.extend(lost_classes(dataset));
+    caveats.extend(classes_without_images(config, dataset));
     let targets = &config.train.targets;
     let idle = targets.distillation == 0.0 && !targets.teachers.is_empty();
     caveats.extend(idle.then_some(Caveat::IdleTeachers));
@@ -171,6 +174,15 @@ fn lost_classes(dataset: &Dataset) -> impl Iterator<Item = Caveat> {
         dataset.labels.index_of(class).is_none() && !by_intention
     });
     lost.map(|class| Caveat::LostClass { class: class.clone() })
+}
+
+/// Classes whose folders hold no image, unless they are left out by name.
+fn classes_without_images(config: &TrainConfig, dataset: &Dataset) -> Vec<Caveat> {
+    let sources = config.data.sources.iter().filter_map(|text| Source::parse(text).ok());
+    let dropped = |class: &String| config.cleaning.drop_classes.iter().any(|name| canonical(name) == *class);
+    let empty = sources.flat_map(|source| source.empty_classes());
+    let lost = empty.filter(|class| dataset.labels.index_of(class).is_none() && !dropped(class));
+    lost.map(|class| Caveat::LostClass { class }).collect()
 }
 
 fn few(images: usize) -> Option<Caveat> {

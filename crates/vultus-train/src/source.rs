@@ -110,6 +110,16 @@ impl Source {
         there.is_some_and(|there| there.starts_with(place))
     }
 
+    /// The names of the classes that a folder of images has a folder for and no image of.
+    pub fn empty_classes(&self) -> Vec<String> {
+        match self {
+            Self::Folder(path) if parquet::files_in(path).is_ok_and(|files| files.is_empty()) => {
+                folder::empty_classes(path)
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Where its images are, links followed; nowhere if they are drawn.
     fn place(&self) -> Option<PathBuf> {
         let path = match self {

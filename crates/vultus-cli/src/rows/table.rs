@@ -9,6 +9,9 @@ use super::pictures::rows;
 use crate::message::printable;
 use crate::table::{print, table};
 
+/// Characters of a path that are shown: one long name would push the numbers of all rows aside.
+const PATH_WIDTH: usize = 40;
+
 /// Collects the table, because its columns are as wide as their widest cells.
 pub struct TableRows {
     table: Table,
@@ -32,7 +35,7 @@ impl TableRows {
     pub fn write(&mut self, record: &Record) {
         for row in rows(record) {
             let path = printable(row.path);
-            let mut cells = vec![path.clone()];
+            let mut cells = vec![end_of(&path)];
             // A message in the table would push all numbers aside. Each picture has one.
             if let Some(error) = row.error.filter(|_| row.face.is_none_or(|(number, _)| number == 1)) {
                 self.failures.push(format!("{path}: {}", printable(&error.message)));
@@ -62,5 +65,24 @@ impl TableRows {
             print(format_args!("error: {failure}"))?;
         }
         io::stdout().flush()
+    }
+}
+
+/// A path, or the end of a long one.
+fn end_of(path: &str) -> String {
+    let hidden = path.chars().count().saturating_sub(PATH_WIDTH);
+    if hidden == 0 { path.to_owned() } else { format!("…{}", path.chars().skip(hidden + 1).collect::<String>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_paths_are_shown_by_their_ends() {
+        let whole = "é".repeat(PATH_WIDTH);
+        assert_eq!(end_of(&whole), whole);
+        let cut = end_of(&format!("photos/{whole}.png"));
+        assert_eq!((cut.chars().count(), cut), (PATH_WIDTH, format!("…{}.png", "é".repeat(PATH_WIDTH - 5))));
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::picture::{bad_pictures, png};
-use crate::program::{Place, development_file, read_json};
+use crate::program::{Place, SMALL, development_file, read_json};
 
 /// A place with the sample of FER-2013 in `fer2013-small`; `None` where it is absent.
 fn place_with_sample() -> Option<Place> {
@@ -318,9 +318,14 @@ fn a_folder_is_not_converted_into_itself() {
 #[test]
 fn a_picture_beside_the_classes_is_told() {
     let place = Place::new();
-    place.run(&["data", "convert", "synthetic:1", "faces"]).ends_with(0);
+    place.run(&["data", "convert", "synthetic:12", "faces"]).ends_with(0);
     place.write("faces/train/loose.png", png(3, 48));
+    place.write("faces/train/bored/notes.txt", "none yet");
     let told = ["faces/train/loose.png", "it lies beside the folders of classes"];
     place.run(&["data", "convert", "faces", "all.parquet"]).ends_with(0).says(&told);
     place.run(&["data", "stats", "faces"]).ends_with(0).prints(&["1 no class"]);
+    place.write("small.toml", SMALL);
+    let trained = place.train("run", &["--data", "faces", "--set", "train.epochs=1"]);
+    trained
+        .says(&["; 1 left out", "note: no image of class bored can be read, and the model will not know that class"]);
 }

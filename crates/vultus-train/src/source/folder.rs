@@ -28,7 +28,7 @@ struct Candidate {
 /// # Errors
 /// A folder that cannot be listed, or one without any image file.
 pub fn read(root: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
-    let Found { candidates, left_out } = find(root)?;
+    let Found { candidates, left_out, .. } = find(root)?;
     if candidates.is_empty() {
         return Err(DataError::NoImages { path: root.to_owned() });
     }
@@ -46,6 +46,14 @@ pub fn first_file(root: &Path) -> Result<Option<PathBuf>, DataError> {
     Ok(find(root)?.candidates.into_iter().next().map(|candidate| candidate.path))
 }
 
+/// The names of the classes under `root` that have a folder and no image file; none where it cannot be listed.
+pub fn empty_classes(root: &Path) -> Vec<String> {
+    let Found { candidates, empty, .. } = find(root).unwrap_or_default();
+    let full: HashSet<String> =
+        candidates.iter().map(|candidate| vultus::labels::canonical(&candidate.class)).collect();
+    empty.into_iter().filter(|class| !full.contains(class)).collect()
+}
+
 /// What lies under a folder.
 #[derive(Default)]
 struct Found {
@@ -53,6 +61,8 @@ struct Found {
     candidates: Vec<Candidate>,
     /// Image files that have none.
     left_out: Vec<Removal>,
+    /// Classes whose folder has no image file, in some split.
+    empty: Vec<String>,
 }
 
 /// Looks through `root`.
@@ -115,6 +125,9 @@ impl Found {
         for (path, class) in classes {
             let mut files = Vec::new();
             collect_files(path, &fs_err::canonicalize(path)?, &mut HashSet::new(), &mut files)?;
+            if files.is_empty() {
+                self.empty.push(vultus::labels::canonical(class));
+            }
             files.sort();
             self.candidates.extend(files.into_iter().map(|path| Candidate { path, class: class.clone(), split }));
         }
@@ -239,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_without_a_class_are_rows() {
+    fn pictures_without_a_class_are_rows_and_classes_without_a_picture_are_known() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "train/happy/a.png", &png(1));
         write(root.path(), "train/loose.png", &png(2));
@@ -250,6 +263,10 @@ mod tests {
         let loose = readings[1].as_ref().err().unwrap();
         assert_eq!((loose.reason, loose.label.as_deref(), &*loose.split), (RemovalReason::NoClass, None, "train"));
         assert!(loose.origin.ends_with("train/loose.png"));
+        write(root.path(), "train/Anger/notes.txt", b"none yet");
+        write(root.path(), "test/happiness/notes.txt", b"none yet");
+        assert_eq!(empty_classes(root.path()), ["angry"]);
+        assert_eq!(empty_classes(&root.path().join("nowhere")), [""; 0]);
         // Pictures alone are no data set.
         let error = read_all(&root.path().join("train/happy")).unwrap_err();
         assert!(matches!(error, DataError::NoImages { .. }), "{error}");
