@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
-use vultus::wording::percent;
+use vultus::wording::{counted, percent};
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::config::LabelSource;
@@ -259,7 +259,7 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
         train_split,
         recipe: toml::to_string(&recipe).unwrap_or_default(),
         duration: match facts.seconds {
-            seconds if seconds < 360.0 => format!("{seconds:.0} seconds"),
+            seconds if seconds < 360.0 => counted(seconds.round() as u64, "second"),
             seconds => format!("{:.1} hours", seconds / 3600.0),
         },
         split,
@@ -508,18 +508,22 @@ mod tests {
             "type: \"fer2013\"\n",
             "FER-2013 was collected",
             "temperature 1",
+            "; 1 second |",
+            "is that for the picture alone",
         ] {
             assert!(named.contains(claim), "{claim} not in {named}");
         }
         let mut calibrated = bundle(0);
         calibrated.inference.views.blur = 0.1;
+        calibrated.training["seconds"] = json!(7200.0);
         calibrated.training["calibration"] = json!({ "split": "mine", "images": 5 });
         let mut chosen_here = calibrated.clone();
         chosen_here.training["calibration"]["data_sha256"] = json!(split_fingerprint(&faces(), "test"));
         let error = card(&chosen_here, &faces(), "test", &text()).unwrap_err().to_string();
         assert!(error.starts_with("the images of split test chose"), "{error}");
         let calibrated = card(&calibrated, &faces(), "test", &text()).unwrap();
-        for claim in ["neighbour of a pixel has a share of 0.1.", "fitted to 5 images of split mine."] {
+        for claim in ["neighbour of a pixel has a share of 0.1.", "fitted to 5 images of split mine.", "; 2.0 hours |"]
+        {
             assert!(calibrated.contains(claim), "{claim} not in {calibrated}");
         }
         assert!(named.contains("| last training | `vultus train` |") && !named.contains("from nothing"), "{named}");

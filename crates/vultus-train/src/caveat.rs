@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use vultus::labels::canonical;
 use vultus::wording::counted;
 
 use crate::clean::Policy;
@@ -176,12 +175,11 @@ fn lost_classes(dataset: &Dataset) -> impl Iterator<Item = Caveat> {
     lost.map(|class| Caveat::LostClass { class: class.clone() })
 }
 
-/// Classes whose folders hold no image, unless they are left out by name.
+/// Classes whose folders hold no image.
 fn classes_without_images(config: &TrainConfig, dataset: &Dataset) -> Vec<Caveat> {
     let sources = config.data.sources.iter().filter_map(|text| Source::parse(text).ok());
-    let dropped = |class: &String| config.cleaning.drop_classes.iter().any(|name| canonical(name) == *class);
     let empty = sources.flat_map(|source| source.empty_classes());
-    let lost = empty.filter(|class| dataset.labels.index_of(class).is_none() && !dropped(class));
+    let lost = empty.filter(|class| dataset.labels.index_of(class).is_none());
     lost.map(|class| Caveat::LostClass { class }).collect()
 }
 

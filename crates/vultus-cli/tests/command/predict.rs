@@ -318,9 +318,11 @@ fn drawings_are_pictures_as_large_as_theirs_or_enlarged_for_their_text() {
         let output = format!("rows-{name}.jsonl");
         let inside =
             ["--model", "run", "--faces", "whole", "--annotate", "album/boxes", "--output", &output, "--resume"];
-        for _ in 0..2 {
-            place.run(&[&["predict", inputs], &inside[..]].concat()).ends_with(0);
-        }
+        let again = |times: usize| {
+            let outcome = place.run(&[&["predict", inputs], &inside[..]].concat()).ends_with(0);
+            assert_eq!(outcome.stderr.contains("rows already are not drawn again"), times > 0, "{}", outcome.stderr);
+        };
+        (0..2).for_each(again);
         assert_eq!(fs_err::read_to_string(place.path(&output)).unwrap().lines().count(), 1, "{inputs}");
     }
     predict(&["--annotate", "new", "--explain", "album/../new"]).ends_with(2).says(&["a folder each"]);
