@@ -126,7 +126,7 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     if !validation.is_empty() && config.data.validation_split.is_empty() {
         let same_parts = |facts: &TrainingFacts| {
             facts.validation_split.as_ref().is_none_or(String::is_empty)
-                && facts.seed == Some(config.seed)
+                && facts.validation_seed() == Some(config.validation_seed())
                 && facts.validation_fraction() == Some(config.train.validation_fraction)
         };
         caveats.extend(learnt([config], dataset, &config.data.train_split, same_parts));
@@ -411,6 +411,15 @@ mod tests {
                 save(facts(key, images, seed, fraction));
                 assert_eq!(beside_few(&config, &prepared), named);
             }
+            config.train.validation_seed = 2;
+            save(facts(key, images, 2, 0.2));
+            assert_eq!(beside_few(&config, &prepared), []);
+            let mut other = facts(key, images, 1, 0.2);
+            other["train"]["validation_seed"] = json!(2);
+            save(other);
+            assert_eq!(beside_few(&config, &prepared), []);
+            config.train.validation_seed = 0;
+            assert_eq!(beside_few(&config, &prepared), named);
             save(facts(key, "other images", 2, 0.2));
             assert_eq!(beside_few(&config, &prepared), []);
         }

@@ -99,6 +99,8 @@ pub struct FitConfig {
     pub batch_size: usize,
     /// Part of the training split, stratified by class, that validates; 0 is none. Not used where a split of its own does.
     pub validation_fraction: f64,
+    /// Seed of that part alone, with which runs of other seeds validate on the same images; 0 is [`TrainConfig::seed`].
+    pub validation_seed: u64,
     /// Factors on each sample's loss.
     pub class_weights: ClassWeights,
     /// The update rule.
@@ -290,6 +292,7 @@ impl Default for FitConfig {
             epochs: 12,
             batch_size: 32,
             validation_fraction: 0.2,
+            validation_seed: 0,
             class_weights: ClassWeights::Balanced,
             optimizer: OptimizerConfig::Adam(AdamConfig::default()),
             clip_norm: 0.0,
@@ -433,6 +436,11 @@ pub enum ConfigError {
 }
 
 impl TrainConfig {
+    /// Seed of the part of the training split that validates.
+    pub fn validation_seed(&self) -> u64 {
+        if self.train.validation_seed == 0 { self.seed } else { self.train.validation_seed }
+    }
+
     /// Reads `path` (all defaults when `None`) and applies `key=value` overrides in order.
     ///
     /// In a key, a number is an index in a list and `*` every index whose element has the rest of the key

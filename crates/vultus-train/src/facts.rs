@@ -182,6 +182,22 @@ impl TrainingFacts {
     pub fn validation_fraction(&self) -> Option<f64> {
         self.train["validation_fraction"].as_f64()
     }
+
+    /// The seed that chose its images.
+    pub fn validation_seed(&self) -> Option<u64> {
+        self.train["validation_seed"].as_u64().filter(|&seed| seed > 0).or(self.seed)
+    }
+
+    /// Whether both trainings are known to have held out the same images of the same data.
+    pub fn held_out_as(&self, other: &Self) -> bool {
+        let parts = |facts: &Self| {
+            let split = facts.validation_split.clone().unwrap_or_default();
+            // A split of its own is no matter of chance.
+            let drawn = split.is_empty().then(|| (facts.validation_seed(), facts.validation_fraction()));
+            (facts.data_sha256.clone(), facts.train_split().to_owned(), split, drawn)
+        };
+        self.data_sha256.is_some() && parts(self) == parts(other)
+    }
 }
 
 /// A fact, or none where its form is unknown.

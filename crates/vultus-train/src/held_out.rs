@@ -61,6 +61,7 @@ pub fn configuration_of(
     };
     let fraction = facts.validation_fraction().ok_or(HeldOutError::NoFact("train.validation_fraction"))?;
     config.train.validation_fraction = fraction;
+    config.train.validation_seed = facts.validation_seed().unwrap_or_default();
     Ok(config)
 }
 

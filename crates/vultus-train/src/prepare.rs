@@ -159,7 +159,7 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
         return Ok(Prepared { train: indices, validation, dataset });
     }
     let (train, validation) = if config.train.validation_fraction > 0.0 {
-        stratified_split(&labels, config.train.validation_fraction, config.seed).map_err(|error| {
+        stratified_split(&labels, config.train.validation_fraction, config.validation_seed()).map_err(|error| {
             PrepareError::Split { split: config.data.train_split.clone(), reason: error.message(&dataset.labels) }
         })?
     } else {

@@ -42,7 +42,8 @@ pub struct Evaluate {
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
     /// Evaluate a model on the images that its training held out for validation, as split train-validation, to look at what
-    /// it gets wrong without a look at the test images. A model file needs the data of its training (--data).
+    /// it gets wrong without a look at the test images. A model file needs the data of its training (--data). Several models
+    /// must all have held out the same images.
     #[arg(long, conflicts_with = "split")]
     validation: bool,
     /// A class of the data that the model does not know and that is left out; may be given several times. Classes that
@@ -149,9 +150,12 @@ impl Evaluate {
         config: Option<&TrainConfig>,
     ) -> Result<(Dataset, String), Failure> {
         if self.validation {
-            if bundles.len() > 1 {
+            let mut others = self.models.iter().zip(facts).skip(1);
+            if let Some((model, _)) = others.find(|(_, other)| !other.held_out_as(&facts[0])) {
                 return Err(Failure::usage(anyhow!(
-                    "--validation: what one training held out the other models may have learnt: name one"
+                    "--validation: what {} held out, {} may have learnt: its file tells of other images, or of none",
+                    self.models[0].display(),
+                    model.display()
                 )));
             }
             return held_out_images(&bundles[0], &facts[0], config, &self.data);
@@ -188,7 +192,7 @@ impl Evaluate {
         images.retain(|&index| !left_out.contains(dataset.labels.name(dataset.samples[index].label)));
         notes.extend(of_repeats(dataset, split, &images));
         for (place, (model, facts)) in self.models.iter().zip(facts).enumerate() {
-            let sure = place == 0 && (own || self.validation);
+            let sure = self.validation || (place == 0 && own);
             let whose = if self.models.len() > 1 { format!("{}: ", model.display()) } else { String::new() };
             notes.extend(flattery(facts, dataset, split, sure).map(|flattery| format!("{whose}{flattery}")));
             let dropped = facts.cleaning["leaks"] == "drop";

@@ -101,7 +101,16 @@ fn a_run_is_evaluated_on_the_images_it_held_out() {
     others.says(&["not what the model was trained on"]);
     place.run(&["evaluate", "run", "--validation", "--split", "test"]).ends_with(2);
     place.train("other", &["--set", "seed=2"]);
-    place.run(&["evaluate", "run", "other", "--validation"]).ends_with(2).says(&["may have learnt"]);
+    place
+        .run(&["evaluate", "run", "other", "--validation"])
+        .ends_with(2)
+        .says(&["what run held out, other may have learnt"]);
+    // Another seed that holds out the same images.
+    place.train("alike", &["--set", "seed=2", "--set", "train.validation_seed=1"]);
+    let both = place.run(&["evaluate", "run", "alike", "--validation", "--json"]).ends_with(0);
+    let images = |json: &str| serde_json::from_str::<Value>(json).unwrap()["images_sha256"].clone();
+    assert_eq!(images(&both.stdout), images(&outcome.stdout));
+    assert_ne!(both.stdout, outcome.stdout);
     // Other data would be split otherwise.
     let config = fs_err::read_to_string(place.path("other/config.toml")).unwrap();
     assert!(config.contains("synthetic:12"), "{config}");

@@ -29,6 +29,7 @@ impl TrainConfig {
             ("cleaning.seed", self.cleaning.seed),
             ("data.synthetic.seed", self.data.synthetic.seed),
             ("search.seed", self.search.seed),
+            ("train.validation_seed", fit.validation_seed),
         ];
         // TOML has no larger integers.
         for (key, seed) in seeds {

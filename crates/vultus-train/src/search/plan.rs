@@ -78,6 +78,7 @@ impl PlannedSetting {
         config.data = DataConfig::default();
         config.cleaning = Default::default();
         config.train.validation_fraction = unused.validation_fraction;
+        config.train.validation_seed = unused.validation_seed;
         config.train.keep = unused.keep;
         config.train.checkpoint_minutes = unused.checkpoint_minutes;
         config.views = Views::default();

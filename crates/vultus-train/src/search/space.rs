@@ -20,12 +20,13 @@ const MAXIMUM_SETTINGS: usize = 1_000_000;
 const ATTEMPTS: u64 = 10_000;
 
 /// Keys that do nothing inside a search, with the reason.
-const FIXED_KEYS: [(&str, &str); 8] = [
+const FIXED_KEYS: [(&str, &str); 9] = [
     ("data", "the images are read once, before the search"),
     ("cleaning", "the images are cleaned once, before the search"),
     ("preprocessing.width", "the images are brought to their size once, before the search"),
     ("preprocessing.height", "the images are brought to their size once, before the search"),
     ("train.validation_fraction", "in a search the folds validate"),
+    ("train.validation_seed", "in a search the folds validate"),
     ("train.keep", "a search compares scores and keeps no weights"),
     ("train.checkpoint_minutes", "it does not change the result"),
     ("views", "trials are validated on the picture as it is; try them on the images that a finished run held out"),
