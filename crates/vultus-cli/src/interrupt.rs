@@ -1,5 +1,6 @@
-//! Ctrl-C and termination: the first asks the work to stop at a good place, the second ends the program at once.
+//! Ctrl-C, termination and hanging up: the first asks the work to stop at a good place, the second ends the program at once.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::message::say;
@@ -10,30 +11,52 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 /// The system's refusal.
-pub fn listen() -> Result<(), ctrlc::Error> {
-    ctrlc::set_handler(|| {
-        if REQUESTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        say("stopping at the next safe place; once more to stop at once");
-    })
+pub fn listen() -> io::Result<()> {
+    on_each("stopping at the next safe place; once more to stop at once", || ())
 }
 
 /// Waits for the first of them, in a thread of its own, and then calls `stop`; the second ends the program at once.
 ///
 /// # Errors
 /// The system's refusal.
-pub fn on_first(stop: impl Fn() + Send + 'static) -> Result<(), ctrlc::Error> {
-    ctrlc::set_handler(move || {
-        if REQUESTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        say("finishing what has been taken on; once more to stop at once");
-        stop();
-    })
+pub fn on_first(stop: impl Fn() + Send + 'static) -> io::Result<()> {
+    on_each("finishing what has been taken on; once more to stop at once", stop)
 }
 
 /// Whether someone has asked to stop.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
+}
+
+fn on_each(message: &'static str, stop: impl Fn() + Send + 'static) -> io::Result<()> {
+    handle(move || {
+        if REQUESTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        say(message);
+        stop();
+    })
+}
+
+/// Calls `act` at each signal. One who started the program with `nohup` wants it to outlive the terminal.
+#[cfg(unix)]
+fn handle(act: impl Fn() + Send + 'static) -> io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let hangup = Some(SIGHUP).filter(|_| !hangup_is_ignored());
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || signals.forever().for_each(|_| act()))?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn handle(act: impl Fn() + Send + 'static) -> io::Result<()> {
+    ctrlc::set_handler(act).map_err(io::Error::other)
+}
+
+/// Whether the program was started with SIGHUP ignored, where Linux tells (proc_pid_status(5)): signal 1 is the lowest bit.
+#[cfg(unix)]
+fn hangup_is_ignored() -> bool {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use vultus::wording::{counted, percent};
+use vultus::wording::{counted, percent, percent_with_interval};
 use vultus_train::evaluate::Evaluation;
 use vultus_train::evaluate::groups::{Attribute, GroupScores};
 
@@ -80,7 +80,7 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
     }
     print(rows)?;
     print("")?;
-    let all = GroupScores::new("(all)", evaluation);
+    let all = GroupScores::new("all images", evaluation);
     evaluation.groups.iter().try_for_each(|attribute| print_groups(&all, attribute))
 }
 
@@ -107,7 +107,7 @@ fn print_groups(all: &GroupScores, attribute: &Attribute) -> io::Result<()> {
             group.n.to_string(),
             percent(group.accuracy),
             format!("{low} to {high}"),
-            percent(group.balanced_accuracy),
+            percent_with_interval(group.balanced_accuracy, group.balanced_accuracy_interval),
             group.classes.to_string(),
             percent(group.mean_confidence),
             or_dash(group.overconfidence_interval, |[low, high]| {
@@ -121,6 +121,11 @@ fn print_groups(all: &GroupScores, attribute: &Attribute) -> io::Result<()> {
         rows.add_row(["(not known)".to_owned(), attribute.unknown.to_string()]);
     }
     print(rows)?;
+    if !attribute.same_classes() {
+        print(
+            "not all groups have images of the same classes: their balanced accuracies are means of different recalls",
+        )?;
+    }
     print("")?;
     if attribute.groups.iter().all(|group| group.recalls.is_empty()) {
         return Ok(()); // an evaluation of an earlier version

@@ -18,7 +18,8 @@ use crate::evaluate::pictures::Pictures;
 use crate::evaluate::{EvaluatedModel, Evaluation, EvaluationError, LeftOut, PREDICTIONS, Predictions, VoteScores};
 use crate::fingerprint::{images_fingerprint, weights_fingerprint};
 use crate::prepare::{NoSplit, split_indices};
-use crate::run::{EVALUATION, write_json};
+use crate::run::{BUNDLE, EVALUATION, write_json};
+use crate::source::last_names;
 use crate::targets::VotedClasses;
 
 /// Metrics, predictions and pictures of one split.
@@ -169,7 +170,7 @@ pub fn assess(
 }
 
 fn identity(bundle: &Bundle) -> EvaluatedModel {
-    EvaluatedModel { weights_sha256: weights_fingerprint(&bundle.weights), inference: bundle.inference }
+    EvaluatedModel { name: None, weights_sha256: weights_fingerprint(&bundle.weights), inference: bundle.inference }
 }
 
 /// What of `split` is not counted, or may be of it: images without a split, too.
@@ -241,6 +242,15 @@ fn mean_of(lists: impl ExactSizeIterator<Item = Vec<f32>>) -> Vec<f32> {
 }
 
 impl Assessment {
+    /// Says what its models are called: the last names of `paths` of runs and model files, one for each. A run's file is called
+    /// as the run.
+    pub fn name_models<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
+        for (model, path) in self.evaluation.models.iter_mut().zip(paths) {
+            let run = path.parent().filter(|run| path.ends_with(BUNDLE) && !run.as_os_str().is_empty());
+            model.name = Some(last_names(run.unwrap_or(path), 2)).filter(|name| !name.is_empty());
+        }
+    }
+
     /// Writes `evaluation.json`, `predictions.csv` and the pictures into `directory`.
     ///
     /// # Errors

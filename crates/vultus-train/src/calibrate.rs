@@ -29,14 +29,19 @@ pub struct Calibrated {
 }
 
 /// Gives `bundle` the views `views`, and the temperature with which they fit `split` of `dataset` best. Classes that the
-/// training dropped are left out.
+/// training dropped are left out, and those of `dropped`.
 ///
 /// # Errors
 /// As [`assess`].
-pub fn calibrate(mut bundle: Bundle, views: Views, dataset: &Dataset, split: &str) -> Result<Calibrated, AssessError> {
-    let facts = TrainingFacts::of(&bundle)?;
-    let dropped = &facts.dropped_classes;
-    let on = |bundle: &Bundle, split: &str| assess(std::slice::from_ref(bundle), dataset, split, dropped, &[]);
+pub fn calibrate(
+    mut bundle: Bundle,
+    views: Views,
+    dataset: &Dataset,
+    split: &str,
+    dropped: &[String],
+) -> Result<Calibrated, AssessError> {
+    let dropped = [dropped, &TrainingFacts::of(&bundle)?.dropped_classes].concat();
+    let on = |bundle: &Bundle, split: &str| assess(std::slice::from_ref(bundle), dataset, split, &dropped, &[]);
     let before = on(&bundle, split)?.evaluation;
     bundle.inference = Inference { views, temperature: 1.0 };
     let rows = on(&bundle, split)?.predictions.rows;
@@ -107,7 +112,7 @@ mod tests {
     fn the_temperature_fits_the_split_and_the_figures_are_of_the_others() {
         let data = dataset(&[("train", 1, 0), ("mine", 100, 20), ("test", 10, 3), ("private_test", 1, 0)]);
         let views = Views { flip: true, ..Views::default() };
-        let Calibrated { bundle, before, after, evaluations } = calibrate(bundle(), views, &data, "mine").unwrap();
+        let Calibrated { bundle, before, after, evaluations } = calibrate(bundle(), views, &data, "mine", &[]).unwrap();
         // 80 of 100 are happy: logits of 2 and -2 at this temperature say so.
         let temperature = 4.0 / 4.0_f32.ln();
         assert!((bundle.inference.temperature - temperature).abs() < 1e-3, "{:?}", bundle.inference);

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
 use vultus::wording::{counted, percent};
 
 use crate::assess::{AssessError, Assessment, assess};
+use crate::clean::{CleaningConfig, clean};
 use crate::config::LabelSource;
 use crate::dataset::Dataset;
 use crate::evaluate::{Evaluation, EvaluationError, VoteScores, wilson_interval};
@@ -126,6 +127,10 @@ struct Card<'a> {
     trained_on: Option<String>,
     /// Whether images that also stand in the training split were looked for.
     copies_known: bool,
+    /// Whether the data's training split is what the model learnt from.
+    train_known: bool,
+    /// Whether images of a split of this name chose the temperature: others, but some may be the same.
+    calibrated_on: bool,
     /// Images of classes that the model does not know, by class.
     ignored: Vec<(String, usize)>,
     results: Vec<Measurement>,
@@ -266,6 +271,8 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
         trained_on: (measured_on != data_name && !data_name.is_empty()).then(|| cell(&data_name)),
         measured_on: (measured_on != data_name).then(|| cell(&measured_on)),
         copies_known: results.len() > 1,
+        train_known: trained_on(&facts, dataset),
+        calibrated_on: facts.calibrated_on(split),
         ignored,
         results,
         classes: classes.collect(),
@@ -321,6 +328,14 @@ fn yaml(text: &str) -> String {
 /// Three decimals of what not every evaluation has.
 fn or_dash(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
+}
+
+/// Whether the training split of `dataset`, cleaned as for the training, is the one that was learnt from.
+fn trained_on(facts: &TrainingFacts, dataset: &Dataset) -> bool {
+    let cleaning: Option<CleaningConfig> = Option::deserialize(&facts.cleaning).ok().flatten();
+    cleaning
+        .and_then(|cleaning| clean(dataset.clone(), &cleaning, facts.train_split()).ok())
+        .is_some_and(|cleaned| facts.is_of(&cleaned))
 }
 
 /// The data set without the images outside `train_split` whose pixels stand in it.
@@ -411,6 +426,23 @@ mod tests {
     fn classes_that_training_left_out_are_left_out() {
         let card = card(&bundle(1), &faces(), "test", &text()).unwrap();
         assert!(card.contains("| all of test | 2 |") && card.contains("stand in train | 1 |"), "{card}");
+        assert!(
+            card.contains("\nWhether train of these data is what the model was trained on is not known: "),
+            "{card}"
+        );
+    }
+
+    #[test]
+    fn the_training_images_are_known_again() {
+        let mut model = bundle(1);
+        model.training["cleaning"] = json!({ "drop_classes": ["bored"] });
+        let cleaned = clean(faces(), &serde_json::from_value(model.training["cleaning"].clone()).unwrap(), "train");
+        model.training["train_sha256"] = json!(split_fingerprint(&cleaned.unwrap(), "train"));
+        let unknown = "is not known: it may have learnt";
+        assert!(!card(&model, &faces(), "test", &text()).unwrap().contains(unknown));
+        let mut others = faces();
+        others.samples[0].image = GrayImage::from_pixel(2, 2, Luma([9]));
+        assert!(card(&model, &others, "test", &text()).unwrap().contains(unknown));
     }
 
     #[test]
@@ -521,6 +553,13 @@ mod tests {
         chosen_here.training["calibration"]["data_sha256"] = json!(split_fingerprint(&faces(), "test"));
         let error = card(&chosen_here, &faces(), "test", &text()).unwrap_err().to_string();
         assert!(error.starts_with("the images of split test chose"), "{error}");
+        let mut of_that_name = calibrated.clone();
+        of_that_name.training["calibration"]["split"] = json!("test");
+        let of_that_name = card(&of_that_name, &faces(), "test", &text()).unwrap();
+        assert!(
+            of_that_name.contains("these images chose no epoch, and the temperature was fitted to other"),
+            "{of_that_name}"
+        );
         let calibrated = card(&calibrated, &faces(), "test", &text()).unwrap();
         for claim in ["neighbour of a pixel has a share of 0.1.", "fitted to 5 images of split mine.", "; 2.0 hours |"]
         {

@@ -12,9 +12,9 @@ use crate::clean::Policy;
 use crate::config::TrainConfig;
 use crate::dataset::split_name::VALIDATION;
 use crate::dataset::{Dataset, Removal, RemovalReason};
-use crate::facts::{TrainingFacts, load_with_facts};
+use crate::facts::{SplitRole, TrainingFacts, load_with_facts};
 use crate::fingerprint::{fingerprint, split_fingerprint};
-use crate::prepare::Prepared;
+use crate::prepare::{Prepared, held_out_split};
 use crate::search::space::settings;
 use crate::source::Source;
 use crate::split::stratified_folds;
@@ -55,6 +55,8 @@ pub enum Caveat {
     },
     /// Teachers without a share in the targets.
     IdleTeachers,
+    /// A seed for a part that validates, where no part does.
+    IdleValidationSeed,
     /// A setting about FER+ votes, and no votes.
     NoVotes {
         /// Its key.
@@ -97,6 +99,9 @@ impl fmt::Display for Caveat {
             Self::IdleTeachers => {
                 formatter.write_str("note: train.targets.teachers do nothing while train.targets.distillation is 0")
             }
+            Self::IdleValidationSeed => formatter.write_str(
+                "note: train.validation_seed does nothing: no part of the training images is drawn to validate",
+            ),
             Self::NoVotes { key } => {
                 write!(formatter, "note: no image that is trained on has FER+ votes: {key} does nothing here")
             }
@@ -122,16 +127,25 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     let targets = &config.train.targets;
     let idle = targets.distillation == 0.0 && !targets.teachers.is_empty();
     caveats.extend(idle.then_some(Caveat::IdleTeachers));
-    // Another split has not been trained on.
-    if !validation.is_empty() && config.data.validation_split.is_empty() {
-        let same_parts = |facts: &TrainingFacts| {
-            facts.validation_split.as_ref().is_none_or(String::is_empty)
-                && facts.validation_seed() == Some(config.validation_seed())
-                && facts.validation_fraction() == Some(config.train.validation_fraction)
-        };
-        caveats.extend(learnt([config], dataset, &config.data.train_split, same_parts));
-    }
+    caveats.extend(idle_seed(config));
+    caveats.extend(knowing_validation(config, prepared).into_iter().map(|model| Caveat::Learnt { model }));
     caveats.into_iter().collect()
+}
+
+/// The models that a run begins with or learns from and that may have learnt the images that validate, or had it from others that
+/// may have.
+pub(crate) fn knowing_validation(config: &TrainConfig, prepared: &Prepared) -> Vec<String> {
+    // Another split has not been trained on.
+    if prepared.validation.is_empty() || !config.data.validation_split.is_empty() {
+        return Vec::new();
+    }
+    let same_parts = |facts: &TrainingFacts| {
+        facts.validation_split.as_ref().is_none_or(String::is_empty)
+            && facts.validation_seed() == Some(config.validation_seed())
+            && facts.validation_fraction() == Some(config.train.validation_fraction)
+            && facts.validation_known_to.is_empty()
+    };
+    learnt([config], &prepared.dataset, &config.data.train_split, same_parts)
 }
 
 /// Caveats of a search whose folds are made of the samples at `indices`. Of settings with other folds, those with the most
@@ -151,7 +165,8 @@ pub fn of_search(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> 
     caveats.extend(copies(folds.into_iter().map(copies_of).max().unwrap_or_default()));
     caveats.extend(configs.iter().flat_map(|config| without_votes(config, dataset, indices)));
     // Every image validates in some fold.
-    caveats.extend(learnt(&configs, dataset, &config.data.train_split, |_| false));
+    let models = learnt(&configs, dataset, &config.data.train_split, |_| false);
+    caveats.extend(models.into_iter().map(|model| Caveat::Learnt { model }));
     caveats.into_iter().collect()
 }
 
@@ -183,6 +198,12 @@ fn classes_without_images(config: &TrainConfig, dataset: &Dataset) -> Vec<Caveat
     lost.map(|class| Caveat::LostClass { class }).collect()
 }
 
+/// A seed of a part that validates, where none is drawn.
+fn idle_seed(config: &TrainConfig) -> Option<Caveat> {
+    let drawn = config.data.validation_split.is_empty() && config.train.validation_fraction > 0.0;
+    (config.train.validation_seed != 0 && !drawn).then_some(Caveat::IdleValidationSeed)
+}
+
 fn few(images: usize) -> Option<Caveat> {
     (1..FEW_IMAGES).contains(&images).then_some(Caveat::FewValidate { images })
 }
@@ -210,7 +231,7 @@ fn learnt<'a>(
     dataset: &Dataset,
     split: &str,
     same_parts: impl Fn(&TrainingFacts) -> bool,
-) -> Vec<Caveat> {
+) -> Vec<String> {
     let mut models: BTreeSet<&String> = BTreeSet::new();
     for config in configs {
         models.extend(Some(&config.train.start).filter(|start| !start.is_empty()));
@@ -229,7 +250,25 @@ fn learnt<'a>(
         };
         known && !same_parts(&facts)
     };
-    models.into_iter().filter(|model| knows(model)).map(|model| Caveat::Learnt { model: model.clone() }).collect()
+    models.into_iter().filter(|model| knows(model)).cloned().collect()
+}
+
+/// What flatters a model with `facts` on `split`, of which the samples at `images` count: those that it may have learnt. That it
+/// learnt the whole split is known by its name already.
+pub fn of_model(facts: &TrainingFacts, dataset: &Dataset, split: &str, images: &[usize]) -> Vec<String> {
+    let (role, train_split) = (facts.role_of(split), facts.train_split());
+    if role == Some(SplitRole::Learnt) {
+        return Vec::new();
+    }
+    let mut notes = Vec::new();
+    if role == Some(SplitRole::Validated) && !facts.validation_known_to.is_empty() {
+        let models = facts.validation_known_to.join(" and ");
+        notes.push(format!("the training began with or learnt from {models}, which may have learnt these images"));
+    }
+    // Of what it held out itself, cleaning left no copies out.
+    let dropped = facts.cleaning["leaks"] == "drop" && split != held_out_split(train_split);
+    notes.extend(of_copies(dataset, split, images, train_split, dropped));
+    notes
 }
 
 /// What is to be known of figures of `split`, of which the samples at `images` count, where some repeat others.
@@ -419,6 +458,11 @@ mod tests {
             save(other);
             assert_eq!(beside_few(&config, &prepared), []);
             config.train.validation_seed = 0;
+            assert_eq!(beside_few(&config, &prepared), named);
+            // The same parts, and a teacher that knew them.
+            let mut taught = facts(key, images, 1, 0.2);
+            taught["validation_known_to"] = json!(["runs/other"]);
+            save(taught);
             assert_eq!(beside_few(&config, &prepared), named);
             save(facts(key, "other images", 2, 0.2));
             assert_eq!(beside_few(&config, &prepared), []);

@@ -70,6 +70,9 @@ pub struct Comparison {
     /// Splits on which not all runs saw the same images of the same classes, as far as that is known: their figures do not
     /// compare.
     pub unequal: Vec<String>,
+    /// Whether rows were validated on other parts of the training split, drawn with other seeds or of other sizes: their validation
+    /// accuracies do not compare.
+    pub unequal_validation: bool,
     /// Runs whose images or classes, perhaps only those of a test, are not those of the first run of their row, though their
     /// configuration is.
     #[serde(serialize_with = "as_texts")]
@@ -163,6 +166,16 @@ impl Run {
     }
 }
 
+impl Run {
+    /// What decides which images validate, beside the data and their cleaning: the split, or part and seed of the training split.
+    fn validating_part(&self) -> (&str, Option<(u64, u64)>) {
+        let (split, fraction) = (&self.config.data.validation_split, self.config.train.validation_fraction);
+        let own = self.config.train.validation_seed;
+        let seed = if own == 0 { self.seed } else { own };
+        (split, (split.is_empty() && fraction > 0.0).then_some((fraction.to_bits(), seed)))
+    }
+}
+
 /// Puts the runs in `directories` beside each other.
 ///
 /// # Errors
@@ -204,9 +217,11 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
         let known = move |run: &&Run| matches!((&group[0].data_sha256, &run.data_sha256), (Some(a), Some(b)) if a != b);
         group.iter().filter(known).map(|run| run.path.clone())
     });
+    let parts: Vec<BTreeSet<_>> = groups.iter().map(|group| group.iter().map(Run::validating_part).collect()).collect();
     let unfinished = runs.iter().filter(|run| !run.finished).map(|run| run.path.clone());
     Ok(Comparison {
         unequal,
+        unequal_validation: parts.windows(2).any(|pair| pair[0] != pair[1]),
         other_images: other_images.collect(),
         unfinished: unfinished.collect(),
         missing: missing.collect(),
@@ -266,16 +281,24 @@ fn common_name(group: &[Run]) -> String {
     }
 }
 
-/// Puts the folder above in front of names that several rows have.
+/// Tells rows of the same name apart: by the first of their runs, and where that is no help by the folder above.
 fn name_apart(rows: &mut [Row]) {
+    rename_doubles(rows, |row| match row.runs.len() {
+        1 => row.name.clone(),
+        runs => format!("{} and {} more", name_of(&row.runs[0]), runs - 1),
+    });
+    rename_doubles(rows, |row| {
+        let path = std::path::absolute(&row.runs[0]).unwrap_or_else(|_| row.runs[0].clone());
+        let folder = path.parent().and_then(Path::file_name);
+        folder.map_or_else(|| row.name.clone(), |folder| format!("{}/{}", folder.to_string_lossy(), row.name))
+    });
+}
+
+/// Gives another name to rows whose name is not theirs alone.
+fn rename_doubles(rows: &mut [Row], name: impl Fn(&Row) -> String) {
     let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
-    for row in rows {
-        if names.iter().filter(|name| **name == row.name).count() > 1 {
-            let path = std::path::absolute(&row.runs[0]).unwrap_or_else(|_| row.runs[0].clone());
-            if let Some(folder) = path.parent().and_then(Path::file_name) {
-                row.name = format!("{}/{}", folder.to_string_lossy(), row.name);
-            }
-        }
+    for row in rows.iter_mut().filter(|row| names.iter().filter(|name| **name == row.name).count() > 1) {
+        row.name = name(row);
     }
 }
 

@@ -95,6 +95,9 @@ impl VoteScores {
 /// A model that an evaluation is of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluatedModel {
+    /// The run's directory or the model's file, and the folder that it lies in. Evaluations of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// SHA-256 of its weights, see [`crate::fingerprint::weights_fingerprint`].
     pub weights_sha256: String,
     /// Its views and its temperature.

@@ -12,7 +12,7 @@ use vultus::bundle::{Bundle, BundleError, BundleFault};
 
 use crate::config::LabelSource;
 use crate::dataset::{Dataset, split_name};
-use crate::fingerprint::{images_fingerprint, split_fingerprint};
+use crate::fingerprint::{fingerprint, images_fingerprint, split_fingerprint};
 use crate::fit::Ended;
 use crate::prepare::held_out_split;
 use crate::source::synthetic::SyntheticConfig;
@@ -64,6 +64,9 @@ pub struct TrainingFacts {
     /// The split that validated; empty where a part of the training split did.
     #[serde(deserialize_with = "if_known")]
     pub validation_split: Option<String>,
+    /// Models that it began with or learnt from and that may have learnt the images that validated, by their names.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "if_known")]
+    pub validation_known_to: Vec<String>,
     /// How many images there were.
     #[serde(deserialize_with = "if_known")]
     pub images: Option<ImageCounts>,
@@ -165,6 +168,11 @@ impl TrainingFacts {
         }
     }
 
+    /// Whether images of a split of this name chose the temperature after the training; others may have it, too.
+    pub fn calibrated_on(&self, split: &str) -> bool {
+        self.calibration.as_ref().is_some_and(|calibration| calibration.split == split)
+    }
+
     /// What the split that is called `split` did for the model; `None` where nothing is known of it. Other data may have a split
     /// of that name, too.
     pub fn role_of(&self, split: &str) -> Option<SplitRole> {
@@ -194,9 +202,23 @@ impl TrainingFacts {
             let split = facts.validation_split.clone().unwrap_or_default();
             // A split of its own is no matter of chance.
             let drawn = split.is_empty().then(|| (facts.validation_seed(), facts.validation_fraction()));
-            (facts.data_sha256.clone(), facts.train_split().to_owned(), split, drawn)
+            (facts.train_split().to_owned(), split, drawn)
         };
-        self.data_sha256.is_some() && parts(self) == parts(other)
+        let same = |one: &Option<String>, other: &Option<String>| one.is_some() && one == other;
+        let same_data = same(&self.data_sha256, &other.data_sha256);
+        let drawn = self.validation_split.as_ref().is_none_or(String::is_empty);
+        // Which other images there were decides nothing about a part of those that were trained on.
+        (same_data || drawn && same(&self.train_sha256, &other.train_sha256)) && parts(self) == parts(other)
+    }
+
+    /// Whether `dataset`, cleaned as for the training, has what the training knew of its images: the split that was learnt from
+    /// and what validated.
+    pub fn is_of(&self, dataset: &Dataset) -> bool {
+        let drawn = self.validation_split.as_ref().is_none_or(String::is_empty);
+        match (&self.train_sha256, &self.data_sha256) {
+            (Some(learnt), _) if drawn => *learnt == split_fingerprint(dataset, self.train_split()),
+            (_, all) => all.as_ref() == Some(&fingerprint(dataset)),
+        }
     }
 }
 

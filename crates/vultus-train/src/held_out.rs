@@ -1,7 +1,7 @@
 //! The images that a finished model's training held out.
 //!
 //! In: a bundle, and the data that it was trained on. Out: these data, with what validated in a split of its own. The parts are
-//! made again as the bundle's facts say, and the data have to be the same by their fingerprint.
+//! made again as the bundle's facts say, and what was trained on has to be the same by its fingerprint.
 
 use serde::Deserialize;
 use vultus::bundle::Bundle;
@@ -9,7 +9,6 @@ use vultus::bundle::Bundle;
 use crate::config::{DataConfig, TrainConfig};
 use crate::dataset::Dataset;
 use crate::facts::TrainingFacts;
-use crate::fingerprint::fingerprint;
 use crate::prepare::{PrepareError, prepare};
 
 /// Why the images that a training held out are not known.
@@ -71,9 +70,11 @@ pub fn configuration_of(
 /// # Errors
 /// See [`HeldOutError`].
 pub fn held_out(config: &TrainConfig, facts: &TrainingFacts) -> Result<(Dataset, String), HeldOutError> {
-    let data_sha256 = facts.data_sha256.as_ref().ok_or(HeldOutError::NoFact("data_sha256"))?;
+    if facts.data_sha256.is_none() {
+        return Err(HeldOutError::NoFact("data_sha256"));
+    }
     let prepared = prepare(config)?;
-    if *data_sha256 != fingerprint(&prepared.dataset) {
+    if !facts.is_of(&prepared.dataset) {
         return Err(HeldOutError::OtherData);
     }
     prepared.with_validation_split().ok_or(HeldOutError::Nothing)

@@ -26,6 +26,8 @@ pub struct PairedComparison {
     pub first_accuracy: f64,
     /// The others, in the order given.
     pub others: Vec<Pair>,
+    /// What makes the figures doubtful, by the notes of the evaluations: of all of them, or of the one that is named.
+    pub notes: Vec<String>,
 }
 
 /// One evaluation against the first.
@@ -83,9 +85,11 @@ pub fn holds_evaluation(directory: &Path) -> bool {
 pub fn compare_pairs(first: &Path, others: &[PathBuf]) -> Result<PairedComparison, PairedError> {
     let (evaluation, rows) = read(first)?;
     let name = first.display().to_string();
-    let pair = |directory: &PathBuf| {
+    let mut noted = vec![(name.clone(), evaluation.notes.clone())];
+    let mut pair = |directory: &PathBuf| {
         let (other, other_rows) = read(directory)?;
         let name_of_other = directory.display().to_string();
+        noted.push((name_of_other.clone(), other.notes.clone()));
         if let Some(difference) = difference((&evaluation, &rows), (&other, &other_rows)) {
             return Err(PairedError::Different { first: name.clone(), other: name_of_other, difference });
         }
@@ -93,13 +97,25 @@ pub fn compare_pairs(first: &Path, others: &[PathBuf]) -> Result<PairedCompariso
         let same_pixels = !matches!(known, [Some(one), Some(other)] if one != other);
         Ok(Pair { same_pixels, ..Pair::new(name_of_other, &rows.rows, &other_rows.rows) })
     };
+    let others = others.iter().map(&mut pair).collect::<Result<_, _>>()?;
     Ok(PairedComparison {
         split: evaluation.split.clone(),
         n: rows.rows.len(),
-        others: others.iter().map(pair).collect::<Result<_, _>>()?,
+        others,
         first_accuracy: accuracy(&rows.rows),
-        first: name.clone(),
+        notes: notes(&noted),
+        first: name,
     })
+}
+
+/// The notes of evaluations with these names; one that all have stands once, without a name.
+fn notes(noted: &[(String, Vec<String>)]) -> Vec<String> {
+    let of_all = |note: &String| noted.iter().all(|(_, notes)| notes.contains(note));
+    let common = noted.first().into_iter().flat_map(|(_, notes)| notes).filter(|note| of_all(note)).cloned();
+    let own = noted
+        .iter()
+        .flat_map(|(name, notes)| notes.iter().filter(|note| !of_all(note)).map(move |note| format!("{name}: {note}")));
+    common.chain(own).collect()
 }
 
 fn read(directory: &Path) -> io::Result<(Evaluation, Predictions)> {
@@ -237,6 +253,15 @@ mod tests {
         assert!((b.difference - 1.0 / 6.0).abs() < 1e-12 && (b.accuracy - 5.0 / 6.0).abs() < 1e-12);
         assert!(b.interval[0] < b.difference && b.difference < b.interval[1]);
         assert_eq!((same.difference, same.p_value), (0.0, 1.0));
+        assert!(compared.notes.is_empty());
+        for (name, notes) in [("a", vec!["a copy"]), ("b", vec!["a copy", "learnt"])] {
+            let path = at(name).join("evaluation.json");
+            let mut evaluation = Evaluation::read(&at(name)).unwrap();
+            evaluation.notes = notes.into_iter().map(str::to_owned).collect();
+            write_json(&path, &evaluation).unwrap();
+        }
+        let notes = compare_pairs(&at("a"), &[at("b")]).unwrap().notes;
+        assert_eq!(notes, ["a copy".to_owned(), format!("{}: learnt", at("b").display())]);
         write(&at("other names"), &truth, &[0.9; 6], "picture");
         write(&at("other classes"), &[0, 0, 1, 1, 1, 1], &[0.9; 6], "face");
         write(&at("fewer"), &truth[..5], &[0.9; 5], "face");

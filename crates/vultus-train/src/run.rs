@@ -74,6 +74,9 @@ const CONFIG: &str = "config.toml";
 const SEARCH_CONFIG: &str = "search.toml";
 const LOCK: &str = ".lock";
 
+/// Name of a run's model file.
+pub(crate) const BUNDLE: &str = "model.safetensors";
+
 /// The metrics in the directory of an evaluation.
 pub(crate) const EVALUATION: &str = "evaluation.json";
 
@@ -230,7 +233,7 @@ pub fn environment_path(path: &Path) -> PathBuf {
 
 /// Where the run at `path` keeps its bundle.
 pub fn bundle_path(path: &Path) -> PathBuf {
-    path.join("model.safetensors")
+    path.join(BUNDLE)
 }
 
 /// Where the run at `path` keeps its evaluation on `split`.

@@ -141,7 +141,7 @@ impl Source {
 }
 
 /// The last `count` names of a path, which may be given away. Links are not followed.
-pub(crate) fn last_names(path: &Path, count: usize) -> String {
+pub fn last_names(path: &Path, count: usize) -> String {
     let mut names = Vec::new();
     for part in path.components() {
         match part {

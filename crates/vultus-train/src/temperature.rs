@@ -33,6 +33,12 @@ pub fn fit_temperature(probabilities: &[f32], labels: &[usize]) -> f32 {
     ((low + high) / 2.0).exp() as f32
 }
 
+/// Whether a fitted temperature is not where the search ends, for want of wrong answers or of right ones.
+pub fn is_inside(temperature: f32) -> bool {
+    let logarithm = f64::from(temperature).ln();
+    logarithm > RANGE.0 + 2.0 * PRECISION && logarithm < RANGE.1 - 2.0 * PRECISION
+}
+
 fn log_loss(probabilities: &[f32], labels: &[usize], temperature: f32) -> f64 {
     let classes = probabilities.len() / labels.len();
     let mut sharpened = probabilities.to_vec();
@@ -55,6 +61,9 @@ mod tests {
         sharpen(&mut row, 2, temperature);
         assert!((row[0] - 0.8).abs() < 1e-3, "{temperature} {row:?}");
         assert_eq!(fit_temperature(&[], &[]), 1.0);
+        assert!(is_inside(temperature) && is_inside(1.0));
+        // Always right, or always wrong.
+        assert!(!is_inside(fit_temperature(&[0.6, 0.4], &[0])) && !is_inside(fit_temperature(&[0.6, 0.4], &[1])));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use vultus::inference::Inference;
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::batches::dataset_probabilities;
-use crate::caveat::{of_copies, of_repeats};
+use crate::caveat::{knowing_validation, of_copies, of_repeats};
 use crate::clean::{Policy, write_removed};
 use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
@@ -117,6 +117,7 @@ pub fn train(
         let (images, dropped) = (dataset.indices_of(&split), config.cleaning.leaks == Policy::Drop);
         let copies = of_copies(dataset, &split, &images, &config.data.train_split, dropped);
         assessment.evaluation.notes = of_repeats(dataset, &split, &images).into_iter().chain(copies).collect();
+        assessment.name_models([run.path()]);
         assessment.save(&evaluation_path(run.path(), &split))?;
         evaluations.push(assessment.evaluation);
     }
@@ -209,6 +210,10 @@ fn training_facts(
             .then_some(synthetic),
         train_split: Some(train_split),
         validation_split: Some(validation_split),
+        validation_known_to: knowing_validation(config, prepared)
+            .iter()
+            .map(|path| last_names(Path::new(path), 2))
+            .collect(),
         images: Some(ImageCounts { train: prepared.train.len(), validation: prepared.validation.len() }),
         labels,
         cleaning: json!(config.cleaning),

@@ -15,6 +15,12 @@ pub fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
+/// The same, and in brackets its interval `[low, high]`, if there is one: `63.76 % (58.0 to 69.1)`.
+pub fn percent_with_interval(share: f64, interval: Option<[f64; 2]>) -> String {
+    let ends = interval.map(|ends| ends.map(|end| format!("{:.1}", end * 100.0)));
+    ends.map_or_else(|| percent(share), |[low, high]| format!("{} ({low} to {high})", percent(share)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -26,5 +32,7 @@ mod tests {
             ["0 pictures", "1 picture", "2 pictures"]
         );
         assert_eq!([percent(0.641_666), percent(1.0)], ["64.17 %", "100.00 %"]);
+        assert_eq!(percent_with_interval(0.5, Some([0.25, 0.766])), "50.00 % (25.0 to 76.6)");
+        assert_eq!(percent_with_interval(0.5, None), "50.00 %");
     }
 }

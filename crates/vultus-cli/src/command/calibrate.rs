@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use vultus::wording::{counted, percent};
 use vultus_train::calibrate::{Calibrated, calibrate};
+use vultus_train::caveat::{of_model, of_repeats};
 use vultus_train::dataset::split_name;
 use vultus_train::facts::load_with_facts;
 use vultus_train::prepare::read;
 use vultus_train::run::RunDirectory;
-use vultus_train::temperature::FEW_IMAGES;
+use vultus_train::temperature::{FEW_IMAGES, is_inside};
 
-use super::evaluate::{held_out_images, read_sources, report_removed, usage_or_assess};
+use super::evaluate::{held_out_images, read_sources, report_removed, with_option};
 use super::train::{usage_or_data, usage_or_run};
 use super::{ViewArguments, check_new_model, model_file, run_directory};
 use crate::failure::Failure;
@@ -32,6 +33,10 @@ pub struct Calibrate {
     /// the data must be those of the training.
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
+    /// A class of the data that the model does not know and that is left out; may be given several times. Classes that
+    /// were dropped in training are left out anyway.
+    #[arg(long, value_name = "NAME")]
+    drop_class: Vec<String>,
     #[command(flatten)]
     views: ViewArguments,
     /// A new .safetensors file. The splits that the model's file has figures of are evaluated again for it.
@@ -68,9 +73,16 @@ impl Calibrate {
         };
         let earlier = bundle.inference.temperature;
         let Calibrated { bundle, before, after, evaluations } =
-            calibrate(bundle, views, &dataset, &split).map_err(usage_or_assess)?;
+            calibrate(bundle, views, &dataset, &split, &self.drop_class).map_err(with_option)?;
         bundle.save(&self.out)?;
         report_removed(&dataset, &split);
+        let images = dataset.indices_of(&split);
+        let flattering =
+            of_repeats(&dataset, &split, &images).into_iter().chain(of_model(&facts, &dataset, &split, &images));
+        flattering.for_each(|note| say(format_args!("note: {note}")));
+        if !is_inside(bundle.inference.temperature) {
+            say("note: a temperature beyond the range that is looked at would fit these images better still");
+        }
         if after.n < FEW_IMAGES {
             say(format_args!("note: {} say little about a temperature: use some hundred", counted(after.n, "image")));
         }

@@ -105,6 +105,9 @@ impl Compare {
                 pair.name, compared.first
             ));
         }
+        for note in &compared.notes {
+            say(format_args!("note: {note}"));
+        }
         if self.json { Ok(table::print_json(&compared)?) } else { Ok(print_pairs(&compared)?) }
     }
 }
@@ -154,6 +157,11 @@ fn warn(comparison: &Comparison) {
     }
     for split in &comparison.unequal {
         say(format_args!("warning: {split} is not the same for all runs: they have different images or classes there"));
+    }
+    if comparison.unequal_validation {
+        say(
+            "warning: not all rows validated on the same images: their val_accuracy is of other parts of the training split",
+        );
     }
     for run in &comparison.other_images {
         say(format_args!(

@@ -8,15 +8,16 @@ use vultus::bundle::Bundle;
 use vultus::labels::canonical;
 use vultus::wording::counted;
 use vultus_train::assess::{AssessError, assess};
-use vultus_train::caveat::{of_copies, of_repeats};
+use vultus_train::caveat::{of_model, of_repeats};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
+use vultus_train::evaluate::Evaluation;
 use vultus_train::evaluate::groups::GroupTable;
 use vultus_train::facts::{SplitRole, TrainingFacts, load_with_facts};
 use vultus_train::fingerprint::fingerprint;
 use vultus_train::held_out::{HeldOutError, configuration_of, held_out};
 use vultus_train::prepare::{PrepareError, read, with_labels};
-use vultus_train::run::RunDirectory;
+use vultus_train::run::{RunDirectory, evaluation_path};
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
@@ -108,7 +109,15 @@ impl Evaluate {
         let mut dropped = self.drop_class.clone();
         dropped.extend(facts.into_iter().flat_map(|facts| facts.dropped_classes));
         let mut assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(with_option)?;
+        let models = &assessment.evaluation.models;
+        let double = (1..models.len()).find(|&place| models[..place].contains(&models[place]));
+        if let Some(place) = double {
+            let note = format!("{} is there more than once, and counts as often", self.models[place].display());
+            say(format_args!("note: {note}"));
+            notes.push(note);
+        }
         assessment.evaluation.notes = notes;
+        assessment.name_models(self.models.iter().map(PathBuf::as_path));
         if let Some(groups) = groups {
             let scores = groups.scores(&assessment.evaluation.split, &assessment.predictions);
             assessment.evaluation.groups = scores.map_err(Failure::usage)?;
@@ -126,6 +135,10 @@ impl Evaluate {
                 say(format_args!("written to {}", out.display()));
             }
         } else if let Some((Some(run), _)) = &run {
+            let earlier = Evaluation::load(&evaluation_path(run.path(), &assessment.evaluation.split)).ok();
+            if earlier.is_some_and(|earlier| !earlier.groups.is_empty()) && assessment.evaluation.groups.is_empty() {
+                say("note: the figures of groups that were kept there are replaced: --groups makes them again");
+            }
             kept = add_assessment(run.path(), &assessment).map_err(Failure::from);
             if kept.is_ok() {
                 say(format_args!("kept in {}, report renewed (with pictures)", run.path().display()));
@@ -195,13 +208,7 @@ impl Evaluate {
             let sure = self.validation || (place == 0 && own);
             let whose = if self.models.len() > 1 { format!("{}: ", model.display()) } else { String::new() };
             notes.extend(flattery(facts, dataset, split, sure).map(|flattery| format!("{whose}{flattery}")));
-            let dropped = facts.cleaning["leaks"] == "drop";
-            // What a model learnt, or what chose it, is told already.
-            let copies = match facts.role_of(split) {
-                None => of_copies(dataset, split, &images, facts.train_split(), dropped),
-                Some(_) => None,
-            };
-            notes.extend(copies.map(|copies| format!("{whose}{copies}")));
+            notes.extend(of_model(facts, dataset, split, &images).iter().map(|note| format!("{whose}{note}")));
         }
         notes
     }
@@ -270,12 +277,15 @@ fn flattery(facts: &TrainingFacts, dataset: &Dataset, split: &str, sure: bool) -
             "split {split} is called like the one that validated the model: if these are its images, they chose {chosen}"
         ),
         None if temperature => "these images chose the temperature".to_owned(),
+        None if facts.calibrated_on(split) => format!(
+            "split {split} is called like the one whose images chose the temperature: those that are the same flatter its scores"
+        ),
         None => return None,
     })
 }
 
 /// [`usage_or_assess`], with the option that leaves unknown classes out.
-fn with_option(error: AssessError) -> Failure {
+pub fn with_option(error: AssessError) -> Failure {
     if let AssessError::UnknownClasses { unknown, .. } = &error {
         let options: String = unknown.iter().map(|(class, _)| format!(" --drop-class {}", quoted(class))).collect();
         return Failure::usage(anyhow!("{error}:{options}"));

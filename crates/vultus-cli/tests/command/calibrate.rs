@@ -36,6 +36,13 @@ fn a_model_is_calibrated_for_other_views_or_other_images() {
     place.run(&[&others[..], &["--split", "test"]].concat()).ends_with(0).says(&["of split test: temperature"]);
     assert_eq!(metrics("others.safetensors"), json!([]));
     place.run(&[&others[..], &["--split", "test"]].concat()).ends_with(2).says(&["others.safetensors exists"]);
+    place.write("flat/test/bored/3.png", png(3, 48));
+    let flat = [&flat[..4], &["--out", "flat.safetensors", "--split", "test"]].concat();
+    place.run(&flat).ends_with(2).says(&["--drop-class bored"]);
+    place
+        .run(&[&flat[..], &["--drop-class", "bored"]].concat())
+        .ends_with(0)
+        .says(&["2 images of split test: temperature"]);
     // What was drawn is known again, whatever was set.
     place.train("drawn", &["--set", "data.synthetic.seed=5"]);
     let drawn = ["calibrate", "drawn/model.safetensors", "--data", "synthetic:12", "--out", "drawn.safetensors"];

@@ -121,6 +121,31 @@ fn a_run_is_evaluated_on_the_images_it_held_out() {
 }
 
 #[test]
+fn what_may_have_been_learnt_of_the_held_out_images_is_told() {
+    let place = Place::with_config();
+    for number in 0..40 {
+        let (class, pixels) = (["happy", "sad"][number % 2], png(number / 4, 48));
+        place.write(&format!("twins/train/{class}/{number}.png"), pixels);
+    }
+    place.write("twins/test/happy/1.png", png(90, 48));
+    place.write("twins/test/sad/2.png", png(91, 48));
+    place.train("run", &["--data", "twins"]).says(&["also among those trained on"]);
+    let told = "also stand in train";
+    place.run(&["evaluate", "run", "--validation"]).ends_with(0).says(&[told]);
+    let evaluation = read_json(&place.path("run/evaluation/train-validation/evaluation.json"));
+    assert!(evaluation["notes"].to_string().contains(told), "{evaluation}");
+    place.run(&["calibrate", "run", "--out", "again.safetensors"]).ends_with(0).says(&[told]);
+    // A model that began with one that was trained on other parts.
+    let begins = ["--data", "twins", "--set", "seed=2", "--set", "train.start=run/model.safetensors"];
+    place.train("pupil", &begins).says(&["it may have learnt those that validate"]);
+    let evaluated = place.run(&["evaluate", "pupil", "--validation"]).ends_with(0);
+    evaluated.says(&["began with or learnt from run/model.safetensors, which may have learnt these images"]);
+    // Test images that were added since change nothing of what was held out.
+    place.write("twins/test/sad/3.png", png(92, 48));
+    place.run(&["evaluate", "run", "--validation"]).ends_with(0);
+}
+
+#[test]
 fn without_a_config_the_reports_network_is_trained() {
     let place = Place::new();
     let outcome = place.run(&["train", "--data", "synthetic:5", "--set", "train.epochs=1"]).ends_with(0);
@@ -202,11 +227,13 @@ fn an_evaluation_of_a_bundle_goes_where_it_is_told() {
     place.run(&["evaluate", "model.safetensors"]).ends_with(2).says(&["--data SOURCE"]);
     let arguments = ["evaluate", "model.safetensors", "--data", "synthetic:12", "--out", "out"];
     place.run(&arguments).ends_with(0).prints(&["test (14 images)", "precision", "recall", "F1", "→ happy"]);
-    for name in ["evaluation.json", "predictions.csv"] {
-        let [ours, runs] =
-            ["out", "run/evaluation/test"].map(|folder| fs_err::read(place.path(folder).join(name)).unwrap());
-        assert!(ours == runs, "{name} differs");
-    }
+    let [ours, runs] =
+        ["out", "run/evaluation/test"].map(|folder| fs_err::read(place.path(folder).join("predictions.csv")).unwrap());
+    assert!(ours == runs, "predictions.csv differs");
+    let [mut ours, runs] =
+        ["out", "run/evaluation/test"].map(|folder| read_json(&place.path(folder).join("evaluation.json")));
+    let name = std::mem::replace(&mut ours["models"][0]["name"], runs["models"][0]["name"].clone());
+    assert_eq!((&name, &ours), (&json!("model.safetensors"), &runs));
     let missing = ["evaluate", "model.safetensors", "--data", "synthetic:12", "--split", "private_test"];
     let outcome =
         place.run(&missing).ends_with(2).says(&["no images in split private_test; the data has: train, test"]);
@@ -340,7 +367,10 @@ fn an_evaluation_tells_what_it_is_of() {
     let twice =
         ["evaluate", "run/model.safetensors", "run/model.safetensors", "--data", "faces", "--split", "test", "--json"];
     let twice = place.run(&twice).ends_with(0).json();
-    assert_eq!(twice["models"], json!([model, model]));
+    let hashes = twice["models"].as_array().unwrap().iter().map(|twin| (&twin["name"], &twin["weights_sha256"]));
+    assert_eq!(hashes.collect::<Vec<_>>(), [(&json!("run"), &model["weights_sha256"]); 2]);
+    assert_eq!(model["name"], json!("run"));
+    assert!(twice["notes"][0].as_str().unwrap().ends_with("is there more than once, and counts as often"), "{twice}");
     assert_eq!(twice["images_sha256"], evaluation["images_sha256"]);
 
     // A table of groups, whose attributes are the user's.
@@ -350,7 +380,15 @@ fn an_evaluation_tells_what_it_is_of() {
     );
     let outcome = place.run(&["evaluate", "run", "--groups", "people.csv"]).ends_with(0);
     outcome
-        .prints(&["by age", "young", "balanced accuracy", "(not known)", "recall by age", "(all)", "100.00 % of 3"])
+        .prints(&[
+            "by age",
+            "young",
+            "balanced accuracy",
+            "(not known)",
+            "recall by age",
+            "all images",
+            "100.00 % of 3",
+        ])
         .says(&["people.csv: origins that name no image of test that was read: 1 of 4"]);
     let evaluation = read_json(&place.path("run/evaluation/test/evaluation.json"));
     let [age] = &evaluation["groups"].as_array().unwrap()[..] else { panic!("{evaluation}") };
@@ -364,6 +402,7 @@ fn an_evaluation_tells_what_it_is_of() {
     );
     let report = fs_err::read_to_string(place.path("run/report.html")).unwrap();
     assert!(report.contains("By age.") && report.contains("Recall by age:") && report.contains("1 (unreadable)"));
+    place.run(&["evaluate", "run"]).ends_with(0).says(&["the figures of groups that were kept there are replaced"]);
     place.write("other.csv", "origin,age\nelsewhere.png,young\n");
     let other = ["evaluate", "run", "--groups", "other.csv"];
     place.run(&other).ends_with(2).says(&[
@@ -429,7 +468,7 @@ fn a_report_is_one_file_with_tables_and_figures() {
         .ends_with(0);
     place.run(&["report", "apart"]).ends_with(0).prints(&["apart/report.html"]);
     let page = fs_err::read_to_string(place.path("apart/report.html")).unwrap();
-    for words in ["Figure 1. Confusion matrix", "data:image/png;base64", "SHA-256 of the weights"] {
+    for words in ["Figure 1. Confusion matrix", "data:image/png;base64", "SHA-256 of its weights"] {
         assert!(page.contains(words), "no {words:?} in the report");
     }
     assert!(place.path("apart/figures/figure-1-confusion-test.png").is_file());

@@ -42,6 +42,10 @@ pub struct GroupScores {
     /// Mean recall over the classes that the group has images of: groups with other shares of the classes compare in it sooner
     /// than in the accuracy.
     pub balanced_accuracy: f64,
+    /// Its 95 % confidence interval `[low, high]`, from those of the recalls (Zou & Donner 2008, "Construction of confidence limits
+    /// about effect measures", for a mean of independent shares). Evaluations of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balanced_accuracy_interval: Option<[f64; 2]>,
     /// Mean F1 over the classes that have images or were predicted.
     pub macro_f1: f64,
     /// Mean cross-entropy of the true class.
@@ -275,6 +279,7 @@ impl GroupScores {
             accuracy: evaluation.accuracy,
             accuracy_interval: evaluation.accuracy_interval,
             balanced_accuracy: evaluation.balanced_accuracy,
+            balanced_accuracy_interval: Some(mean_interval(&recalls)),
             macro_f1: evaluation.macro_f1,
             log_loss: evaluation.log_loss,
             ece: evaluation.ece,
@@ -283,6 +288,25 @@ impl GroupScores {
             overconfidence_interval: Some([confidence - high, confidence - low]),
             recalls,
         }
+    }
+}
+
+/// See [`GroupScores::balanced_accuracy_interval`].
+fn mean_interval(recalls: &[ClassRecall]) -> [f64; 2] {
+    let count = recalls.len() as f64;
+    let mean = recalls.iter().map(|class| class.recall).sum::<f64>() / count;
+    let reach = |end: usize| {
+        let squares = recalls.iter().map(|class| (class.recall - class.recall_interval[end]).powi(2));
+        squares.sum::<f64>().sqrt() / count
+    };
+    [mean - reach(0), mean + reach(1)]
+}
+
+impl Attribute {
+    /// Whether its groups have images of the same classes, without which their balanced accuracies are means of different things.
+    pub fn same_classes(&self) -> bool {
+        let classes = |group: &GroupScores| group.recalls.iter().map(|class| class.label.clone()).collect::<Vec<_>>();
+        self.groups.windows(2).all(|pair| classes(&pair[0]) == classes(&pair[1]))
     }
 }
 
@@ -304,6 +328,17 @@ mod tests {
         Predictions::new(&labels, &origins, &[0, 0, 0, 1], &probabilities).unwrap()
     }
 
+    /// All images of [`predictions`], of which one is wrong of either class.
+    fn all() -> GroupScores {
+        let labels = Labels::new(["happy", "sad"]).unwrap();
+        let probabilities = [0.9, 0.1, 0.2, 0.8, 0.6, 0.4, 0.5, 0.5];
+        GroupScores::new("all", &Evaluation::compute("test", &labels, &[0, 0, 0, 1], &probabilities).unwrap())
+    }
+
+    fn both(one: &GroupScores, other: &GroupScores) -> Attribute {
+        Attribute { name: "either".to_owned(), groups: vec![one.clone(), other.clone()], unknown: 0 }
+    }
+
     #[test]
     fn each_group_has_its_own_figures() {
         let table =
@@ -322,6 +357,17 @@ mod tests {
         };
         assert_eq!(recalls(&age.groups[0]), [("happy".to_owned(), 2, 0.5)]);
         assert_eq!(age.groups[0].recalls[0].recall_interval, age.groups[0].accuracy_interval);
+        let [low, high] = age.groups[0].balanced_accuracy_interval.unwrap();
+        let [of_one_low, of_one_high] = age.groups[0].accuracy_interval;
+        assert!((low - of_one_low).abs() < 1e-12 && (high - of_one_high).abs() < 1e-12, "a mean of one class");
+        assert!(age.same_classes() && !both(&age.groups[0], &all()).same_classes());
+        // Recalls of 2 in 3 (Wilson: 0.2077 to 0.9385) and 0 in 1 (0 to 0.7935), by hand.
+        let [low, high] = all().balanced_accuracy_interval.unwrap();
+        assert!((low - (2.0 / 3.0 - 0.458_92) / 2.0).abs() < 1e-4, "{low}");
+        assert!(
+            (high - (2.0 / 3.0 + (0.271_86_f64.powi(2) + 0.793_45_f64.powi(2)).sqrt()) / 2.0).abs() < 1e-4,
+            "{high}"
+        );
         let rows = &predictions().rows;
         let unused = table.unused("test", rows.iter().map(|row| row.origin.as_str())).unwrap();
         assert!(unused.ends_with("groups.csv: origins that name no image of test that was read: 1 of 4"), "{unused}");

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
-use vultus::wording::{self, counted};
+use vultus::wording::{self, counted, percent_with_interval};
 
 use super::{Figures, ReportFigure, ReportInput, Training, TrainingFigures};
 use crate::evaluate::groups::{Attribute, GroupScores};
@@ -103,6 +103,7 @@ struct EvaluationView {
 /// A model that was evaluated.
 #[derive(Serialize)]
 struct ModelView {
+    name: Option<String>,
     weights_sha256: String,
     views: String,
     temperature: String,
@@ -125,6 +126,8 @@ struct ClassView {
 #[derive(Serialize)]
 struct GroupView {
     attribute: String,
+    /// Whether all groups have images of the same classes.
+    same_classes: bool,
     rows: Vec<[String; 10]>,
     unknown: Option<String>,
     classes: Vec<String>,
@@ -304,6 +307,7 @@ fn model_view(model: &EvaluatedModel) -> ModelView {
         looks_at.push(format!("all blurred, with a share of {} for each neighbour of a pixel", views.blur));
     }
     ModelView {
+        name: model.name.clone(),
         weights_sha256: model.weights_sha256.clone(),
         views: looks_at.join(", "),
         temperature: format!("{:.3}", model.inference.temperature),
@@ -320,7 +324,7 @@ fn group_view(evaluation: &Evaluation, attribute: &Attribute) -> GroupView {
             count_text(scores.n),
             percent(scores.accuracy),
             format!("{low} to {high}"),
-            percent(scores.balanced_accuracy),
+            percent_with_interval(scores.balanced_accuracy, scores.balanced_accuracy_interval),
             count_text(scores.classes),
             percent(scores.mean_confidence),
             or_dash(scores.overconfidence_interval, |[low, high]| {
@@ -342,6 +346,7 @@ fn group_view(evaluation: &Evaluation, attribute: &Attribute) -> GroupView {
     };
     GroupView {
         attribute: attribute.name.clone(),
+        same_classes: attribute.same_classes(),
         rows: groups().map(row).collect(),
         unknown: (attribute.unknown > 0).then(|| count_text(attribute.unknown)),
         classes: all.recalls.iter().map(|class| class.label.clone()).collect(),

@@ -141,16 +141,22 @@ fn names_from_outside_are_escaped() {
 fn without_training() -> ReportInput {
     let mut input = ReportInput { training: None, ..input() };
     let inference = Inference { views: Views { flip: true, shift: 1, blur: 0.1 }, temperature: 1.5 };
-    input.evaluations[0].models = vec![EvaluatedModel { weights_sha256: "c0ffee".to_owned(), inference }];
+    input.evaluations[0].models =
+        vec![EvaluatedModel { name: Some("runs/a".to_owned()), weights_sha256: "c0ffee".to_owned(), inference }];
     input
 }
 
 #[test]
 fn an_evaluation_alone_has_a_page() {
     let html = render(&without_training()).unwrap();
-    for text in
-        ["c0ffee", "its mirror image, both shifted by 1 pixel", "share of 0.1", "1.500", "Figure 1. Confusion matrix"]
-    {
+    for text in [
+        "c0ffee",
+        "runs&#x2f;a",
+        "its mirror image, both shifted by 1 pixel",
+        "share of 0.1",
+        "1.500",
+        "Figure 1. Confusion matrix",
+    ] {
         assert!(html.contains(text), "{text} is missing");
     }
     for text in ["Made by", "id=\"network\"", "id=\"configuration\"", "Figure 2", "were selected by"] {
