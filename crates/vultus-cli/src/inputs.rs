@@ -7,6 +7,7 @@ mod pattern;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,6 +37,38 @@ pub fn is_path(argument: &Path) -> bool {
     argument.to_str().is_none_or(|text| text != STDIN && !http::is_url(text))
 }
 
+/// Whether an argument means stdin.
+pub fn is_stdin(argument: &Path) -> bool {
+    argument.as_os_str() == STDIN
+}
+
+/// The arguments in the file `list`, or on stdin, each of which ends with `end`. Empty ones are none.
+///
+/// # Errors
+/// The system's refusal, naming the file, and a name that is no text on systems where all are.
+pub fn listed_in(list: &Path, end: u8) -> io::Result<Vec<PathBuf>> {
+    let mut bytes = Vec::new();
+    if is_stdin(list) {
+        io::stdin().lock().read_to_end(&mut bytes)?;
+    } else {
+        bytes = fs_err::read(list)?;
+    }
+    // Windows ends lines with two characters.
+    let whole =
+        |name: &'_ [u8]| if end == b'\n' { name.strip_suffix(b"\r").unwrap_or(name).to_vec() } else { name.to_vec() };
+    bytes.split(|&byte| byte == end).map(whole).filter(|name| !name.is_empty()).map(path_of).collect()
+}
+
+#[cfg(unix)]
+fn path_of(name: Vec<u8>) -> io::Result<PathBuf> {
+    Ok(std::os::unix::ffi::OsStringExt::from_vec(name)).map(|name: std::ffi::OsString| name.into())
+}
+
+#[cfg(not(unix))]
+fn path_of(name: Vec<u8>) -> io::Result<PathBuf> {
+    String::from_utf8(name).map(Into::into).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 /// Folders with what is no input.
 #[derive(Clone)]
 struct LeftOut(Arc<[PathBuf]>);
@@ -52,7 +85,7 @@ type Sources = Box<dyn Iterator<Item = Source> + Send>;
 fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
     // What is no text is neither stdin nor an address.
     let text = path.to_str().unwrap_or_default().to_owned();
-    if text == STDIN {
+    if is_stdin(&path) {
         return only(source(text, stdin));
     }
     if http::is_url(&text) {
@@ -60,6 +93,12 @@ fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
         return only(source(text, move || {
             http::get(&url, LARGEST_FILE).map_err(|message| RecordError { code: "unreachable", message })
         }));
+    }
+    if !path.exists()
+        && let Some((scheme, _)) =
+            text.split_once("://").filter(|(scheme, _)| scheme.chars().all(char::is_alphanumeric))
+    {
+        return only(failed(name(&path), format!("addresses begin with http:// or https://, not with {scheme}://")));
     }
     if path.is_dir() {
         let name = name(&path);
@@ -103,14 +142,27 @@ fn only(source: Source) -> Sources {
     Box::new(std::iter::once(source))
 }
 
-/// A path as text. What is no text in it becomes `\xFF` and the like, so that two names stay two.
+/// A path as text. What is no text in it becomes `\xFF` and the like, and a backslash that looks as if it had `\x5C`, so that two
+/// names stay two.
 fn name(path: &Path) -> String {
     let mut name = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
-        name.push_str(chunk.valid());
+        let mut pieces = chunk.valid().split('\\');
+        name.push_str(pieces.next().unwrap_or_default());
+        for piece in pieces {
+            // Elsewhere it separates folders.
+            name.push_str(if cfg!(unix) && looks_escaped(piece) { "\\x5C" } else { "\\" });
+            name.push_str(piece);
+        }
         name.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02X}")));
     }
     name
+}
+
+/// Whether what follows a backslash looks like a byte of [`name`].
+fn looks_escaped(piece: &str) -> bool {
+    let digits = piece.strip_prefix('x').and_then(|rest| rest.as_bytes().get(..2));
+    digits.is_some_and(|digits| digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F')))
 }
 
 /// Everything below a folder, depth first, but what is hidden. Links to folders are not followed, so that none is met twice.
@@ -171,7 +223,7 @@ impl Iterator for Folder {
 }
 
 fn stdin() -> Result<Vec<u8>, RecordError> {
-    let bytes = picture_file::read_all(std::io::stdin().lock()).map_err(unusable)?;
+    let bytes = picture_file::read_all(io::stdin().lock()).map_err(unusable)?;
     if bytes.is_empty() {
         let message = "nothing came from stdin".to_owned();
         return Err(RecordError { code: DecodeError::Empty.code(), message });
@@ -337,6 +389,9 @@ mod tests {
         for (byte, name) in [(0xfe, both[0]), (0xff, both[1])] {
             assert_eq!(read(&[byte, b'.', b'p', b'n', b'g']), [(name.to_owned(), vec![byte])]);
         }
+        // What looks like such a name is another one.
+        assert_eq!(name(Path::new("a\\xFF.png")), "a\\x5CxFF.png");
+        assert_eq!(name(Path::new("a\\x5C\\xfg\\.png")), "a\\x5Cx5C\\xfg\\.png");
         // A byte is a character, in a pattern as well.
         let patterns = [&b"*"[..], b"*.png", b"**/*.png", b"**/?.png", b"?.png", b"[\xfe\xff].png", b"[!\xf0]*g"];
         for pattern in patterns {

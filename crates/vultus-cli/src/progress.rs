@@ -1,9 +1,10 @@
 //! What a person sees while work goes on: a bar on a terminal, plain lines elsewhere. All of it goes to stderr.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use vultus::analyze::Record;
 use vultus::wording::counted;
 use vultus_train::caveat;
@@ -61,7 +62,13 @@ fn bar(length: Option<u64>, template: &str) -> ProgressBar {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸ ")
+    let rate = |state: &ProgressState, writer: &mut dyn fmt::Write| {
+        // As the last line says it: of the whole time.
+        let rate = state.pos() as f64 / state.elapsed().as_secs_f64().max(1e-9);
+        let _ = write!(writer, "{rate:.1}/s");
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rate", rate).progress_chars("━╸ ")
 }
 
 impl Drop for Progress {
@@ -192,8 +199,8 @@ impl Frames {
     /// Starts to count up to `length` frames, where that is known.
     pub fn new(length: Option<u64>, results_on_stdout: bool) -> Self {
         let template = match length {
-            Some(_) => "{wide_bar} {pos}/{len} frames {msg} {per_sec} {eta}",
-            None => "{spinner} {pos} frames {msg} {per_sec} {elapsed}",
+            Some(_) => "{wide_bar} {pos}/{len} frames {msg} {rate} {eta}",
+            None => "{spinner} {pos} frames {msg} {rate} {elapsed}",
         };
         Self { shown: Shown::new(length, template, results_on_stdout), frames: 0, faces: 0 }
     }
@@ -238,8 +245,8 @@ impl Pictures {
                 if before == 1 { "has" } else { "have" }
             ));
         }
-        let shown = Shown::new(None, "{spinner} {pos} pictures {msg} {per_sec} {elapsed}", results_on_stdout);
-        shown.count("{wide_bar} {pos}/{len} pictures {msg} {per_sec} {eta}", all);
+        let shown = Shown::new(None, "{spinner} {pos} pictures {msg} {rate} {elapsed}", results_on_stdout);
+        shown.count("{wide_bar} {pos}/{len} pictures {msg} {rate} {eta}", all);
         Self { shown, pictures: 0, faces: 0, failed: 0 }
     }
 

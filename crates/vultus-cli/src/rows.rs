@@ -195,7 +195,7 @@ impl Sink {
     fn named(&self, error: io::Error) -> io::Error {
         match &self.path {
             Some(path) => io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display())),
-            None => error,
+            None => io::Error::new(error.kind(), format!("cannot write to stdout: {error}")),
         }
     }
 }

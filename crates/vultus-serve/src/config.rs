@@ -26,22 +26,57 @@ pub struct ServeConfig {
     pub hosts: Vec<HostName>,
     /// What is taken on, and for how long.
     pub limits: Limits,
-    /// Who hears of the server's own failures; nobody by default.
+    /// Who hears of the server's own failures, and of its answers if wanted; nobody by default.
     pub operator: Operator,
 }
 
-/// Hears of the server's own failures: a function that is called with each of them, and should not take long.
+/// Hears of the server's own failures, and of its answers: functions that are called with each of them, and should not take long.
 #[derive(Clone)]
-pub struct Operator(Arc<dyn Fn(&Defect) + Send + Sync>);
+pub struct Operator {
+    defects: Arc<dyn Fn(&Defect) + Send + Sync>,
+    answers: Arc<dyn Fn(&Answered) + Send + Sync>,
+}
 
 impl Operator {
     /// Calls `tell` with each failure.
     pub fn new(tell: impl Fn(&Defect) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(tell))
+        Self { defects: Arc::new(tell), answers: Arc::new(|_| {}) }
+    }
+
+    /// Calls `tell` with each answer, too.
+    #[must_use]
+    pub fn with_answers(self, tell: impl Fn(&Answered) + Send + Sync + 'static) -> Self {
+        Self { answers: Arc::new(tell), ..self }
     }
 
     pub(crate) fn tell(&self, defect: &Defect) {
-        (self.0)(defect);
+        (self.defects)(defect);
+    }
+
+    pub(crate) fn answered(&self, answered: &Answered) {
+        (self.answers)(answered);
+    }
+}
+
+/// An answer, for the operator: `POST /v1/analyze 200 12.3 ms` and the request's id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// The request's id, which the client knows too.
+    pub request_id: String,
+    /// GET, POST and the like; `other` for what no client should send.
+    pub method: String,
+    /// The route, as in the figures.
+    pub route: String,
+    /// Of HTTP.
+    pub status: u16,
+    /// Until the answer began, in seconds.
+    pub seconds: f64,
+}
+
+impl fmt::Display for Answered {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { request_id, method, route, status, seconds } = self;
+        write!(formatter, "{method} {route} {status} {:.1} ms {request_id}", seconds * 1e3)
     }
 }
 

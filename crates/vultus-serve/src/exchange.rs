@@ -1,4 +1,4 @@
-//! What happens around every request: its id, the body of its error, headers of its answer, and its figures.
+//! What happens around every request: its id, the body of its error, headers of its answer, its figures, and the operator's line.
 
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use uuid::Uuid;
 
+use crate::config::Answered;
 use crate::error::{ApiError, Defect};
 use crate::metrics::{RequestLabels, RouteLabels};
 use crate::state::{App, Shared};
@@ -59,8 +60,16 @@ pub(crate) async fn exchange(State(app): State<App>, mut request: Request, next:
 
     // Methods of other names are as many as clients think of.
     let method = if method.is_safe() || method == "POST" { method.to_string() } else { "other".to_owned() };
-    let (route, status) = (trace.route, response.status().as_u16());
-    app.metrics.seconds.get_or_create(&RouteLabels { route: route.clone() }).observe(started.elapsed().as_secs_f64());
+    let (Trace { request_id, route }, status, seconds) =
+        (trace, response.status().as_u16(), started.elapsed().as_secs_f64());
+    app.config.operator.answered(&Answered {
+        request_id,
+        method: method.clone(),
+        route: route.clone(),
+        status,
+        seconds,
+    });
+    app.metrics.seconds.get_or_create(&RouteLabels { route: route.clone() }).observe(seconds);
     app.metrics.requests.get_or_create(&RequestLabels { route, method, status }).inc();
     response
 }

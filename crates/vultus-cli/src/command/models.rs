@@ -78,7 +78,9 @@ impl Get {
             .find(|offer| offer.name == self.name)
             .ok_or_else(|| Failure::usage(anyhow!("there is no model {}", self.name)))?;
         if let Some(url) = self.from.as_deref().filter(|url| !http::is_url(url)) {
-            return Err(Failure::usage(anyhow!("--from {url} is no address that begins with http:// or https://")));
+            return Err(Failure::usage(anyhow!(
+                "--from {url} is no address that begins with http:// or https://; a file that you have goes to --face-model"
+            )));
         }
         let out = match self.out {
             Some(out) if out.exists() => {
@@ -97,6 +99,12 @@ impl Get {
                 .map(|((url, _), checksum)| (*url, std::slice::from_ref(checksum)))
                 .collect(),
         };
+        if let Ok(bytes) = fs_err::read(&out)
+            && checked(bytes, &known).is_ok()
+        {
+            say(format_args!("{} is installed already", offer.name));
+            return Ok(print(out.display())?);
+        }
         let mut reasons = Vec::new();
         for (url, checksums) in homes {
             say(format_args!("downloading {url}"));
@@ -111,7 +119,6 @@ impl Get {
                     return Ok(());
                 }
                 Err(reason) => {
-                    say(format_args!("not usable: {reason}"));
                     reasons.push(format!("{url}: {reason}"));
                 }
             }

@@ -17,7 +17,7 @@ use vultus::persist::write_atomically;
 use super::{check_place_of_rows, is_taken, quoted_path, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::{Failure, is_closed_pipe};
-use crate::inputs::{is_path, sources};
+use crate::inputs::{is_path, is_stdin, listed_in, sources};
 use crate::interrupt;
 use crate::message::say;
 use crate::progress::Pictures;
@@ -29,8 +29,14 @@ use crate::rows::{Format, resume};
 pub struct Predict {
     /// Pictures (png, jpeg, bmp, webp), folders with all below them, patterns such as 'photos/*.jpg', addresses
     /// (http, https), or - for a picture on stdin.
-    #[arg(value_name = "INPUT", required = true)]
+    #[arg(value_name = "INPUT", required_unless_present = "files_from")]
     inputs: Vec<PathBuf>,
+    /// Take more inputs from this file, one a line; - is stdin.
+    #[arg(long, value_name = "FILE")]
+    files_from: Option<PathBuf>,
+    /// The inputs in the file of --files-from end with a zero byte each, as find -print0 writes them.
+    #[arg(short = '0', long, requires = "files_from")]
+    null: bool,
     #[command(flatten)]
     analyzer: AnalyzerArguments,
     /// Form of the results [default: by the ending of --output; else a table on a terminal, JSON lines elsewhere].
@@ -59,13 +65,25 @@ pub struct Predict {
 }
 
 impl Predict {
-    pub fn run(self) -> Result<(), Failure> {
+    pub fn run(mut self) -> Result<(), Failure> {
+        if let Some(list) = &self.files_from {
+            self.inputs.extend(listed_in(list, if self.null { 0 } else { b'\n' }).map_err(Failure::usage)?);
+        }
+        if self.resume && self.inputs.iter().any(|input| is_stdin(input)) {
+            return Err(Failure::usage(anyhow!(
+                "- is another picture each time: --resume cannot tell whether it has rows"
+            )));
+        }
         let format = self.output_format()?;
         let drawings = self.drawings()?;
         let (analyzer, _) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
         let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
-        let is_input = |path: &str| sources(self.inputs.clone(), &drawings).any(|source| source.path == path);
+        // One that cannot be read now keeps the rows that it has.
+        let is_input = |path: &str| {
+            let input = sources(self.inputs.clone(), &drawings).find(|source| source.path == path);
+            input.is_some_and(|source| (source.read)().is_ok())
+        };
         let done = Arc::new(match (&self.output, append) {
             (Some(output), true) => resume::take_up(output, format, &labels, is_input)?,
             _ => HashSet::new(),
@@ -132,11 +150,15 @@ impl Predict {
         let Some(output) = &self.output else { return Format::choose(asked, None) };
         check_place_of_rows(output)?;
         let format = Format::choose(asked, Some(output))?;
+        if format == Format::Json && asked.is_none() && output.extension().is_some_and(|ending| ending == "json") {
+            say(format_args!("note: {} gets JSON lines, one object a picture", output.display()));
+        }
         if output.exists() && !output.is_file() {
             return Err(Failure::usage(anyhow!("{} is no file: name another place for the rows", output.display())));
         }
         if self.resume && !format.grows() {
-            return Err(Failure::usage(anyhow!("--resume is for JSON lines and CSV: a Parquet file cannot grow")));
+            let what = if format == Format::Parquet { "a Parquet file" } else { "a table" };
+            return Err(Failure::usage(anyhow!("--resume is for JSON lines and CSV: {what} cannot grow")));
         }
         if output.exists() && !self.resume {
             let way = if format.grows() { "go on with it by --resume, or name" } else { "name" };
@@ -170,8 +192,8 @@ impl Predict {
             }
         }
         for folder in folders {
-            // A folder that cannot be made is what the rows will say.
-            let _ = std::fs::create_dir_all(folder);
+            // Before the work that would be for nothing.
+            fs_err::create_dir_all(folder).map_err(Failure::usage)?;
         }
         Ok(drawings)
     }

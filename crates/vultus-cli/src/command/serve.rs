@@ -50,7 +50,8 @@ pub struct Serve {
     /// The model's name in requests [default: that of its file or run].
     #[arg(long, value_name = "NAME", hide_default_value = true, value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
-    /// A file with the token that clients must show; the environment variable VULTUS_TOKEN does the same.
+    /// A file with the token that clients must show; the environment variable VULTUS_TOKEN does the same, where there is no
+    /// such file.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// An origin, such as https://example.com, whose pages may use the server from a browser; may be given several times.
@@ -84,6 +85,9 @@ pub struct Serve {
     /// Time for a request's body, and again for its answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    /// Write a line to stderr for each answer: method, route, status, time and the request's id.
+    #[arg(long)]
+    log: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -146,13 +150,14 @@ impl Serve {
             answer: time,
             ..Limits::default()
         };
+        let operator = Operator::new(|defect| say(format_args!("error: {defect}")));
         Ok(ServeConfig {
             address: SocketAddr::new(self.address, self.port),
             token: self.token()?,
             cors_origins: origins?,
             hosts: self.host.clone(),
             limits,
-            operator: Operator::new(|defect| say(format_args!("error: {defect}"))),
+            operator: if self.log { operator.with_answers(|answered| say(answered)) } else { operator },
             ..ServeConfig::default()
         })
     }

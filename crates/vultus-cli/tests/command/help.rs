@@ -52,7 +52,10 @@ fn every_command_tells_its_flags() {
                 "--out",
             ],
         ),
-        (&["calibrate"], &["<RUN_OR_BUNDLE>", "--data", "--split", "--flip", "--shift", "--blur", "--out"]),
+        (
+            &["calibrate"],
+            &["<RUN_OR_BUNDLE>", "--data", "--split", "--drop-class", "--flip", "--shift", "--blur", "--out"],
+        ),
         (&["compare"], &["<RUN_OR_EVALUATION>", "--out", "--json"]),
         (&["pack"], &["<RUN_OR_BUNDLE>", "--out", "--half"]),
         (&["export"], &["<RUN_OR_BUNDLE>", "--flip", "--shift", "--blur", "--out"]),
@@ -74,7 +77,9 @@ fn every_command_tells_its_flags() {
         (
             &["predict"],
             &[
-                "<INPUT>",
+                "[INPUT]",
+                "--files-from",
+                "--null",
                 "--model",
                 "--faces",
                 "--face-model",
@@ -120,6 +125,7 @@ fn every_command_tells_its_flags() {
                 "--cors-origin",
                 "--host",
                 "--queue",
+                "--log",
             ],
         ),
         (

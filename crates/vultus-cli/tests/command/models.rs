@@ -52,6 +52,8 @@ fn the_known_file_is_installed_and_used() {
     let environment = [("VULTUS_MODELS", models.as_str())];
     let outcome = place.run_with(&["models", "get", "yunet", "--from", &format!("{address}/yunet.onnx")], &environment);
     outcome.ends_with(0).prints(&["yunet.onnx"]);
+    let again = ["models", "get", "yunet", "--from", "http://127.0.0.1:1/yunet.onnx"];
+    place.run_with(&again, &environment).ends_with(0).prints(&["yunet.onnx"]).says(&["is installed already"]);
     place.write("mine.txt", "mine");
     let get = ["models", "get", "yunet", "--from", &format!("{address}/yunet.onnx"), "--out", "mine.txt"];
     place.run(&get).ends_with(2).says(&["mine.txt exists"]);

@@ -271,6 +271,60 @@ fn rows_of_other_pictures_stay() {
 }
 
 #[test]
+fn a_picture_that_cannot_be_read_now_keeps_its_rows() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("a.png", png(1, 48));
+    place.write("b.png", png(2, 48));
+    for output in ["rows.jsonl", "rows.csv"] {
+        let predict = |more: &[&str]| {
+            place.run(&[&["predict", "a.png", "b.png", "--model", "run", "--output", output], more].concat())
+        };
+        predict(&[]).ends_with(0);
+        let whole = fs_err::read(place.path(output)).unwrap();
+        fs_err::rename(place.path("b.png"), place.path("away.png")).unwrap();
+        predict(&["--resume"]).ends_with(0).says(&["2 pictures have rows already"]);
+        assert!(fs_err::read(place.path(output)).unwrap() == whole, "{output} lost a row");
+        fs_err::rename(place.path("away.png"), place.path("b.png")).unwrap();
+    }
+    let stdin = ["predict", "-", "--model", "run", "--output", "rows.csv", "--resume"];
+    place.run(&stdin).ends_with(2).says(&["- is another picture each time"]);
+}
+
+#[test]
+fn inputs_may_stand_in_a_list() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    for (number, name) in ["a.png", "two\nlines.png", "album/c.png"].into_iter().enumerate() {
+        place.write(name, png(number, 48));
+    }
+    let paths = |arguments: &[&str]| -> Vec<String> {
+        let rows = json_lines(&place.run(&[&["predict", "--model", "run"], arguments].concat()).ends_with(0).stdout);
+        rows.iter().map(|row| row["path"].as_str().unwrap().to_owned()).collect()
+    };
+    place.write("lines", "a.png\r\n\nalbum\n");
+    place.write("zeros", "two\nlines.png\0a.png\0");
+    assert_eq!(paths(&["--files-from", "lines"]), ["a.png", "album/c.png"]);
+    assert_eq!(paths(&["a.png", "--files-from", "zeros", "-0"]), ["a.png", "two\nlines.png"]);
+    place.run(&["predict", "--files-from", "absent"]).ends_with(2).says(&["absent"]);
+    place.run(&["predict"]).ends_with(2).says(&["INPUT"]);
+}
+
+#[test]
+fn what_would_only_fail_later_is_refused() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("a.png", png(1, 48));
+    place.write("file", "no folder");
+    let predict = |more: &[&str]| place.run(&[&["predict", "a.png", "--model", "run"], more].concat());
+    predict(&["--annotate", "file/boxes"]).ends_with(2).says(&["file/boxes"]);
+    predict(&["--format", "table", "--output", "rows.txt", "--resume"]).ends_with(2).says(&["a table cannot grow"]);
+    predict(&["--output", "rows.json"]).ends_with(0).says(&["rows.json gets JSON lines"]);
+    let row = place.run(&["predict", "ftp://a.org/b.png", "--model", "run"]).ends_with(1).json();
+    assert!(row["error"]["message"].as_str().unwrap().contains("http:// or https://"), "{row}");
+}
+
+#[test]
 fn drawings_are_pictures_as_large_as_theirs_or_enlarged_for_their_text() {
     let place = Place::with_config();
     place.train("run", &[]);

@@ -157,10 +157,20 @@ impl Running {
     }
 
     /// Asks it to stop, as Ctrl-C does, and gives the exit code.
-    pub fn interrupt(mut self) -> Option<i32> {
-        let sent = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
+    pub fn interrupt(self) -> Option<i32> {
+        self.signal("-INT")
+    }
+
+    /// Sends it `signal`, such as `-HUP`, and gives the exit code.
+    pub fn signal(mut self, signal: &str) -> Option<i32> {
+        let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
         assert!(sent.success());
         self.0.wait().unwrap().code()
+    }
+
+    /// Starts what becomes the program, in silence.
+    pub fn of(command: &mut Command) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     /// Ends it without a word.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use crate::program::{Outcome, Place, Results, VULTUS, lines_of, metadata_of, metrics_of, read_json};
+use crate::program::{Outcome, Place, Results, Running, VULTUS, lines_of, metadata_of, metrics_of, read_json};
 
 /// Enough steps to be stopped in the middle.
 const LONG: [&str; 8] = [
@@ -87,6 +87,19 @@ fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
     assert!(checkpoint_epochs(&place) < 30);
     assert!(!place.path("run/model.safetensors").exists());
     resume_and_compare(&place);
+}
+
+/// As `nohup` starts it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_is_to_outlive_its_terminal_does() {
+    let place = Place::with_config();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", VULTUS, "train", "--config", "small.toml", "--out", "run"]);
+    let mut run = Running::of(shell.args(["--set", "train.epochs=6"]).current_dir(place.path("")));
+    run.wait_for_lines(&place.path("run/metrics.jsonl"), 1);
+    assert_eq!(run.signal("-HUP"), Some(0));
+    assert!(place.path("run/model.safetensors").exists());
 }
 
 #[test]

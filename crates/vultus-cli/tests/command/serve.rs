@@ -30,7 +30,7 @@ fn post(address: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, Val
 fn it_says_where_it_listens_answers_and_ends_well() {
     let place = Place::new();
     place.write("token", "open-sesame\n");
-    let (server, address) = start(&place, &["--name", "mine", "--token-file", "token"]);
+    let (server, address) = start(&place, &["--name", "mine", "--token-file", "token", "--log"]);
 
     let refused = ureq::get(format!("{address}/v1/model")).call();
     assert!(matches!(refused, Err(ureq::Error::StatusCode(401))), "{refused:?}");
@@ -39,6 +39,8 @@ fn it_says_where_it_listens_answers_and_ends_well() {
     let answer: Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
     assert_eq!((&answer["model"], &answer["images"][0]["width"]), (&"mine".into(), &60.into()), "{answer}");
     assert_eq!(server.interrupt(), Some(0));
+    let log = fs_err::read_to_string(place.path("serve.log")).unwrap();
+    assert!(log.contains("GET /v1/model 401 ") && log.contains("POST /v1/analyze 200 "), "{log}");
 }
 
 #[test]

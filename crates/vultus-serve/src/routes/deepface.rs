@@ -198,7 +198,11 @@ impl Question {
                 let texts = ["actions", "enforce_detection", "detector_backend"];
                 let form = Form::read(boundary, body, ["img", "img_path"], texts, most).await?;
                 let [actions, enforce, detector] = form.texts;
-                let enforce = enforce.is_none_or(|text| !text.eq_ignore_ascii_case("false"));
+                let enforce = match enforce.map(|text| text.to_ascii_lowercase()).as_deref() {
+                    None | Some("true") => true,
+                    Some("false") => false,
+                    Some(_) => return Err(ApiError::Malformed("`enforce_detection` must be true or false".to_owned())),
+                };
                 let about_emotion = actions.is_none_or(|actions| actions.contains("emotion"));
                 let pictures = form.pictures.into_iter().map(|picture| picture.and_then(text_or_bytes)).collect();
                 (pictures, about_emotion, enforce, detector)

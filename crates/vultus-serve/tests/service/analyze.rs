@@ -231,6 +231,8 @@ async fn a_deepface_client_is_heard_in_a_form_however_few_pictures_it_may_hold()
     let skipped = [&asked[..], &[("align", b"true"), ("detector_backend", b"skip")]].concat();
     let skipped = server.post("/analyze", FORM, form(&skipped)).await.succeeds();
     assert_eq!(skipped["results"][0]["face_confidence"], 1.0);
+    let unclear = [("img", wall.as_slice()), ("enforce_detection", b"maybe")];
+    server.post("/analyze", FORM, form(&unclear)).await.fails(400, "malformed");
     let long = [("img", wall.as_slice()), ("enforce_detection", &[b' '; 2000])];
     server.post("/analyze", FORM, form(&long)).await.fails(400, "malformed");
 }

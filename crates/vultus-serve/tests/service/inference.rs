@@ -103,6 +103,10 @@ async fn tensors_that_do_not_fit_are_refused() {
     let row = vec![1; 64];
     let good = json!({ "name": "input", "datatype": "UINT8", "shape": [1, 8, 8, 1], "data": row });
     infer(&server, good.clone()).await.succeeds();
+    let scaled = json!({ "name": "input", "datatype": "FP32", "shape": [1, 8, 8, 1], "data": vec![0.7; 64] });
+    refused(&infer(&server, scaled).await, "multiply them by 255");
+    let black = json!({ "name": "input", "datatype": "FP32", "shape": [1, 8, 8, 1], "data": vec![1.0; 64] });
+    infer(&server, black).await.succeeds();
     let cases = [
         ("name", json!("x"), "named"),
         ("datatype", json!("INT64"), "datatype"),

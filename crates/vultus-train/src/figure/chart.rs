@@ -34,6 +34,8 @@ pub(super) struct Series {
     pub name: &'static str,
     pub colour: &'static str,
     pub points: Vec<(f64, f64)>,
+    /// How far an interval reaches below and above each point, where points have intervals and dots.
+    pub reaches: Vec<(f64, f64)>,
     /// Dashed, without dots: for references rather than measurements.
     pub reference: bool,
 }
@@ -168,6 +170,7 @@ fn draw_panel(panel: Panel) -> (Vec<Plot>, Layout) {
         plots.push(Plot::Line(line));
         if !series.reference && series.points.len() <= DOTS_UP_TO {
             let dots = ScatterPlot::new().with_data(series.points.iter().copied());
+            let dots = dots.with_y_err_asymmetric(series.reaches.iter().copied());
             plots.push(Plot::Scatter(dots.with_color(series.colour).with_size(3.0)));
         }
     }
@@ -319,7 +322,7 @@ mod tests {
     fn panel(height: f64) -> Panel {
         let axis = || Axis { label: "x", range: Some((0.0, 1.0)), ticks: Ticks::Decimal };
         let points = vec![(0.0, 0.0), (1.0, height)];
-        let series = Series { name: "series", colour: palette::BLUE, points, reference: false };
+        let series = Series { name: "series", colour: palette::BLUE, points, reaches: Vec::new(), reference: false };
         Panel { x: axis(), y: axis(), series: vec![series], columns: None, mark: Some((0.5, "a < b".to_owned())) }
     }
 

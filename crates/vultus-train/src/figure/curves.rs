@@ -45,7 +45,7 @@ fn series(
     value: impl Fn(&EpochRecord) -> Option<f64>,
 ) -> Series {
     let point = |record: &EpochRecord| Some((record.epoch as f64, value(record).filter(|value| value.is_finite())?));
-    Series { name, colour, points: history.iter().filter_map(point).collect(), reference: false }
+    Series { name, colour, points: history.iter().filter_map(point).collect(), reaches: Vec::new(), reference: false }
 }
 
 #[cfg(test)]

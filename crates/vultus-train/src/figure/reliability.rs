@@ -6,7 +6,7 @@ use vultus::wording::counted;
 
 use super::chart::{Axis, Columns, Panel, Series, Ticks, panels};
 use super::{FigureError, palette};
-use crate::evaluate::{Evaluation, ReliabilityBin};
+use crate::evaluate::{Evaluation, ReliabilityBin, wilson_interval};
 
 /// Draws the share of correct images over the top score, beside the diagonal of perfect calibration; and the share of
 /// images in every bin.
@@ -32,12 +32,14 @@ pub fn draw(evaluation: &Evaluation) -> Result<String, FigureError> {
                 name: "perfect calibration",
                 colour: palette::INK,
                 points: vec![(0.0, 0.0), (1.0, 1.0)],
+                reaches: Vec::new(),
                 reference: true,
             },
             Series {
-                name: "accuracy at the mean score of a bin",
+                name: "accuracy at the mean score of a bin, 95 % interval",
                 colour: palette::ORANGE,
-                points: filled.map(|bin| (bin.confidence, bin.accuracy)).collect(),
+                points: filled.clone().map(|bin| (bin.confidence, bin.accuracy)).collect(),
+                reaches: filled.map(reach).collect(),
                 reference: false,
             },
         ],
@@ -61,6 +63,12 @@ pub fn draw(evaluation: &Evaluation) -> Result<String, FigureError> {
     Ok(panels(&title, vec![accuracy, spread], 500.0, 360.0))
 }
 
+/// How far Wilson's interval of a bin's accuracy reaches below and above it: few images tell little.
+fn reach(bin: &ReliabilityBin) -> (f64, f64) {
+    let [low, high] = wilson_interval((bin.accuracy * bin.count as f64).round() as usize, bin.count);
+    (bin.accuracy - low, high - bin.accuracy)
+}
+
 #[cfg(test)]
 mod tests {
     use vultus::labels::Labels;
@@ -78,6 +86,9 @@ mod tests {
         }
         let error = format!("error {:.3}", evaluation.ece);
         assert!(svg.contains(&error), "{error} is missing");
+        let bin = ReliabilityBin { low: 0.0, high: 0.1, count: 3, confidence: 0.05, accuracy: 2.0 / 3.0 };
+        let (below, above) = reach(&bin);
+        assert!((below - 0.458_92).abs() < 1e-4 && (above - 0.271_86).abs() < 1e-4, "{below} {above}");
         evaluation.reliability.clear();
         assert!(draw(&evaluation).is_err());
     }
