@@ -376,13 +376,12 @@ fn faces(input: &RequestTensor, app: &Shared) -> Answer<Vec<GrayImage>> {
     if !numbers.iter().all(|level| (0.0..=255.0).contains(level)) {
         return malformed("values must be grey levels from 0 to 255, whatever the datatype".to_owned());
     }
-    // What other programs take for grey: whole pictures would be black here.
-    if numbers.iter().all(|&level| level <= 1.0) && numbers.iter().any(|level| level.fract() != 0.0) {
-        return malformed(
-            "values must be grey levels from 0 to 255, and these are from 0 to 1: multiply them by 255".to_owned(),
-        );
-    }
     match input.datatype.as_str() {
+        // What other programs take for grey: whole pictures would be black here.
+        "FP32" if numbers.iter().all(|&level| level <= 1.0) && numbers.iter().any(|level| level.fract() != 0.0) => {
+            let message = "values must be grey levels from 0 to 255, and these are from 0 to 1: multiply them by 255";
+            return malformed(message.to_owned());
+        }
         "FP32" => {}
         "UINT8" if numbers.iter().all(|level| level.fract() == 0.0) => {}
         "UINT8" => return malformed("values of UINT8 must be whole".to_owned()),
