@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_written_as_people_do() {
+    fn what_may_not_stand_in_an_address_is_encoded() {
         for (url, expected) in [
             ("http://a.org/ünï/a b.jpg?q=é|1", "http://a.org/%C3%BCn%C3%AF/a%20b.jpg?q=%C3%A9%7C1"),
             ("https://a.org/%C3%BC%20.jpg?a=1&b=2", "https://a.org/%C3%BC%20.jpg?a=1&b=2"),

@@ -53,15 +53,19 @@ pub fn listed_in(list: &Path, end: u8) -> io::Result<Vec<PathBuf>> {
     } else {
         bytes = fs_err::read(list)?;
     }
-    // Windows ends lines with two characters.
-    let whole =
-        |name: &'_ [u8]| if end == b'\n' { name.strip_suffix(b"\r").unwrap_or(name).to_vec() } else { name.to_vec() };
+    let whole = |name: &[u8]| {
+        // Windows ends lines with two characters.
+        let line = name.strip_suffix(b"\r").filter(|_| end == b'\n');
+        line.unwrap_or(name).to_vec()
+    };
     bytes.split(|&byte| byte == end).map(whole).filter(|name| !name.is_empty()).map(path_of).collect()
 }
 
 #[cfg(unix)]
 fn path_of(name: Vec<u8>) -> io::Result<PathBuf> {
-    Ok(std::os::unix::ffi::OsStringExt::from_vec(name)).map(|name: std::ffi::OsString| name.into())
+    use std::os::unix::ffi::OsStringExt;
+
+    Ok(std::ffi::OsString::from_vec(name).into())
 }
 
 #[cfg(not(unix))]

@@ -60,8 +60,9 @@ pub(crate) async fn exchange(State(app): State<App>, mut request: Request, next:
 
     // Methods of other names are as many as clients think of.
     let method = if method.is_safe() || method == "POST" { method.to_string() } else { "other".to_owned() };
-    let (Trace { request_id, route }, status, seconds) =
-        (trace, response.status().as_u16(), started.elapsed().as_secs_f64());
+    let Trace { request_id, route } = trace;
+    let status = response.status().as_u16();
+    let seconds = started.elapsed().as_secs_f64();
     app.config.operator.answered(&Answered {
         request_id,
         method: method.clone(),

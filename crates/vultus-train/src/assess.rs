@@ -246,8 +246,10 @@ impl Assessment {
     /// as the run.
     pub fn name_models<'a>(&mut self, paths: impl IntoIterator<Item = &'a Path>) {
         for (model, path) in self.evaluation.models.iter_mut().zip(paths) {
-            let run = path.parent().filter(|run| path.ends_with(BUNDLE) && !run.as_os_str().is_empty());
-            model.name = Some(last_names(run.unwrap_or(path), 2)).filter(|name| !name.is_empty());
+            let run = path.parent().filter(|_| path.ends_with(BUNDLE)).unwrap_or(path);
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let names = [run, path, &whole].map(|path| last_names(path, 2));
+            model.name = names.into_iter().find(|name| !name.is_empty());
         }
     }
 

@@ -11,7 +11,6 @@ use crate::assess::{AssessError, assess};
 use crate::dataset::{Dataset, split_name};
 use crate::evaluate::Evaluation;
 use crate::facts::{CalibrationFacts, TrainingFacts};
-use crate::fingerprint::images_fingerprint;
 use crate::temperature::fit_temperature;
 use crate::train::headline;
 
@@ -55,7 +54,7 @@ pub fn calibrate(
     let again = measured.filter(|&name| name != split && present.iter().any(|other| other == name));
     let evaluations = again.map(|split| Ok(on(&bundle, split)?.evaluation)).collect::<Result<Vec<_>, AssessError>>()?;
     bundle.metrics = json!(evaluations.iter().map(headline).collect::<Vec<_>>());
-    let data_sha256 = Some(images_fingerprint(dataset, &dataset.indices_of(split)));
+    let data_sha256 = after.images_sha256.clone();
     let calibration = json!(CalibrationFacts { split: split.to_owned(), images: after.n, data_sha256 });
     // Beside what else the file tells, also what is unknown here.
     match &mut bundle.training {

@@ -201,7 +201,7 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
     if facts.role_of(split) == Some(SplitRole::Validated) {
         return Err(CardError::Validated(split.to_owned()));
     }
-    if facts.chose_temperature(dataset, split) {
+    if facts.chose_temperature(dataset, split, &dataset.indices_without(split, &facts.dropped_classes)) {
         return Err(CardError::Calibrated(split.to_owned()));
     }
     let network = bundle.resolve().map_err(AssessError::from)?;
@@ -557,7 +557,7 @@ mod tests {
         of_that_name.training["calibration"]["split"] = json!("test");
         let of_that_name = card(&of_that_name, &faces(), "test", &text()).unwrap();
         assert!(
-            of_that_name.contains("these images chose no epoch, and the temperature was fitted to other"),
+            of_that_name.contains("these images chose no epoch, and a split of that name the temperature, as far as"),
             "{of_that_name}"
         );
         let calibrated = card(&calibrated, &faces(), "test", &text()).unwrap();

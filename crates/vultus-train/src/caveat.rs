@@ -86,8 +86,8 @@ impl fmt::Display for Caveat {
             ),
             Self::Learnt { model } => write!(
                 formatter,
-                "note: {model} was trained on these images, split otherwise: it may have learnt those that validate, and \
-                 the scores may flatter"
+                "note: {model} was trained on these images, split otherwise, or was taught by a model that was: it may have learnt \
+                 those that validate, and the scores may flatter"
             ),
             Self::UnusedValidation => formatter.write_str(
                 "note: split validation is evaluated like a test: data.validation_split=validation lets it validate in \
@@ -396,7 +396,8 @@ mod tests {
         config.data.evaluate_splits.clear();
         config.data.validation_split = "validation".to_owned();
         config.train.targets.teachers = vec!["a.safetensors".to_owned()];
-        assert_eq!(beside_few(&config, &prepared), [lost, Caveat::IdleTeachers]);
+        config.train.validation_seed = 3;
+        assert_eq!(beside_few(&config, &prepared), [lost, Caveat::IdleTeachers, Caveat::IdleValidationSeed]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::json;
 use vultus::bundle::BundleError;
 use vultus::persist::write_atomically;
 
@@ -70,8 +71,7 @@ pub struct Comparison {
     /// Splits on which not all runs saw the same images of the same classes, as far as that is known: their figures do not
     /// compare.
     pub unequal: Vec<String>,
-    /// Whether rows were validated on other parts of the training split, drawn with other seeds or of other sizes: their validation
-    /// accuracies do not compare.
+    /// Whether rows were validated on other images, by their configurations: their validation accuracies do not compare.
     pub unequal_validation: bool,
     /// Runs whose images or classes, perhaps only those of a test, are not those of the first run of their row, though their
     /// configuration is.
@@ -146,6 +146,16 @@ struct Made {
 }
 
 impl Run {
+    /// What decides which images validate, beside the sources: cleaning, labels and split, and of a part of the training split its
+    /// size and seed. `None` where none do.
+    fn validating_part(&self) -> Option<String> {
+        let TrainConfig { data, train, cleaning, .. } = &self.config;
+        let drawn = data.validation_split.is_empty();
+        let seed = if train.validation_seed == 0 { self.seed } else { train.validation_seed };
+        let part = drawn.then_some((&data.train_split, train.validation_fraction, seed));
+        self.config.validates().then(|| json!((part, &data.validation_split, data.labels, cleaning)).to_string())
+    }
+
     fn read(path: &Path) -> Result<Self, CompareError> {
         let config = RunDirectory::config_of(path)?;
         let history = if metrics_path(path).exists() { history::read(&metrics_path(path))? } else { Vec::new() };
@@ -163,16 +173,6 @@ impl Run {
         let environment = environment_path(path);
         let data_sha256 = if environment.exists() { Some(read_json::<Made>(&environment)?.data_sha256) } else { None };
         Ok(Self { path: path.to_owned(), seed, config, data_sha256, finished, validation, evaluations, minutes })
-    }
-}
-
-impl Run {
-    /// What decides which images validate, beside the data and their cleaning: the split, or part and seed of the training split.
-    fn validating_part(&self) -> (&str, Option<(u64, u64)>) {
-        let (split, fraction) = (&self.config.data.validation_split, self.config.train.validation_fraction);
-        let own = self.config.train.validation_seed;
-        let seed = if own == 0 { self.seed } else { own };
-        (split, (split.is_empty() && fraction > 0.0).then_some((fraction.to_bits(), seed)))
     }
 }
 
@@ -217,11 +217,13 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
         let known = move |run: &&Run| matches!((&group[0].data_sha256, &run.data_sha256), (Some(a), Some(b)) if a != b);
         group.iter().filter(known).map(|run| run.path.clone())
     });
-    let parts: Vec<BTreeSet<_>> = groups.iter().map(|group| group.iter().map(Run::validating_part).collect()).collect();
+    let parts: Vec<BTreeSet<String>> =
+        groups.iter().map(|group| group.iter().filter_map(Run::validating_part).collect()).collect();
+    let validated: Vec<_> = parts.iter().filter(|parts| !parts.is_empty()).collect();
     let unfinished = runs.iter().filter(|run| !run.finished).map(|run| run.path.clone());
     Ok(Comparison {
         unequal,
-        unequal_validation: parts.windows(2).any(|pair| pair[0] != pair[1]),
+        unequal_validation: validated.windows(2).any(|pair| pair[0] != pair[1]),
         other_images: other_images.collect(),
         unfinished: unfinished.collect(),
         missing: missing.collect(),
@@ -365,6 +367,31 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_the_same_name_are_told_apart() {
+        let row = |name: &str, runs: &[&str]| Row {
+            name: name.to_owned(),
+            runs: runs.iter().map(PathBuf::from).collect(),
+            seeds: Vec::new(),
+            changes: Vec::new(),
+            validation: None,
+            splits: BTreeMap::new(),
+            minutes: None,
+        };
+        let mut rows = [
+            row("train", &["runs/train-001", "runs/train-002"]),
+            row("train", &["runs/train-003", "runs/train-004"]),
+            row("a", &["one/a"]),
+            row("a", &["two/a"]),
+            row("b", &["b"]),
+        ];
+        name_apart(&mut rows);
+        assert_eq!(
+            rows.map(|row| row.name),
+            ["train-001 and 1 more", "train-003 and 1 more", "one/a", "two/a", "b"].map(str::to_owned)
+        );
+    }
 
     #[test]
     fn names_are_what_directories_have_in_common() {

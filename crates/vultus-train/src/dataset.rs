@@ -340,6 +340,13 @@ impl Dataset {
         (image.width(), image.height(), image.as_raw())
     }
 
+    /// Indices of the samples of `split` but for those of `classes`, in canonical names, in order.
+    pub fn indices_without(&self, split: &str, classes: &[String]) -> Vec<usize> {
+        let mut indices = self.indices_of(split);
+        indices.retain(|&index| !classes.iter().any(|class| class == self.labels.name(self.samples[index].label)));
+        indices
+    }
+
     /// Indices of the samples of `split`, in order.
     pub fn indices_of(&self, split: &str) -> Vec<usize> {
         (0..self.samples.len()).filter(|&index| self.samples[index].split == split).collect()

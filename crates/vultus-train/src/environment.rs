@@ -1,5 +1,7 @@
 //! What a run was made with: program, data, machine.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use vultus_kernels::simd::InstructionSet;
 
@@ -28,6 +30,9 @@ pub struct Environment {
     pub threads: usize,
     /// When it began, in seconds since 1970 (UTC).
     pub started: u64,
+    /// Models that the run began with or learns from and that may have learnt the images that validate, as each call found them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub validation_known_to: BTreeSet<String>,
 }
 
 /// What only the program itself knows of its build and call.
@@ -53,6 +58,7 @@ impl Environment {
             instructions: InstructionSet::best().name().to_owned(),
             threads: rayon::current_num_threads(),
             started: crate::tensorboard::seconds_since_1970() as u64,
+            validation_known_to: BTreeSet::new(),
         }
     }
 }

@@ -118,7 +118,7 @@ pub struct CalibrationFacts {
     pub split: String,
     /// Number of its images.
     pub images: usize,
-    /// SHA-256 of its images and classes, see [`images_fingerprint`].
+    /// SHA-256 of its images that counted, and their classes, see [`images_fingerprint`].
     pub data_sha256: Option<String>,
 }
 
@@ -155,15 +155,19 @@ impl TrainingFacts {
         self.train_split.as_deref().unwrap_or(split_name::TRAIN)
     }
 
-    /// Whether `split` of `dataset` chose the temperature: the images that did so after the training, or, if none did, the
-    /// split that is called like the one that validated.
-    pub fn chose_temperature(&self, dataset: &Dataset, split: &str) -> bool {
+    /// Whether `split` of `dataset`, of which the samples at `images` count, chose the temperature: the images that did so after the
+    /// training, or, if none did, the split that is called like the one that validated.
+    pub fn chose_temperature(&self, dataset: &Dataset, split: &str, images: &[usize]) -> bool {
         match &self.calibration {
             None => self.role_of(split) == Some(SplitRole::Validated),
-            Some(CalibrationFacts { data_sha256: images, .. }) => {
-                let now = || images_fingerprint(dataset, &dataset.indices_of(split));
-                // Models of earlier revisions name the images in their order.
-                images.as_ref().is_some_and(|known| *known == now() || *known == split_fingerprint(dataset, split))
+            Some(CalibrationFacts { data_sha256, .. }) => {
+                // Models of earlier revisions name all images of the split, some in their order.
+                let all = || images_fingerprint(dataset, &dataset.indices_of(split));
+                data_sha256.as_ref().is_some_and(|known| {
+                    *known == images_fingerprint(dataset, images)
+                        || *known == all()
+                        || *known == split_fingerprint(dataset, split)
+                })
             }
         }
     }

@@ -213,7 +213,9 @@ pub(crate) fn describe_environment(path: &Path, now: Environment) -> io::Result<
     let environment = if path.exists() {
         let first: Environment = read_json(&path)?;
         let commands = [first.commands.clone(), now.commands].concat();
-        Environment { commands, seed: now.seed, data_sha256: now.data_sha256, ..first }
+        // The files of some may be gone by now.
+        let validation_known_to = &first.validation_known_to | &now.validation_known_to;
+        Environment { commands, seed: now.seed, data_sha256: now.data_sha256, validation_known_to, ..first }
     } else {
         now
     };

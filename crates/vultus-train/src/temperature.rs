@@ -28,7 +28,8 @@ pub fn fit_temperature(probabilities: &[f32], labels: &[usize]) -> f32 {
     let (mut low, mut high) = RANGE;
     while high - low > PRECISION {
         let step = golden * (high - low);
-        if loss(high - step) < loss(low + step) { high = low + step } else { low = high - step }
+        // Of answers that are right at any lower temperature as well, with a loss that is no more than zero, the lowest.
+        if loss(high - step) <= loss(low + step) { high = low + step } else { low = high - step }
     }
     ((low + high) / 2.0).exp() as f32
 }
@@ -63,7 +64,10 @@ mod tests {
         assert_eq!(fit_temperature(&[], &[]), 1.0);
         assert!(is_inside(temperature) && is_inside(1.0));
         // Always right, or always wrong.
-        assert!(!is_inside(fit_temperature(&[0.6, 0.4], &[0])) && !is_inside(fit_temperature(&[0.6, 0.4], &[1])));
+        for right in [0.6, 0.9, 0.99, 0.999] {
+            let row = [right, 1.0 - right];
+            assert!(!is_inside(fit_temperature(&row, &[0])) && !is_inside(fit_temperature(&row, &[1])), "{right}");
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub fn train(
     let data = FitData { dataset, train, validation };
     // First, so that a run that is refused stays as it was.
     let checkpoint = if resume { resume_from(config, data, run)? } else { None };
-    let environment = describe(config, dataset, run, invocation)?;
+    let environment = describe(config, prepared, run, invocation)?;
     let fitted = fit(config, data, Some(run), checkpoint, observer)?;
     if fitted.ended == Ended::Interrupted {
         return Ok(Trained::Interrupted);
@@ -161,12 +161,17 @@ pub(crate) fn evaluated_splits(config: &TrainConfig, dataset: &Dataset) -> Vec<S
 /// adds its command; its test images may be others by now, and are what it will be evaluated on.
 fn describe(
     config: &TrainConfig,
-    dataset: &Dataset,
+    prepared: &Prepared,
     run: &RunDirectory,
     invocation: &Invocation,
 ) -> Result<Environment, TrainError> {
     run.update_config(config)?;
-    let environment = Environment::new(invocation, config.seed, fingerprint(dataset));
+    let dataset = &prepared.dataset;
+    let knowing = knowing_validation(config, prepared);
+    let environment = Environment {
+        validation_known_to: knowing.iter().map(|path| last_names(Path::new(path), 2)).collect(),
+        ..Environment::new(invocation, config.seed, fingerprint(dataset))
+    };
     let environment = describe_environment(run.path(), environment)?;
     write_json(&run.path().join("data.json"), &Statistics::compute(dataset))?;
     write_removed(&dataset.removed, &run.path().join("removed.csv"))?;
@@ -210,10 +215,7 @@ fn training_facts(
             .then_some(synthetic),
         train_split: Some(train_split),
         validation_split: Some(validation_split),
-        validation_known_to: knowing_validation(config, prepared)
-            .iter()
-            .map(|path| last_names(Path::new(path), 2))
-            .collect(),
+        validation_known_to: environment.validation_known_to.iter().cloned().collect(),
         images: Some(ImageCounts { train: prepared.train.len(), validation: prepared.validation.len() }),
         labels,
         cleaning: json!(config.cleaning),

@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use vultus::labels::canonical;
 use vultus::wording::{counted, percent};
 use vultus_train::calibrate::{Calibrated, calibrate};
 use vultus_train::caveat::{of_model, of_repeats};
 use vultus_train::dataset::split_name;
+use vultus_train::evaluate::LeftOut;
 use vultus_train::facts::load_with_facts;
 use vultus_train::prepare::read;
 use vultus_train::run::RunDirectory;
 use vultus_train::temperature::{FEW_IMAGES, is_inside};
 
-use super::evaluate::{held_out_images, read_sources, report_removed, with_option};
+use super::evaluate::{check_dropped, held_out_images, read_sources, report_removed, with_option};
 use super::train::{usage_or_data, usage_or_run};
 use super::{ViewArguments, check_new_model, model_file, run_directory};
 use crate::failure::Failure;
@@ -71,12 +73,17 @@ impl Calibrate {
             }
             None => held_out_images(&bundle, &facts, own.as_ref(), &self.data)?,
         };
+        check_dropped(&self.drop_class, &bundle, std::slice::from_ref(&facts), &dataset)?;
+        let left_out: Vec<String> = self.drop_class.iter().map(|class| canonical(class)).collect();
         let earlier = bundle.inference.temperature;
         let Calibrated { bundle, before, after, evaluations } =
             calibrate(bundle, views, &dataset, &split, &self.drop_class).map_err(with_option)?;
         bundle.save(&self.out)?;
         report_removed(&dataset, &split);
-        let images = dataset.indices_of(&split);
+        for LeftOut { images, reason } in &after.left_out {
+            say(format_args!("{} left out: {reason}", counted(*images, "image")));
+        }
+        let images = dataset.indices_without(&split, &[left_out, facts.dropped_classes.clone()].concat());
         let flattering =
             of_repeats(&dataset, &split, &images).into_iter().chain(of_model(&facts, &dataset, &split, &images));
         flattering.for_each(|note| say(format_args!("note: {note}")));

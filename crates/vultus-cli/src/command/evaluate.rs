@@ -1,6 +1,5 @@
 //! `vultus evaluate`.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
@@ -94,7 +93,7 @@ impl Evaluate {
         let bundle = &bundles[0];
         let config = run.as_ref().map(|(_, config)| config);
         let (dataset, split) = self.images(&bundles, &facts, config)?;
-        self.check_dropped(bundle, &facts, &dataset)?;
+        check_dropped(&self.drop_class, bundle, &facts, &dataset)?;
         let (asked, mut notes) = (dataset.indices_of(&split), Vec::new());
         if !asked.is_empty() {
             // Before the work, which a wrong table would lose.
@@ -110,9 +109,9 @@ impl Evaluate {
         dropped.extend(facts.into_iter().flat_map(|facts| facts.dropped_classes));
         let mut assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(with_option)?;
         let models = &assessment.evaluation.models;
-        let double = (1..models.len()).find(|&place| models[..place].contains(&models[place]));
-        if let Some(place) = double {
-            let note = format!("{} is there more than once, and counts as often", self.models[place].display());
+        for place in (1..models.len()).filter(|&place| models[..place].contains(&models[place])) {
+            let note =
+                format!("{} is named more than once, and its answer counts each time", self.models[place].display());
             say(format_args!("note: {note}"));
             notes.push(note);
         }
@@ -190,47 +189,26 @@ impl Evaluate {
     /// What flatters the figures on `split`, model by model; `own` data are known to be those of the first one's training.
     fn notes(&self, facts: &[TrainingFacts], dataset: &Dataset, split: &str, own: bool) -> Vec<String> {
         let mut notes = Vec::new();
-        // What was held out has a split of its own by now, and was the same a moment ago.
+        // What was held out has a split of its own by now; of the data it was known a moment ago.
         let changed = facts[0].data_sha256.as_ref().is_some_and(|images| *images != fingerprint(dataset));
         if own && !self.validation && changed {
             let all = "the images are not all those of the training any more: some were added, removed or changed";
             notes.push(all.to_owned());
         }
-        let left_out: BTreeSet<String> = (facts.iter().flat_map(|facts| &facts.dropped_classes))
+        let left_out: Vec<String> = (facts.iter().flat_map(|facts| &facts.dropped_classes))
             .chain(&self.drop_class)
             .chain(&self.without)
             .map(|class| canonical(class))
             .collect();
-        let mut images = dataset.indices_of(split);
-        images.retain(|&index| !left_out.contains(dataset.labels.name(dataset.samples[index].label)));
+        let images = dataset.indices_without(split, &left_out);
         notes.extend(of_repeats(dataset, split, &images));
         for (place, (model, facts)) in self.models.iter().zip(facts).enumerate() {
             let sure = self.validation || (place == 0 && own);
             let whose = if self.models.len() > 1 { format!("{}: ", model.display()) } else { String::new() };
-            notes.extend(flattery(facts, dataset, split, sure).map(|flattery| format!("{whose}{flattery}")));
+            notes.extend(flattery(facts, dataset, split, &images, sure).map(|flattery| format!("{whose}{flattery}")));
             notes.extend(of_model(facts, dataset, split, &images).iter().map(|note| format!("{whose}{note}")));
         }
         notes
-    }
-
-    /// Classes to leave out must be in the data, and unknown to the model: its scores without a class that it predicts
-    /// would mislead.
-    fn check_dropped(&self, bundle: &Bundle, facts: &[TrainingFacts], dataset: &Dataset) -> Result<(), Failure> {
-        let by_training = |name: &str| facts.iter().any(|facts| facts.dropped_classes.contains(&canonical(name)));
-        for name in &self.drop_class {
-            if bundle.labels.index_of(name).is_some() {
-                return Err(Failure::usage(anyhow!(
-                    "--drop-class {name}: the model knows this class; --without leaves it out of the model's answer as well"
-                )));
-            }
-            if dataset.labels.index_of(name).is_none() && !by_training(name) {
-                let known = dataset.labels.names().join(", ");
-                return Err(Failure::usage(anyhow!(
-                    "--drop-class {name}: the data have no such class; they have: {known}"
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// The run whose data are used, and its configuration. Its directory is held, from before the model is read until the
@@ -255,9 +233,33 @@ impl Evaluate {
     }
 }
 
-/// What the images of `split` did for the model, which flatters its figures; known for `sure` where they are its own.
-fn flattery(facts: &TrainingFacts, dataset: &Dataset, split: &str, sure: bool) -> Option<String> {
-    let temperature = facts.chose_temperature(dataset, split);
+/// Classes to leave out must be in the data, and unknown to the model: its scores without a class that it predicts would mislead.
+pub fn check_dropped(
+    drop_class: &[String],
+    bundle: &Bundle,
+    facts: &[TrainingFacts],
+    dataset: &Dataset,
+) -> Result<(), Failure> {
+    let by_training = |name: &str| facts.iter().any(|facts| facts.dropped_classes.contains(&canonical(name)));
+    for name in drop_class {
+        if bundle.labels.index_of(name).is_some() {
+            return Err(Failure::usage(anyhow!(
+                "--drop-class {name}: the model knows this class; --without of vultus evaluate leaves it out of the answer as well"
+            )));
+        }
+        if dataset.labels.index_of(name).is_none() && !by_training(name) {
+            let known = dataset.labels.names().join(", ");
+            return Err(Failure::usage(anyhow!(
+                "--drop-class {name}: the data have no such class; they have: {known}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What the samples at `images` of `split` did for the model, which flatters its figures; known for `sure` where they are its own.
+fn flattery(facts: &TrainingFacts, dataset: &Dataset, split: &str, images: &[usize], sure: bool) -> Option<String> {
+    let temperature = facts.chose_temperature(dataset, split, images);
     let chosen = match temperature {
         true => "the temperature, and the epoch where one was chosen",
         false => "the epoch, where one was chosen",

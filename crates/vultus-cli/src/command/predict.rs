@@ -67,6 +67,9 @@ pub struct Predict {
 impl Predict {
     pub fn run(mut self) -> Result<(), Failure> {
         if let Some(list) = &self.files_from {
+            if is_stdin(list) && self.inputs.iter().any(|input| is_stdin(input)) {
+                return Err(Failure::usage(anyhow!("stdin is a picture or the list of --files-from, not both")));
+            }
             self.inputs.extend(listed_in(list, if self.null { 0 } else { b'\n' }).map_err(Failure::usage)?);
         }
         if self.resume && self.inputs.iter().any(|input| is_stdin(input)) {
@@ -80,12 +83,12 @@ impl Predict {
         let labels = analyzer.classifier().labels().names().to_vec();
         let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
         // One that cannot be read now keeps the rows that it has.
-        let is_input = |path: &str| {
+        let can_be_done_again = |path: &str| {
             let input = sources(self.inputs.clone(), &drawings).find(|source| source.path == path);
             input.is_some_and(|source| (source.read)().is_ok())
         };
         let done = Arc::new(match (&self.output, append) {
-            (Some(output), true) => resume::take_up(output, format, &labels, is_input)?,
+            (Some(output), true) => resume::take_up(output, format, &labels, can_be_done_again)?,
             _ => HashSet::new(),
         });
         let mut rows = Some(PictureRows::open(format, &labels, self.output.as_deref(), append)?);
@@ -150,7 +153,10 @@ impl Predict {
         let Some(output) = &self.output else { return Format::choose(asked, None) };
         check_place_of_rows(output)?;
         let format = Format::choose(asked, Some(output))?;
-        if format == Format::Json && asked.is_none() && output.extension().is_some_and(|ending| ending == "json") {
+        if format == Format::Json
+            && asked.is_none()
+            && output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
+        {
             say(format_args!("note: {} gets JSON lines, one object a picture", output.display()));
         }
         if output.exists() && !output.is_file() {

@@ -22,7 +22,7 @@ const LONGEST_ROW: u64 = 64 << 20;
 const PASSING: [&str; 3] = ["unreachable", "unreadable", "unwritable"];
 
 /// Reads the paths that need no more rows in `path`, and cuts off what a killed process left unfinished, so that rows can be
-/// added. Of a CSV file the last picture is cut off, too, if it is among the inputs: faces of it may be missing.
+/// added. Of a CSV file the last picture is cut off, too, if it can be done again: faces of it may be missing.
 ///
 /// # Errors
 /// A file that is not of this form or about other classes, and what cannot be read or written.
@@ -30,14 +30,14 @@ pub fn take_up(
     path: &Path,
     format: Format,
     labels: &[String],
-    is_input: impl Fn(&str) -> bool,
+    can_be_done_again: impl Fn(&str) -> bool,
 ) -> anyhow::Result<HashSet<String>> {
     let file = fs_err::OpenOptions::new().read(true).write(true).open(path)?;
     // Until it is read and cut off, so that no row of another process is taken for a torn one.
     lock_alone(file.file(), path)?;
     let (done, length) = match format {
         Format::Json => json(&file, path, labels)?,
-        Format::Csv => csv(&file, path, labels, is_input)?,
+        Format::Csv => csv(&file, path, labels, can_be_done_again)?,
         Format::Table | Format::Parquet => bail!("--resume is for JSON lines and CSV"),
     };
     if file.metadata()?.len() != length {
@@ -100,7 +100,7 @@ fn csv(
     mut file: &File,
     path: &Path,
     labels: &[String],
-    is_input: impl Fn(&str) -> bool,
+    can_be_done_again: impl Fn(&str) -> bool,
 ) -> anyhow::Result<(HashSet<String>, u64)> {
     let columns = columns(labels);
     let names = || columns.iter().map(|column| column.name.as_str());
@@ -149,7 +149,9 @@ fn csv(
     let Pictures { mut done, last } = pictures;
     match last {
         // Faces of it are missing, or may be.
-        Some(last) if torn.as_deref() == Some(last.path.as_bytes()) || is_input(&last.path) => length = last.start,
+        Some(last) if torn.as_deref() == Some(last.path.as_bytes()) || can_be_done_again(&last.path) => {
+            length = last.start
+        }
         Some(last) if !last.passing => {
             done.insert(last.path);
         }

@@ -10,6 +10,8 @@ fn runs_that_differ_by_their_seed_are_one_row() {
     place.train("unweighted", &["--set", "train.epochs=1", "--set", "train.class_weights=none"]);
     let runs = ["plain-1", "plain-2", "unweighted"];
     let table = place.run(&[&["compare"], &runs[..], &["--out", "out"]].concat()).ends_with(0);
+    // Two seeds validate on other images than one.
+    let table = table.says(&["not all rows validated on the same images"]);
     table.prints(&["plain", " ± ", "val_accuracy", "test", "train.class_weights=\"none\""]);
 
     let unread = [&["compare"], &runs[..], &["--out", "unread"]].concat();
@@ -22,6 +24,9 @@ fn runs_that_differ_by_their_seed_are_one_row() {
     let rows = json["rows"].as_array().unwrap();
     let facts: Vec<_> = rows.iter().map(|row| (row["name"].as_str().unwrap(), row["seeds"].to_string())).collect();
     assert_eq!(facts, [("plain", "[1,2]".to_owned()), ("unweighted", "[1]".to_owned())]);
+    assert_eq!(json["unequal_validation"], true);
+    let alike = place.run(&["compare", "--json", "plain-1", "unweighted"]).ends_with(0);
+    assert_eq!(alike.json()["unequal_validation"], false);
     let accuracy = |run: &str| {
         let evaluation = read_json(&place.path(&format!("{run}/evaluation/test/evaluation.json")));
         evaluation["accuracy"].as_f64().unwrap()

@@ -306,6 +306,7 @@ fn inputs_may_stand_in_a_list() {
     place.write("zeros", "two\nlines.png\0a.png\0");
     assert_eq!(paths(&["--files-from", "lines"]), ["a.png", "album/c.png"]);
     assert_eq!(paths(&["a.png", "--files-from", "zeros", "-0"]), ["a.png", "two\nlines.png"]);
+    place.run(&["predict", "-", "--files-from", "-"]).ends_with(2).says(&["not both"]);
     place.run(&["predict", "--files-from", "absent"]).ends_with(2).says(&["absent"]);
     place.run(&["predict"]).ends_with(2).says(&["INPUT"]);
 }

@@ -233,7 +233,7 @@ async fn a_deepface_client_is_heard_in_a_form_however_few_pictures_it_may_hold()
     assert_eq!(skipped["results"][0]["face_confidence"], 1.0);
     let unclear = [("img", wall.as_slice()), ("enforce_detection", b"maybe")];
     server.post("/analyze", FORM, form(&unclear)).await.fails(400, "malformed");
-    let long = [("img", wall.as_slice()), ("enforce_detection", &[b' '; 2000])];
+    let long = [("img", wall.as_slice()), ("actions", &[b"emotion".as_slice(), &[b' '; 2000]].concat())];
     server.post("/analyze", FORM, form(&long)).await.fails(400, "malformed");
 }
 
