@@ -106,6 +106,16 @@ pub fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64, case: impl
     assert_within(actual, expected, tolerance * scale, case);
 }
 
+/// As [`assert_close`], of sums of `products` products of two numbers in -1..1, whose deviation is `sqrt(products) / 3`: a few that
+/// all happen to be small are no more exact than others.
+///
+/// # Panics
+/// As [`assert_close`].
+pub fn assert_sums(actual: &[f32], expected: &[f64], tolerance: f64, products: usize, case: impl Fn() -> String) {
+    let scale = expected.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
+    assert_within(actual, expected, tolerance * scale.max((products as f64).sqrt() / 3.0), case);
+}
+
 /// Asserts `|actual - expected| <= bound` everywhere.
 ///
 /// # Panics
