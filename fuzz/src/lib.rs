@@ -102,8 +102,7 @@ pub fn widen(values: &[f32]) -> Vec<f64> {
 /// # Panics
 /// If that does not hold; `case` says where.
 pub fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64, case: impl Fn() -> String) {
-    let scale = expected.iter().fold(1.0_f64, |largest, value| largest.max(value.abs()));
-    assert_within(actual, expected, tolerance * scale, case);
+    assert_sums(actual, expected, tolerance, 1, case);
 }
 
 /// As [`assert_close`], of sums of `products` products of two numbers in -1..1, whose deviation is `sqrt(products) / 3`: a few that
