@@ -1,5 +1,5 @@
-//! What a prediction rests on: the parts of a face whose loss lowers the probability of the predicted class (occlusion
-//! sensitivity; Zeiler and Fergus 2014).
+//! What a prediction rests on: the parts of a face whose loss speaks against the predicted class (occlusion sensitivity, Zeiler
+//! and Fergus 2014; measured as the weight of evidence, Robnik-Šikonja and Kononenko 2008).
 //!
 //! In: a picture, a face of it and a classifier. Out: a grid of importances, and the picture with the grid laid over it.
 //! It says what the network looked at, not whether it was right.
@@ -7,7 +7,7 @@
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
 use crate::annotate::canvas;
-use crate::classifier::{Classifier, highest};
+use crate::classifier::{Classifier, Prediction, highest};
 use crate::faces::Region;
 
 /// Cells along one side of the grid.
@@ -16,8 +16,8 @@ const CELLS: u32 = 12;
 /// Cells along one side of the patch that is hidden.
 const PATCH: u32 = 3;
 
-/// The fall of the class's probability that is full red at least: where no part of a face matters, none is coloured much.
-const LEAST_FALL: f32 = 0.1;
+/// The fall of the class's log odds, in bits, that is full red at least: where no part of a face matters, none is coloured much.
+const LEAST_FALL: f32 = 1.0;
 
 /// How strongly the most important parts are coloured.
 const STRENGTH: f32 = 0.6;
@@ -31,7 +31,8 @@ pub struct Saliency {
 
 impl Saliency {
     /// Hides one part of `crop` after the other, under its mean grey, and asks `classifier` about all of these pictures in
-    /// one batch. A cell's importance is the mean fall of the predicted class's probability over the patches that hide it.
+    /// one batch. A cell's importance is the mean fall of the predicted class's log odds over the patches that hide it: of
+    /// a face that leaves no doubt, the odds tell what still speaks for the class where its probability hardly moves.
     pub fn of(classifier: &Classifier, crop: &GrayImage) -> Self {
         let places = CELLS - PATCH + 1;
         let mean = crop.iter().map(|&pixel| u64::from(pixel)).sum::<u64>() / (crop.len() as u64).max(1);
@@ -51,12 +52,13 @@ impl Saliency {
         let Some((first, rest)) = predictions.split_first() else { return Self { cells: Vec::new() } };
         let scores: Vec<f32> = first.probabilities.iter().map(|(_, probability)| *probability).collect();
         let class = highest(&scores);
+        let whole = log_odds(first, class);
 
         let mut cells = vec![0.0; (CELLS * CELLS) as usize];
         let mut patches = vec![0.0_f32; cells.len()];
         for (index, prediction) in rest.iter().enumerate() {
             let (row, column) = (index as u32 / places, index as u32 % places);
-            let fall = (scores[class] - prediction.probabilities[class].1).max(0.0);
+            let fall = (whole - log_odds(prediction, class)).max(0.0);
             for cell_row in row..row + PATCH {
                 for cell_column in column..column + PATCH {
                     let cell = (cell_row * CELLS + cell_column) as usize;
@@ -86,6 +88,13 @@ impl Saliency {
         let along = |row| cell(row, left) + (cell(row, right) - cell(row, left)) * to_right;
         along(top) + (along(bottom) - along(top)) * to_bottom
     }
+}
+
+/// How many bits speak for a class against all others, from -126 to 126.
+fn log_odds(prediction: &Prediction, class: usize) -> f32 {
+    let others: f32 =
+        prediction.probabilities.iter().enumerate().filter(|&(other, _)| other != class).map(|(_, (_, p))| p).sum();
+    prediction.probabilities[class].1.max(f32::MIN_POSITIVE).log2() - others.max(f32::MIN_POSITIVE).log2()
 }
 
 /// `picture` with each face's saliency over it, from nothing through yellow to red.
@@ -167,6 +176,16 @@ mod tests {
         let drawn = overlay(&DynamicImage::new_rgb8(96, 96), &[(Region::Whole, saliency)]);
         assert!(drawn.get_pixel(24, 24).0[0] > 100, "{:?}", drawn.get_pixel(24, 24));
         assert_eq!(drawn.get_pixel(90, 90), &Rgb([0, 0, 0]));
+    }
+
+    #[test]
+    fn what_decides_is_coloured_where_nothing_leaves_a_doubt() {
+        // Any part of the corner may go: the rest still makes the class certain.
+        let crop = GrayImage::from_fn(48, 48, |x, y| Luma([if x < 24 && y < 24 { 120 } else { 0 }]));
+        assert_eq!(corner_watcher().predict_batch(std::slice::from_ref(&crop))[0].score, 1.0);
+        let saliency = Saliency::of(&corner_watcher(), &crop);
+        assert!(saliency.at(0.25, 0.25) > 0.9, "{}", saliency.at(0.25, 0.25));
+        assert_eq!(saliency.at(0.9, 0.9), 0.0);
     }
 
     #[test]
