@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use vultus::wording::{counted, percent, percent_with_interval};
+use vultus::wording::{counted, percent, percent_with_interval, points_with_interval};
 use vultus_train::evaluate::Evaluation;
-use vultus_train::evaluate::groups::{Attribute, GroupScores};
+use vultus_train::evaluate::groups::{Attribute, ClassRate, GroupScores};
 
 use crate::message::printable_lines;
 
@@ -86,35 +86,19 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
 
 /// The groups of one attribute, below `all` images together.
 fn print_groups(all: &GroupScores, attribute: &Attribute) -> io::Result<()> {
-    let header = [
-        &format!("by {}", attribute.name),
-        "images",
-        "accuracy",
-        "95 % interval",
-        "balanced accuracy",
-        "classes",
-        "mean score",
-        "above accuracy by, points",
-        "calibration error",
-        "by chance up to",
-    ];
-    let mut rows = table(header);
-    let groups = || std::iter::once(all).chain(&attribute.groups);
-    for group in groups() {
-        let [low, high] = group.accuracy_interval.map(percent);
+    let groups: Vec<&GroupScores> = std::iter::once(all).chain(&attribute.groups).collect();
+    let by = format!("by {}", attribute.name);
+    let mut rows = table([&by, "images", "accuracy", "balanced accuracy", "classes", "against the others, points"]);
+    for group in &groups {
         rows.add_row([
             group.group.clone(),
             group.n.to_string(),
-            percent(group.accuracy),
-            format!("{low} to {high}"),
+            percent_with_interval(group.accuracy, Some(group.accuracy_interval)),
             percent_with_interval(group.balanced_accuracy, group.balanced_accuracy_interval),
             group.classes.to_string(),
-            percent(group.mean_confidence),
-            or_dash(group.overconfidence_interval, |[low, high]| {
-                format!("{:+.2} to {:+.2}", low * 100.0, high * 100.0)
+            or_dash(group.difference, |difference| {
+                points_with_interval(difference.balanced_accuracy, difference.interval)
             }),
-            format!("{:.4}", group.ece),
-            or_dash(group.ece_by_chance, |error| format!("{error:.4}")),
         ]);
     }
     if attribute.unknown > 0 {
@@ -127,18 +111,38 @@ fn print_groups(all: &GroupScores, attribute: &Attribute) -> io::Result<()> {
         )?;
     }
     print("")?;
-    if attribute.groups.iter().all(|group| group.recalls.is_empty()) {
-        return Ok(()); // an evaluation of an earlier version
+    let header = format!("calibration {by}");
+    let mut rows = table([&header, "mean score", "above accuracy by, points", "calibration error", "by chance up to"]);
+    for group in &groups {
+        rows.add_row([
+            group.group.clone(),
+            percent(group.mean_confidence),
+            or_dash(group.overconfidence_interval, |[low, high]| {
+                format!("{:+.2} to {:+.2}", low * 100.0, high * 100.0)
+            }),
+            format!("{:.4}", group.ece),
+            or_dash(group.ece_by_chance, |error| format!("{error:.4}")),
+        ]);
     }
-    let classes = || all.recalls.iter().map(|class| &class.label);
-    let header = format!("recall by {}", attribute.name);
-    let mut rows = table([&header].into_iter().chain(classes()));
-    for group in groups() {
-        let cell = |label: &String| {
-            let recall = group.recalls.iter().find(|recall| recall.label == *label);
-            or_dash(recall, |recall| format!("{} of {}", percent(recall.recall), recall.support))
+    print(rows)?;
+    print("")?;
+    print_rates(&format!("recall {by}"), &groups, |group| &group.recalls)?;
+    print_rates(&format!("false positives {by}"), &groups, |group| &group.false_positive_rates)
+}
+
+/// The `rates` of each class, a row a group. Evaluations of earlier versions have none.
+fn print_rates(title: &str, groups: &[&GroupScores], rates: fn(&GroupScores) -> &[ClassRate]) -> io::Result<()> {
+    let (all, of_one) = (rates(groups[0]), &groups[1..]);
+    if of_one.iter().all(|group| rates(group).is_empty()) {
+        return Ok(());
+    }
+    let mut rows = table([title].into_iter().chain(all.iter().map(|class| class.label.as_str())));
+    for group in groups {
+        let cell = |class: &ClassRate| {
+            let rate = rates(group).iter().find(|rate| rate.label == class.label);
+            or_dash(rate, |rate| format!("{} of {}", percent(rate.rate), rate.support))
         };
-        rows.add_row([group.group.clone()].into_iter().chain(classes().map(cell)));
+        rows.add_row([group.group.clone()].into_iter().chain(all.iter().map(cell)));
     }
     print(rows)?;
     print("")

@@ -21,6 +21,12 @@ pub fn percent_with_interval(share: f64, interval: Option<[f64; 2]>) -> String {
     ends.map_or_else(|| percent(share), |[low, high]| format!("{} ({low} to {high})", percent(share)))
 }
 
+/// A difference of two shares in points of percent, and in brackets its interval `[low, high]`: `-1.2 (-4.0 to +1.6)`.
+pub fn points_with_interval(difference: f64, interval: [f64; 2]) -> String {
+    let [low, high] = interval.map(|end| end * 100.0);
+    format!("{:+.1} ({low:+.1} to {high:+.1})", difference * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -388,7 +388,9 @@ fn an_evaluation_tells_what_it_is_of() {
             "young",
             "balanced accuracy",
             "(not known)",
+            "calibration by age",
             "recall by age",
+            "false positives by age",
             "all images",
             "100.00 % of 3",
         ])
@@ -403,6 +405,8 @@ fn an_evaluation_tells_what_it_is_of() {
         recalls.iter().map(|it| (&it["label"], &it["support"])).collect::<Vec<_>>(),
         [(&json!("happy"), &json!(1)), (&json!("sad"), &json!(1))]
     );
+    assert_eq!(age["groups"][0]["difference"]["classes"], json!(1));
+    assert_eq!(age["groups"][0]["false_positive_rates"][0]["rate_interval"].as_array().map(Vec::len), Some(2));
     let report = fs_err::read_to_string(place.path("run/report.html")).unwrap();
     assert!(report.contains("By age.") && report.contains("Recall by age:") && report.contains("1 (unreadable)"));
     place.run(&["evaluate", "run"]).ends_with(0).says(&["the figures of groups that were kept there are replaced"]);

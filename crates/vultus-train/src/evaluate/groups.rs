@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use vultus::labels::Labels;
 
-use super::{ClassScores, Evaluation, EvaluationError, PredictionRow, Predictions, wilson_interval};
+use super::{Evaluation, EvaluationError, PredictionRow, Predictions, wilson_interval};
 use crate::source::separator_hint;
 
 /// The column that names images as `predictions.csv` does.
@@ -61,23 +61,73 @@ pub struct GroupScores {
     /// given. Unlike a calibration error its middle does not grow as groups get smaller. Evaluations of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overconfidence_interval: Option<[f64; 2]>,
-    /// The classes that the group has images of, in the order of the labels. Evaluations of earlier versions have none.
+    /// Of each class that the group has images of, in the order of the labels, the share of them that is called so (the recall, or
+    /// true positive rate). Evaluations of earlier versions have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recalls: Vec<ClassRecall>,
+    pub recalls: Vec<ClassRate>,
+    /// Of each class, the share of the group's images of other classes that is called so: whom the model takes for angry who is
+    /// not. Evaluations of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub false_positive_rates: Vec<ClassRate>,
+    /// How the group compares with the others of its attribute; none where there is no other, or none with one of its classes.
+    /// Evaluations of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<Difference>,
 }
 
-/// How many of a group's images of one class are called so: class by class what Hardt et al. (2016) call equal opportunity, where
-/// it is alike for all groups.
+/// What share of some images is called one class. Hardt et al. (2016) call it equalized odds where a class's recall and its false
+/// positive rate are alike for all groups, and equal opportunity where its recall is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClassRecall {
+pub struct ClassRate {
     /// Name of the class.
     pub label: String,
-    /// Number of images that truly are of it.
+    /// Number of images.
     pub support: usize,
-    /// Share of them that are called so.
-    pub recall: f64,
+    /// Share of them that is called so.
+    #[serde(alias = "recall")]
+    pub rate: f64,
     /// Its 95 % confidence interval `[low, high]`.
-    pub recall_interval: [f64; 2],
+    #[serde(alias = "recall_interval")]
+    pub rate_interval: [f64; 2],
+}
+
+impl ClassRate {
+    fn new(label: &str, called: usize, support: usize) -> Self {
+        let rate = called as f64 / support as f64;
+        Self { label: label.to_owned(), support, rate, rate_interval: wilson_interval(called, support) }
+    }
+}
+
+/// The balanced accuracy of a group less that of the images of all other groups together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The difference of the mean recalls.
+    pub balanced_accuracy: f64,
+    /// Its 95 % confidence interval `[low, high]`, from those of the two means, which are independent (Zou & Donner 2008). It says
+    /// nothing of how many groups were compared.
+    pub interval: [f64; 2],
+    /// Number of classes that both have images of, over which the means are.
+    pub classes: usize,
+}
+
+impl Difference {
+    fn between(group: &[ClassRate], others: &[ClassRate]) -> Option<Self> {
+        let of_both = |rates: &[ClassRate], other: &[ClassRate]| -> Vec<ClassRate> {
+            rates.iter().filter(|rate| other.iter().any(|it| it.label == rate.label)).cloned().collect()
+        };
+        let (group, others) = (of_both(group, others), of_both(others, group));
+        if group.is_empty() {
+            return None;
+        }
+        let (one, [one_low, one_high]) = (mean(&group), mean_interval(&group));
+        let (other, [other_low, other_high]) = (mean(&others), mean_interval(&others));
+        let balanced_accuracy = one - other;
+        let interval = [
+            balanced_accuracy - (one - one_low).hypot(other_high - other),
+            balanced_accuracy + (one_high - one).hypot(other - other_low),
+        ];
+        Some(Self { balanced_accuracy, interval, classes: group.len() })
+    }
 }
 
 /// Attributes of images, by their origin or the end of it.
@@ -229,8 +279,16 @@ impl GroupTable {
             }
             let mut groups: Vec<_> = groups.into_iter().collect();
             groups.sort_by(|(one, _), (other, _)| number_of(one).total_cmp(&number_of(other)));
-            let groups = groups.into_iter().map(|(group, rows)| GroupScores::of(group, split, &labels, &rows));
-            Ok(Attribute { name: name.clone(), groups: groups.collect::<Result<_, EvaluationError>>()?, unknown })
+            let groups = groups.into_iter().map(|(group, rows)| Ok((group, evaluated(split, &labels, &rows)?)));
+            let groups: Vec<(&str, Evaluation)> = groups.collect::<Result<_, EvaluationError>>()?;
+            let scores = |(index, (group, evaluation)): (usize, &(&str, Evaluation))| {
+                let others = groups.iter().enumerate().filter(|&(other, _)| other != index);
+                let others = others.map(|(_, (_, evaluation))| evaluation.confusion.as_slice());
+                let mut scores = GroupScores::new(group, evaluation);
+                scores.difference = Difference::between(&scores.recalls, &recalls(&evaluation.labels, &sum(others)));
+                scores
+            };
+            Ok(Attribute { name: name.clone(), groups: groups.iter().enumerate().map(scores).collect(), unknown })
         };
         self.attributes.iter().enumerate().map(one).collect()
     }
@@ -253,25 +311,52 @@ fn number_of(group: &str) -> f64 {
     ends.rev().find_map(number).unwrap_or(f64::INFINITY)
 }
 
-impl GroupScores {
-    fn of(group: &str, split: &str, labels: &Labels, rows: &[&PredictionRow]) -> Result<Self, EvaluationError> {
-        let truth: Vec<usize> = rows.iter().map(|row| row.truth).collect();
-        let probabilities: Vec<f32> = rows.iter().flat_map(|row| row.probabilities.iter().copied()).collect();
-        Ok(Self::new(group, &Evaluation::compute(split, labels, &truth, &probabilities)?))
-    }
+fn evaluated(split: &str, labels: &Labels, rows: &[&PredictionRow]) -> Result<Evaluation, EvaluationError> {
+    let truth: Vec<usize> = rows.iter().map(|row| row.truth).collect();
+    let probabilities: Vec<f32> = rows.iter().flat_map(|row| row.probabilities.iter().copied()).collect();
+    Evaluation::compute(split, labels, &truth, &probabilities)
+}
 
+/// Confusion matrices added up; empty of none.
+fn sum<'a>(confusions: impl Iterator<Item = &'a [Vec<usize>]>) -> Vec<Vec<usize>> {
+    let mut sum: Vec<Vec<usize>> = Vec::new();
+    for confusion in confusions {
+        if sum.is_empty() {
+            sum = confusion.to_vec();
+            continue;
+        }
+        for (sum, count) in sum.iter_mut().flatten().zip(confusion.iter().flatten()) {
+            *sum += count;
+        }
+    }
+    sum
+}
+
+/// See [`GroupScores::recalls`]; `confusion[true class][predicted class]` counts images.
+fn recalls(labels: &[String], confusion: &[Vec<usize>]) -> Vec<ClassRate> {
+    let rate = |(class, (label, row)): (usize, (&String, &Vec<usize>))| {
+        let support = row.iter().sum();
+        (support > 0).then(|| ClassRate::new(label, row[class], support))
+    };
+    labels.iter().zip(confusion).enumerate().filter_map(rate).collect()
+}
+
+/// See [`GroupScores::false_positive_rates`].
+fn false_positive_rates(labels: &[String], confusion: &[Vec<usize>]) -> Vec<ClassRate> {
+    let rate = |(class, label): (usize, &String)| {
+        let others = || confusion.iter().enumerate().filter(|&(truth, _)| truth != class).map(|(_, row)| row);
+        let support = others().flatten().sum();
+        (support > 0).then(|| ClassRate::new(label, others().map(|row| row[class]).sum(), support))
+    };
+    labels.iter().enumerate().filter_map(rate).collect()
+}
+
+impl GroupScores {
     /// The figures of all images of `evaluation`, as those of a group.
     pub fn new(group: &str, evaluation: &Evaluation) -> Self {
         let confidence = evaluation.mean_confidence;
         let [low, high] = evaluation.accuracy_interval;
-        let recall = |(class, scores): (usize, &ClassScores)| ClassRecall {
-            label: scores.label.clone(),
-            support: scores.support,
-            recall: scores.recall,
-            recall_interval: wilson_interval(evaluation.confusion[class][class], scores.support),
-        };
-        let recalls: Vec<_> =
-            evaluation.per_class.iter().enumerate().filter(|(_, scores)| scores.support > 0).map(recall).collect();
+        let recalls = recalls(&evaluation.labels, &evaluation.confusion);
         Self {
             group: group.to_owned(),
             n: evaluation.n,
@@ -287,19 +372,23 @@ impl GroupScores {
             mean_confidence: confidence,
             overconfidence_interval: Some([confidence - high, confidence - low]),
             recalls,
+            false_positive_rates: false_positive_rates(&evaluation.labels, &evaluation.confusion),
+            difference: None,
         }
     }
 }
 
+fn mean(rates: &[ClassRate]) -> f64 {
+    rates.iter().map(|class| class.rate).sum::<f64>() / rates.len() as f64
+}
+
 /// See [`GroupScores::balanced_accuracy_interval`].
-fn mean_interval(recalls: &[ClassRecall]) -> [f64; 2] {
-    let count = recalls.len() as f64;
-    let mean = recalls.iter().map(|class| class.recall).sum::<f64>() / count;
+fn mean_interval(rates: &[ClassRate]) -> [f64; 2] {
     let reach = |end: usize| {
-        let squares = recalls.iter().map(|class| (class.recall - class.recall_interval[end]).powi(2));
-        squares.sum::<f64>().sqrt() / count
+        let squares = rates.iter().map(|class| (class.rate - class.rate_interval[end]).powi(2));
+        squares.sum::<f64>().sqrt() / rates.len() as f64
     };
-    [mean - reach(0), mean + reach(1)]
+    [mean(rates) - reach(0), mean(rates) + reach(1)]
 }
 
 impl Attribute {
@@ -353,10 +442,10 @@ mod tests {
         assert!((age.groups[0].mean_confidence - 0.85).abs() < 1e-6);
         assert!(age.groups[1].accuracy_interval[0] < 0.3, "{:?}", age.groups[1]);
         let recalls = |group: &GroupScores| {
-            group.recalls.iter().map(|it| (it.label.clone(), it.support, it.recall)).collect::<Vec<_>>()
+            group.recalls.iter().map(|it| (it.label.clone(), it.support, it.rate)).collect::<Vec<_>>()
         };
         assert_eq!(recalls(&age.groups[0]), [("happy".to_owned(), 2, 0.5)]);
-        assert_eq!(age.groups[0].recalls[0].recall_interval, age.groups[0].accuracy_interval);
+        assert_eq!(age.groups[0].recalls[0].rate_interval, age.groups[0].accuracy_interval);
         let [low, high] = age.groups[0].balanced_accuracy_interval.unwrap();
         let [of_one_low, of_one_high] = age.groups[0].accuracy_interval;
         assert!((low - of_one_low).abs() < 1e-12 && (high - of_one_high).abs() < 1e-12, "a mean of one class");
@@ -368,9 +457,45 @@ mod tests {
             (high - (2.0 / 3.0 + (0.271_86_f64.powi(2) + 0.793_45_f64.powi(2)).sqrt()) / 2.0).abs() < 1e-4,
             "{high}"
         );
+        // Of the three happy images one is called sad; of the one sad image none is not called happy.
+        let false_positives: Vec<_> =
+            all().false_positive_rates.iter().map(|it| (it.label.clone(), it.support, it.rate)).collect();
+        assert_eq!(false_positives, [("happy".to_owned(), 1, 1.0), ("sad".to_owned(), 3, 1.0 / 3.0)]);
         let rows = &predictions().rows;
         let unused = table.unused("test", rows.iter().map(|row| row.origin.as_str())).unwrap();
         assert!(unused.ends_with("groups.csv: origins that name no image of test that was read: 1 of 4"), "{unused}");
+    }
+
+    #[test]
+    fn a_group_is_compared_with_the_images_of_all_others() {
+        let labels = Labels::new(["happy", "sad"]).unwrap();
+        // Happy: 8 of 10 right in a, 3 of 10 in b, 1 of 10 in c. Sad: all of 2 right, in a alone.
+        let right = [(0, 0, 8), (0, 1, 3), (0, 2, 1)];
+        let mut images: Vec<(usize, &str, bool)> = vec![(1, "a", true); 2];
+        for (truth, group, count) in right {
+            images.extend((0..10).map(|image| (truth, ["a", "b", "c"][group], image < count)));
+        }
+        let origins: Vec<String> = (0..images.len()).map(|image| format!("{image}.png")).collect();
+        let truth: Vec<usize> = images.iter().map(|image| image.0).collect();
+        let happy = images.iter().map(|&(truth, _, right)| if (truth == 0) == right { 0.9 } else { 0.1 });
+        let probabilities: Vec<f32> = happy.flat_map(|happy| [happy, 1.0 - happy]).collect();
+        let predictions = Predictions::new(&labels, &origins, &truth, &probabilities).unwrap();
+        let mut text = "origin,age\n".to_owned();
+        text.extend(images.iter().zip(&origins).map(|((_, group, _), origin)| format!("{origin},{group}\n")));
+        let groups = &table(&text).unwrap().scores("test", &predictions).unwrap()[0].groups;
+        // 8 of 10 against 4 of 20, without the class that the others have not: Newcombe (1998), method 10, by hand from Wilson's
+        // intervals 0.4902 to 0.9433 and 0.0807 to 0.4160.
+        let difference = groups[0].difference.unwrap();
+        let [low, high] = difference.interval;
+        assert_eq!(difference.classes, 1);
+        assert!((difference.balanced_accuracy - 0.6).abs() < 1e-12, "{difference:?}");
+        assert!((low - (0.6 - 0.3098_f64.hypot(0.2160))).abs() < 1e-4, "{low}");
+        assert!((high - (0.6 + 0.1433_f64.hypot(0.1193))).abs() < 1e-4, "{high}");
+        // 3 of 10 against 9 of 20.
+        assert!((groups[1].difference.unwrap().balanced_accuracy + 0.15).abs() < 1e-12);
+        // One group has no others.
+        let alone = table(&text.replace(",b", ",a").replace(",c", ",a")).unwrap().scores("test", &predictions).unwrap();
+        assert_eq!(alone[0].groups[0].difference, None);
     }
 
     /// Where all are right, too, which no deviation of the images would tell.

@@ -7,10 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
-use vultus::wording::{self, counted, percent_with_interval};
+use vultus::wording::{self, counted, percent_with_interval, points_with_interval};
 
 use super::{Figures, ReportFigure, ReportInput, Training, TrainingFigures};
-use crate::evaluate::groups::{Attribute, GroupScores};
+use crate::evaluate::groups::{Attribute, ClassRate, GroupScores};
 use crate::evaluate::pictures::Picture;
 use crate::evaluate::{ClassScores, EvaluatedModel, Evaluation};
 use crate::figure::search::ranked;
@@ -128,17 +128,26 @@ struct GroupView {
     attribute: String,
     /// Whether all groups have images of the same classes.
     same_classes: bool,
-    rows: Vec<[String; 10]>,
+    rows: Vec<[String; 6]>,
+    calibration: Vec<[String; 5]>,
     unknown: Option<String>,
-    classes: Vec<String>,
-    recalls: Vec<RecallsView>,
+    /// None of an evaluation of an earlier version.
+    recalls: Option<RatesView>,
+    false_positive_rates: Option<RatesView>,
 }
 
-/// The recall of each class in one group.
+/// A rate of each class in each group.
 #[derive(Serialize)]
-struct RecallsView {
+struct RatesView {
+    classes: Vec<String>,
+    groups: Vec<GroupRatesView>,
+}
+
+/// The rate of each class in one group.
+#[derive(Serialize)]
+struct GroupRatesView {
     group: String,
-    /// Share, interval and number of images; none of a class without images.
+    /// Share, interval and number of images; none where there are none.
     classes: Vec<Option<[String; 3]>>,
 }
 
@@ -318,14 +327,20 @@ fn group_view(evaluation: &Evaluation, attribute: &Attribute) -> GroupView {
     let all = GroupScores::new("all images", evaluation);
     let groups = || std::iter::once(&all).chain(&attribute.groups);
     let row = |scores: &GroupScores| {
-        let [low, high] = scores.accuracy_interval.map(percent);
         [
             scores.group.clone(),
             count_text(scores.n),
-            percent(scores.accuracy),
-            format!("{low} to {high}"),
+            percent_with_interval(scores.accuracy, Some(scores.accuracy_interval)),
             percent_with_interval(scores.balanced_accuracy, scores.balanced_accuracy_interval),
             count_text(scores.classes),
+            or_dash(scores.difference, |difference| {
+                points_with_interval(difference.balanced_accuracy, difference.interval)
+            }),
+        ]
+    };
+    let calibration = |scores: &GroupScores| {
+        [
+            scores.group.clone(),
             percent(scores.mean_confidence),
             or_dash(scores.overconfidence_interval, |[low, high]| {
                 format!("{:+.2} to {:+.2}", low * 100.0, high * 100.0)
@@ -334,29 +349,32 @@ fn group_view(evaluation: &Evaluation, attribute: &Attribute) -> GroupView {
             or_dash(scores.ece_by_chance, decimals),
         ]
     };
-    let recalls = |scores: &GroupScores| RecallsView {
-        group: scores.group.clone(),
-        classes: (all.recalls.iter())
-            .map(|class| {
-                let recall = scores.recalls.iter().find(|recall| recall.label == class.label)?;
-                let [low, high] = recall.recall_interval.map(percent);
-                Some([percent(recall.recall), format!("{low} to {high}"), images(recall.support)])
-            })
-            .collect(),
-    };
     GroupView {
         attribute: attribute.name.clone(),
         same_classes: attribute.same_classes(),
         rows: groups().map(row).collect(),
+        calibration: groups().map(calibration).collect(),
         unknown: (attribute.unknown > 0).then(|| count_text(attribute.unknown)),
-        classes: all.recalls.iter().map(|class| class.label.clone()).collect(),
-        // Evaluations of earlier versions have none.
-        recalls: if attribute.groups.iter().any(|scores| !scores.recalls.is_empty()) {
-            groups().map(recalls).collect()
-        } else {
-            Vec::new()
-        },
+        recalls: rates_view(&all, &attribute.groups, |scores| &scores.recalls),
+        false_positive_rates: rates_view(&all, &attribute.groups, |scores| &scores.false_positive_rates),
     }
+}
+
+fn rates_view(all: &GroupScores, groups: &[GroupScores], rates: fn(&GroupScores) -> &[ClassRate]) -> Option<RatesView> {
+    let view = |scores: &GroupScores| GroupRatesView {
+        group: scores.group.clone(),
+        classes: (rates(all).iter())
+            .map(|class| {
+                let rate = rates(scores).iter().find(|rate| rate.label == class.label)?;
+                let [low, high] = rate.rate_interval.map(percent);
+                Some([percent(rate.rate), format!("{low} to {high}"), images(rate.support)])
+            })
+            .collect(),
+    };
+    groups.iter().any(|scores| !rates(scores).is_empty()).then(|| RatesView {
+        classes: rates(all).iter().map(|class| class.label.clone()).collect(),
+        groups: std::iter::once(all).chain(groups).map(view).collect(),
+    })
 }
 
 fn search_view(input: &Training, figure: &ReportFigure) -> SearchView {

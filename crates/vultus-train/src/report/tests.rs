@@ -5,7 +5,7 @@ use vultus::network::{FlattenConfig, LayerConfig, NetworkConfig};
 
 use super::*;
 use crate::evaluate::EvaluatedModel;
-use crate::evaluate::groups::{Attribute, GroupScores};
+use crate::evaluate::groups::{Attribute, Difference, GroupScores};
 use crate::facts::ImageCounts;
 
 fn input() -> ReportInput {
@@ -255,15 +255,22 @@ fn groups_have_their_recalls() {
     let evaluation = &mut given.evaluations[0];
     let mut group = GroupScores::new("young", evaluation);
     group.recalls.retain(|recall| recall.label == "happy");
+    group.difference = Some(Difference { balanced_accuracy: -0.012, interval: [-0.04, 0.016], classes: 2 });
     let attribute = Attribute { name: "age".to_owned(), groups: vec![group], unknown: 0 };
     evaluation.groups = vec![attribute];
     let html = render(&given).unwrap();
-    for text in ["Recall by age:", "all images", "2 images", "<td>–</td><td>50.00\u{a0}%<small>"] {
+    let tables = ["Recall by age: of the images of each class", "False positives by age: of the images of all other"];
+    for text in
+        tables.iter().chain(&["all images", "2 images", "<td>–</td><td>50.00\u{a0}%<small>", "-1.2 (-4.0 to +1.6)"])
+    {
         assert!(html.contains(text), "{text} is missing");
     }
     // Those of earlier versions have none.
-    given.evaluations[0].groups[0].groups[0].recalls.clear();
-    assert!(!render(&given).unwrap().contains("Recall by age:"));
+    let group = &mut given.evaluations[0].groups[0].groups[0];
+    group.recalls.clear();
+    group.false_positive_rates.clear();
+    let html = render(&given).unwrap();
+    assert!(!tables.iter().any(|table| html.contains(table)));
 }
 
 #[test]
