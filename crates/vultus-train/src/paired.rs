@@ -24,6 +24,10 @@ pub struct PairedComparison {
     pub first: String,
     /// Its accuracy.
     pub first_accuracy: f64,
+    /// Its mean cross-entropy of the true class.
+    pub first_log_loss: f64,
+    /// Its mean squared distance of the probabilities from the truth.
+    pub first_brier_score: f64,
     /// The others, in the order given.
     pub others: Vec<Pair>,
     /// What makes the figures doubtful, by the notes of the evaluations: of all of them, or of the one that is named.
@@ -51,6 +55,21 @@ pub struct Pair {
     /// Probability of a split of these images that is at least as uneven, if neither model were more often right (the exact test of
     /// McNemar 1947, two-sided).
     pub p_value: f64,
+    /// Its mean cross-entropy of the true class against that of the first: lower is better.
+    pub log_loss: MeanDifference,
+    /// Its mean squared distance of the probabilities from the truth against that of the first: lower is better.
+    pub brier_score: MeanDifference,
+}
+
+/// The mean of a score over the images against that of the first evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MeanDifference {
+    /// The mean.
+    pub value: f64,
+    /// The mean less that of the first.
+    pub difference: f64,
+    /// 95 % confidence interval of the difference `[low, high]`, of a mean of as many independent differences (normal approximation).
+    pub interval: [f64; 2],
 }
 
 /// Evaluations that do not compare.
@@ -103,6 +122,8 @@ pub fn compare_pairs(first: &Path, others: &[PathBuf]) -> Result<PairedCompariso
         n: rows.rows.len(),
         others,
         first_accuracy: accuracy(&rows.rows),
+        first_log_loss: mean(&rows.rows, PredictionRow::log_loss),
+        first_brier_score: mean(&rows.rows, PredictionRow::brier_score),
         notes: notes(&noted),
         first: name,
     })
@@ -161,7 +182,22 @@ fn is_right(row: &PredictionRow) -> bool {
 }
 
 fn accuracy(rows: &[PredictionRow]) -> f64 {
-    rows.iter().filter(|row| is_right(row)).count() as f64 / rows.len().max(1) as f64
+    mean(rows, |row| f64::from(u8::from(is_right(row))))
+}
+
+fn mean(rows: &[PredictionRow], score: fn(&PredictionRow) -> f64) -> f64 {
+    rows.iter().map(score).sum::<f64>() / rows.len().max(1) as f64
+}
+
+impl MeanDifference {
+    fn new(first: &[PredictionRow], other: &[PredictionRow], score: fn(&PredictionRow) -> f64) -> Self {
+        let n = first.len().max(1) as f64;
+        let differences = || first.iter().zip(other).map(|(first, other)| score(other) - score(first));
+        let difference = differences().sum::<f64>() / n;
+        let squares: f64 = differences().map(|one| (one - difference).powi(2)).sum();
+        let half = NORMAL_QUANTILE * (squares / (n - 1.0).max(1.0) / n).sqrt();
+        Self { value: mean(other, score), difference, interval: [difference - half, difference + half] }
+    }
 }
 
 impl Pair {
@@ -180,6 +216,8 @@ impl Pair {
             gained,
             lost,
             p_value: mcnemar(gained, lost),
+            log_loss: MeanDifference::new(first, other, PredictionRow::log_loss),
+            brier_score: MeanDifference::new(first, other, PredictionRow::brier_score),
         }
     }
 }
@@ -253,6 +291,15 @@ mod tests {
         assert!((b.difference - 1.0 / 6.0).abs() < 1e-12 && (b.accuracy - 5.0 / 6.0).abs() < 1e-12);
         assert!(b.interval[0] < b.difference && b.difference < b.interval[1]);
         assert_eq!((same.difference, same.p_value), (0.0, 1.0));
+        assert_eq!((same.log_loss.difference, same.log_loss.interval), (0.0, [0.0, 0.0]));
+        // Brier scores of a: 0.02, 0.08, 1.62, 1.62, 0.08, 0.02; of b: 0.02, 1.28, 0.18, 0.18, 0.08, 0.02. Their differences are 0, 1.2,
+        // -1.44, -1.44, 0, 0: mean -0.28, deviation 1.0116 of five degrees of freedom.
+        let MeanDifference { value, difference, interval: [low, high] } = b.brier_score;
+        assert!((compared.first_brier_score - 3.44 / 6.0).abs() < 1e-6 && (value - 1.76 / 6.0).abs() < 1e-6);
+        assert!((difference + 0.28).abs() < 1e-6, "{difference}");
+        assert!((low + 0.28 + 0.8094).abs() < 1e-3 && (high + 0.28 - 0.8094).abs() < 1e-3, "{low} {high}");
+        let of_a = -(0.9_f64.ln() + 0.8_f64.ln() + 0.1_f64.ln() + 0.1_f64.ln() + 0.8_f64.ln() + 0.9_f64.ln()) / 6.0;
+        assert!((compared.first_log_loss - of_a).abs() < 1e-6 && b.log_loss.difference < 0.0);
         assert!(compared.notes.is_empty());
         for (name, notes) in [("a", vec!["a copy"]), ("b", vec!["a copy", "learnt"])] {
             let path = at(name).join("evaluation.json");

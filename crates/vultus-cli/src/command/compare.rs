@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use vultus::wording::{counted, percent};
 use vultus_train::compare::{CompareError, Comparison, Spread, compare};
-use vultus_train::paired::{PairedComparison, PairedError, compare_pairs, holds_evaluation};
+use vultus_train::paired::{MeanDifference, PairedComparison, PairedError, compare_pairs, holds_evaluation};
 
 use super::run_directory;
 use super::train::usage_or_run;
@@ -139,7 +139,30 @@ fn print_pairs(compared: &PairedComparison) -> std::io::Result<()> {
         ]);
     }
     table::print(rows)?;
-    table::print("\ndifference in percentage points; alone: where the first is not; p: McNemar's exact test, two-sided")
+    table::print(
+        "\ndifference in percentage points; alone: where the first is not; p: McNemar's exact test, two-sided\n",
+    )?;
+    let header = ["", "log loss", "difference", "95 % interval", "Brier score", "difference", "95 % interval"];
+    let mut rows = table::table(header);
+    let (log_loss, brier_score) = (decimals(compared.first_log_loss), decimals(compared.first_brier_score));
+    rows.add_row([&compared.first, &log_loss, "", "", &brier_score, "", ""].map(str::to_owned));
+    for pair in &compared.others {
+        let cells = |score: &MeanDifference| {
+            let [difference, low, high] = [score.difference, score.interval[0], score.interval[1]].map(signed_decimals);
+            [decimals(score.value), difference, format!("{low} to {high}")]
+        };
+        rows.add_row([vec![pair.name.clone()], cells(&pair.log_loss).into(), cells(&pair.brier_score).into()].concat());
+    }
+    table::print(rows)?;
+    table::print("\nlower is better")
+}
+
+fn decimals(score: f64) -> String {
+    format!("{score:.4}")
+}
+
+fn signed_decimals(score: f64) -> String {
+    format!("{score:+.4}")
 }
 
 /// Says what makes figures doubtful.

@@ -98,12 +98,19 @@ fn evaluations_of_the_same_images_are_compared_image_by_image() {
     }
     let evaluations = ["a/evaluation/test", "b/evaluation/test"];
     let table = place.run(&[&["compare"], &evaluations[..]].concat()).ends_with(0);
-    table.prints(&["test, 14 images", evaluations[0], evaluations[1], "difference", "McNemar"]);
+    table.prints(&["test, 14 images", evaluations[0], evaluations[1], "difference", "McNemar", "Brier score"]);
     let json = place.run(&[&["compare", "--json"], &evaluations[..]].concat()).ends_with(0).json();
     let pair = &json["others"][0];
-    let accuracy = |name: &str| read_json(&place.path(name).join("evaluation.json"))["accuracy"].as_f64().unwrap();
-    let difference = accuracy(evaluations[1]) - accuracy(evaluations[0]);
+    let difference_of = |score: &str| {
+        let scores =
+            evaluations.map(|name| read_json(&place.path(name).join("evaluation.json"))[score].as_f64().unwrap());
+        scores[1] - scores[0]
+    };
+    let difference = difference_of("accuracy");
     assert!((pair["difference"].as_f64().unwrap() - difference).abs() < 1e-12, "{pair}");
+    for score in ["log_loss", "brier_score"] {
+        assert!((pair[score]["difference"].as_f64().unwrap() - difference_of(score)).abs() < 1e-6, "{pair}");
+    }
     let counts = ["gained", "lost"].map(|key| pair[key].as_f64().unwrap());
     assert!(((counts[0] - counts[1]) / 14.0 - difference).abs() < 1e-12, "{pair}");
 

@@ -11,7 +11,7 @@ use vultus::classifier::highest;
 use vultus::labels::Labels;
 use vultus::persist::write_atomically;
 
-use super::{EvaluationError, check};
+use super::{EvaluationError, LEAST_PROBABILITY, check, cross_entropy, squared_distance};
 
 /// What was predicted for one image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,6 +26,18 @@ pub struct PredictionRow {
     pub score: f32,
     /// Probability of every class, in label order.
     pub probabilities: Vec<f32>,
+}
+
+impl PredictionRow {
+    /// Cross-entropy of the true class.
+    pub fn log_loss(&self) -> f64 {
+        cross_entropy(self.probabilities[self.truth], LEAST_PROBABILITY)
+    }
+
+    /// Squared distance of the probabilities from the true class's 1 and all others' 0 (Brier 1950).
+    pub fn brier_score(&self) -> f64 {
+        squared_distance(&self.probabilities, self.truth)
+    }
 }
 
 /// Two classes of which one is taken for the other.
