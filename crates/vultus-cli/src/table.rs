@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use vultus::wording::{counted, percent, percent_with_interval, points_with_interval};
+use vultus::wording::{counted, or_dash, percent, percent_with_interval, points_with_interval};
 use vultus_train::evaluate::Evaluation;
 use vultus_train::evaluate::groups::{Attribute, ClassRate, GroupScores};
 
@@ -36,11 +36,6 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
         }
     }
     Ok(writeln!(io::stdout().lock(), "{line}")?)
-}
-
-/// What there is, or a dash.
-fn or_dash<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
-    value.map_or_else(|| "-".to_owned(), text)
 }
 
 /// The result of an evaluation: headline, classes, confusion matrix.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
-use vultus::wording::{counted, percent};
+use vultus::wording::{counted, or_dash, percent};
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::clean::{CleaningConfig, clean};
@@ -228,7 +228,7 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
             support: scores.support,
             precision: Ratio::new(row[index], called),
             recall: Ratio::new(row[index], scores.support),
-            f1: or_dash(whole.class_scores(index)[2]),
+            f1: or_dash(whole.class_scores(index)[2], three_decimals),
         }
     });
     let settings = [("cleaning", &facts.cleaning), ("train", &facts.train)];
@@ -257,7 +257,7 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
         preprocessing: format!("{} x {} grey pixels", bundle.preprocessing.width, bundle.preprocessing.height),
         views: bundle.inference.views.count(),
         blur: Some(bundle.inference.views.blur).filter(|&share| share > 0.0),
-        temperature: format!("{:.3}", bundle.inference.temperature),
+        temperature: three_decimals(bundle.inference.temperature.into()),
         parameters: grouped(network.parameter_count() as u64),
         multiply_adds: format!("{:.1}", network.multiply_adds() as f64 / 1e6),
         training: &facts,
@@ -311,12 +311,12 @@ fn measurement(images: String, evaluation: &Evaluation) -> Measurement {
         low: percent(low),
         high: percent(high),
         accuracy_value: evaluation.accuracy,
-        macro_f1: format!("{:.3}", evaluation.macro_f1),
+        macro_f1: three_decimals(evaluation.macro_f1),
         balanced_accuracy: percent(evaluation.balanced_accuracy),
-        log_loss: format!("{:.3}", evaluation.log_loss),
-        brier_score: or_dash(evaluation.brier_score),
-        ece: format!("{:.3}", evaluation.ece),
-        ece_by_chance: or_dash(evaluation.ece_by_chance),
+        log_loss: three_decimals(evaluation.log_loss),
+        brier_score: or_dash(evaluation.brier_score, three_decimals),
+        ece: three_decimals(evaluation.ece),
+        ece_by_chance: or_dash(evaluation.ece_by_chance, three_decimals),
     }
 }
 
@@ -325,9 +325,8 @@ fn yaml(text: &str) -> String {
     json!(text).to_string()
 }
 
-/// Three decimals of what not every evaluation has.
-fn or_dash(value: Option<f64>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
+fn three_decimals(value: f64) -> String {
+    format!("{value:.3}")
 }
 
 /// Whether the training split of `dataset`, cleaned as for the training, is the one that was learnt from.

@@ -1,6 +1,7 @@
 //! Numbers in sentences.
 //!
-//! In: a count and the word for one, or a share. Out: both, the word in the number that the count asks for, or a percentage.
+//! In: a count and the word for one, or a share. Out: both, the word in the number that the count asks for, or a percentage; a
+//! dash for what is not known.
 
 use std::fmt::Display;
 
@@ -25,6 +26,11 @@ pub fn percent_with_interval(share: f64, interval: Option<[f64; 2]>) -> String {
 pub fn points_with_interval(difference: f64, interval: [f64; 2]) -> String {
     let [low, high] = interval.map(|end| end * 100.0);
     format!("{:+.1} ({low:+.1} to {high:+.1})", difference * 100.0)
+}
+
+/// `text` of a value, or a dash.
+pub fn or_dash<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "–".to_owned(), text)
 }
 
 #[cfg(test)]

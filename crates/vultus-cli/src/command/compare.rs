@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
-use vultus::wording::{counted, percent};
+use vultus::wording::{counted, or_dash, percent};
 use vultus_train::compare::{CompareError, Comparison, Spread, compare};
 use vultus_train::paired::{MeanDifference, PairedComparison, PairedError, compare_pairs, holds_evaluation};
 
@@ -217,11 +217,8 @@ fn print(comparison: &Comparison) -> std::io::Result<()> {
 }
 
 fn accuracy(spread: Option<&Spread>) -> String {
-    match spread {
-        None => "-".to_owned(),
-        Some(Spread { mean, standard_deviation: None, .. }) => percent(*mean),
-        Some(Spread { mean, standard_deviation: Some(deviation), .. }) => {
-            format!("{:.2} ± {}", mean * 100.0, percent(*deviation))
-        }
-    }
+    or_dash(spread, |spread| match spread.standard_deviation {
+        None => percent(spread.mean),
+        Some(deviation) => format!("{:.2} ± {}", spread.mean * 100.0, percent(deviation)),
+    })
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::anyhow;
+use vultus::wording::or_dash;
 use vultus_train::caveat;
 use vultus_train::config::{Monitor, TrainConfig};
 use vultus_train::dataset::Dataset;
@@ -246,7 +247,7 @@ fn print_results(results: &SearchResults) -> io::Result<()> {
     };
     let header = ["setting", mean, "deviation"].map(str::to_owned).into_iter();
     let mut rows = table::table(header.chain((1..=folds).map(|fold| format!("fold {fold}"))));
-    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+    let number = |value: Option<f64>| or_dash(value, |value| format!("{value:.4}"));
     for row in &results.settings {
         let mut line = vec![row.name(), number(row.mean), number(row.standard_deviation)];
         line.extend(row.scores.iter().map(|score| number(*score)));

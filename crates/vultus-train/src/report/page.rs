@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::Value;
-use vultus::wording::{self, counted, percent_with_interval, points_with_interval};
+use vultus::wording::{self, counted, or_dash, percent_with_interval, points_with_interval};
 
 use super::{Figures, ReportFigure, ReportInput, Training, TrainingFigures};
 use crate::evaluate::groups::{Attribute, ClassRate, GroupScores};
@@ -420,11 +420,6 @@ fn percent(share: f64) -> String {
 
 fn decimals(value: f64) -> String {
     if value.is_finite() { format!("{value:.4}") } else { "not a number".to_owned() }
-}
-
-/// What there is, or a dash.
-fn or_dash<T>(value: Option<T>, text: impl Fn(T) -> String) -> String {
-    value.map_or_else(|| "–".to_owned(), text)
 }
 
 fn plain(value: &Value) -> String {
