@@ -34,10 +34,15 @@ pub fn fit_temperature(probabilities: &[f32], labels: &[usize]) -> f32 {
     ((low + high) / 2.0).exp() as f32
 }
 
-/// Whether a fitted temperature is not where the search ends, for want of wrong answers or of right ones.
-pub fn is_inside(temperature: f32) -> bool {
+/// What is to be known of a fitted temperature at an end of the search, for want of wrong answers or of right ones.
+pub fn caveat(temperature: f32) -> Option<String> {
     let logarithm = f64::from(temperature).ln();
-    logarithm > RANGE.0 + 2.0 * PRECISION && logarithm < RANGE.1 - 2.0 * PRECISION
+    let is_inside = logarithm > RANGE.0 + 2.0 * PRECISION && logarithm < RANGE.1 - 2.0 * PRECISION;
+    (!is_inside).then(|| {
+        format!(
+            "temperature {temperature:.3}: one beyond the range that is looked at would fit the images better still"
+        )
+    })
 }
 
 fn log_loss(probabilities: &[f32], labels: &[usize], temperature: f32) -> f64 {
@@ -62,11 +67,12 @@ mod tests {
         sharpen(&mut row, 2, temperature);
         assert!((row[0] - 0.8).abs() < 1e-3, "{temperature} {row:?}");
         assert_eq!(fit_temperature(&[], &[]), 1.0);
-        assert!(is_inside(temperature) && is_inside(1.0));
+        assert!(caveat(temperature).is_none() && caveat(1.0).is_none());
         // Always right, or always wrong.
         for right in [0.6, 0.9, 0.99, 0.999] {
             let row = [right, 1.0 - right];
-            assert!(!is_inside(fit_temperature(&row, &[0])) && !is_inside(fit_temperature(&row, &[1])), "{right}");
+            let found = [0, 1].map(|label| caveat(fit_temperature(&row, &[label])));
+            assert!(found.iter().all(Option::is_some), "{right}");
         }
     }
 

@@ -46,6 +46,8 @@ pub struct Finished {
     pub stopped_early: bool,
     /// The epoch whose weights the model has, from 1.
     pub epoch: usize,
+    /// The temperature that fits the validation part.
+    pub temperature: f32,
     /// One for each evaluated split.
     pub evaluations: Vec<Evaluation>,
     /// The bundle.
@@ -125,7 +127,14 @@ pub fn train(
     bundle.save(&run.bundle())?;
     let report = report::write(run.path(), true)?;
     let stopped_early = fitted.ended == Ended::StoppedEarly;
-    Ok(Trained::Finished(Finished { stopped_early, epoch: fitted.epoch, evaluations, bundle: run.bundle(), report }))
+    Ok(Trained::Finished(Finished {
+        stopped_early,
+        epoch: fitted.epoch,
+        temperature: bundle.inference.temperature,
+        evaluations,
+        bundle: run.bundle(),
+        report,
+    }))
 }
 
 /// The temperature that fits the validation part; 1 where there is none.

@@ -12,7 +12,7 @@ use vultus_train::evaluate::LeftOut;
 use vultus_train::facts::load_with_facts;
 use vultus_train::prepare::read;
 use vultus_train::run::RunDirectory;
-use vultus_train::temperature::{FEW_IMAGES, is_inside};
+use vultus_train::temperature::{self, FEW_IMAGES};
 
 use super::evaluate::{check_dropped, held_out_images, read_sources, report_removed, with_option};
 use super::train::{usage_or_data, usage_or_run};
@@ -87,8 +87,8 @@ impl Calibrate {
         let flattering =
             of_repeats(&dataset, &split, &images).into_iter().chain(of_model(&facts, &dataset, &split, &images));
         flattering.for_each(|note| say(format_args!("note: {note}")));
-        if !is_inside(bundle.inference.temperature) {
-            say("note: a temperature beyond the range that is looked at would fit these images better still");
+        if let Some(note) = temperature::caveat(bundle.inference.temperature) {
+            say(format_args!("note: {note}"));
         }
         if after.n < FEW_IMAGES {
             say(format_args!("note: {} say little about a temperature: use some hundred", counted(after.n, "image")));

@@ -9,6 +9,7 @@ use vultus_train::fit::{self, FitData, FitError};
 use vultus_train::history;
 use vultus_train::prepare::{PrepareError, Prepared, prepare};
 use vultus_train::run::{RunDirectory, RunError};
+use vultus_train::temperature;
 use vultus_train::train::{TrainError, Trained, train};
 
 use super::{ConfigArguments, invocation, next_run_directory, quoted_path};
@@ -140,6 +141,9 @@ fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
     };
     if finished.stopped_early {
         say("stopped early, as train.early_stopping asks");
+    }
+    if let Some(note) = temperature::caveat(finished.temperature) {
+        say(format_args!("note: {note}"));
     }
     if finished.evaluations.is_empty() {
         let run = quoted_path(run.path());
