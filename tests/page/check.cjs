@@ -454,7 +454,7 @@ async function locked() {
   await page.waitForSelector("#lock[open]");
   await page.fill("#token", "not-the-token");
   await page.keyboard.press("Enter");
-  await page.waitForSelector("#lock[open]");
+  await page.waitForSelector("#lock[open] #wrong:not(:empty)");
   await shoot(page, "locked");
   await page.fill("#token", TOKEN);
   await page.keyboard.press("Enter");

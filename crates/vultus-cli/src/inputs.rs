@@ -14,7 +14,7 @@ use std::sync::Arc;
 use vultus::analyze::RecordError;
 use vultus::batch::Source;
 use vultus::decode::{DecodeError, is_named_as_picture};
-use vultus::picture_file::{self, LARGEST_FILE, PictureFileError, is_hidden};
+use vultus::picture_file::{self, LARGEST_FILE, PictureFileError, is_hidden, name};
 
 use self::pattern::{Pattern, WholePath, here, is_pattern, listed};
 use crate::http;
@@ -144,29 +144,6 @@ fn expand(path: &Path, left_out: &LeftOut) -> Result<Sources, glob::PatternError
 
 fn only(source: Source) -> Sources {
     Box::new(std::iter::once(source))
-}
-
-/// A path as text. What is no text in it becomes `\xFF` and the like, and a backslash that looks as if it had `\x5C`, so that two
-/// names stay two.
-fn name(path: &Path) -> String {
-    let mut name = String::new();
-    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
-        let mut pieces = chunk.valid().split('\\');
-        name.push_str(pieces.next().unwrap_or_default());
-        for piece in pieces {
-            // Elsewhere it separates folders.
-            name.push_str(if cfg!(unix) && looks_escaped(piece) { "\\x5C" } else { "\\" });
-            name.push_str(piece);
-        }
-        name.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02X}")));
-    }
-    name
-}
-
-/// Whether what follows a backslash looks like a byte of [`name`].
-fn looks_escaped(piece: &str) -> bool {
-    let digits = piece.strip_prefix('x').and_then(|rest| rest.as_bytes().get(..2));
-    digits.is_some_and(|digits| digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F')))
 }
 
 /// Everything below a folder, depth first, but what is hidden. Links to folders are not followed, so that none is met twice.

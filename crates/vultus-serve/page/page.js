@@ -1,6 +1,6 @@
 // The page: a picture or the camera goes to the server, and what it says is shown.
 
-import { Refusal, analyze, card, openStream, useToken } from "/server.js";
+import { Refusal, analyze, card, hasToken, openStream, useToken } from "/server.js";
 import { hues, prepareBars, say, showBoxes, showCard, showFace, showRate } from "/view.js";
 import { Person } from "/person.js";
 import { Timeline } from "/timeline.js";
@@ -25,6 +25,8 @@ let person = new Person();
 let camera = null;
 /** Counts what was opened, so that what is no longer shown says nothing. */
 let turn = 0;
+/** Takes back what was asked about a picture that is no longer shown. */
+let asked = new AbortController();
 
 const inCamera = () => stage.dataset.mode === "camera";
 
@@ -49,14 +51,18 @@ function select(index) {
 }
 
 function fail(error) {
-  const text = error instanceof Refusal ? error.message : String(error?.message ?? error);
-  say(text.charAt(0).toUpperCase() + text.slice(1), true);
   if (error?.code === "unauthorized") {
+    // The server's own words are for programs.
+    const text = hasToken() ? "This is not the server's token." : "";
+    element("wrong").textContent = text;
+    say(text || "The server asks for a token.", true);
     // Links carry no token.
     element("metrics").hidden = true;
     element("unlock").hidden = false;
-    element("lock").showModal();
+    return element("lock").showModal();
   }
+  const text = error instanceof Refusal ? error.message : String(error?.message ?? error);
+  say(text.charAt(0).toUpperCase() + text.slice(1), true);
 }
 
 async function start() {
@@ -82,8 +88,11 @@ async function start() {
 async function open(file) {
   if (!model) return start();
   if (!file) return say("There is no file in this. A picture that is copied can be pasted; one that is saved can be chosen.", true);
-  if (!file.type.startsWith("image/")) return say("This file is no picture.", true);
+  // A picture may have no type, if its name does not tell it: the browser looks into it.
+  if (file.type && !file.type.startsWith("image/")) return say("This file is no picture.", true);
   stop();
+  asked.abort();
+  asked = new AbortController();
   const mine = ++turn;
   URL.revokeObjectURL(picture.src);
   picture.src = URL.createObjectURL(file);
@@ -100,7 +109,7 @@ async function open(file) {
     const started = performance.now();
     const sent = await fitting(file);
     if (turn !== mine) return;
-    const answer = await analyze(sent);
+    const answer = await analyze(sent, asked.signal);
     if (turn !== mine) return;
     show(answer);
     const count = answer.faces.length;

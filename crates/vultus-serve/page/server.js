@@ -15,6 +15,9 @@ export function useToken(value) {
   token = value;
 }
 
+/** Whether there is one. */
+export const hasToken = () => token !== "";
+
 async function ask(path, options = {}) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   let response;
@@ -33,11 +36,12 @@ async function ask(path, options = {}) {
 /** The model card. */
 export const card = () => ask("/v1/model");
 
-/** What is in a picture (a Blob). */
-export async function analyze(picture) {
+/** What is in a picture (a Blob), unless `signal` takes the question back. */
+export async function analyze(picture, signal) {
   const body = await ask("/v1/analyze", {
     method: "POST",
     body: picture,
+    signal,
     headers: { "content-type": "application/octet-stream" },
   });
   return body.images[0];

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -43,6 +43,10 @@ impl BodyMemory {
     /// Reads all of `body`. Memory is counted as it arrives, so that announcing much costs others nothing, and is free again
     /// when the last copy of the bytes, or of a part of them, is dropped.
     pub async fn collect(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+        let codings = headers.get_all(CONTENT_ENCODING).iter().map(|coding| String::from_utf8_lossy(coding.as_bytes()));
+        if let Some(coding) = codings.into_iter().find(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            return Err(ApiError::ContentEncoding { coding: coding.into_owned() });
+        }
         let limit = self.limits.body_bytes;
         let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
         if announced.is_some_and(|length| length > limit) {
@@ -104,6 +108,20 @@ mod tests {
         let announced = [(CONTENT_LENGTH, HeaderValue::from_static("5001"))].into_iter().collect();
         let refused = memory.collect(&announced, Body::from("short")).await;
         assert_eq!(refused.err(), Some(ApiError::BodyTooLarge { limit: 5000 }));
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_refused_by_its_coding() {
+        let memory = memory(5000, 1 << 20);
+        let coded = |coding| [(CONTENT_ENCODING, HeaderValue::from_static(coding))].into_iter().collect::<HeaderMap>();
+        assert!(memory.collect(&coded("Identity"), Body::from("face")).await.is_ok());
+        let refused = memory.collect(&coded("gzip"), Body::from("face")).await.err().unwrap();
+        assert!(refused.to_string().contains("\"gzip\""), "{refused}");
+        let answer = refused.render("1", false);
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["accept-encoding"]),
+            (415, &"identity".parse().unwrap())
+        );
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::fmt;
 
 use axum::Json;
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -49,6 +49,12 @@ pub enum ApiError {
     ContentType {
         /// What is read.
         expected: &'static str,
+    },
+    /// The body is compressed.
+    #[error("the body has the content encoding {coding:?}, and must have none: pictures are compressed already")]
+    ContentEncoding {
+        /// What the header names.
+        coding: String,
     },
     /// The request does not say what it should.
     #[error("{0}")]
@@ -186,6 +192,7 @@ impl ApiError {
             Self::OriginRefused => "origin_refused",
             Self::UnknownModel { .. } => "unknown_model",
             Self::ContentType { .. } => "content_type",
+            Self::ContentEncoding { .. } => "content_encoding",
             Self::Malformed(_) => "malformed",
             Self::NoPicture { .. } => "no_image",
             Self::UrlRefused => "url_refused",
@@ -212,7 +219,7 @@ impl ApiError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::HostRefused => StatusCode::MISDIRECTED_REQUEST,
             Self::OriginRefused => StatusCode::FORBIDDEN,
-            Self::ContentType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::ContentType { .. } | Self::ContentEncoding { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Malformed(_) | Self::NoPicture { .. } | Self::UrlRefused | Self::NotBase64 | Self::BodyIncomplete => {
                 StatusCode::BAD_REQUEST
             }
@@ -241,6 +248,9 @@ impl ApiError {
         }
         if self.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if matches!(self, Self::ContentEncoding { .. }) {
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
     }

@@ -73,7 +73,7 @@ impl Metrics {
         let metrics = Self {
             registry: Registry::default(),
             requests: Family::default(),
-            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15))),
+            seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 23))),
             pictures: Family::default(),
             faces: Counter::default(),
             batch_faces: Histogram::new(exponential_buckets(1.0, 2.0, 8)),

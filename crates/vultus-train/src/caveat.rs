@@ -253,6 +253,35 @@ fn learnt<'a>(
     models.into_iter().filter(|model| knows(model)).cloned().collect()
 }
 
+/// What the samples at `images` of `split` did for the model, which flatters its figures; known for `sure` where they are its own.
+pub fn of_role(facts: &TrainingFacts, dataset: &Dataset, split: &str, images: &[usize], sure: bool) -> Option<String> {
+    let temperature = facts.chose_temperature(dataset, split, images);
+    let chosen = match temperature {
+        true => "the temperature, and the epoch where one was chosen",
+        false => "the epoch, where one was chosen",
+    };
+    Some(match facts.role_of(split) {
+        Some(SplitRole::Learnt) if sure => {
+            let held_out = facts.images.is_some_and(|images| images.validation > 0)
+                && facts.validation_split.as_ref().is_none_or(String::is_empty);
+            let apart = if held_out { ", but for the images that it held out" } else { "" };
+            format!("split {split} is what the model was trained on{apart}")
+        }
+        Some(SplitRole::Validated) if sure => format!("these images chose {chosen}"),
+        Some(SplitRole::Learnt) => format!(
+            "split {split} is called like the one that the model was trained on: if these are its images, they flatter it"
+        ),
+        Some(SplitRole::Validated) => format!(
+            "split {split} is called like the one that validated the model: if these are its images, they chose {chosen}"
+        ),
+        None if temperature => "these images chose the temperature".to_owned(),
+        None if facts.calibrated_on(split) => format!(
+            "split {split} is called like the one whose images chose the temperature: those that are the same flatter its scores"
+        ),
+        None => return None,
+    })
+}
+
 /// What flatters a model with `facts` on `split`, of which the samples at `images` count: those that it may have learnt. That it
 /// learnt the whole split is known by its name already.
 pub fn of_model(facts: &TrainingFacts, dataset: &Dataset, split: &str, images: &[usize]) -> Vec<String> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
 use vultus::bundle::BundleError;
+use vultus::labels::canonical;
 use vultus::persist::write_atomically;
 
 use crate::config::TrainConfig;
@@ -146,14 +147,18 @@ struct Made {
 }
 
 impl Run {
-    /// What decides which images validate, beside the sources: cleaning, labels and split, and of a part of the training split its
-    /// size and seed. `None` where none do.
+    /// What decides which images validate: all of them, cleaning, labels and split, and of a part of the training split its size
+    /// and seed. `None` where none do.
     fn validating_part(&self) -> Option<String> {
-        let TrainConfig { data, train, cleaning, .. } = &self.config;
+        let TrainConfig { data, train, mut cleaning, .. } = self.config.clone();
+        cleaning.drop_classes = cleaning.drop_classes.iter().map(|class| canonical(class)).collect();
+        cleaning.drop_classes.sort();
         let drawn = data.validation_split.is_empty();
         let seed = if train.validation_seed == 0 { self.seed } else { train.validation_seed };
         let part = drawn.then_some((&data.train_split, train.validation_fraction, seed));
-        self.config.validates().then(|| json!((part, &data.validation_split, data.labels, cleaning)).to_string())
+        self.config
+            .validates()
+            .then(|| json!((part, &data.validation_split, data.labels, cleaning, &self.data_sha256)).to_string())
     }
 
     fn read(path: &Path) -> Result<Self, CompareError> {

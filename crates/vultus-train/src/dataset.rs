@@ -38,6 +38,11 @@ pub mod split_name {
         }
     }
 
+    /// Whether the split of this name, as [`canonical`] has it, tests.
+    pub fn is_for_tests(split: &str) -> bool {
+        [TEST, PUBLIC_TEST, PRIVATE_TEST].contains(&split)
+    }
+
     /// [`canonical`], and any other name as it is: what to look for when somebody asks for `name`.
     pub fn meant_by(name: &str) -> &str {
         canonical(name).unwrap_or(name)

@@ -5,7 +5,7 @@ use vultus::network::NetworkError;
 
 use crate::clean::clean;
 use crate::config::{LabelSource, TrainConfig};
-use crate::dataset::{DataError, Dataset};
+use crate::dataset::{DataError, Dataset, split_name};
 use crate::device::{DeviceError, device};
 use crate::source::ferplus;
 use crate::source::{LoadOptions, Source, load};
@@ -58,8 +58,8 @@ pub enum PrepareError {
         key: &'static str,
         /// What is not there, and what is.
         missing: NoSplit,
-        /// An assignment that fits the data.
-        remedy: String,
+        /// An assignment that fits the data, if there is a good one.
+        remedy: Option<String>,
     },
     /// A class that could be predicted and never learnt.
     #[error(
@@ -144,7 +144,7 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
         split_indices(&dataset, split).map_err(|missing| {
             let others: Vec<&String> =
                 missing.present.iter().filter(|split| **split != config.data.train_split).collect();
-            let remedy = format!("data.evaluate_splits={others:?}");
+            let remedy = Some(format!("data.evaluate_splits={others:?}"));
             PrepareError::NoConfiguredSplit { key: "data.evaluate_splits", missing, remedy }
         })?;
     }
@@ -153,7 +153,7 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
     let validation_split = &config.data.validation_split;
     if !validation_split.is_empty() {
         let validation = split_indices(&dataset, validation_split).map_err(|missing| {
-            let remedy = "data.validation_split=\"\"".to_owned();
+            let remedy = Some("data.validation_split=\"\"".to_owned());
             PrepareError::NoConfiguredSplit { key: "data.validation_split", missing, remedy }
         })?;
         return Ok(Prepared { train: indices, validation, dataset });
@@ -176,7 +176,9 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
 pub fn training_indices(config: &TrainConfig, dataset: &Dataset) -> Result<Vec<usize>, PrepareError> {
     let split = &config.data.train_split;
     let indices = split_indices(dataset, split).map_err(|missing| {
-        let remedy = format!("data.train_split={}", missing.present.first().map_or("train", String::as_str));
+        // Nobody should be told to train on what tests.
+        let other = missing.present.iter().find(|split| !split_name::is_for_tests(split));
+        let remedy = other.map(|split| format!("data.train_split={split}"));
         PrepareError::NoConfiguredSplit { key: "data.train_split", missing, remedy }
     })?;
     match dataset.class_counts(&indices).iter().position(|&count| count == 0) {
@@ -289,8 +291,15 @@ mod tests {
         other.data.train_split = "validation".to_owned();
         assert!(matches!(
             prepare(&other),
-            Err(PrepareError::NoConfiguredSplit { key: "data.train_split", remedy, .. }) if remedy == "data.train_split=train"
+            Err(PrepareError::NoConfiguredSplit { key: "data.train_split", remedy, .. }) if remedy.as_deref() == Some("data.train_split=train")
         ));
+        // Nobody is told to train on what tests.
+        let tests = tempfile::tempdir().unwrap();
+        let error = prepare(&folder(tests.path(), &[("test", "happy", 2), ("test", "sad", 2)])).unwrap_err();
+        assert!(
+            matches!(error, PrepareError::NoConfiguredSplit { key: "data.train_split", remedy: None, .. }),
+            "{error}"
+        );
         let mut other = config.clone();
         other.device = "tpu".to_owned();
         assert!(matches!(prepare(&other), Err(PrepareError::Device(_))));

@@ -13,7 +13,7 @@ use vultus::inference::Inference;
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::batches::dataset_probabilities;
-use crate::caveat::{knowing_validation, of_copies, of_repeats};
+use crate::caveat::{knowing_validation, of_copies, of_repeats, of_role};
 use crate::clean::{Policy, write_removed};
 use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
@@ -97,13 +97,14 @@ pub fn train(
     if fitted.ended == Ended::Interrupted {
         return Ok(Trained::Interrupted);
     }
+    let facts = training_facts(config, prepared, &fitted, &environment);
     let mut bundle = Bundle {
         labels: dataset.labels.clone(),
         preprocessing: config.preprocessing.clone(),
         network: config.network.clone(),
         weights: fitted.weights.clone(),
         inference: Inference { views: config.views, temperature: 1.0 },
-        training: json!(training_facts(config, prepared, &fitted, &environment)),
+        training: json!(facts),
         metrics: serde_json::Value::Null,
     };
     bundle.inference.temperature = temperature(&bundle, data)?;
@@ -118,7 +119,9 @@ pub fn train(
         let mut assessment = assess(std::slice::from_ref(&bundle), dataset, &split, &[], &[])?;
         let (images, dropped) = (dataset.indices_of(&split), config.cleaning.leaks == Policy::Drop);
         let copies = of_copies(dataset, &split, &images, &config.data.train_split, dropped);
-        assessment.evaluation.notes = of_repeats(dataset, &split, &images).into_iter().chain(copies).collect();
+        let role = of_role(&facts, dataset, &split, &images, true);
+        assessment.evaluation.notes =
+            of_repeats(dataset, &split, &images).into_iter().chain(role).chain(copies).collect();
         assessment.name_models([run.path()]);
         assessment.save(&evaluation_path(run.path(), &split))?;
         evaluations.push(assessment.evaluation);

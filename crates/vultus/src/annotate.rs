@@ -35,26 +35,41 @@ const VEIL: f32 = 0.65;
 /// there is no room, they are in the boxes' upper corners.
 pub fn annotate(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]) -> RgbImage {
     let mut canvas = canvas(picture);
-    draw(&mut canvas, faces, names);
+    draw(&mut canvas, faces, names, true);
     canvas
 }
 
 /// As [`annotate`], on the picture enlarged by the factor [`enlargement`].
 pub fn annotate_enlarged(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]) -> RgbImage {
-    let factor = enlargement(picture.width(), picture.height());
+    let (mut canvas, factor) = enlarged(picture);
+    draw(&mut canvas, &times(faces, factor), names, true);
+    canvas
+}
+
+/// `picture` in colours, enlarged by the factor [`enlargement`], with the factor.
+pub(crate) fn enlarged(picture: &DynamicImage) -> (RgbImage, u32) {
+    let (canvas, factor) = (canvas(picture), enlargement(picture.width(), picture.height()));
     if factor == 1 {
-        return annotate(picture, faces, names);
+        return (canvas, factor);
     }
     let (width, height) = (picture.width() * factor, picture.height() * factor);
-    let mut canvas = resize(&canvas(picture), width, height, FilterType::Triangle);
+    (resize(&canvas, width, height, FilterType::Triangle), factor)
+}
+
+/// `faces` of a picture that is enlarged by `factor`.
+fn times(faces: &[AnalyzedFace], factor: u32) -> Vec<AnalyzedFace> {
     let mut faces = faces.to_vec();
     for Area { x, y, width, height } in faces.iter_mut().map(|face| &mut face.area) {
         for length in [x, y, width, height] {
             *length *= factor;
         }
     }
-    draw(&mut canvas, &faces, names);
-    canvas
+    faces
+}
+
+/// The boxes and names of `faces` on a picture that is enlarged by `factor`, without bars.
+pub(crate) fn name_on(canvas: &mut RgbImage, factor: u32, faces: &[AnalyzedFace], names: &[String]) {
+    draw(canvas, &times(faces, factor), names, false);
 }
 
 /// How many times its size a picture of `width` x `height` pixels is drawn, so that its longer side has at least 384; 1 where
@@ -63,7 +78,7 @@ pub fn enlargement(width: u32, height: u32) -> u32 {
     LEGIBLE_PX.div_ceil(width.max(height).max(1))
 }
 
-fn draw(canvas: &mut RgbImage, faces: &[AnalyzedFace], names: &[String]) {
+fn draw(canvas: &mut RgbImage, faces: &[AnalyzedFace], names: &[String], with_bars: bool) {
     let Ok(font) = FontRef::try_from_slice(dejavu::sans::regular()) else { return };
     let (width, height) = canvas.dimensions();
     let most = (width.max(height) / 64).max(22);
@@ -98,7 +113,8 @@ fn draw(canvas: &mut RgbImage, faces: &[AnalyzedFace], names: &[String]) {
         let bars_width =
             face.probabilities.iter().map(|bar| text_width(&font, &bar_text(bar), bar_size(line)) + 6).max();
         let least = (bars_width.unwrap_or_default().min(width), bars_height);
-        if let Some(place) = bar_area(face, label, least, (width, height), &taken) {
+        let place = with_bars.then(|| bar_area(face, label, least, (width, height), &taken)).flatten();
+        if let Some(place) = place {
             bars(canvas, &font, face, line, place);
             taken.push(place);
         }

@@ -6,7 +6,8 @@
 
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
-use crate::annotate::canvas;
+use crate::analyze::AnalyzedFace;
+use crate::annotate::{enlarged, name_on};
 use crate::classifier::{Classifier, Prediction, highest};
 use crate::faces::Region;
 
@@ -97,15 +98,17 @@ fn log_odds(prediction: &Prediction, class: usize) -> f32 {
     prediction.probabilities[class].1.max(f32::MIN_POSITIVE).log2() - others.max(f32::MIN_POSITIVE).log2()
 }
 
-/// `picture` with each face's saliency over it, from nothing through yellow to red.
-pub fn overlay(picture: &DynamicImage, faces: &[(Region, Saliency)]) -> RgbImage {
-    let mut canvas = canvas(picture);
+/// `picture` with the saliency of each of `faces` over it, from nothing through yellow to red, and its box and name; small
+/// pictures are enlarged, as by [`crate::annotate::annotate_enlarged`].
+pub fn overlay(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String], saliencies: &[Saliency]) -> RgbImage {
+    let (mut canvas, factor) = enlarged(picture);
     let (width, height) = canvas.dimensions();
-    for (region, saliency) in faces {
-        let (left, top, right, bottom) = reach(region, width, height);
+    for (face, saliency) in faces.iter().zip(saliencies) {
+        let region = times(face.region, factor as f32);
+        let (left, top, right, bottom) = reach(&region, width, height);
         for y in top..bottom {
             for x in left..right {
-                let Some((u, v)) = place_in(region, x, y, width, height) else { continue };
+                let Some((u, v)) = place_in(&region, x, y, width, height) else { continue };
                 let importance = saliency.at(u, v);
                 let colour = [255.0, 230.0 * (1.0 - importance), 0.0];
                 let Rgb(pixel) = canvas.get_pixel_mut(x, y);
@@ -115,7 +118,18 @@ pub fn overlay(picture: &DynamicImage, faces: &[(Region, Saliency)]) -> RgbImage
             }
         }
     }
+    name_on(&mut canvas, factor, faces, names);
     canvas
+}
+
+/// A region of a picture that is enlarged by `factor`.
+fn times(region: Region, factor: f32) -> Region {
+    match region {
+        Region::Whole => Region::Whole,
+        Region::Square { centre: (x, y), side, angle } => {
+            Region::Square { centre: (x * factor, y * factor), side: side * factor, angle }
+        }
+    }
 }
 
 /// The upright rectangle of pixels around a region: left, top, right, bottom.
@@ -144,6 +158,7 @@ fn place_in(region: &Region, x: u32, y: u32, width: u32, height: u32) -> Option<
 mod tests {
     use super::*;
     use crate::bundle::Bundle;
+    use crate::faces::Area;
     use crate::labels::Labels;
     use crate::network::NetworkConfig;
     use crate::weights::WeightTensor;
@@ -173,9 +188,20 @@ mod tests {
         for (x, y) in [(0.9, 0.9), (0.9, 0.1), (0.1, 0.9)] {
             assert_eq!(saliency.at(x, y), 0.0, "{x} {y}");
         }
-        let drawn = overlay(&DynamicImage::new_rgb8(96, 96), &[(Region::Whole, saliency)]);
-        assert!(drawn.get_pixel(24, 24).0[0] > 100, "{:?}", drawn.get_pixel(24, 24));
-        assert_eq!(drawn.get_pixel(90, 90), &Rgb([0, 0, 0]));
+        let face = AnalyzedFace {
+            area: Area { x: 0, y: 0, width: 96, height: 96 },
+            confidence: 1.0,
+            label: None,
+            score: 1.0,
+            probabilities: Vec::new(),
+            landmarks: None,
+            region: Region::Whole,
+        };
+        let drawn = overlay(&DynamicImage::new_rgb8(96, 96), &[face], &["bright".to_owned()], &[saliency]);
+        assert_eq!(drawn.dimensions(), (384, 384));
+        assert!(drawn.get_pixel(96, 96).0[0] > 100, "{:?}", drawn.get_pixel(96, 96));
+        assert_eq!(drawn.get_pixel(340, 340), &Rgb([0, 0, 0]));
+        assert!((0..384).any(|x| drawn.get_pixel(x, 12).0 == [255; 3]), "the name is missing");
     }
 
     #[test]

@@ -30,6 +30,29 @@ pub fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
+/// A path as text. What is no text in it becomes `\xFF` and the like, and a backslash that looks as if it had `\x5C`, so that two
+/// names stay two.
+pub fn name(path: &Path) -> String {
+    let mut name = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        let mut pieces = chunk.valid().split('\\');
+        name.push_str(pieces.next().unwrap_or_default());
+        for piece in pieces {
+            // Elsewhere it separates folders.
+            name.push_str(if cfg!(unix) && looks_escaped(piece) { "\\x5C" } else { "\\" });
+            name.push_str(piece);
+        }
+        name.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02X}")));
+    }
+    name
+}
+
+/// Whether what follows a backslash looks like a byte of `name`.
+fn looks_escaped(piece: &str) -> bool {
+    let digits = piece.strip_prefix('x').and_then(|rest| rest.as_bytes().get(..2));
+    digits.is_some_and(|digits| digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'A'..=b'F')))
+}
+
 /// The bytes of the file at `path`. Whatever else is there is not opened: a pipe may wait for ever for its other end.
 ///
 /// # Errors

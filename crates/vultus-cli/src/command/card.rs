@@ -87,6 +87,7 @@ impl Card {
             CardError::Template(_) => Failure::Run(error.into()),
         })?;
         write_new(&self.out, format!("{}\n", card.trim_end()).as_bytes())?;
+        say(format_args!("written to {}", self.out.display()));
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! `vultus evaluate`.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
@@ -7,16 +8,16 @@ use vultus::bundle::Bundle;
 use vultus::labels::canonical;
 use vultus::wording::counted;
 use vultus_train::assess::{AssessError, assess};
-use vultus_train::caveat::{of_model, of_repeats};
+use vultus_train::caveat::{of_model, of_repeats, of_role};
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::{Dataset, RemovalReason, split_name};
 use vultus_train::evaluate::Evaluation;
 use vultus_train::evaluate::groups::GroupTable;
-use vultus_train::facts::{SplitRole, TrainingFacts, load_with_facts};
+use vultus_train::facts::{TrainingFacts, load_with_facts};
 use vultus_train::fingerprint::fingerprint;
 use vultus_train::held_out::{HeldOutError, configuration_of, held_out};
 use vultus_train::prepare::{PrepareError, read, with_labels};
-use vultus_train::run::{RunDirectory, evaluation_path};
+use vultus_train::run::{RunDirectory, RunError, evaluation_path};
 use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
@@ -110,8 +111,10 @@ impl Evaluate {
         let mut assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(with_option)?;
         let models = &assessment.evaluation.models;
         for place in (1..models.len()).filter(|&place| models[..place].contains(&models[place])) {
-            let note =
-                format!("{} is named more than once, and its answer counts each time", self.models[place].display());
+            let note = format!(
+                "{} is the same model as one before it: its answer counts each time",
+                self.models[place].display()
+            );
             say(format_args!("note: {note}"));
             notes.push(note);
         }
@@ -205,7 +208,7 @@ impl Evaluate {
         for (place, (model, facts)) in self.models.iter().zip(facts).enumerate() {
             let sure = self.validation || (place == 0 && own);
             let whose = if self.models.len() > 1 { format!("{}: ", model.display()) } else { String::new() };
-            notes.extend(flattery(facts, dataset, split, &images, sure).map(|flattery| format!("{whose}{flattery}")));
+            notes.extend(of_role(facts, dataset, split, &images, sure).map(|note| format!("{whose}{note}")));
             notes.extend(of_model(facts, dataset, split, &images).iter().map(|note| format!("{whose}{note}")));
         }
         notes
@@ -216,8 +219,12 @@ impl Evaluate {
     fn open_run(&self) -> Result<(Option<RunDirectory>, TrainConfig), Failure> {
         let path = run_directory(&self.models[0])?;
         if self.out.is_none() && self.is_of_the_run() {
-            let (run, config) = RunDirectory::open(&path).map_err(usage_or_run)?;
-            return Ok((Some(run), config));
+            match RunDirectory::open(&path) {
+                Err(RunError::Io(error)) if error.kind() == ErrorKind::PermissionDenied => {
+                    say(format_args!("note: {error}: the result is not kept there; --out keeps it elsewhere"));
+                }
+                opened => return opened.map(|(run, config)| (Some(run), config)).map_err(usage_or_run),
+            }
         }
         Ok((None, RunDirectory::config_of(&path).map_err(usage_or_run)?))
     }
@@ -257,35 +264,6 @@ pub fn check_dropped(
     Ok(())
 }
 
-/// What the samples at `images` of `split` did for the model, which flatters its figures; known for `sure` where they are its own.
-fn flattery(facts: &TrainingFacts, dataset: &Dataset, split: &str, images: &[usize], sure: bool) -> Option<String> {
-    let temperature = facts.chose_temperature(dataset, split, images);
-    let chosen = match temperature {
-        true => "the temperature, and the epoch where one was chosen",
-        false => "the epoch, where one was chosen",
-    };
-    Some(match facts.role_of(split) {
-        Some(SplitRole::Learnt) if sure => {
-            let held_out = facts.images.is_some_and(|images| images.validation > 0)
-                && facts.validation_split.as_ref().is_none_or(String::is_empty);
-            let apart = if held_out { ", but for the images that it held out" } else { "" };
-            format!("split {split} is what the model was trained on{apart}")
-        }
-        Some(SplitRole::Validated) if sure => format!("these images chose {chosen}"),
-        Some(SplitRole::Learnt) => format!(
-            "split {split} is called like the one that the model was trained on: if these are its images, they flatter it"
-        ),
-        Some(SplitRole::Validated) => format!(
-            "split {split} is called like the one that validated the model: if these are its images, they chose {chosen}"
-        ),
-        None if temperature => "these images chose the temperature".to_owned(),
-        None if facts.calibrated_on(split) => format!(
-            "split {split} is called like the one whose images chose the temperature: those that are the same flatter its scores"
-        ),
-        None => return None,
-    })
-}
-
 /// [`usage_or_assess`], with the option that leaves unknown classes out.
 pub fn with_option(error: AssessError) -> Failure {
     if let AssessError::UnknownClasses { unknown, .. } = &error {
@@ -323,7 +301,12 @@ pub fn held_out_images(
     found.map_err(|error| match error {
         HeldOutError::OtherData => other_data(),
         // Of data that are given, the model's file made the configuration.
-        HeldOutError::Prepare(PrepareError::NoConfiguredSplit { .. }) if own.is_none() => other_data(),
+        HeldOutError::Prepare(
+            PrepareError::NoConfiguredSplit { .. }
+            | PrepareError::Untrained { .. }
+            | PrepareError::OneClass(_)
+            | PrepareError::Split { .. },
+        ) if own.is_none() => other_data(),
         HeldOutError::Prepare(error) => usage_or_data(error),
         error => Failure::usage(error),
     })

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::anyhow;
 use image::{DynamicImage, ImageFormat, RgbImage};
 use sha2::{Digest, Sha256};
-use vultus::analyze::{Analysis, Analyzer, RecordError};
+use vultus::analyze::{Analysis, AnalyzedFace, Analyzer, RecordError};
 use vultus::annotate::{annotate_enlarged, name_of};
 use vultus::batch;
 use vultus::explain::{Saliency, overlay};
@@ -214,17 +214,17 @@ fn draw(
     picture: &DynamicImage,
     analysis: &Analysis,
 ) -> Result<(), RecordError> {
+    let names: Vec<String> = analysis.faces.iter().map(name_of).collect();
     if let Some(folder) = annotated {
-        let names: Vec<String> = analysis.faces.iter().map(name_of).collect();
         write_picture(&folder.join(name), annotate_enlarged(picture, &analysis.faces, &names))?;
     }
     if let Some(folder) = explained {
         let preprocessing = analyzer.classifier().preprocessing();
-        let saliency = |region: vultus::faces::Region| {
-            (region, Saliency::of(analyzer.classifier_of(&region), &region.cut(picture, preprocessing)))
+        let saliency = |face: &AnalyzedFace| {
+            Saliency::of(analyzer.classifier_of(&face.region), &face.region.cut(picture, preprocessing))
         };
-        let saliencies: Vec<_> = analysis.faces.iter().map(|face| saliency(face.region)).collect();
-        write_picture(&folder.join(name), overlay(picture, &saliencies))?;
+        let saliencies: Vec<Saliency> = analysis.faces.iter().map(saliency).collect();
+        write_picture(&folder.join(name), overlay(picture, &analysis.faces, &names, &saliencies))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::anyhow;
-use vultus::wording::or_dash;
+use vultus::wording::{counted, or_dash};
 use vultus_train::caveat;
 use vultus_train::config::{Monitor, TrainConfig};
 use vultus_train::dataset::Dataset;
@@ -13,11 +13,12 @@ use vultus_train::fingerprint::{fingerprint_of, votes_fingerprint};
 use vultus_train::fit::{self, FitData, FitError, Observer};
 use vultus_train::prepare::{prepare, training_indices};
 use vultus_train::run::{RunDirectory, RunError, check_search_directory, describe_search};
+use vultus_train::search::journal::score_of;
 use vultus_train::search::results::SearchResults;
 use vultus_train::search::trial::train_trial;
 use vultus_train::search::{
-    PlannedWork, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner, TrialTask, run_search,
-    settings, winner_config,
+    PlannedWork, SearchConfig, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner,
+    TrialTask, run_search, settings, winner_config,
 };
 
 use super::train::{train_and_show, usage_or_data, usage_or_run};
@@ -82,7 +83,8 @@ impl Search {
         }
         if !outcome.results.is_complete() {
             let missing = outcome.results.trials - outcome.results.finished;
-            say(format_args!("{missing} trials are still to be done by other shards"));
+            let verb = if missing == 1 { "is" } else { "are" };
+            say(format_args!("{} {verb} still to be done by other shards", counted(missing, "trial")));
             return Ok(printed?);
         }
         let winner = outcome.winner()?;
@@ -186,10 +188,12 @@ impl TrialRunner for Runner<'_> {
         self.left = self.left.saturating_sub(1);
         let result = match &end {
             TrialEnd::Finished(epochs) => {
-                epochs.last().map_or_else(String::new, |last| match self.config.search.monitor {
-                    Monitor::ValAccuracy => format!("val_accuracy {:.4}", last.val_accuracy),
-                    Monitor::ValLoss => format!("val_loss {:.4}", last.val_loss),
-                })
+                let SearchConfig { score, monitor, .. } = self.config.search;
+                let name = match monitor {
+                    Monitor::ValAccuracy => "val_accuracy",
+                    Monitor::ValLoss => "val_loss",
+                };
+                score_of(epochs, score, monitor).map_or_else(String::new, |value| format!("{name} {value:.4}"))
             }
             TrialEnd::Diverged(reason) => format!("diverged: {reason}"),
             TrialEnd::Interrupted => return Ok(end),

@@ -104,7 +104,9 @@ pub fn train_and_show(
 pub fn usage_or_data(error: PrepareError) -> Failure {
     match &error {
         PrepareError::Data(DataError::NoSource) => Failure::usage(anyhow!("{error} with --data")),
-        PrepareError::NoConfiguredSplit { remedy, .. } => Failure::usage(anyhow!("{error}: add --set '{remedy}'")),
+        PrepareError::NoConfiguredSplit { remedy: Some(remedy), .. } => {
+            Failure::usage(anyhow!("{error}: add --set '{remedy}'"))
+        }
         PrepareError::Data(
             DataError::UnknownSource { .. }
             | DataError::NotFound { .. }

@@ -134,7 +134,8 @@ impl Video {
             // Last, as who reads them may be gone.
             let written = until_it_fails(&mut rows, |rows| {
                 rows.write(&frame)?;
-                if film.is_camera { rows.flush() } else { Ok(()) }
+                // Whatever ends this, what is done is not lost, and whoever follows the file sees it.
+                rows.flush()
             });
             match written {
                 // Whoever has read enough rows wants the page and the film all the same.

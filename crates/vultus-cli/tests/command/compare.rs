@@ -27,6 +27,10 @@ fn runs_that_differ_by_their_seed_are_one_row() {
     assert_eq!(json["unequal_validation"], true);
     let alike = place.run(&["compare", "--json", "plain-1", "unweighted"]).ends_with(0);
     assert_eq!(alike.json()["unequal_validation"], false);
+    // The same settings, and other images.
+    place.train("drawn", &["--data", "synthetic:20", "--set", "train.class_weights=\"none\""]);
+    let other = place.run(&["compare", "--json", "plain-1", "drawn"]).ends_with(0);
+    assert_eq!(other.json()["unequal_validation"], true);
     let accuracy = |run: &str| {
         let evaluation = read_json(&place.path(&format!("{run}/evaluation/test/evaluation.json")));
         evaluation["accuracy"].as_f64().unwrap()

@@ -260,7 +260,12 @@ fn a_split_that_the_data_do_not_have_is_refused_with_what_to_add() {
         "no images in split public_test; the data has: train, test: add --set 'data.evaluate_splits=[\"test\"]'",
     ]);
     assert!(!place.path("run").exists());
-    place.run(&[&arguments[..], &["--set", "data.evaluate_splits=[\"test\"]"]].concat()).ends_with(0);
+    place.run(&[&arguments[..], &["--set", "data.evaluate_splits=[\"test\", \"train\"]"]].concat()).ends_with(0);
+    // What the model learnt is called so.
+    let notes =
+        |split: &str| read_json(&place.path(&format!("run/evaluation/{split}/evaluation.json")))["notes"].to_string();
+    assert!(notes("train").contains("is what the model was trained on"), "{}", notes("train"));
+    assert!(!notes("test").contains("trained on"), "{}", notes("test"));
 }
 
 #[test]
@@ -371,7 +376,10 @@ fn an_evaluation_tells_what_it_is_of() {
     assert_eq!(hashes.collect::<Vec<_>>(), [(&json!("run"), &model["weights_sha256"]); 2]);
     assert_eq!(model["name"], json!("run"));
     assert!(
-        twice["notes"][0].as_str().unwrap().ends_with("is named more than once, and its answer counts each time"),
+        twice["notes"][0]
+            .as_str()
+            .unwrap()
+            .ends_with("is the same model as one before it: its answer counts each time"),
         "{twice}"
     );
     assert_eq!(twice["images_sha256"], evaluation["images_sha256"]);

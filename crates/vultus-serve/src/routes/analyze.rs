@@ -62,26 +62,38 @@ pub(crate) struct AnalyzeJson<'a> {
 
 /// Pictures in base64 or as data URIs: one or several, under either name.
 #[derive(ToSchema)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(untagged)]
 #[expect(dead_code, reason = "describes the JSON for people and programs")]
 pub(crate) enum AnalyzeBody {
     /// As `image`.
-    Image {
-        /// A picture, or several.
-        image: OneOrMore,
-    },
+    Image(ImageBody),
     /// As `images`.
-    Images {
-        /// A picture, or several.
-        images: OneOrMore,
-    },
+    Images(ImagesBody),
+}
+
+/// Pictures as `image`.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes the JSON for people and programs")]
+pub(crate) struct ImageBody {
+    /// A picture, or several.
+    image: OneOrMore,
+}
+
+/// Pictures as `images`.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes the JSON for people and programs")]
+pub(crate) struct ImagesBody {
+    /// A picture, or several.
+    images: OneOrMore,
 }
 
 /// A form with pictures.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes the form for people and programs")]
 pub(crate) struct AnalyzeForm {
-    /// A picture; may be given several times.
+    /// A picture; may be given several times, also as `images`.
     #[schema(format = Binary, content_media_type = "application/octet-stream")]
     image: Vec<String>,
 }
@@ -138,7 +150,7 @@ pub(crate) async fn analyze(
 /// The pictures in a body, or why a part of it is none.
 async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Answer<Bytes>>> {
     let pictures = match kind {
-        Kind::Form(boundary) => Form::read(boundary, body, ["image"], [], most).await?.pictures,
+        Kind::Form(boundary) => Form::read(boundary, body, ["image", "images"], [], most).await?.pictures,
         Kind::Json => {
             read(body, move |body| from_json("`image` or `images`", json::<AnalyzeJson>(body)?.image, most)).await?
         }

@@ -250,7 +250,9 @@ fn text_or_bytes(field: Bytes) -> Answer<Bytes> {
 impl From<AnalyzedFace> for DeepfaceResult {
     fn from(face: AnalyzedFace) -> Self {
         let percent = |(name, probability): (String, f32)| (name, Value::from(f64::from(probability) * 100.0));
-        let eye = |index: usize| face.landmarks.map(|points| points[index]).map(|(x, y)| [x as i32, y as i32]);
+        let eye = |index: usize| {
+            face.landmarks.map(|points| points[index]).map(|(x, y)| [x.round() as i32, y.round() as i32])
+        };
         let area = face.area;
         Self {
             region: Region { x: area.x, y: area.y, w: area.width, h: area.height, left_eye: eye(1), right_eye: eye(0) },

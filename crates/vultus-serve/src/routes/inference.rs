@@ -28,6 +28,9 @@ const PLATFORM: &str = "vultus_safetensors";
 /// Most entries of `outputs`: there are two, and each may be asked for more than once.
 const OUTPUTS: usize = 16;
 
+/// The header by which a request says that bytes follow its JSON, an extension of the protocol.
+const BINARY_TENSORS: &str = "inference-header-content-length";
+
 /// The only version of the only model.
 const VERSION: &str = "1";
 
@@ -210,6 +213,12 @@ pub(crate) async fn infer(
 ) -> Answer<Json<InferAnswer>> {
     known(&app, &name)?;
     let (head, body) = request.into_parts();
+    if head.headers.contains_key(BINARY_TENSORS) {
+        return Err(ApiError::Malformed(
+            "binary tensors are not read: send the numbers as `data` in the JSON (tritonclient: binary_data=False)"
+                .to_owned(),
+        ));
+    }
     let body = app.bodies.collect(&head.headers, body).await?;
     let shared = Arc::clone(&app);
     let Question { id, wanted, faces } = read(body, move |body| Question::read(body, &shared)).await?;

@@ -64,18 +64,20 @@ pub struct TrialRecord {
 impl TrialRecord {
     /// The monitored value of the epoch that counts; `None` if the training diverged.
     pub fn score(&self, score: Score, monitor: Monitor) -> Option<f64> {
-        if self.diverged.is_some() {
-            return None;
-        }
-        let mut values = self.epochs.iter().map(|epoch| match monitor {
-            Monitor::ValAccuracy => epoch.val_accuracy,
-            Monitor::ValLoss => epoch.val_loss,
-        });
-        match (score, monitor) {
-            (Score::Last, _) => values.next_back(),
-            (Score::Best, Monitor::ValAccuracy) => values.reduce(f64::max),
-            (Score::Best, Monitor::ValLoss) => values.reduce(f64::min),
-        }
+        if self.diverged.is_some() { None } else { score_of(&self.epochs, score, monitor) }
+    }
+}
+
+/// The monitored value of that of `epochs` which counts.
+pub fn score_of(epochs: &[EpochScore], score: Score, monitor: Monitor) -> Option<f64> {
+    let mut values = epochs.iter().map(|epoch| match monitor {
+        Monitor::ValAccuracy => epoch.val_accuracy,
+        Monitor::ValLoss => epoch.val_loss,
+    });
+    match (score, monitor) {
+        (Score::Last, _) => values.next_back(),
+        (Score::Best, Monitor::ValAccuracy) => values.reduce(f64::max),
+        (Score::Best, Monitor::ValLoss) => values.reduce(f64::min),
     }
 }
 

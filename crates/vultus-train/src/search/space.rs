@@ -200,7 +200,7 @@ fn check_axes(search: &SearchConfig) -> Result<(), SearchError> {
         let expected = "a random search needs a number of settings from 1 to a million";
         return Err(SearchError::Value { key: "trials", value: search.trials.to_string(), expected });
     }
-    let mut names = HashSet::new();
+    let (mut names, mut keys) = (HashSet::new(), HashSet::new());
     for axis in &search.axes {
         let refuse = |detail: String| Err(SearchError::Axis { axis: axis.title().to_owned(), detail });
         if axis.keys.is_empty() {
@@ -211,6 +211,10 @@ fn check_axes(search: &SearchConfig) -> Result<(), SearchError> {
         }
         if let Some(detail) = axis.keys.iter().find_map(|key| fixed(key)) {
             return refuse(detail);
+        }
+        // The later one would win, and the table show settings that there never were.
+        if let Some(key) = axis.keys.iter().find(|key| !keys.insert(key.as_str())) {
+            return refuse(format!("{key} is searched twice; an axis may set several keys, and a key has one axis"));
         }
         if let Some(detail) = values_problem(axis, search.method) {
             return refuse(detail);

@@ -2,7 +2,8 @@
 //!
 //! In: a folder in the Kaggle layout (`train/<class>/*`, `test/<class>/*`; other names of splits as in
 //! [`split_name::canonical`]) or one folder of classes, all of which is `train`. Out: one reading for each image file,
-//! sorted by path, and then one for each that lies beside the classes. Folders inside a class folder belong to the class. Hidden files, files with other extensions and what lies beside the splits are none of its business.
+//! sorted by path, and then one for each that lies beside the classes or the splits, and for each folder that cannot be read. Folders
+//! inside a class folder belong to the class. Hidden files and files with other extensions are none of its business.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use vultus::decode::{DecodeLimits, is_named_as_picture};
-use vultus::picture_file::{self, PictureFileError, is_hidden};
+use vultus::picture_file::{self, PictureFileError, is_hidden, name};
 use vultus::preprocess::Preprocessing;
 
 use super::{NamedSample, Reading, face_from_bytes};
@@ -65,32 +66,77 @@ struct Found {
     empty: Vec<String>,
 }
 
+/// What lies directly in a folder, each sorted by path; hidden files are left out.
+#[derive(Default)]
+struct Listing {
+    /// Folders with their names.
+    folders: Vec<(PathBuf, String)>,
+    /// What is named as a picture and is no folder.
+    pictures: Vec<PathBuf>,
+    /// Other links that lead nowhere: to the folder of a class on a disk that is not there, perhaps.
+    lost: Vec<(PathBuf, String)>,
+}
+
+impl Listing {
+    fn of(folder: &Path) -> std::io::Result<Self> {
+        let mut listing = Self::default();
+        for entry in fs_err::read_dir(folder)? {
+            let path = entry?.path();
+            if is_hidden(&path) {
+                continue;
+            }
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                listing.folders.push((path, name));
+            } else if is_named_as_picture(&path) {
+                listing.pictures.push(path);
+            } else if path.is_symlink() && !path.exists() {
+                listing.lost.push((path, name));
+            }
+        }
+        listing.folders.sort();
+        listing.pictures.sort();
+        listing.lost.sort();
+        Ok(listing)
+    }
+}
+
 /// Looks through `root`.
 fn find(root: &Path) -> Result<Found, DataError> {
     let mut found = Found::default();
-    let folders = folders_in(root)?;
-    let mut splits: Vec<(&PathBuf, &'static str)> = Vec::new();
-    for (path, name) in &folders {
+    let listing = Listing::of(root)?;
+    let (mut splits, mut others) = (Vec::new(), Vec::new());
+    for (path, name) in &listing.folders {
         // A class may be called `valid`; a split holds folders.
-        if let Some(split) = split_name::canonical(name)
-            && !folders_in(path)?.is_empty()
-        {
-            splits.push((path, split));
+        let split =
+            split_name::canonical(name).map(|split| Ok::<_, DataError>((split, Listing::of(path)?))).transpose()?;
+        match split {
+            Some((split, inside)) if !(inside.folders.is_empty() && inside.lost.is_empty()) => {
+                splits.push((split, inside));
+            }
+            _ => others.push(path),
         }
     }
     if splits.is_empty() {
-        found.add_classes(root, &folders, split_name::TRAIN)?;
+        found.add_classes(listing, split_name::TRAIN);
+        return Ok(found);
     }
-    for (path, split) in splits {
-        found.add_classes(path, &folders_in(path)?, split)?;
+    for (split, inside) in splits {
+        found.add_classes(inside, split);
     }
+    let mut beside = listing.pictures;
+    for path in others {
+        beside.extend(found.pictures_below(path, split_name::TRAIN, None));
+    }
+    found.leave_out(beside, split_name::TRAIN, "it lies beside the folders of splits");
+    found.leave_out_lost(listing.lost, split_name::TRAIN);
     Ok(found)
 }
 
 /// Reads one file.
 fn read_file(candidate: Candidate, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Reading {
     let Candidate { path, class, split } = candidate;
-    let origin = path.display().to_string();
+    let origin = name(&path);
     let face = match picture_file::read(&path) {
         Ok(bytes) => face_from_bytes(&bytes, preprocessing, limits),
         Err(error) => {
@@ -115,79 +161,83 @@ fn read_file(candidate: Candidate, preprocessing: &Preprocessing, limits: &Decod
 }
 
 impl Found {
-    /// Adds what lies in `folder`: the image files of its folders, each a class, and those beside them.
-    fn add_classes(
-        &mut self,
-        folder: &Path,
-        classes: &[(PathBuf, String)],
-        split: &'static str,
-    ) -> Result<(), DataError> {
-        for (path, class) in classes {
-            let mut files = Vec::new();
-            collect_files(path, &fs_err::canonicalize(path)?, &mut HashSet::new(), &mut files)?;
+    /// Adds what a folder holds: the image files of its folders, each a class, and those beside them.
+    fn add_classes(&mut self, folder: Listing, split: &'static str) {
+        for (path, class) in folder.folders {
+            let canonical = vultus::labels::canonical(&class);
+            let files = self.pictures_below(&path, split, Some(&canonical));
             if files.is_empty() {
-                self.empty.push(vultus::labels::canonical(class));
+                self.empty.push(canonical);
             }
-            files.sort();
             self.candidates.extend(files.into_iter().map(|path| Candidate { path, class: class.clone(), split }));
         }
-        let mut beside = Vec::new();
-        for entry in fs_err::read_dir(folder)? {
-            let path = entry?.path();
-            if is_named_as_picture(&path) && !is_hidden(&path) && !path.is_dir() {
-                beside.push(path);
-            }
-        }
-        beside.sort();
-        self.left_out.extend(beside.into_iter().map(|path| Removal {
-            origin: path.display().to_string(),
+        self.leave_out(folder.pictures, split, "it lies beside the folders of classes");
+        self.leave_out_lost(folder.lost, split);
+    }
+
+    /// The image files below `folder`, sorted; a folder in it that cannot be listed is left out as one of `class`.
+    fn pictures_below(&mut self, folder: &Path, split: &str, class: Option<&String>) -> Vec<PathBuf> {
+        let (mut files, mut unreadable) = (Vec::new(), Vec::new());
+        collect_files(folder, folder, &mut HashSet::new(), &mut files, &mut unreadable);
+        files.sort();
+        self.left_out.extend(unreadable.into_iter().map(|(folder, error)| Removal {
+            origin: name(&folder),
+            split: split.to_owned(),
+            label: class.cloned(),
+            reason: RemovalReason::Unreadable,
+            detail: error.to_string(),
+        }));
+        files
+    }
+
+    /// Pictures that have no class.
+    fn leave_out(&mut self, pictures: Vec<PathBuf>, split: &str, detail: &str) {
+        self.left_out.extend(pictures.into_iter().map(|path| Removal {
+            origin: name(&path),
             split: split.to_owned(),
             label: None,
             reason: RemovalReason::NoClass,
-            detail: "it lies beside the folders of classes".to_owned(),
+            detail: detail.to_owned(),
         }));
-        Ok(())
+    }
+
+    /// Links where the folder of a class may have been.
+    fn leave_out_lost(&mut self, links: Vec<(PathBuf, String)>, split: &str) {
+        self.left_out.extend(links.into_iter().map(|(path, class)| Removal {
+            origin: name(&path),
+            split: split.to_owned(),
+            label: Some(vultus::labels::canonical(&class)),
+            reason: RemovalReason::Missing,
+            detail: "the link leads nowhere".to_owned(),
+        }));
     }
 }
 
-/// Adds the image files under `folder`, that of a class or one behind it. Links are followed, but to no folder a second time
-/// and to none that holds the class's folder, where other classes lie.
+/// Adds the image files under `folder`, that of a class or one behind it, and the folders that cannot be listed. Links are
+/// followed, but to no folder a second time and to none that holds the class's folder, where other classes lie.
 fn collect_files(
     folder: &Path,
     class: &Path,
     visited: &mut HashSet<PathBuf>,
     files: &mut Vec<PathBuf>,
-) -> Result<(), DataError> {
-    let place = fs_err::canonicalize(folder)?;
-    if (class != place && class.starts_with(&place)) || !visited.insert(place) {
-        return Ok(());
-    }
-    for entry in fs_err::read_dir(folder)? {
-        let path = entry?.path();
-        if is_hidden(&path) {
-            continue;
+    unreadable: &mut Vec<(PathBuf, std::io::Error)>,
+) {
+    let places = fs_err::canonicalize(folder).and_then(|place| Ok((place, fs_err::canonicalize(class)?)));
+    let listing = places.and_then(|(place, class)| {
+        if (class != place && class.starts_with(&place)) || !visited.insert(place) {
+            return Ok(Listing::default());
         }
-        if path.is_dir() {
-            collect_files(&path, class, visited, files)?;
-        } else if is_named_as_picture(&path) {
-            files.push(path);
+        Listing::of(folder)
+    });
+    match listing {
+        Ok(listing) => {
+            files.extend(listing.pictures);
+            for (inside, _) in listing.folders {
+                collect_files(&inside, class, visited, files, unreadable);
+            }
         }
+        Err(error) => unreadable.push((folder.to_owned(), error)),
     }
-    Ok(())
-}
-
-/// The folders directly inside `root` with their names, sorted, hidden ones left out.
-fn folders_in(root: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
-    let mut folders = Vec::new();
-    for entry in fs_err::read_dir(root)? {
-        let path = entry?.path();
-        if path.is_dir() && !is_hidden(&path) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            folders.push((path, name));
-        }
-    }
-    folders.sort();
-    Ok(folders)
 }
 
 #[cfg(test)]
@@ -258,11 +308,22 @@ mod tests {
         write(root.path(), "train/loose.png", &png(2));
         write(root.path(), "train/.hidden.png", &png(2));
         write(root.path(), "figure.png", &png(3));
+        write(root.path(), "happy/unsplit.png", &png(4));
+        write(root.path(), "test/unsorted.png", &png(5));
         let readings = read_all(root.path()).unwrap();
-        assert!(readings[0].is_ok() && readings.len() == 2);
-        let loose = readings[1].as_ref().err().unwrap();
-        assert_eq!((loose.reason, loose.label.as_deref(), &*loose.split), (RemovalReason::NoClass, None, "train"));
-        assert!(loose.origin.ends_with("train/loose.png"));
+        assert!(readings[0].is_ok());
+        let rows = readings[1..].iter().map(|reading| reading.as_ref().err().unwrap());
+        let rows: Vec<(&str, &Removal)> =
+            rows.map(|row| (row.origin.strip_prefix(root.path().to_str().unwrap()).unwrap(), row)).collect();
+        let origins: Vec<&str> = rows.iter().map(|(origin, _)| *origin).collect();
+        assert_eq!(origins, ["/train/loose.png", "/figure.png", "/happy/unsplit.png", "/test/unsorted.png"]);
+        for (origin, row) in rows {
+            assert_eq!(
+                (row.reason, row.label.as_deref(), &*row.split),
+                (RemovalReason::NoClass, None, "train"),
+                "{origin}"
+            );
+        }
         write(root.path(), "train/Anger/notes.txt", b"none yet");
         write(root.path(), "test/happiness/notes.txt", b"none yet");
         assert_eq!(empty_classes(root.path()), ["angry"]);
@@ -270,6 +331,26 @@ mod tests {
         // Pictures alone are no data set.
         let error = read_all(&root.path().join("train/happy")).unwrap_err();
         assert!(matches!(error, DataError::NoImages { .. }), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_class_behind_a_link_that_leads_nowhere_is_a_row() {
+        use std::os::unix::ffi::OsStrExt;
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "train/happy/a.png", &png(1));
+        write(root.path(), "train/happy/b.png", &png(2));
+        std::os::unix::fs::symlink("/nowhere/sad", root.path().join("train/Sadness")).unwrap();
+        // Two names that are no texts stay two.
+        for byte in [b"\xFE.png", b"\xFF.png"] {
+            fs_err::write(root.path().join("train/happy").join(std::ffi::OsStr::from_bytes(byte)), png(3)).unwrap();
+        }
+        let readings = read_all(root.path()).unwrap();
+        let names = readings[2..4].iter().map(|reading| reading.as_ref().unwrap().origin.rsplit('/').next().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), ["\\xFE.png", "\\xFF.png"]);
+        let lost = readings[4].as_ref().err().unwrap();
+        assert_eq!((lost.reason, lost.label.as_deref()), (RemovalReason::Missing, Some("sad")));
+        assert!(lost.origin.ends_with("train/Sadness") && lost.detail == "the link leads nowhere", "{lost:?}");
     }
 
     #[test]

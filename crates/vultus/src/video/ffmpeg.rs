@@ -112,6 +112,8 @@ struct Stream {
     r_frame_rate: String,
     #[serde(default)]
     side_data_list: Vec<SideData>,
+    /// Of the pictures alone: sound may be longer.
+    duration: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -129,15 +131,18 @@ impl Film {
     /// Asks `ffprobe` about a file or a camera such as `/dev/video0`.
     ///
     /// # Errors
-    /// No `ffprobe`, or what it says of the file.
+    /// No `ffprobe`, a pipe, or what it says of the file.
     pub fn probe(path: &Path) -> Result<Self, VideoError> {
         let unreadable = |reason: String| VideoError::Unreadable { path: path.to_owned(), reason };
+        if is_pipe(path) {
+            return Err(unreadable("it is a pipe, and a film is read twice: write it to a file first".to_owned()));
+        }
         let is_camera = is_camera(path);
         let output = Command::new("ffprobe")
-            .args(["-v", "error", "-select_streams", "v:0", "-of", "json", "-show_entries"])
+            .args(["-v", "error", "-select_streams", PICTURES, "-of", "json", "-show_entries"])
             .arg(
-                "stream=width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate:stream_side_data=rotation:\
-                 format=duration",
+                "stream=width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate,duration:\
+                 stream_side_data=rotation:format=duration",
             )
             .args(source(path, is_camera))
             .stdin(Stdio::null())
@@ -167,7 +172,7 @@ impl Film {
             return Err(unreadable(format!("its frames are {width} x {height} pixels")));
         }
         let frames_per_second = rate(&stream.avg_frame_rate).or_else(|| rate(&stream.r_frame_rate));
-        let seconds = probe.format.duration.and_then(|text| text.parse().ok());
+        let seconds = [stream.duration, probe.format.duration].into_iter().flatten().find_map(|text| text.parse().ok());
         Ok(Self { path: path.to_owned(), is_camera, width, height, frames_per_second, seconds })
     }
 
@@ -187,6 +192,17 @@ impl Film {
     pub fn frame_bytes(&self) -> u64 {
         3 * u64::from(self.width) * u64::from(self.height)
     }
+}
+
+/// The stream that is read: the first one of pictures that is no cover of music.
+const PICTURES: &str = "V:0";
+
+fn is_pipe(path: &Path) -> bool {
+    #[cfg(unix)]
+    return std::fs::metadata(path)
+        .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_fifo(&metadata.file_type()));
+    #[cfg(not(unix))]
+    return false;
 }
 
 /// Cameras are devices of characters, wherever they have their names.
@@ -383,7 +399,7 @@ impl FilmReader {
         let program = apart("ffmpeg")
             .args(["-v", "error", "-nostdin"])
             .args(source(&film.path, film.is_camera))
-            .args(["-map", "0:v:0", "-vf", &format!("{choice}{TELL_TIMES},{size}")])
+            .args(["-map", &format!("0:{PICTURES}"), "-vf", &format!("{choice}{TELL_TIMES},{size}")])
             // In the film's rate, frames that are closer than others would have the same time.
             .args(["-fps_mode", "passthrough", "-enc_time_base", "1:1000000"])
             .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
@@ -486,6 +502,8 @@ impl FilmReader {
             (Some(last), Some(told)) if told - self.start_s > last => told - self.start_s,
             (Some(last), _) => last + 1.0 / self.frames_per_second,
         };
+        // Times are told in microseconds, and differences of them are no finer.
+        let time_s = (time_s * 1e6).round() / 1e6;
         self.last_s = Some(time_s);
         time_s
     }

@@ -109,7 +109,7 @@ impl Timeline {
 
     /// Adds the frame at `time_s` seconds, later than the one before.
     pub fn add(&mut self, time_s: f64, persons: &[Person]) {
-        while (time_s / self.bin_s) as usize >= MOST_BINS {
+        while bin_at(time_s, self.bin_s) >= MOST_BINS {
             self.bin_s *= 2.0;
             self.looked = self.looked.iter().map(|bin| bin / 2).collect();
             self.everyone.halve();
@@ -117,7 +117,7 @@ impl Timeline {
         }
         self.frames += 1;
         self.end_s = time_s;
-        let bin = (time_s / self.bin_s) as usize;
+        let bin = bin_at(time_s, self.bin_s);
         self.looked.insert(bin);
         for Person { person, face } in persons {
             self.person_count = self.person_count.max(*person);
@@ -162,6 +162,11 @@ impl Timeline {
     }
 }
 
+/// The bin of a time, which may lie a little before where the bin begins by rounding alone.
+fn bin_at(time_s: f64, bin_s: f64) -> usize {
+    (time_s / bin_s + 1e-6) as usize
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -195,6 +200,16 @@ pub(super) mod tests {
         assert_eq!((timeline.frames, timeline.bins(), timeline.end_s, timeline.person_count), (4, 3, 0.42, 2));
         assert_eq!([0, 3, 4].map(|bin| timeline.next_bin(bin)), [Some(3), Some(4), None]);
         assert!((timeline.length_s() - 0.56).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_frame_that_begins_a_bin_is_in_it_however_its_time_is_rounded() {
+        let mut timeline = Timeline::new(10.0);
+        // 0.6 / 0.2 and 1.4 / 0.2 are a little less than 3 and 7.
+        for frame in 0..20 {
+            timeline.add(f64::from(frame) / 10.0, &[person(1, 1.0)]);
+        }
+        assert_eq!(timeline.everyone.bins.values().map(|bin| bin.faces).collect::<Vec<_>>(), [2; 10]);
     }
 
     #[test]

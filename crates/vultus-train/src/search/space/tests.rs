@@ -105,9 +105,10 @@ fn bad_axes_are_named() {
     let good = || axis("A", &["train.epochs"], "[1]");
     for (bad, expected) in [
         (axis("B", &[], "[1]"), "no keys"),
-        (axis("B", &["train.epochs"], "[]"), "no values"),
+        (axis("B", &["train.batch_size"], "[]"), "no values"),
         (axis("A", &["train.batch_size"], "[1]"), "same name"),
-        (axis("B", &["train.epochs"], "[1, 2, 1]"), "1 stands twice"),
+        (axis("B", &["train.batch_size"], "[1, 2, 1]"), "1 stands twice"),
+        (axis("B", &["seed", "train.epochs"], "[1, 2]"), "train.epochs is searched twice"),
         (axis("B", &["cleaning.fraction"], "[0.5]"), "cleaned once"),
         (axis("B", &["data.train_split"], "[\"test\"]"), "read once"),
         (axis("B", &["search.axes.0.name"], "[\"x\"]"), "only folds and seed"),

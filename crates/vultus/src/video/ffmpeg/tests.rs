@@ -149,3 +149,31 @@ fn a_file_that_has_appeared_meanwhile_is_left_alone() {
     let kept = Path::new(message.rsplit_once("complete in ").unwrap().1);
     assert_eq!(Film::probe(kept).unwrap().width, 32, "{message}");
 }
+
+#[test]
+fn sound_that_is_longer_is_no_sign_of_a_cut() {
+    let sound = ["-f", "lavfi", "-i", "sine=duration=9"];
+    let Some((_directory, path)) = film("film.mp4", &[&second("null")[..4], &sound, &["-pix_fmt", "yuv420p"]].concat())
+    else {
+        return;
+    };
+    let film = Film::probe(&path).unwrap();
+    assert!(film.seconds.is_some_and(|seconds| (seconds - 1.0).abs() < 0.2), "{film:?}");
+}
+
+#[test]
+fn music_with_a_cover_is_no_film_and_a_pipe_none_that_is_read_twice() {
+    let cover = ["-f", "lavfi", "-i", "color=red:size=64x48:duration=0.04:rate=25"];
+    let of_music = ["-map", "0", "-map", "1", "-c:v", "mjpeg", "-disposition:v", "attached_pic", "-shortest"];
+    let sound = ["-f", "lavfi", "-i", "sine=duration=1"];
+    let Some((directory, path)) = film("song.m4a", &[&sound[..], &cover, &of_music].concat()) else { return };
+    let error = Film::probe(&path).unwrap_err().to_string();
+    assert!(error.ends_with("it has no pictures"), "{error}");
+    #[cfg(unix)]
+    {
+        let pipe = directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let error = Film::probe(&pipe).unwrap_err().to_string();
+        assert!(error.contains("it is a pipe"), "{error}");
+    }
+}
