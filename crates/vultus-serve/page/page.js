@@ -161,6 +161,7 @@ async function watch() {
     return fail(denied ? new Refusal("camera", "There is no camera, or the page may not use it.") : error);
   }
   turn += 1;
+  asked.abort();
   stage.classList.remove("busy");
   picture.hidden = true;
   video.hidden = false;

@@ -16,10 +16,12 @@ use vultus::persist::write_atomically;
 
 use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
+use crate::facts::load_with_facts;
 use crate::figure::{self, FigureError};
 use crate::history::{self, HistoryError};
 use crate::run::{
-    RunDirectory, RunError, environment_path, evaluation_directories, is_search, metrics_path, read_json, write_json,
+    RunDirectory, RunError, bundle_path, environment_path, evaluation_directories, is_search, metrics_path, read_json,
+    write_json,
 };
 use crate::spread::{mean, standard_deviation};
 use crate::train::Choice;
@@ -134,6 +136,8 @@ struct Run {
     config: TrainConfig,
     /// Of all its images; `None` where nothing was noted.
     data_sha256: Option<String>,
+    /// Of its training split, which a finished model tells.
+    train_sha256: Option<String>,
     finished: bool,
     validation: Option<f64>,
     evaluations: BTreeMap<String, Evaluation>,
@@ -147,8 +151,8 @@ struct Made {
 }
 
 impl Run {
-    /// What decides which images validate: all of them, cleaning, labels and split, and of a part of the training split its size
-    /// and seed. `None` where none do.
+    /// What decides which images of some validate: cleaning, labels and split, and of a part of the training split its size and
+    /// seed. `None` where none do.
     fn validating_part(&self) -> Option<String> {
         let TrainConfig { data, train, mut cleaning, .. } = self.config.clone();
         cleaning.drop_classes = cleaning.drop_classes.iter().map(|class| canonical(class)).collect();
@@ -156,9 +160,15 @@ impl Run {
         let drawn = data.validation_split.is_empty();
         let seed = if train.validation_seed == 0 { self.seed } else { train.validation_seed };
         let part = drawn.then_some((&data.train_split, train.validation_fraction, seed));
-        self.config
-            .validates()
-            .then(|| json!((part, &data.validation_split, data.labels, cleaning, &self.data_sha256)).to_string())
+        self.config.validates().then(|| json!((part, &data.validation_split, data.labels, cleaning)).to_string())
+    }
+
+    /// What the images are brought to, and their fingerprint: of the training split, where those that validate are a part of it.
+    /// `None` where it is not known, or none validate.
+    fn validating_images(&self) -> Option<(String, &String)> {
+        let drawn = self.config.data.validation_split.is_empty();
+        let known = if drawn { &self.train_sha256 } else { &self.data_sha256 };
+        self.config.validates().then_some((json!(self.config.preprocessing).to_string(), known.as_ref()?))
     }
 
     fn read(path: &Path) -> Result<Self, CompareError> {
@@ -177,7 +187,9 @@ impl Run {
         let config = TrainConfig { seed: TrainConfig::default().seed, ..config };
         let environment = environment_path(path);
         let data_sha256 = if environment.exists() { Some(read_json::<Made>(&environment)?.data_sha256) } else { None };
-        Ok(Self { path: path.to_owned(), seed, config, data_sha256, finished, validation, evaluations, minutes })
+        let train_sha256 = load_with_facts(&bundle_path(path)).ok().and_then(|(_, facts)| facts.train_sha256);
+        let path = path.to_owned();
+        Ok(Self { path, seed, config, data_sha256, train_sha256, finished, validation, evaluations, minutes })
     }
 }
 
@@ -225,10 +237,15 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
     let parts: Vec<BTreeSet<String>> =
         groups.iter().map(|group| group.iter().filter_map(Run::validating_part).collect()).collect();
     let validated: Vec<_> = parts.iter().filter(|parts| !parts.is_empty()).collect();
+    let mut images: BTreeMap<String, BTreeSet<&String>> = BTreeMap::new();
+    for (brought_to, known) in runs.iter().filter_map(|run| run.validating_images()) {
+        images.entry(brought_to).or_default().insert(known);
+    }
+    let other_parts = validated.windows(2).any(|pair| pair[0] != pair[1]);
     let unfinished = runs.iter().filter(|run| !run.finished).map(|run| run.path.clone());
     Ok(Comparison {
         unequal,
-        unequal_validation: validated.windows(2).any(|pair| pair[0] != pair[1]),
+        unequal_validation: other_parts || images.values().any(|known| known.len() > 1),
         other_images: other_images.collect(),
         unfinished: unfinished.collect(),
         missing: missing.collect(),
@@ -406,6 +423,7 @@ mod tests {
                 seed: 1,
                 config: TrainConfig::default(),
                 data_sha256: None,
+                train_sha256: None,
                 finished: true,
                 validation: None,
                 evaluations: BTreeMap::new(),

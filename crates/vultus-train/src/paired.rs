@@ -68,8 +68,9 @@ pub struct MeanDifference {
     pub value: f64,
     /// The mean less that of the first.
     pub difference: f64,
-    /// 95 % confidence interval of the difference `[low, high]`, of a mean of as many independent differences (normal approximation).
-    pub interval: [f64; 2],
+    /// 95 % confidence interval of the difference `[low, high]`, of a mean of as many independent differences (normal approximation);
+    /// none of one image.
+    pub interval: Option<[f64; 2]>,
 }
 
 /// Evaluations that do not compare.
@@ -195,8 +196,9 @@ impl MeanDifference {
         let differences = || first.iter().zip(other).map(|(first, other)| score(other) - score(first));
         let difference = differences().sum::<f64>() / n;
         let squares: f64 = differences().map(|one| (one - difference).powi(2)).sum();
-        let half = NORMAL_QUANTILE * (squares / (n - 1.0).max(1.0) / n).sqrt();
-        Self { value: mean(other, score), difference, interval: [difference - half, difference + half] }
+        let half = NORMAL_QUANTILE * (squares / (n - 1.0) / n).sqrt();
+        let interval = (n > 1.0).then_some([difference - half, difference + half]);
+        Self { value: mean(other, score), difference, interval }
     }
 }
 
@@ -291,10 +293,10 @@ mod tests {
         assert!((b.difference - 1.0 / 6.0).abs() < 1e-12 && (b.accuracy - 5.0 / 6.0).abs() < 1e-12);
         assert!(b.interval[0] < b.difference && b.difference < b.interval[1]);
         assert_eq!((same.difference, same.p_value), (0.0, 1.0));
-        assert_eq!((same.log_loss.difference, same.log_loss.interval), (0.0, [0.0, 0.0]));
+        assert_eq!((same.log_loss.difference, same.log_loss.interval), (0.0, Some([0.0, 0.0])));
         // Brier scores of a: 0.02, 0.08, 1.62, 1.62, 0.08, 0.02; of b: 0.02, 1.28, 0.18, 0.18, 0.08, 0.02. Their differences are 0, 1.2,
         // -1.44, -1.44, 0, 0: mean -0.28, deviation 1.0116 of five degrees of freedom.
-        let MeanDifference { value, difference, interval: [low, high] } = b.brier_score;
+        let MeanDifference { value, difference, interval: Some([low, high]) } = b.brier_score else { panic!() };
         assert!((compared.first_brier_score - 3.44 / 6.0).abs() < 1e-6 && (value - 1.76 / 6.0).abs() < 1e-6);
         assert!((difference + 0.28).abs() < 1e-6, "{difference}");
         assert!((low + 0.28 + 0.8094).abs() < 1e-3 && (high + 0.28 - 0.8094).abs() < 1e-3, "{low} {high}");
@@ -316,6 +318,10 @@ mod tests {
             let message = compare_pairs(&at("a"), &[at(name)]).unwrap_err().to_string();
             assert!(message.contains(says) && message.contains(name), "{message}");
         }
+        for name in ["one", "other one"] {
+            write(&at(name), &truth[..1], &[0.9], "face");
+        }
+        assert_eq!(compare_pairs(&at("one"), &[at("other one")]).unwrap().others[0].log_loss.interval, None);
         // Read from elsewhere, they are the same.
         write(&at("moved"), &truth, &[0.9, 0.2, 0.7, 0.3, 0.2, 0.1], "/else/where/face");
         assert_eq!(compare_pairs(&at("a"), &[at("moved")]).unwrap().others[0].gained, 2);

@@ -148,8 +148,9 @@ fn print_pairs(compared: &PairedComparison) -> std::io::Result<()> {
     rows.add_row([&compared.first, &log_loss, "", "", &brier_score, "", ""].map(str::to_owned));
     for pair in &compared.others {
         let cells = |score: &MeanDifference| {
-            let [difference, low, high] = [score.difference, score.interval[0], score.interval[1]].map(signed_decimals);
-            [decimals(score.value), difference, format!("{low} to {high}")]
+            let interval = score.interval.map(|ends| ends.map(signed_decimals));
+            let interval = or_dash(interval, |[low, high]| format!("{low} to {high}"));
+            [decimals(score.value), signed_decimals(score.difference), interval]
         };
         rows.add_row([vec![pair.name.clone()], cells(&pair.log_loss).into(), cells(&pair.brier_score).into()].concat());
     }

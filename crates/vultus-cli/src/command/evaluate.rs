@@ -220,7 +220,9 @@ impl Evaluate {
         let path = run_directory(&self.models[0])?;
         if self.out.is_none() && self.is_of_the_run() {
             match RunDirectory::open(&path) {
-                Err(RunError::Io(error)) if error.kind() == ErrorKind::PermissionDenied => {
+                Err(RunError::Io(error))
+                    if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) =>
+                {
                     say(format_args!("note: {error}: the result is not kept there; --out keeps it elsewhere"));
                 }
                 opened => return opened.map(|(run, config)| (Some(run), config)).map_err(usage_or_run),

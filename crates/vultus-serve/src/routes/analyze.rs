@@ -93,9 +93,12 @@ pub(crate) struct ImagesBody {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes the form for people and programs")]
 pub(crate) struct AnalyzeForm {
-    /// A picture; may be given several times, also as `images`.
-    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    /// A picture; may be given several times.
+    #[schema(required = false, format = Binary, content_media_type = "application/octet-stream")]
     image: Vec<String>,
+    /// The same.
+    #[schema(required = false, format = Binary, content_media_type = "application/octet-stream")]
+    images: Vec<String>,
 }
 
 const EXPECTED: &str = "a form with fields `image`, a picture as the body, or JSON with `image` in base64";

@@ -2,8 +2,9 @@
 //!
 //! In: a folder in the Kaggle layout (`train/<class>/*`, `test/<class>/*`; other names of splits as in
 //! [`split_name::canonical`]) or one folder of classes, all of which is `train`. Out: one reading for each image file,
-//! sorted by path, and then one for each that lies beside the classes or the splits, and for each folder that cannot be read. Folders
-//! inside a class folder belong to the class. Hidden files and files with other extensions are none of its business.
+//! sorted by path, and then one for each that lies beside the classes or the splits, for each other folder of pictures there, and for
+//! each folder in a class that cannot be read. Folders inside a class folder belong to the class. Hidden files and files with other
+//! extensions are none of its business.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 use vultus::decode::{DecodeLimits, is_named_as_picture};
 use vultus::picture_file::{self, PictureFileError, is_hidden, name};
 use vultus::preprocess::Preprocessing;
+use vultus::wording::counted;
 
 use super::{NamedSample, Reading, face_from_bytes};
 use crate::dataset::{DataError, Removal, RemovalReason, split_name};
@@ -73,7 +75,7 @@ struct Listing {
     folders: Vec<(PathBuf, String)>,
     /// What is named as a picture and is no folder.
     pictures: Vec<PathBuf>,
-    /// Other links that lead nowhere: to the folder of a class on a disk that is not there, perhaps.
+    /// Links without an extension that lead nowhere: to the folder of a class on a disk that is not there, perhaps.
     lost: Vec<(PathBuf, String)>,
 }
 
@@ -81,16 +83,18 @@ impl Listing {
     fn of(folder: &Path) -> std::io::Result<Self> {
         let mut listing = Self::default();
         for entry in fs_err::read_dir(folder)? {
-            let path = entry?.path();
+            let entry = entry?;
+            let (path, kind) = (entry.path(), entry.file_type()?);
             if is_hidden(&path) {
                 continue;
             }
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if path.is_dir() {
+            // What is no link needs no further look, and may not allow one.
+            if kind.is_dir() || (kind.is_symlink() && path.is_dir()) {
                 listing.folders.push((path, name));
             } else if is_named_as_picture(&path) {
                 listing.pictures.push(path);
-            } else if path.is_symlink() && !path.exists() {
+            } else if kind.is_symlink() && path.extension().is_none() && !path.exists() {
                 listing.lost.push((path, name));
             }
         }
@@ -111,9 +115,7 @@ fn find(root: &Path) -> Result<Found, DataError> {
         let split =
             split_name::canonical(name).map(|split| Ok::<_, DataError>((split, Listing::of(path)?))).transpose()?;
         match split {
-            Some((split, inside)) if !(inside.folders.is_empty() && inside.lost.is_empty()) => {
-                splits.push((split, inside));
-            }
+            Some((split, inside)) if !inside.folders.is_empty() => splits.push((split, inside)),
             _ => others.push(path),
         }
     }
@@ -124,12 +126,18 @@ fn find(root: &Path) -> Result<Found, DataError> {
     for (split, inside) in splits {
         found.add_classes(inside, split);
     }
-    let mut beside = listing.pictures;
-    for path in others {
-        beside.extend(found.pictures_below(path, split_name::TRAIN, None));
+    found.leave_out(listing.pictures, split_name::TRAIN, "it lies beside the folders of splits");
+    for path in others.into_iter().filter(|path| !path.is_symlink()) {
+        let pictures = pictures_below(path);
+        if pictures > 0 {
+            let detail = format!("it lies beside the folders of splits, with {}", counted(pictures, "picture"));
+            found.leave_out(vec![path.clone()], split_name::TRAIN, &detail);
+        }
     }
-    found.leave_out(beside, split_name::TRAIN, "it lies beside the folders of splits");
-    found.leave_out_lost(listing.lost, split_name::TRAIN);
+    for (path, name) in listing.lost {
+        let split = split_name::canonical(&name).unwrap_or(split_name::TRAIN);
+        found.left_out.push(lost(&path, split, None));
+    }
     Ok(found)
 }
 
@@ -165,34 +173,30 @@ impl Found {
     fn add_classes(&mut self, folder: Listing, split: &'static str) {
         for (path, class) in folder.folders {
             let canonical = vultus::labels::canonical(&class);
-            let files = self.pictures_below(&path, split, Some(&canonical));
-            if files.is_empty() {
-                self.empty.push(canonical);
+            let mut below = Below::default();
+            below.add(&path, &path, &mut HashSet::new());
+            below.files.sort();
+            if below.files.is_empty() {
+                self.empty.push(canonical.clone());
             }
-            self.candidates.extend(files.into_iter().map(|path| Candidate { path, class: class.clone(), split }));
+            self.candidates.extend(below.files.into_iter().map(|path| Candidate { path, class: class.clone(), split }));
+            self.left_out.extend(below.lost.iter().map(|link| lost(link, split, Some(canonical.clone()))));
+            self.left_out.extend(below.unreadable.into_iter().map(|(folder, error)| Removal {
+                origin: name(&folder),
+                split: split.to_owned(),
+                label: Some(canonical.clone()),
+                reason: RemovalReason::Unreadable,
+                detail: error.to_string(),
+            }));
         }
         self.leave_out(folder.pictures, split, "it lies beside the folders of classes");
-        self.leave_out_lost(folder.lost, split);
+        let links = folder.lost.iter().map(|(path, class)| lost(path, split, Some(vultus::labels::canonical(class))));
+        self.left_out.extend(links);
     }
 
-    /// The image files below `folder`, sorted; a folder in it that cannot be listed is left out as one of `class`.
-    fn pictures_below(&mut self, folder: &Path, split: &str, class: Option<&String>) -> Vec<PathBuf> {
-        let (mut files, mut unreadable) = (Vec::new(), Vec::new());
-        collect_files(folder, folder, &mut HashSet::new(), &mut files, &mut unreadable);
-        files.sort();
-        self.left_out.extend(unreadable.into_iter().map(|(folder, error)| Removal {
-            origin: name(&folder),
-            split: split.to_owned(),
-            label: class.cloned(),
-            reason: RemovalReason::Unreadable,
-            detail: error.to_string(),
-        }));
-        files
-    }
-
-    /// Pictures that have no class.
-    fn leave_out(&mut self, pictures: Vec<PathBuf>, split: &str, detail: &str) {
-        self.left_out.extend(pictures.into_iter().map(|path| Removal {
+    /// What has no class.
+    fn leave_out(&mut self, paths: Vec<PathBuf>, split: &str, detail: &str) {
+        self.left_out.extend(paths.into_iter().map(|path| Removal {
             origin: name(&path),
             split: split.to_owned(),
             label: None,
@@ -200,44 +204,52 @@ impl Found {
             detail: detail.to_owned(),
         }));
     }
+}
 
-    /// Links where the folder of a class may have been.
-    fn leave_out_lost(&mut self, links: Vec<(PathBuf, String)>, split: &str) {
-        self.left_out.extend(links.into_iter().map(|(path, class)| Removal {
-            origin: name(&path),
-            split: split.to_owned(),
-            label: Some(vultus::labels::canonical(&class)),
-            reason: RemovalReason::Missing,
-            detail: "the link leads nowhere".to_owned(),
-        }));
+/// A link where a folder of pictures may have been.
+fn lost(link: &Path, split: &str, label: Option<String>) -> Removal {
+    let detail = "the link leads nowhere".to_owned();
+    Removal { origin: name(link), split: split.to_owned(), label, reason: RemovalReason::Missing, detail }
+}
+
+/// What lies in the folder of a class.
+#[derive(Default)]
+struct Below {
+    /// Image files.
+    files: Vec<PathBuf>,
+    /// Links that lead nowhere.
+    lost: Vec<PathBuf>,
+    /// Folders that cannot be listed.
+    unreadable: Vec<(PathBuf, std::io::Error)>,
+}
+
+impl Below {
+    /// Adds what lies under `folder`, that of a class or one behind it. Links are followed, but to no folder a second time and to
+    /// none that holds the class's folder, where other classes lie.
+    fn add(&mut self, folder: &Path, class: &Path, visited: &mut HashSet<PathBuf>) {
+        let places = fs_err::canonicalize(folder).and_then(|place| Ok((place, fs_err::canonicalize(class)?)));
+        let listing = places.and_then(|(place, class)| {
+            if (class != place && class.starts_with(&place)) || !visited.insert(place) {
+                return Ok(Listing::default());
+            }
+            Listing::of(folder)
+        });
+        match listing {
+            Ok(listing) => {
+                self.files.extend(listing.pictures);
+                self.lost.extend(listing.lost.into_iter().map(|(path, _)| path));
+                listing.folders.iter().for_each(|(inside, _)| self.add(inside, class, visited));
+            }
+            Err(error) => self.unreadable.push((folder.to_owned(), error)),
+        }
     }
 }
 
-/// Adds the image files under `folder`, that of a class or one behind it, and the folders that cannot be listed. Links are
-/// followed, but to no folder a second time and to none that holds the class's folder, where other classes lie.
-fn collect_files(
-    folder: &Path,
-    class: &Path,
-    visited: &mut HashSet<PathBuf>,
-    files: &mut Vec<PathBuf>,
-    unreadable: &mut Vec<(PathBuf, std::io::Error)>,
-) {
-    let places = fs_err::canonicalize(folder).and_then(|place| Ok((place, fs_err::canonicalize(class)?)));
-    let listing = places.and_then(|(place, class)| {
-        if (class != place && class.starts_with(&place)) || !visited.insert(place) {
-            return Ok(Listing::default());
-        }
-        Listing::of(folder)
-    });
-    match listing {
-        Ok(listing) => {
-            files.extend(listing.pictures);
-            for (inside, _) in listing.folders {
-                collect_files(&inside, class, visited, files, unreadable);
-            }
-        }
-        Err(error) => unreadable.push((folder.to_owned(), error)),
-    }
+/// How many image files lie under `folder`, as far as it can be read, and not behind links.
+fn pictures_below(folder: &Path) -> usize {
+    let Ok(Listing { folders, pictures, .. }) = Listing::of(folder) else { return 0 };
+    let inside = folders.iter().filter(|(path, _)| !path.is_symlink());
+    pictures.len() + inside.map(|(path, _)| pictures_below(path)).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -316,7 +328,8 @@ mod tests {
         let rows: Vec<(&str, &Removal)> =
             rows.map(|row| (row.origin.strip_prefix(root.path().to_str().unwrap()).unwrap(), row)).collect();
         let origins: Vec<&str> = rows.iter().map(|(origin, _)| *origin).collect();
-        assert_eq!(origins, ["/train/loose.png", "/figure.png", "/happy/unsplit.png", "/test/unsorted.png"]);
+        assert_eq!(origins, ["/train/loose.png", "/figure.png", "/happy", "/test"]);
+        assert_eq!(rows[2].1.detail, "it lies beside the folders of splits, with 1 picture");
         for (origin, row) in rows {
             assert_eq!(
                 (row.reason, row.label.as_deref(), &*row.split),
@@ -340,7 +353,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "train/happy/a.png", &png(1));
         write(root.path(), "train/happy/b.png", &png(2));
-        std::os::unix::fs::symlink("/nowhere/sad", root.path().join("train/Sadness")).unwrap();
+        let link = |to: &str, place: &str| std::os::unix::fs::symlink(to, root.path().join(place)).unwrap();
+        link("/nowhere/sad", "train/Sadness");
+        link("/nowhere/more", "train/happy/more");
+        // Those are no classes: a file's, a split's, and one to what is read already.
+        link("/nowhere/labels.csv", "train/labels.csv");
+        link("/nowhere/test", "test");
+        link("train", "current");
         // Two names that are no texts stay two.
         for byte in [b"\xFE.png", b"\xFF.png"] {
             fs_err::write(root.path().join("train/happy").join(std::ffi::OsStr::from_bytes(byte)), png(3)).unwrap();
@@ -348,9 +367,12 @@ mod tests {
         let readings = read_all(root.path()).unwrap();
         let names = readings[2..4].iter().map(|reading| reading.as_ref().unwrap().origin.rsplit('/').next().unwrap());
         assert_eq!(names.collect::<Vec<_>>(), ["\\xFE.png", "\\xFF.png"]);
-        let lost = readings[4].as_ref().err().unwrap();
-        assert_eq!((lost.reason, lost.label.as_deref()), (RemovalReason::Missing, Some("sad")));
-        assert!(lost.origin.ends_with("train/Sadness") && lost.detail == "the link leads nowhere", "{lost:?}");
+        let links = readings[4..].iter().map(|reading| reading.as_ref().err().unwrap());
+        let links: Vec<_> =
+            links.map(|link| (&*link.split, link.label.as_deref(), link.reason, &*link.detail)).collect();
+        let nowhere = |split, label| (split, label, RemovalReason::Missing, "the link leads nowhere");
+        let expected = [("train", Some("happy")), ("train", Some("sad")), ("test", None)];
+        assert_eq!(links, expected.map(|(split, label)| nowhere(split, label)));
     }
 
     #[test]

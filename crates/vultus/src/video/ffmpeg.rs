@@ -112,7 +112,16 @@ struct Stream {
     r_frame_rate: String,
     #[serde(default)]
     side_data_list: Vec<SideData>,
-    /// Of the pictures alone: sound may be longer.
+    /// Of the pictures alone, in seconds: sound may be longer.
+    duration: Option<String>,
+    #[serde(default)]
+    tags: Tags,
+}
+
+#[derive(Default, Deserialize)]
+struct Tags {
+    /// The same as hours, minutes and seconds, where Matroska has it.
+    #[serde(rename = "DURATION")]
     duration: Option<String>,
 }
 
@@ -142,7 +151,7 @@ impl Film {
             .args(["-v", "error", "-select_streams", PICTURES, "-of", "json", "-show_entries"])
             .arg(
                 "stream=width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate,duration:\
-                 stream_side_data=rotation:format=duration",
+                 stream_side_data=rotation:stream_tags=DURATION:format=duration",
             )
             .args(source(path, is_camera))
             .stdin(Stdio::null())
@@ -172,7 +181,8 @@ impl Film {
             return Err(unreadable(format!("its frames are {width} x {height} pixels")));
         }
         let frames_per_second = rate(&stream.avg_frame_rate).or_else(|| rate(&stream.r_frame_rate));
-        let seconds = [stream.duration, probe.format.duration].into_iter().flatten().find_map(|text| text.parse().ok());
+        let durations = [stream.duration, stream.tags.duration, probe.format.duration];
+        let seconds = durations.iter().flatten().find_map(|text| duration(text));
         Ok(Self { path: path.to_owned(), is_camera, width, height, frames_per_second, seconds })
     }
 
@@ -224,6 +234,13 @@ fn ratio(text: &str, sign: char) -> Option<f64> {
 /// Frames a second.
 fn rate(text: &str) -> Option<f64> {
     ratio(text, '/').map(|rate| rate.min(MOST_FRAMES_PER_SECOND))
+}
+
+/// The seconds of `12.5` or `00:00:12.500`; `None` of none.
+fn duration(text: &str) -> Option<f64> {
+    let parts = text.split(':').map(str::parse::<f64>);
+    let seconds = parts.reduce(|sum, part| Ok(sum? * 60.0 + part?))?.ok()?;
+    (seconds.is_finite() && seconds > 0.0).then_some(seconds)
 }
 
 /// The arguments that name a film or a camera.
@@ -494,16 +511,16 @@ impl FilmReader {
 
     /// Seconds from the first frame to the next one. Time goes on evenly where nothing is told of it, or nonsense.
     fn time(&mut self, told: Option<f64>) -> f64 {
+        // Times are told in microseconds, and differences of them are no finer.
+        let rounded = |seconds: f64| (seconds * 1e6).round() / 1e6;
         let time_s = match (self.last_s, told) {
             (None, told) => {
                 self.start_s = told.unwrap_or(0.0);
                 0.0
             }
-            (Some(last), Some(told)) if told - self.start_s > last => told - self.start_s,
-            (Some(last), _) => last + 1.0 / self.frames_per_second,
+            (Some(last), Some(told)) if rounded(told - self.start_s) > last => rounded(told - self.start_s),
+            (Some(last), _) => rounded(last + 1.0 / self.frames_per_second),
         };
-        // Times are told in microseconds, and differences of them are no finer.
-        let time_s = (time_s * 1e6).round() / 1e6;
         self.last_s = Some(time_s);
         time_s
     }

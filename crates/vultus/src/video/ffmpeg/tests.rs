@@ -153,12 +153,27 @@ fn a_file_that_has_appeared_meanwhile_is_left_alone() {
 #[test]
 fn sound_that_is_longer_is_no_sign_of_a_cut() {
     let sound = ["-f", "lavfi", "-i", "sine=duration=9"];
-    let Some((_directory, path)) = film("film.mp4", &[&second("null")[..4], &sound, &["-pix_fmt", "yuv420p"]].concat())
-    else {
-        return;
-    };
-    let film = Film::probe(&path).unwrap();
-    assert!(film.seconds.is_some_and(|seconds| (seconds - 1.0).abs() < 0.2), "{film:?}");
+    for name in ["film.mp4", "film.mkv"] {
+        let Some((_directory, path)) = film(name, &[&second("null")[..4], &sound, &["-pix_fmt", "yuv420p"]].concat())
+        else {
+            return;
+        };
+        let film = Film::probe(&path).unwrap();
+        assert!(film.seconds.is_some_and(|seconds| (seconds - 1.0).abs() < 0.2), "{film:?}");
+    }
+    assert_eq!(
+        ["12.5", "01:02:03.5", "0.000000", "N/A", ""].map(duration),
+        [Some(12.5), Some(3723.5), None, None, None]
+    );
+}
+
+/// Also where the film's own clock does not begin at 0, so that differences of its times are rounded.
+#[test]
+fn frames_that_are_told_the_same_time_come_after_each_other() {
+    let Some((_directory, path)) = film("film.mkv", &second("null")) else { return };
+    let mut reader = FilmReader::open(&Film::probe(&path).unwrap(), None).unwrap();
+    let times: Vec<f64> = [1.4, 1.5, 1.5, 1.9].into_iter().map(|told| reader.time(Some(told))).collect();
+    assert_eq!(times, [0.0, 0.1, 0.2, 0.5]);
 }
 
 #[test]
