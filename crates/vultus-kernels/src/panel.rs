@@ -3,11 +3,13 @@
 //! In: one matrix packed in panels of [`PANEL`] columns, `[columns / PANEL][inner][PANEL]`, and one that is read where
 //! it lies. Out: sums in registers, written once. Nothing here knows what the numbers mean.
 
+use std::ops::Range;
+
 use crate::simd::{Kernel, Lanes, PANEL};
 
-/// Most lines of panels of which four fill a first-level cache of 32 KB.
+/// Most lines of panels of which four fill half of a first-level cache of 32 KB.
 /// Longer ones come from farther away: a tile of more rows reads them less often.
-const SHORT: usize = 128;
+const SHORT: usize = 64;
 
 /// Calls `$function::<L, ROWS, ..>($arguments)` with ROWS = `$rows`, which is from 1 to 12.
 macro_rules! with_rows {
@@ -88,8 +90,10 @@ impl Kernel for RowsProduct {
             let vectors = tile_panels * L::VECTORS;
             let tiles = self.rows.div_ceil(tile_rows::<L>(vectors));
             let mut row = 0;
+            let lines = self.inner.div_ceil(tiles);
             for index in 0..tiles {
                 let count = (self.rows - row).div_ceil(tiles - index);
+                let ahead = index * lines..(index + 1) * lines;
                 // SAFETY: the tile's rows and columns are inside the matrices that `new`'s contract names.
                 unsafe {
                     let a = self.a.add(row * self.a_stride);
@@ -97,9 +101,9 @@ impl Kernel for RowsProduct {
                     let c = self.c.add(row * self.c_stride + panel * PANEL);
                     let (inner, a_stride, c_stride) = (self.inner, self.a_stride, self.c_stride);
                     match vectors {
-                        1 => with_rows!(count, rows_tile::<L, 1>(inner, a, a_stride, b, c, c_stride)),
-                        2 => with_rows!(count, rows_tile::<L, 2>(inner, a, a_stride, b, c, c_stride)),
-                        4 => with_few_rows!(count, rows_tile::<L, 4>(inner, a, a_stride, b, c, c_stride)),
+                        1 => with_rows!(count, rows_tile::<L, 1>(inner, a, a_stride, b, c, c_stride, ahead)),
+                        2 => with_rows!(count, rows_tile::<L, 2>(inner, a, a_stride, b, c, c_stride, ahead)),
+                        4 => with_few_rows!(count, rows_tile::<L, 4>(inner, a, a_stride, b, c, c_stride, ahead)),
                         _ => unreachable!("no tile has {vectors} vectors"),
                     }
                 }
@@ -169,6 +173,9 @@ pub(crate) unsafe fn multiply_line<L: Lanes, const ROWS: usize, const VECTORS: u
     }
 }
 
+/// `ahead` are lines of the panels behind these that are asked for on the way. They are near when their turn comes: where rows are
+/// few, weights would else be waited for most of the time.
+///
 /// # Safety
 /// `ROWS` rows of `inner` numbers can be read at `a`, panels of `VECTORS` vectors of as many lines at `b`, and `ROWS` rows
 /// of these vectors written at `c`.
@@ -180,15 +187,26 @@ unsafe fn rows_tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     b: *const f32,
     c: *mut f32,
     c_stride: usize,
+    ahead: Range<usize>,
 ) {
     let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
     let panel = inner * PANEL;
+    let panels = VECTORS / L::VECTORS;
+    let behind = b.wrapping_add(panels * panel + ahead.start * PANEL);
+    let lines = ahead.len();
     // SAFETY: k < inner and row < ROWS, so that every address is one that the contract allows.
     unsafe {
         let mut k = 0;
         while k + 4 <= inner {
             for k in k..k + 4 {
                 multiply_line::<L, ROWS, VECTORS>(a.add(k), a_stride, b.add(k * PANEL), panel, &mut sums);
+            }
+            if k < lines {
+                for line in k..k + 4 {
+                    for next in 0..panels {
+                        L::prefetch_far(behind.wrapping_add(next * panel + line * PANEL));
+                    }
+                }
             }
             k += 4;
         }

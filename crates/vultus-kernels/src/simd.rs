@@ -91,6 +91,10 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn prefetch(_address: *const f32) {}
 
+    /// As [`Lanes::prefetch`], but no nearer than the second-level cache.
+    #[inline(always)]
+    fn prefetch_far(_address: *const f32) {}
+
     /// `factor * self + term` with the same factor in all lanes.
     #[inline(always)]
     fn scaled(self, factor: f32, term: Self) -> Self {

@@ -8,6 +8,7 @@
 mod affine;
 mod buffers;
 mod compile;
+mod parts;
 mod program;
 mod step;
 
@@ -16,6 +17,7 @@ use vultus_kernels::{softmax, threads};
 
 pub(crate) use self::affine::Affine;
 pub(crate) use self::compile::compile;
+use self::parts::Part;
 pub(crate) use self::program::Program;
 pub(crate) use self::step::{Convolution, Operation, Place, Squeeze, Step};
 use crate::network::ResolvedNetwork;
@@ -24,23 +26,17 @@ use crate::weights::{Weights, WeightsError};
 /// Samples for which [`Plan::new`] prepares a network.
 const USUAL_BATCH: usize = 32;
 
-/// Bytes that the widest step should read and write for the chunks of all cores: so few that their values stay in the
-/// last-level cache of an ordinary processor, so many that the weights, read once for each chunk, do not matter.
-const CHUNK_BYTES: usize = 16 << 20;
-
-/// Fewest samples of a chunk, however wide the network is: weights are read once for each chunk.
-const FEWEST_SAMPLES_PER_CHUNK: usize = 8;
+/// Fewest samples that a core takes for itself: with fewer in all, cores share each step.
+const FEWEST_SAMPLES_OF_A_CORE: usize = 8;
 
 /// A network ready to run.
 ///
-/// Buffers are kept: as many as chunks have run at the same time.
+/// Buffers are kept: as many as cores have worked at the same time.
 #[derive(Debug)]
 pub struct Plan {
-    program: Program,
+    parts: Vec<Part>,
     inputs: usize,
     classes: usize,
-    /// Of all cores together.
-    samples_per_round: usize,
 }
 
 impl Plan {
@@ -60,11 +56,7 @@ impl Plan {
     pub fn for_batch(network: &ResolvedNetwork, weights: &Weights, batch: usize) -> Result<Self, WeightsError> {
         let steps = compile(network, weights)?;
         let (inputs, classes) = (network.input.len(), network.classes);
-        let widest = steps.iter().map(Step::width).max().unwrap_or(inputs);
-        let samples_per_round = (CHUNK_BYTES / (widest * size_of::<f32>())).max(FEWEST_SAMPLES_PER_CHUNK);
-        let batch = batch.clamp(1, samples_per_round);
-        let logits = steps.len();
-        Ok(Self { program: Program::new(steps, inputs, &[logits], batch), inputs, classes, samples_per_round })
+        Ok(Self { parts: parts::parts(steps, inputs, batch), inputs, classes })
     }
 
     /// Values of one sample: height times width.
@@ -87,8 +79,8 @@ impl Plan {
         logits
     }
 
-    /// [`Plan::logits`] written to `logits` `[n, classes]`. No buffer is allocated once as many
-    /// chunks of as many samples have run at the same time.
+    /// [`Plan::logits`] written to `logits` `[n, classes]`. No buffer is allocated once as many cores have taken as many samples
+    /// at the same time.
     ///
     /// # Panics
     /// As [`Plan::logits`], and if `logits` has another length.
@@ -100,29 +92,35 @@ impl Plan {
             return;
         }
         threads::enter(|| {
-            // Outside of a pool the kernels alone share out their work: whole chunks would begin in the middle of each other.
+            // Outside of a pool the kernels alone share out their work: whole samples would begin in the middle of each other.
             let threads = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
-            // Cores with samples of their own wait for each other once a round, not once a step, and find in their caches what
-            // they wrote; no more chunks are begun at once, as one may begin in the middle of another. Chunks are of about equal size: a last one of few samples would waste the weights that it reads.
-            let cores = threads.min(samples / FEWEST_SAMPLES_PER_CHUNK).max(1);
-            let rounds = samples.div_ceil(self.samples_per_round.max(FEWEST_SAMPLES_PER_CHUNK * cores));
-            let chunk = samples.div_ceil(rounds * cores);
-            let rounds = x.chunks(cores * chunk * self.inputs).zip(logits.chunks_mut(cores * chunk * self.classes));
-            for (x, logits) in rounds {
-                let chunks = x.par_chunks(chunk * self.inputs).zip(logits.par_chunks_mut(chunk * self.classes));
-                chunks.for_each(|(x, logits)| self.run(x, logits));
-            }
+            // Cores with samples of their own wait for each other once, not once a step, and find in their caches what they wrote.
+            let cores = threads.min(samples / FEWEST_SAMPLES_OF_A_CORE).max(1);
+            let share = samples.div_ceil(cores);
+            let shares = x.par_chunks(share * self.inputs).zip(logits.par_chunks_mut(share * self.classes));
+            shares.for_each(|(x, logits)| self.run(&self.parts, x, logits));
         });
     }
 
-    /// A chunk of samples.
-    fn run(&self, x: &[f32], logits: &mut [f32]) {
+    /// The values `y` that `parts` make of the samples `x`.
+    fn run(&self, parts: &[Part], x: &[f32], y: &mut [f32]) {
+        let Some((last, before)) = parts.split_last() else { return };
         let samples = x.len() / self.inputs;
-        let mut workspace = self.program.workspace(samples);
-        self.program.input(samples, &mut workspace).copy_from_slice(x);
-        self.program.run(samples, &mut workspace);
-        logits.copy_from_slice(self.program.result(samples, &workspace, 0));
-        self.program.keep(workspace);
+        let values = y.len() / samples;
+        // Of about equal size: a last chunk of few samples would waste the weights that it reads.
+        let chunk = samples.div_ceil(samples.div_ceil(last.samples));
+        for (x, y) in x.chunks(chunk * self.inputs).zip(y.chunks_mut(chunk * values)) {
+            let samples = x.len() / self.inputs;
+            let mut workspace = last.program.workspace(samples);
+            let input = last.program.input(samples, &mut workspace);
+            if before.is_empty() {
+                input.copy_from_slice(x)
+            } else {
+                self.run(before, x, input)
+            }
+            last.program.run_into(samples, &mut workspace, y);
+            last.program.keep(workspace);
+        }
     }
 
     /// Probabilities `[n, classes]`: the softmax of [`Plan::logits`]. NaN pixels or weights give NaN.

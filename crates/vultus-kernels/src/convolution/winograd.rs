@@ -36,13 +36,13 @@ const TASK_NUMBERS: usize = 128 * 1024;
 /// Most tiles of one task.
 const TASK_TILES: usize = 48;
 /// So many tasks keep several cores busy.
-const ENOUGH_TASKS: usize = 8;
+const ENOUGH_TASKS: usize = 4;
 /// As many tasks are a way to use several cores, whatever they read.
 const FEWEST_TASKS: usize = 4;
 /// A task that about so many tiles are cut off for makes enough use of the weights that it reads.
 const FEWEST_TILES: usize = 6;
 /// Most weights of a point for each number of its tiles that are read by every core.
-const MOST_WEIGHTS: usize = 4;
+const MOST_WEIGHTS: usize = 2;
 /// Tiles that one task of a shared stage transforms.
 const STAGE_TILES: usize = 8;
 

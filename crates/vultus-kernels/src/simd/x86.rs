@@ -66,6 +66,12 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch_far(address: *const f32) {
+        // SAFETY: advice about an address does not read it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn load_some(from: *const f32, count: usize) -> Self {
         // SAFETY: see above the implementation; lanes that the mask leaves out are not read.
         Self(unsafe { _mm256_maskload_ps(from, first_lanes(count)) })
@@ -221,6 +227,12 @@ impl Lanes for Avx512 {
     fn prefetch(address: *const f32) {
         // SAFETY: advice about an address does not read it.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch_far(address: *const f32) {
+        // SAFETY: advice about an address does not read it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
 
     #[inline(always)]

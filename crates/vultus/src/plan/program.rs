@@ -14,7 +14,7 @@ use super::step::{Convolution, Place, Step};
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(super) steps: Vec<Step>,
-    inputs: usize,
+    pub(super) inputs: usize,
     /// Values of one sample of each result.
     lengths: Vec<usize>,
     pub(super) buffers: Buffers,
@@ -58,23 +58,36 @@ impl Program {
 
     /// Takes `samples` samples through all steps.
     pub(crate) fn run(&self, samples: usize, workspace: &mut Workspace) {
-        for step in &self.steps {
-            let (inputs, outputs) = (samples * step.inputs, samples * step.outputs);
-            // Taken out, so that the step may read the other buffers while it writes this one.
-            let mut output = std::mem::take(&mut workspace[step.output]);
-            let y = &mut output[..outputs];
-            if step.operation.works_in_place() && step.input != step.output {
-                y.copy_from_slice(&workspace[step.input][..outputs]);
-            }
-            let x = workspace[step.input].get(..inputs).unwrap_or_default();
-            let addend = step.addend.map(|addend| &workspace[addend][..outputs]);
-            step.operation.run(samples, x, addend, y);
-            workspace[step.output] = output;
+        self.steps.iter().for_each(|step| run_within(step, samples, workspace));
+    }
+
+    /// [`Program::run`], with the values of the last step written to `y` alone.
+    pub(super) fn run_into(&self, samples: usize, workspace: &mut Workspace, y: &mut [f32]) {
+        let Some((last, steps)) = self.steps.split_last() else {
+            y.copy_from_slice(self.input(samples, workspace));
+            return;
+        };
+        steps.iter().for_each(|step| run_within(step, samples, workspace));
+        if last.operation.works_in_place() {
+            y.copy_from_slice(&workspace[last.input][..y.len()]);
         }
+        last.run(samples, workspace, y);
     }
 
     /// One of the results of `samples` samples after [`Program::run`].
     pub(crate) fn result<'a>(&self, samples: usize, workspace: &'a Workspace, index: usize) -> &'a [f32] {
         &workspace[self.buffers.outputs[index]][..samples * self.lengths[index]]
     }
+}
+
+/// Runs a step from buffers of the workspace to one of them.
+fn run_within(step: &Step, samples: usize, workspace: &mut Workspace) {
+    // Taken out, so that the step may read the other buffers while it writes this one.
+    let mut output = std::mem::take(&mut workspace[step.output]);
+    let y = &mut output[..samples * step.outputs];
+    if step.operation.works_in_place() && step.input != step.output {
+        y.copy_from_slice(&workspace[step.input][..y.len()]);
+    }
+    step.run(samples, workspace, y);
+    workspace[step.output] = output;
 }

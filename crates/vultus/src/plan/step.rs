@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 use vultus_kernels::activation::Activation;
+use vultus_kernels::aligned::Aligned;
 use vultus_kernels::convolution::{ConvolutionShape, Prepared};
 use vultus_kernels::dense;
 use vultus_kernels::depthwise::{self, DepthwiseShape};
@@ -129,9 +130,29 @@ impl Step<Convolution> {
         Step { input, addend, output, inputs, outputs, operation }
     }
 
+    /// Weights that are read, as many as Winograd's F(6 x 6, 3 x 3) makes of a convolution's, or about as many.
+    pub(super) fn weights(&self) -> usize {
+        match &self.operation {
+            Operation::Convolution(convolution) => convolution.weight.len() * 64 / 9,
+            Operation::Dense { weight, .. } => weight.len(),
+            _ => 0,
+        }
+    }
+
     /// Values of one sample that are read and written.
-    pub(crate) fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.inputs + self.outputs * if self.addend.is_some() { 2 } else { 1 }
+    }
+}
+
+impl Step {
+    /// Computes the step's values for `samples` samples from those in `buffers`. Where it works in place, `y` already holds what
+    /// it works on.
+    pub(super) fn run(&self, samples: usize, buffers: &[Aligned], y: &mut [f32]) {
+        // In place there may be nothing to read: the buffer is the one that is written.
+        let x = buffers[self.input].get(..samples * self.inputs).unwrap_or_default();
+        let addend = self.addend.map(|addend| &buffers[addend][..samples * self.outputs]);
+        self.operation.run(samples, x, addend, y);
     }
 }
 
@@ -145,7 +166,7 @@ impl<C> Operation<C> {
 impl Operation {
     /// Runs the step for `samples` samples: `x` to `y`, which a step that works in place changes instead (`x` is then
     /// not read).
-    pub(crate) fn run(&self, samples: usize, x: &[f32], addend: Option<&[f32]>, y: &mut [f32]) {
+    fn run(&self, samples: usize, x: &[f32], addend: Option<&[f32]>, y: &mut [f32]) {
         match self {
             Self::Convolution(convolution) => convolution.run(samples, x, addend, y),
             Self::Depthwise { shape, weight, bias, activation } => {

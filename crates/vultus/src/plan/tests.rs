@@ -1,5 +1,6 @@
 //! Plans against networks computed by hand, and against plain double-precision layers one after the other.
 
+use super::parts::{CACHE_BYTES, MOST_SAMPLES as MOST};
 use super::step::Operation;
 use super::*;
 use crate::network::{
@@ -218,6 +219,11 @@ fn through(layers: &[ResolvedLayer], weights: &Weights, mut values: Vec<f64>) ->
     values
 }
 
+/// The steps of all parts.
+fn steps(plan: &Plan) -> Vec<&Step> {
+    plan.parts.iter().flat_map(|part| &part.program.steps).collect()
+}
+
 fn check(layers: Vec<LayerConfig>, seed: u64, lowest_gamma: f32, samples: usize) -> Plan {
     let network = NetworkConfig { layers }.resolve(12, 10, 3).unwrap();
     let weights = weights(&network, seed, lowest_gamma);
@@ -278,20 +284,20 @@ fn a_network_computed_by_hand() {
 fn the_papers_network_folds_every_norm() {
     let plan = check(paper(Padding::Valid), 1, 0.1, 3);
     assert!(
-        !plan.program.steps.iter().any(|step| matches!(step.operation, Operation::Affine(_))),
+        !steps(&plan).iter().any(|step| matches!(step.operation, Operation::Affine(_))),
         "{:?}",
-        plan.program.steps.len()
+        steps(&plan).len()
     );
     // Two convolutions that pool, and two dense layers.
-    assert_eq!(plan.program.steps.len(), 4);
+    assert_eq!(steps(&plan).len(), 4);
 }
 
 #[test]
 fn padding_and_negative_scales_keep_the_norm_a_step() {
     let plan = check(paper(Padding::Same), 2, 0.1, 2);
-    assert_eq!(plan.program.steps.iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 1);
+    assert_eq!(steps(&plan).iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 1);
     let plan = check(paper(Padding::Valid), 3, -2.0, 2);
-    assert_eq!(plan.program.steps.iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 2);
+    assert_eq!(steps(&plan).iter().filter(|step| matches!(step.operation, Operation::Affine(_))).count(), 2);
 }
 
 #[test]
@@ -300,7 +306,7 @@ fn norms_before_activations_fold_backwards() {
     let linear = Activation::Linear;
     let layers = vec![conv(4, 3, Padding::Same, linear), norm(), relu(), flatten(), dense(5, linear), norm(), relu()];
     let plan = check(layers, 4, -1.0, 2);
-    assert_eq!(plan.program.steps.len(), 3);
+    assert_eq!(steps(&plan).len(), 3);
 }
 
 #[test]
@@ -313,22 +319,36 @@ fn norms_meet_across_flatten_and_at_the_very_start() {
 }
 
 #[test]
-fn chunks_and_threads_do_not_matter() {
+fn parts_chunks_and_threads_do_not_matter() {
     let samples = 45;
-    let mut plan = check(paper(Padding::Valid), 7, 0.1, samples);
+    let mut plan = check(small_resnet(), 7, 0.1, samples);
     let x = numbers(9, samples * 120);
     let expected = plan.probabilities(&x);
-    for samples_per_round in [1, 8, 20] {
-        plan.samples_per_round = samples_per_round;
-        std::thread::scope(|scope| {
-            let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| plan.probabilities(&x))).collect();
-            for run in runs {
-                assert_eq!(run.join().unwrap(), expected);
+    let network = NetworkConfig { layers: small_resnet() }.resolve(12, 10, 3).unwrap();
+    let compiled = || compile(&network, &weights(&network, 7, 0.1)).unwrap();
+    let cuts: Vec<usize> = (1..compiled().len()).filter(|&cut| parts::can_cut(&compiled(), cut)).collect();
+    assert!(cuts.len() >= 3, "{cuts:?}");
+    for cut in std::iter::once(None).chain(cuts.into_iter().map(Some)) {
+        for chunk in [1, 7, 20] {
+            plan.parts = parts::cut_into(compiled(), plan.inputs, cut, [chunk, 16]);
+            assert_eq!(plan.parts.len(), if cut.is_some() { 2 } else { 1 });
+            std::thread::scope(|scope| {
+                let runs: Vec<_> = (0..3).map(|_| scope.spawn(|| plan.probabilities(&x))).collect();
+                for run in runs {
+                    let difference =
+                        run.join().unwrap().iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(difference < 1e-5, "{cut:?}, {chunk}: {difference}");
+                }
+            });
+            let once = plan.probabilities(&x);
+            for threads in [1, 2, 5] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                assert_eq!(
+                    pool.install(|| plan.probabilities(&x)),
+                    once,
+                    "{threads} threads, cut at {cut:?}, {chunk} at a time"
+                );
             }
-        });
-        for threads in [1, 2, 5] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(pool.install(|| plan.probabilities(&x)), expected);
         }
     }
     for row in expected.chunks(3) {
@@ -338,16 +358,29 @@ fn chunks_and_threads_do_not_matter() {
 }
 
 #[test]
-fn chunks_fill_the_cache_and_no_more() {
-    let chunk = |layers: Vec<LayerConfig>, side: usize| {
+fn large_pictures_go_first_and_many_weights_last() {
+    let samples = |layers: Vec<LayerConfig>, side: usize, batch: usize| -> Vec<(usize, usize)> {
         let network = NetworkConfig { layers }.resolve(side, side, 3).unwrap();
-        Plan::new(&network, &weights(&network, 1, 0.1)).unwrap().samples_per_round
+        let plan = Plan::for_batch(&network, &weights(&network, 1, 0.1), batch).unwrap();
+        plan.parts.iter().map(|part| (part.program.steps.len(), part.samples)).collect()
     };
-    // 48 x 48 in, 23 x 23 x 64 out of the convolution that pools.
-    let pool = LayerConfig::MaxPool(PoolConfig { size: 2 });
-    let layers = vec![conv(64, 3, Padding::Valid, Activation::Relu), pool, flatten()];
-    assert_eq!(chunk(layers, 48), CHUNK_BYTES / (4 * (48 * 48 + 23 * 23 * 64)));
-    assert_eq!(chunk(vec![unbiased(64, 3, 1), global_average()], 96), FEWEST_SAMPLES_PER_CHUNK);
+    let stage = |filters: usize| {
+        let block = vec![unbiased(filters, 3, 1), activation(Activation::Relu), unbiased(filters, 3, 1)];
+        [
+            unbiased(filters, 3, 1),
+            LayerConfig::MaxPool(PoolConfig { size: 2 }),
+            residual(Activation::Relu, block, vec![]),
+        ]
+    };
+    let layers =
+        || [stage(64), stage(64), stage(128), stage(256)].concat().into_iter().chain([global_average()]).collect();
+    // The sums of the second stage, 24 x 24 x 64, read two and write one of 9 in 4 MB; those before, 48 x 48 x 64, of 2.
+    assert_eq!(samples(layers(), 96, 32), [(6, 2), (8, MOST)]);
+    assert_eq!(samples(layers(), 48, 32), [(3, CACHE_BYTES / (4 * 3 * 24 * 24 * 64)), (11, MOST)]);
+    assert_eq!(samples(layers(), 48, 1), [(3, 1), (11, 1)]);
+    assert_eq!(samples(layers(), 24, 32), [(14, MOST)]);
+    // However large the picture is, a sample at a time.
+    assert_eq!(samples(vec![unbiased(64, 3, 1), global_average()], 300, 32), [(2, 1), (1, MOST)]);
 }
 
 #[test]
@@ -374,7 +407,7 @@ fn pooling_is_done_by_a_convolution_that_nothing_else_reads() {
     let (same, pool) = (Padding::Same, |size| LayerConfig::MaxPool(PoolConfig { size }));
     let steps = |layers: Vec<LayerConfig>, seed: u64, lowest_gamma: f32, expected: usize| {
         let plan = check([layers, vec![flatten()]].concat(), seed, lowest_gamma, 3);
-        assert_eq!(plan.program.steps.len(), expected + 1, "{:?}", plan.program.steps);
+        assert_eq!(steps(&plan).len(), expected + 1, "{:?}", steps(&plan));
     };
     // Whatever is folded comes before the pooling, or behind it.
     steps(vec![unbiased(3, 3, 1), norm(), activation(relu), pool(2)], 30, -1.0, 1);
@@ -418,10 +451,10 @@ fn small_resnet() -> Vec<LayerConfig> {
 fn residual_networks_become_convolutions_that_add() {
     let plan = check(small_resnet(), 11, -1.0, 7);
     // Stem; two; shortcut and two; mean; head.
-    assert_eq!(plan.program.steps.len(), 1 + 2 + 3 + 1 + 1);
-    let sums = plan.program.steps.iter().filter(|step| step.addend.is_some()).count();
-    assert_eq!((sums, plan.program.buffers.lengths.len()), (2, 3));
-    assert!(!plan.program.steps.iter().any(|step| step.operation.works_in_place()));
+    assert_eq!(steps(&plan).len(), 1 + 2 + 3 + 1 + 1);
+    let sums = steps(&plan).iter().filter(|step| step.addend.is_some()).count();
+    assert_eq!((sums, plan.parts[0].program.buffers.lengths.len()), (2, 3));
+    assert!(!steps(&plan).iter().any(|step| step.operation.works_in_place()));
 }
 
 #[test]
@@ -461,7 +494,7 @@ fn depthwise_convolutions_take_in_the_norms_around_them() {
     let (valid, same) = (Padding::Valid, Padding::Same);
     let steps = |layers: Vec<LayerConfig>, seed: u64, expected: usize| {
         let layers = [vec![unbiased(5, 3, 1)], layers, vec![global_average()]].concat();
-        assert_eq!(check(layers, seed, -1.0, 3).program.steps.len(), 1 + expected + 2);
+        assert_eq!(steps(&check(layers, seed, -1.0, 3)).len(), 1 + expected + 2);
     };
     let relu_alone = || activation(relu);
     steps(vec![depthwise(3, 1, same, false, linear), norm(), relu_alone(), unbiased(4, 1, 1)], 40, 2);
@@ -483,7 +516,7 @@ fn squeezing_is_one_step_that_takes_nothing_in() {
     let relu = Activation::Relu;
     let steps = |layers: Vec<LayerConfig>, seed: u64, expected: usize| {
         let layers = [vec![unbiased(6, 3, 1)], layers, vec![global_average()]].concat();
-        assert_eq!(check(layers, seed, -1.0, 3).program.steps.len(), 1 + expected + 2);
+        assert_eq!(steps(&check(layers, seed, -1.0, 3)).len(), 1 + expected + 2);
     };
     steps(vec![norm(), squeeze(4)], 50, 1);
     // What is due in front of it comes first, and what stands behind it is not folded through it.
