@@ -128,7 +128,7 @@ impl Algorithm {
 
     /// The one that should be fastest where weights change from call to call, as in training.
     pub fn choose(shape: &ConvolutionShape) -> Self {
-        Self::cheapest(shape, 80.0, |_| true)
+        Self::cheapest(shape, 25.0, |_| true)
     }
 
     /// The one that should be fastest with weights that were made ready before: they are only read.
