@@ -16,6 +16,8 @@ mod compare;
 mod configs;
 #[path = "command/data.rs"]
 mod data;
+#[path = "command/evaluate.rs"]
+mod evaluate;
 #[path = "command/help.rs"]
 mod help;
 #[path = "command/model.rs"]

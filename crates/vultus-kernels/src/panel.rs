@@ -173,8 +173,8 @@ pub(crate) unsafe fn multiply_line<L: Lanes, const ROWS: usize, const VECTORS: u
     }
 }
 
-/// `ahead` are lines of the panels behind these that are asked for on the way. They are near when their turn comes: where rows are
-/// few, weights would else be waited for most of the time.
+/// `ahead` are numbers of lines of the panels behind these, those of the next tile of columns, that are asked for on the way; each tile
+/// of rows asks for its share. They are near when their turn comes: where rows are few, weights would else be waited for most of the time.
 ///
 /// # Safety
 /// `ROWS` rows of `inner` numbers can be read at `a`, panels of `VECTORS` vectors of as many lines at `b`, and `ROWS` rows
@@ -194,7 +194,7 @@ unsafe fn rows_tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     let panels = VECTORS / L::VECTORS;
     let behind = b.wrapping_add(panels * panel + ahead.start * PANEL);
     let lines = ahead.len();
-    // SAFETY: k < inner and row < ROWS, so that every address is one that the contract allows.
+    // SAFETY: k < inner and row < ROWS, so that every address that is read or written is one that the contract allows.
     unsafe {
         let mut k = 0;
         while k + 4 <= inner {

@@ -16,7 +16,7 @@ use crate::facts::{SplitRole, TrainingFacts, load_with_facts};
 use crate::fingerprint::{fingerprint, split_fingerprint};
 use crate::prepare::{Prepared, held_out_split};
 use crate::search::space::settings;
-use crate::source::Source;
+use crate::source::{self, Source};
 use crate::split::stratified_folds;
 use crate::temperature::FEW_IMAGES;
 use crate::train::evaluated_splits;
@@ -192,10 +192,8 @@ fn lost_classes(dataset: &Dataset) -> impl Iterator<Item = Caveat> {
 
 /// Classes whose folders hold no image.
 fn classes_without_images(config: &TrainConfig, dataset: &Dataset) -> Vec<Caveat> {
-    let sources = config.data.sources.iter().filter_map(|text| Source::parse(text).ok());
-    let empty = sources.flat_map(|source| source.empty_classes());
-    let lost = empty.filter(|class| dataset.labels.index_of(class).is_none());
-    lost.map(|class| Caveat::LostClass { class }).collect()
+    let sources: Vec<Source> = config.data.sources.iter().filter_map(|text| Source::parse(text).ok()).collect();
+    source::empty_classes(&sources, dataset).into_iter().map(|class| Caveat::LostClass { class }).collect()
 }
 
 /// A seed of a part that validates, where none is drawn.

@@ -4,6 +4,7 @@
 //! fixed order, with a row for every image that could not be used. It does not judge or drop readable images: see
 //! [`crate::audit`] and [`crate::clean`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -111,7 +112,7 @@ impl Source {
     }
 
     /// The names of the classes that a folder of images has a folder for and no image of.
-    pub fn empty_classes(&self) -> Vec<String> {
+    fn empty_classes(&self) -> Vec<String> {
         match self {
             Self::Folder(path) if parquet::files_in(path).is_ok_and(|files| files.is_empty()) => {
                 folder::empty_classes(path)
@@ -202,6 +203,12 @@ pub(crate) fn separator_hint(columns: &str) -> &'static str {
 
 /// What became of one image of a source.
 pub type Reading = Result<NamedSample, Removal>;
+
+/// The names of the classes that a folder of images among `sources` has a folder for, and no image of `dataset`.
+pub fn empty_classes(sources: &[Source], dataset: &Dataset) -> BTreeSet<String> {
+    let empty = sources.iter().flat_map(Source::empty_classes);
+    empty.filter(|class| dataset.labels.index_of(class).is_none()).collect()
+}
 
 /// Reads and combines `sources`. Labels are the canonical names of all classes with a usable image, in alphabetical
 /// order; samples stand in the order of the sources, and within one in the order of its rows or sorted paths.

@@ -93,22 +93,23 @@ impl Plan {
         }
         threads::enter(|| {
             // Outside of a pool the kernels alone share out their work: whole samples would begin in the middle of each other.
-            let threads = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
+            let all = rayon::current_num_threads();
+            let threads = rayon::current_thread_index().map_or(1, |_| all);
             // Cores with samples of their own wait for each other once, not once a step, and find in their caches what they wrote.
             let cores = threads.min(samples / FEWEST_SAMPLES_OF_A_CORE).max(1);
             let share = samples.div_ceil(cores);
             let shares = x.par_chunks(share * self.inputs).zip(logits.par_chunks_mut(share * self.classes));
-            shares.for_each(|(x, logits)| self.run(&self.parts, x, logits));
+            shares.for_each(|(x, logits)| self.run(&self.parts, all / cores, x, logits));
         });
     }
 
-    /// The values `y` that `parts` make of the samples `x`.
-    fn run(&self, parts: &[Part], x: &[f32], y: &mut [f32]) {
+    /// The values `y` that `parts` make of the samples `x` on some cores, which share each step.
+    fn run(&self, parts: &[Part], cores: usize, x: &[f32], y: &mut [f32]) {
         let Some((last, before)) = parts.split_last() else { return };
         let samples = x.len() / self.inputs;
         let values = y.len() / samples;
         // Of about equal size: a last chunk of few samples would waste the weights that it reads.
-        let chunk = samples.div_ceil(samples.div_ceil(last.samples));
+        let chunk = samples.div_ceil(samples.div_ceil(last.samples * cores));
         for (x, y) in x.chunks(chunk * self.inputs).zip(y.chunks_mut(chunk * values)) {
             let samples = x.len() / self.inputs;
             let mut workspace = last.program.workspace(samples);
@@ -116,7 +117,7 @@ impl Plan {
             if before.is_empty() {
                 input.copy_from_slice(x)
             } else {
-                self.run(before, x, input)
+                self.run(before, cores, x, input)
             }
             last.program.run_into(samples, &mut workspace, y);
             last.program.keep(workspace);

@@ -14,7 +14,7 @@ use vultus_train::config::TrainConfig;
 use vultus_train::convert::convert;
 use vultus_train::dataset::{DataError, Dataset};
 use vultus_train::figure::sheet::sheet;
-use vultus_train::source::{LoadOptions, Source, load};
+use vultus_train::source::{LoadOptions, Source, empty_classes, load};
 use vultus_train::statistics::Statistics;
 
 use super::check_new;
@@ -264,6 +264,9 @@ fn read(sources: &[String]) -> Result<Dataset, Failure> {
         let folders = sources.iter().any(|source| matches!(source, Source::Folder(_)));
         let hint = if folders { "; if train/ and test/ lie further down, name that folder" } else { "" };
         say(format_args!("note: there is only one class, {only}{hint}"));
+    }
+    for class in empty_classes(&sources, &dataset) {
+        say(format_args!("note: there is a folder for class {class}, and no image of it"));
     }
     Ok(dataset)
 }

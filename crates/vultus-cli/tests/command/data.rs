@@ -71,6 +71,19 @@ fn the_sample_is_counted_audited_converted_and_learned() {
 }
 
 #[test]
+fn a_class_without_images_is_named() {
+    let place = place_with_folder();
+    fs_err::create_dir(place.path("faces/train/bored")).unwrap();
+    fs_err::create_dir(place.path("faces/test/bored")).unwrap();
+    fs_err::create_dir_all(place.path("faces/train/happy/older")).unwrap();
+    for command in ["stats", "audit"] {
+        let outcome = place.run(&["data", command, "faces"]).ends_with(0);
+        let outcome = outcome.says(&["note: there is a folder for class bored, and no image of it"]);
+        assert_eq!(outcome.stderr.matches("note:").count(), 1, "{}", outcome.stderr);
+    }
+}
+
+#[test]
 fn several_sources_are_put_together() {
     let place = place_with_folder();
     let statistics = place.run(&["data", "stats", "faces", "synthetic:4", "--json"]).ends_with(0).json();

@@ -35,8 +35,6 @@ const POINT_GAP: usize = 16;
 const TASK_NUMBERS: usize = 128 * 1024;
 /// Most tiles of one task.
 const TASK_TILES: usize = 48;
-/// So many tasks keep several cores busy.
-const ENOUGH_TASKS: usize = 4;
 /// As many tasks are a way to use several cores, whatever they read.
 const FEWEST_TASKS: usize = 4;
 /// A task that about so many tiles are cut off for makes enough use of the weights that it reads.
@@ -137,8 +135,8 @@ pub(super) fn forward<T: Transform>(
     let (padded_in, padded_out) = (tiling.padded_in(), tiling.padded_out());
     let tiles = tiling.tiles::<T>();
     // A task reads all weights, which may be many: then it takes so many tiles that there are only three times as many weights as
-    // numbers of tiles, but not so many that few tasks are left.
-    let for_weights = (padded_in * padded_out / (3 * (padded_in + padded_out))).min(tiles / ENOUGH_TASKS);
+    // numbers of tiles, but not so many that too few tasks are left.
+    let for_weights = (padded_in * padded_out / (3 * (padded_in + padded_out))).min(tiles / FEWEST_TASKS);
     let in_cache = TASK_NUMBERS / (points * (padded_in + padded_out));
     let most = in_cache.max(for_weights).clamp(6, TASK_TILES).next_multiple_of(6);
     let y = Shared::new(y);

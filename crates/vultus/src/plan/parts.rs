@@ -7,7 +7,7 @@
 use super::program::Program;
 use super::step::{Convolution, Step};
 
-/// Most samples of a part at a time.
+/// Most samples of a part at a time, of one core.
 pub(super) const MOST_SAMPLES: usize = 32;
 
 /// Steps that want at least so many samples at a time may be of the last part.
@@ -20,44 +20,51 @@ pub(super) const CACHE_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) program: Program,
-    /// Most samples at a time.
+    /// Most samples at a time, of one core.
     pub(super) samples: usize,
 }
 
 impl Part {
-    fn new(steps: Vec<Step<Convolution>>, inputs: usize, samples: usize) -> Self {
+    /// Prepared for calls with about `batch` samples.
+    fn new(steps: Vec<Step<Convolution>>, inputs: usize, samples: usize, batch: usize) -> Self {
         let value = steps.len();
-        Self { program: Program::new(steps, inputs, &[value], samples), samples }
+        Self { program: Program::new(steps, inputs, &[value], samples.min(batch)), samples }
     }
 }
 
-/// The parts of `steps`, which work on samples of `inputs` values, for calls with about `batch` samples.
+/// The parts of `steps`, which work on samples of `inputs` values, prepared for calls with about `batch` samples.
 pub(super) fn parts(steps: Vec<Step<Convolution>>, inputs: usize, batch: usize) -> Vec<Part> {
-    let batch = batch.clamp(1, MOST_SAMPLES);
     let wants_few = |step: &Step<Convolution>| in_cache(step).max(for_weights(step)) < MANY_SAMPLES;
-    let Some(first) = steps.iter().rposition(wants_few) else { return cut_into(steps, inputs, None, [batch; 2]) };
+    let first = steps.iter().rposition(wants_few).map_or(0, |step| step + 1);
     // The first place behind the last step that wants few samples.
-    let cut = (first + 1..steps.len()).find(|&cut| can_cut(&steps, cut));
-    let few = steps[..cut.unwrap_or(steps.len())].iter().map(in_cache).min();
-    cut_into(steps, inputs, cut, [few.unwrap_or(batch).clamp(1, batch), batch])
+    let cut = (first..steps.len()).find(|&cut| can_cut(&steps, cut)).unwrap_or(steps.len());
+    let few = steps[..cut].iter().map(in_cache).min().unwrap_or(MOST_SAMPLES);
+    cut_at(cut, steps, inputs, few.clamp(1, MOST_SAMPLES), batch.max(1))
 }
 
-/// `steps` as they are, or in two parts: those before `cut`, and those from there on. `samples` of each at a time.
-pub(super) fn cut_into(
+/// `steps` in a first part, up to `cut`, with `few` samples at a time, and a last one, as far as there are such steps.
+pub(super) fn cut_at(
+    cut: usize,
     mut steps: Vec<Step<Convolution>>,
     inputs: usize,
-    cut: Option<usize>,
-    samples: [usize; 2],
+    few: usize,
+    batch: usize,
 ) -> Vec<Part> {
-    let Some(cut) = cut else { return vec![Part::new(steps, inputs, samples[0])] };
     let mut last = steps.split_off(cut);
     for step in &mut last {
         step.input -= cut;
         step.output -= cut;
         step.addend = step.addend.map(|addend| addend - cut);
     }
-    let between = steps[cut - 1].outputs;
-    vec![Part::new(steps, inputs, samples[0]), Part::new(last, between, samples[1])]
+    let between = steps.last().map_or(inputs, |step| step.outputs);
+    let mut parts = Vec::new();
+    if cut > 0 {
+        parts.push(Part::new(steps, inputs, few, batch));
+    }
+    if cut == 0 || !last.is_empty() {
+        parts.push(Part::new(last, between, MOST_SAMPLES, batch));
+    }
+    parts
 }
 
 /// Samples of a step whose values stay in the caches of a core.

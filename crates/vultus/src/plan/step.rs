@@ -130,10 +130,13 @@ impl Step<Convolution> {
         Step { input, addend, output, inputs, outputs, operation }
     }
 
-    /// Weights that are read, as many as Winograd's F(6 x 6, 3 x 3) makes of a convolution's, or about as many.
+    /// Weights that are read, about: of a convolution of 3 x 3 with stride 1 as many as Winograd's F(6) makes.
     pub(super) fn weights(&self) -> usize {
         match &self.operation {
-            Operation::Convolution(convolution) => convolution.weight.len() * 64 / 9,
+            Operation::Convolution(Convolution { shape, weight, .. }) => {
+                let winograd = (shape.kernel_height, shape.kernel_width, shape.stride) == (3, 3, 1);
+                if winograd { weight.len() * 64 / 9 } else { weight.len() }
+            }
             Operation::Dense { weight, .. } => weight.len(),
             _ => 0,
         }
