@@ -46,7 +46,7 @@ pub struct Bench {
 enum ModeArgument {
     /// Forward, backward and update.
     Train,
-    /// Probabilities of a finished network.
+    /// A finished network, up to its logits.
     Infer,
 }
 
