@@ -14,7 +14,7 @@ use super::step::{Convolution, Place, Step};
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(super) steps: Vec<Step>,
-    pub(super) inputs: usize,
+    inputs: usize,
     /// Values of one sample of each result.
     lengths: Vec<usize>,
     pub(super) buffers: Buffers,
