@@ -1,10 +1,11 @@
 //! The threads that kernels run on: rayon's, which wait awake for the next kernel where there are many.
 //!
 //! In: tasks, each of which may run on any thread. Out: when all are done. A kernel that is called from outside of rayon's pool hands
-//! its tasks to it and sleeps until they are done, which costs more than a small kernel itself; so work of several kernels goes in
-//! as a whole ([`enter`]). A training step is some hundred kernels, one after the other, each of which takes all cores for some
-//! hundred microseconds, and a thread that goes to sleep in between needs tens of them to wake up; so its threads are a team
-//! ([`lead`]), whose members look for their next task for a while before they go.
+//! its tasks to it and sleeps until they are done, which costs more than a small kernel itself. So large pieces of work of several
+//! kernels go in as a whole ([`enter`]). A training step, or one picture through a network, is many kernels, one after the other, each of
+//! which takes all cores for some hundred microseconds or less, and a thread that goes to sleep in between needs tens of them to wake up;
+//! so the threads that share such work are a team ([`lead`]), whose members look for their next task for a while before they go. A leader
+//! has the same team from one piece of work to the next.
 //!
 //! Each member begins with tasks of its own, the same ones in every kernel that works on the same numbers, so that it finds
 //! them in its cache; when it has done those, it takes of the others', one by one, so that nobody waits for more than the end of
@@ -14,11 +15,11 @@
 //! a member twice, and nobody stays for long when there is nothing to do; who has gone is asked again with the next kernel.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use rayon::Yield;
@@ -28,14 +29,16 @@ use crate::shared::Shared;
 
 /// Looks for work before a thread lets others have its core: some microseconds.
 const SPINS: u32 = 200;
-/// How long a member looks for work in vain before its turn ends.
+/// How long a member that is led looks for work in vain before its turn ends.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// Held by the work that is inside the pool.
+/// Held by the work from outside that has the pool.
 static INSIDE: Mutex<()> = Mutex::new(());
 
 thread_local! {
-    /// The team that this thread leads, unless that is at work.
+    /// The team that this thread leads, whenever it does.
+    static OWN: OnceCell<Arc<Team>> = const { OnceCell::new() };
+    /// That team while this thread leads it, unless it is at work.
     static LED: Cell<*const Arc<Team>> = const { Cell::new(ptr::null()) };
     static ENGAGEMENT: Cell<Engagement> = const { Cell::new(Engagement::Free) };
 }
@@ -48,6 +51,16 @@ enum Engagement {
     Leader,
 }
 
+/// The pool for one piece of work from outside, unless another one has it.
+fn pool_for_one() -> Option<MutexGuard<'static, ()>> {
+    match INSIDE.try_lock() {
+        Ok(guard) => Some(guard),
+        // Work that panicked has left the pool.
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 /// Does `work` on a thread of rayon's global pool, or where it is called if that is in a pool already.
 ///
 /// One piece of work at a time goes inside; others stay on the threads that call. A thread of the pool that waits for a
@@ -57,29 +70,27 @@ pub fn enter<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     if rayon::current_thread_index().is_some() {
         return work();
     }
-    let _inside = match INSIDE.try_lock() {
-        Ok(guard) => guard,
-        // Work that panicked has left the pool.
-        Err(TryLockError::Poisoned(error)) => error.into_inner(),
-        Err(TryLockError::WouldBlock) => return work(),
-    };
-    rayon::scope(|_| work())
+    match pool_for_one() {
+        Some(_inside) => rayon::scope(|_| work()),
+        None => work(),
+    }
 }
 
-/// [`enter`] for work of many kernels: if it gets in, other threads of the pool that have nothing to do stay awake for its tasks.
-pub fn lead<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    enter(|| {
-        let alone = rayon::current_thread_index().is_none() || rayon::current_num_threads() == 1;
-        if alone || ENGAGEMENT.get() == Engagement::Leader {
-            return work();
-        }
-        let _engaged = Engaged::begin(Engagement::Leader);
-        let team = Arc::new(Team::new(rayon::current_num_threads()));
-        let _leaving = Leaving(&team);
-        team.call();
-        LED.set(&team);
-        work()
-    })
+/// Does `work` of many kernels where it is called, while other threads of the pool that have nothing to do stay awake for its tasks: from
+/// outside of a pool one fewer than the global one has. From there one piece of work at a time has a team.
+pub fn lead<R>(work: impl FnOnce() -> R) -> R {
+    if ENGAGEMENT.get() == Engagement::Leader {
+        return work();
+    }
+    let outside = rayon::current_thread_index().is_none();
+    let pool = if outside { pool_for_one() } else { None };
+    if outside && pool.is_none() {
+        return work();
+    }
+    let _engaged = Engaged::begin(Engagement::Leader);
+    let team = OWN.with(|own| Arc::clone(own.get_or_init(|| Arc::new(Team::new(rayon::current_num_threads())))));
+    let _led = Led::begin(&team);
+    work()
 }
 
 /// `work(task)` of each task below `count`, on all threads that there are.
@@ -108,7 +119,7 @@ pub(crate) fn share_runs(count: usize, once: usize, work: impl Fn(usize) + Sync)
 ///
 /// # Panics
 /// If `length` is 0.
-pub(crate) fn share_chunks(values: &mut [f32], length: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+pub fn share_chunks(values: &mut [f32], length: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
     assert!(length > 0, "chunks of nothing");
     let total = values.len();
     let values = Shared::new(values);
@@ -137,13 +148,22 @@ impl Drop for PutBack<'_> {
     }
 }
 
-/// Lets the members of a team go, when dropped.
-struct Leaving<'a>(&'a Team);
+/// Lets this thread's kernels find its team, until dropped.
+struct Led<'a>(&'a Arc<Team>);
 
-impl Drop for Leaving<'_> {
+impl<'a> Led<'a> {
+    fn begin(team: &'a Arc<Team>) -> Self {
+        team.led.store(true, Ordering::Release);
+        team.call();
+        LED.set(team);
+        Self(team)
+    }
+}
+
+impl Drop for Led<'_> {
     fn drop(&mut self) {
         LED.set(ptr::null());
-        self.0.left.store(true, Ordering::Release);
+        self.0.led.store(false, Ordering::Release);
     }
 }
 
@@ -176,8 +196,8 @@ struct Team {
     free: Mutex<Vec<usize>>,
     /// How many members nobody is, and nobody was asked to be.
     absent: AtomicUsize,
-    /// Whether the leader has gone.
-    left: AtomicBool,
+    /// Whether more kernels may come.
+    led: AtomicBool,
 }
 
 /// On a cache line, with the one next to it, of its own.
@@ -201,7 +221,7 @@ impl Team {
             places: (0..members).map(|_| Place(AtomicUsize::new(0))).collect(),
             free: Mutex::new((1..members).rev().collect()),
             absent: AtomicUsize::new(members - 1),
-            left: AtomicBool::new(false),
+            led: AtomicBool::new(false),
         }
     }
 
@@ -227,7 +247,7 @@ impl Team {
         self.absent.fetch_add(1, Ordering::SeqCst);
         // Either the leader has seen that this member is absent, or the member sees that a kernel began as it went.
         let went_too_soon = seen.is_some_and(|seen| seen != self.round.load(Ordering::SeqCst));
-        if went_too_soon && !self.left.load(Ordering::Acquire) {
+        if went_too_soon {
             self.call();
         }
     }
@@ -269,11 +289,11 @@ impl Team {
         }
     }
 
-    /// A member's part: does tasks of each kernel, until the leader has gone or has had none for long. Returns how many kernels it saw
-    /// begin.
+    /// A member's part: does tasks of each kernel, until the leader has had none for long, or has something else to do. Returns how many
+    /// kernels it saw begin.
     fn help(&self, member: usize) -> usize {
         let (mut seen, mut looks, mut last) = (0, 0, Instant::now());
-        while (looks < SPINS || last.elapsed() < PATIENCE) && !self.left.load(Ordering::Acquire) {
+        while looks < SPINS || (self.led.load(Ordering::Acquire) && last.elapsed() < PATIENCE) {
             let round = self.round.load(Ordering::Acquire);
             if round == seen {
                 wait(&mut looks);

@@ -329,7 +329,7 @@ impl<'a> Fitting<'a> {
                 self.progress.running.waited += asked.elapsed().as_secs_f64();
                 // Other devices order their work by the thread that asks for it.
                 match self.network.operations() {
-                    Operations::Kernels => threads::lead(|| self.train_step(batch, steps))?,
+                    Operations::Kernels => threads::enter(|| threads::lead(|| self.train_step(batch, steps)))?,
                     Operations::Stock => self.train_step(batch, steps)?,
                 }
                 self.progress.running.seconds += clock.elapsed().as_secs_f64();

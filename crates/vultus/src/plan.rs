@@ -91,12 +91,15 @@ impl Plan {
         if samples == 0 {
             return;
         }
+        let all = rayon::current_num_threads();
+        // Cores with samples of their own wait for each other once, not once a step, and find in their caches what they wrote.
+        let cores = all.min(samples / FEWEST_SAMPLES_OF_A_CORE);
+        if cores <= 1 {
+            return threads::lead(|| self.run(&self.parts, all, x, logits));
+        }
         threads::enter(|| {
             // Outside of a pool the kernels alone share out their work: whole samples would begin in the middle of each other.
-            let all = rayon::current_num_threads();
-            let threads = rayon::current_thread_index().map_or(1, |_| all);
-            // Cores with samples of their own wait for each other once, not once a step, and find in their caches what they wrote.
-            let cores = threads.min(samples / FEWEST_SAMPLES_OF_A_CORE).max(1);
+            let cores = if rayon::current_thread_index().is_some() { cores } else { 1 };
             let share = samples.div_ceil(cores);
             let shares = x.par_chunks(share * self.inputs).zip(logits.par_chunks_mut(share * self.classes));
             shares.for_each(|(x, logits)| self.run(&self.parts, all / cores, x, logits));

@@ -21,8 +21,15 @@ fn runs(count: usize, share: impl FnOnce(&(dyn Fn(usize) + Sync))) -> Vec<usize>
     runs.into_iter().map(AtomicUsize::into_inner).collect()
 }
 
+/// Held by a test that uses the global pool from outside, so that no other test has it.
+fn pool_is_free() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn work_is_done_inside_and_one_piece_at_a_time() {
+    let _free = pool_is_free();
     let (inside, nested, beside) = enter(|| {
         let beside = thread::scope(|scope| scope.spawn(|| enter(rayon::current_thread_index)).join().unwrap());
         (rayon::current_thread_index(), enter(rayon::current_thread_index), beside)
@@ -99,6 +106,26 @@ fn nobody_joins_for_good_in_the_middle_of_a_task() {
         done.send(()).unwrap();
     });
     assert!(all_done.recv_timeout(Duration::from_secs(60)).is_ok(), "the threads wait for each other");
+}
+
+#[test]
+fn from_outside_one_leads_where_it_stands_and_others_do_their_work_alone() {
+    let _free = pool_is_free();
+    let here = thread::current().id();
+    for _ in 0..3 {
+        lead(|| {
+            assert_eq!(thread::current().id(), here);
+            assert_eq!(runs(100, |work| share(100, work)), vec![1; 100]);
+            assert!(all_take_part(rayon::current_num_threads()));
+            let beside = || lead(|| (LED.get().is_null(), runs(100, |work| share(100, work))));
+            let (without_team, runs) = thread::scope(|scope| scope.spawn(beside).join().unwrap());
+            assert!(without_team);
+            assert_eq!(runs, vec![1; 100]);
+        });
+        assert!(LED.get().is_null());
+        // Who panics keeps nobody out.
+        assert!(catch_unwind(|| lead(|| share(16, |task| assert_ne!(task, 3)))).is_err());
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! In: scales and shifts in double precision. Out: the map applied to values, or weights and biases that contain it.
 
-use rayon::prelude::*;
+use vultus_kernels::threads::share_chunks;
 
 use super::step::VALUES_PER_TASK;
 
@@ -58,7 +58,7 @@ impl Affine {
     /// Applies the map to pixels (or lists of features) `[n, channels]`.
     pub(super) fn apply(&self, values: &mut [f32]) {
         let rows = (VALUES_PER_TASK / self.len()).max(1);
-        values.par_chunks_mut(rows * self.len()).for_each(|values| {
+        share_chunks(values, rows * self.len(), |_, values| {
             for pixel in values.chunks_exact_mut(self.len()) {
                 for ((value, &scale), &shift) in pixel.iter_mut().zip(&self.scale).zip(&self.shift) {
                     *value = *value * scale as f32 + shift as f32;

@@ -3,7 +3,6 @@
 //! In: a step, and the values it reads for a number of samples. Out: the values it gives. What becomes a step, and what
 //! is folded into which, was decided by `compile`, or by the face finder's network; where the values lie, by `buffers`.
 
-use rayon::prelude::*;
 use vultus_kernels::activation::Activation;
 use vultus_kernels::aligned::Aligned;
 use vultus_kernels::convolution::{ConvolutionShape, Prepared};
@@ -11,6 +10,7 @@ use vultus_kernels::dense;
 use vultus_kernels::depthwise::{self, DepthwiseShape};
 use vultus_kernels::pooling::{self, PoolingShape};
 use vultus_kernels::squeeze_excitation::{self, SqueezeShape, Weights};
+use vultus_kernels::threads::share_chunks;
 
 use super::affine::Affine;
 
@@ -210,7 +210,8 @@ impl Operation {
 /// Each row twice, and in it each pixel.
 fn enlarge(width: usize, channels: usize, x: &[f32], y: &mut [f32]) {
     let row = width * channels;
-    y.par_chunks_mut(4 * row.max(1)).zip(x.par_chunks(row.max(1))).for_each(|(y, x)| {
+    share_chunks(y, 4 * row.max(1), |task, y| {
+        let x = &x[task * row..][..row];
         let (upper, lower) = y.split_at_mut(2 * row);
         for (twice, pixel) in upper.chunks_exact_mut(2 * channels).zip(x.chunks_exact(channels)) {
             let (left, right) = twice.split_at_mut(channels);
@@ -222,7 +223,7 @@ fn enlarge(width: usize, channels: usize, x: &[f32], y: &mut [f32]) {
 }
 
 fn add(y: &mut [f32], addend: &[f32]) {
-    y.par_chunks_mut(VALUES_PER_TASK).zip(addend.par_chunks(VALUES_PER_TASK)).for_each(|(y, addend)| {
-        y.iter_mut().zip(addend).for_each(|(y, addend)| *y += addend);
+    share_chunks(y, VALUES_PER_TASK, |task, y| {
+        y.iter_mut().zip(&addend[task * VALUES_PER_TASK..]).for_each(|(y, addend)| *y += addend);
     });
 }
