@@ -184,6 +184,9 @@ impl ViewArguments {
 pub fn named_config(name: &str, set: &[String]) -> Result<TrainConfig, Failure> {
     let config = match vultus_train::bench::built_in(name) {
         Some(config) => config,
+        None if !Path::new(name).exists() => {
+            return Err(Failure::usage(anyhow!("{name} is neither a file nor one of the networks S and R")));
+        }
         None => TrainConfig::load(Some(Path::new(name)), &[]),
     };
     config.and_then(|config| config.with_overrides(set)).map_err(Failure::usage)

@@ -1,5 +1,6 @@
 //! `vultus data`: stats, audit, convert, augment.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::anyhow;
@@ -201,7 +202,7 @@ impl Inspection {
             print_json(&audit)?;
             return Ok(());
         }
-        print(format_args!("{}; {} of them are redundant copies", counted(audit.images, "image"), audit.redundant))?;
+        print(format_args!("{}, {} of them redundant", counted(audit.images, "image"), audit.redundant))?;
         for split in &audit.splits {
             print(format_args!("\n{} ({})", split.split, counted(split.images, "image")))?;
             finding("all black", &split.black)?;
@@ -267,6 +268,10 @@ fn read(sources: &[String]) -> Result<Dataset, Failure> {
     }
     for class in empty_classes(&sources, &dataset) {
         say(format_args!("note: there is a folder for class {class}, and no image of it"));
+    }
+    let removed: BTreeSet<&str> = dataset.removed.iter().filter_map(|removal| removal.label.as_deref()).collect();
+    for class in removed.into_iter().filter(|class| dataset.labels.index_of(class).is_none()) {
+        say(format_args!("note: no image of class {class} could be used"));
     }
     Ok(dataset)
 }

@@ -81,6 +81,10 @@ fn a_class_without_images_is_named() {
         let outcome = outcome.says(&["note: there is a folder for class bored, and no image of it"]);
         assert_eq!(outcome.stderr.matches("note:").count(), 1, "{}", outcome.stderr);
     }
+    place.write("faces/train/bored/a.png", "no picture");
+    let outcome = place.run(&["data", "stats", "faces"]).ends_with(0);
+    let outcome = outcome.says(&["note: no image of class bored could be used"]);
+    assert_eq!(outcome.stderr.matches("note:").count(), 1, "{}", outcome.stderr);
 }
 
 #[test]
@@ -182,6 +186,9 @@ fn a_folder_with_no_images_is_named() {
     fs_err::create_dir_all(place.path("empty/train/happy")).unwrap();
     place.write("empty/train/happy/notes.txt", "nothing here");
     place.run(&["data", "stats", "empty"]).ends_with(1).says(&["no images found in empty"]);
+    place.write("beside/happy/notes.txt", "nothing here");
+    place.write("beside/a.png", "no picture");
+    place.run(&["data", "stats", "beside"]).ends_with(1).says(&["a.png", "it lies beside the folders of classes"]);
     let arguments = ["train", "--config", "small.toml", "--data", "empty", "--out", "run"];
     place.run(&arguments).ends_with(1).says(&["no images found in", "empty", ".png"]);
     assert!(!place.path("run").exists(), "a slip in the name of the data used up the directory");

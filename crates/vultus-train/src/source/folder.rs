@@ -29,10 +29,11 @@ struct Candidate {
 /// Reads all image files under `root` in parallel.
 ///
 /// # Errors
-/// A folder that cannot be listed, or one without any image file.
+/// A folder that cannot be listed, or one without any image file in the folder of a class; where such folders are there and all
+/// pictures lie beside them, each of these is a row.
 pub fn read(root: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
-    let Found { candidates, left_out, .. } = find(root)?;
-    if candidates.is_empty() {
+    let Found { candidates, left_out, empty } = find(root)?;
+    if candidates.is_empty() && (empty.is_empty() || left_out.is_empty()) {
         return Err(DataError::NoImages { path: root.to_owned() });
     }
     let mut readings: Vec<Reading> =
@@ -434,5 +435,9 @@ mod tests {
         let error = read_all(root.path()).unwrap_err();
         assert!(matches!(&error, DataError::NoImages { path } if path == root.path()));
         assert!(error.to_string().starts_with("no images found in "), "{error}");
+        write(root.path(), "train/a.png", &png(1));
+        let readings = read_all(root.path()).unwrap();
+        let row = readings[0].as_ref().err().unwrap();
+        assert_eq!((readings.len(), &*row.detail), (1, "it lies beside the folders of classes"));
     }
 }
