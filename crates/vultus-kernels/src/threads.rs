@@ -31,6 +31,8 @@ use crate::shared::Shared;
 const SPINS: u32 = 200;
 /// How long a member that is led looks for work in vain before its turn ends.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// Most threads of a team that is led from outside of a pool: few samples are not many tasks, and each member is asked on its own.
+const MOST_OUTSIDE: usize = 8;
 
 /// Held by the work from outside that has the pool.
 static INSIDE: Mutex<()> = Mutex::new(());
@@ -76,8 +78,8 @@ pub fn enter<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     }
 }
 
-/// Does `work` of many kernels where it is called, while other threads of the pool that have nothing to do stay awake for its tasks: from
-/// outside of a pool one fewer than the global one has. From there one piece of work at a time has a team.
+/// Does `work` of many kernels where it is called, while other threads of the pool that have nothing to do stay awake for its tasks. Outside
+/// of a pool these are threads of the global one, one fewer than it has and at most seven, and one piece of work at a time has such a team.
 pub fn lead<R>(work: impl FnOnce() -> R) -> R {
     if ENGAGEMENT.get() == Engagement::Leader {
         return work();
@@ -88,7 +90,9 @@ pub fn lead<R>(work: impl FnOnce() -> R) -> R {
         return work();
     }
     let _engaged = Engaged::begin(Engagement::Leader);
-    let team = OWN.with(|own| Arc::clone(own.get_or_init(|| Arc::new(Team::new(rayon::current_num_threads())))));
+    let most = if outside { MOST_OUTSIDE } else { usize::MAX };
+    let new = || Arc::new(Team::new(rayon::current_num_threads().min(most)));
+    let team = OWN.with(|own| Arc::clone(own.get_or_init(new)));
     let _led = Led::begin(&team);
     work()
 }
@@ -289,11 +293,20 @@ impl Team {
         }
     }
 
-    /// A member's part: does tasks of each kernel, until the leader has had none for long, or has something else to do. Returns how many
-    /// kernels it saw begin.
+    /// A member's part: does tasks of each kernel, until the leader has had none for long, or does something else for a moment; after
+    /// some time for any moment. Returns how many kernels it saw begin.
     fn help(&self, member: usize) -> usize {
-        let (mut seen, mut looks, mut last) = (0, 0, Instant::now());
-        while looks < SPINS || (self.led.load(Ordering::Acquire) && last.elapsed() < PATIENCE) {
+        let began = Instant::now();
+        let (mut seen, mut looks, mut last) = (0, 0, began);
+        loop {
+            let stays = if self.led.load(Ordering::Acquire) {
+                looks < SPINS || last.elapsed() < PATIENCE
+            } else {
+                looks < SPINS && began.elapsed() < PATIENCE
+            };
+            if !stays {
+                return seen;
+            }
             let round = self.round.load(Ordering::Acquire);
             if round == seen {
                 wait(&mut looks);
@@ -311,7 +324,6 @@ impl Team {
             self.busy.fetch_sub(1, Ordering::SeqCst);
             last = Instant::now();
         }
-        seen
     }
 }
 

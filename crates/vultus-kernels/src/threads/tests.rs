@@ -109,14 +109,28 @@ fn nobody_joins_for_good_in_the_middle_of_a_task() {
 }
 
 #[test]
-fn from_outside_one_leads_where_it_stands_and_others_do_their_work_alone() {
+fn from_outside_one_leads_where_it_stands_and_others_do_their_work_without_a_team() {
     let _free = pool_is_free();
-    let here = thread::current().id();
-    for _ in 0..3 {
+    let team = || (!LED.get().is_null()).then(|| OWN.with(|own| Arc::as_ptr(own.get().unwrap())));
+    let all = rayon::current_num_threads().min(MOST_OUTSIDE);
+    let first = lead(team);
+    assert!(first.is_some());
+    for pause in [0, 0, 20] {
+        sleep(Duration::from_millis(pause)); // a long one lets the members go
         lead(|| {
-            assert_eq!(thread::current().id(), here);
+            assert_eq!(team(), first);
+            let here = thread::current().id();
+            assert!((0..1000).any(|_| {
+                let seen = Mutex::new(HashSet::new());
+                share(all, |_| {
+                    sleep(Duration::from_millis(2));
+                    seen.lock().unwrap().insert(thread::current().id());
+                });
+                let seen = seen.into_inner().unwrap();
+                assert!(seen.contains(&here), "the leader does tasks itself");
+                seen.len() == all
+            }));
             assert_eq!(runs(100, |work| share(100, work)), vec![1; 100]);
-            assert!(all_take_part(rayon::current_num_threads()));
             let beside = || lead(|| (LED.get().is_null(), runs(100, |work| share(100, work))));
             let (without_team, runs) = thread::scope(|scope| scope.spawn(beside).join().unwrap());
             assert!(without_team);
@@ -126,6 +140,34 @@ fn from_outside_one_leads_where_it_stands_and_others_do_their_work_alone() {
         // Who panics keeps nobody out.
         assert!(catch_unwind(|| lead(|| share(16, |task| assert_ne!(task, 3)))).is_err());
     }
+}
+
+/// A thread of the pool has taken up a member's turn while it waits for a part of its work, and there is no end of kernels.
+#[test]
+fn whose_turn_it_is_goes_on_with_its_own_work() {
+    let _free = pool_is_free();
+    let (done, all_done) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let sum: usize = (0..2000_usize)
+                .into_par_iter()
+                .map(|number| {
+                    sleep(Duration::from_micros(10));
+                    number
+                })
+                .sum();
+            done.send(sum).unwrap();
+        });
+        let began = Instant::now();
+        let sum = loop {
+            lead(|| assert_eq!(runs(8, |work| share(8, work)), vec![1; 8]));
+            match all_done.try_recv() {
+                Ok(sum) => break sum,
+                Err(_) => assert!(began.elapsed() < Duration::from_secs(60), "the other work is never done"),
+            }
+        };
+        assert_eq!(sum, 1999 * 1000);
+    });
 }
 
 #[test]
