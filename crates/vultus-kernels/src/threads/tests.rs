@@ -142,34 +142,6 @@ fn from_outside_one_leads_where_it_stands_and_others_do_their_work_without_a_tea
     }
 }
 
-/// A thread of the pool has taken up a member's turn while it waits for a part of its work, and there is no end of kernels.
-#[test]
-fn whose_turn_it_is_goes_on_with_its_own_work() {
-    let _free = pool_is_free();
-    let (done, all_done) = mpsc::channel();
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let sum: usize = (0..2000_usize)
-                .into_par_iter()
-                .map(|number| {
-                    sleep(Duration::from_micros(10));
-                    number
-                })
-                .sum();
-            done.send(sum).unwrap();
-        });
-        let began = Instant::now();
-        let sum = loop {
-            lead(|| assert_eq!(runs(8, |work| share(8, work)), vec![1; 8]));
-            match all_done.try_recv() {
-                Ok(sum) => break sum,
-                Err(_) => assert!(began.elapsed() < Duration::from_secs(60), "the other work is never done"),
-            }
-        };
-        assert_eq!(sum, 1999 * 1000);
-    });
-}
-
 #[test]
 fn two_teams_in_one_pool_go_on() {
     let (done, all_done) = mpsc::channel();
