@@ -80,7 +80,7 @@ impl Plan {
     }
 
     /// [`Plan::logits`] written to `logits` `[n, classes]`. No buffer is allocated once as many cores have taken as many samples
-    /// at the same time.
+    /// at the same time, but for the kernels' scratch memory of a thread that calls for the first time.
     ///
     /// # Panics
     /// As [`Plan::logits`], and if `logits` has another length.
