@@ -177,6 +177,11 @@ impl ViewArguments {
     }
 }
 
+/// Whether a path means a model's file or a run, and no configuration.
+pub fn is_model(path: &Path) -> bool {
+    path.is_dir() || path.extension().is_some_and(|ending| ending == "safetensors")
+}
+
 /// The configuration of a built-in network, or of the file at `name`, with the overrides `set`.
 ///
 /// # Errors
@@ -186,6 +191,9 @@ pub fn named_config(name: &str, set: &[String]) -> Result<TrainConfig, Failure> 
         Some(config) => config,
         None if !Path::new(name).exists() => {
             return Err(Failure::usage(anyhow!("{name} is neither a file nor one of the networks S and R")));
+        }
+        None if is_model(Path::new(name)) => {
+            return Err(Failure::usage(anyhow!("{name} is no configuration: --model takes models and runs")));
         }
         None => TrainConfig::load(Some(Path::new(name)), &[]),
     };

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 use vultus::bundle::Bundle;
+use vultus::wording::counted;
 use vultus_train::bench::{self, Measured, Mode};
 use vultus_train::fit::FitError;
 
@@ -101,7 +102,7 @@ fn describe(name: &str, measured: &Measured) -> String {
     };
     let mut text = format!(
         "{name} {verb} {:.0} images/s: {:.2} ms a step of {} (median of {}, fastest {:.2})\n\
-         {:.0} GFLOP/s, {:.0} % of the peak of {} threads ({}); first step after {:.2} s",
+         {:.0} GFLOP/s, {:.0} % of the peak of {} ({}); first step after {:.2} s",
         measured.images_per_second,
         measured.ms_median,
         measured.batch,
@@ -109,7 +110,7 @@ fn describe(name: &str, measured: &Measured) -> String {
         measured.ms_min,
         measured.gflops,
         100.0 * measured.peak_fraction,
-        measured.threads,
+        counted(measured.threads, "thread"),
         measured.instructions,
         measured.first_step_seconds,
     );

@@ -273,6 +273,14 @@ fn read(sources: &[String]) -> Result<Dataset, Failure> {
     for class in removed.into_iter().filter(|class| dataset.labels.index_of(class).is_none()) {
         say(format_args!("note: no image of class {class} could be used"));
     }
+    for split in dataset.splits() {
+        let counts = dataset.class_counts(&dataset.indices_of(&split));
+        let without = dataset.labels.names().iter().zip(counts).filter(|&(_, count)| count == 0);
+        let without: Vec<&str> = without.map(|(class, _)| class.as_str()).collect();
+        if !without.is_empty() {
+            say(format_args!("note: split {split} has no image of {}", without.join(", ")));
+        }
+    }
     Ok(dataset)
 }
 

@@ -9,7 +9,7 @@ use vultus::bundle::{Bundle, BundleError};
 use vultus::network::ResolvedNetwork;
 use vultus_train::bench::built_in;
 
-use super::{model_file, named_config};
+use super::{is_model, model_file, named_config};
 use crate::failure::Failure;
 use crate::table;
 
@@ -57,8 +57,7 @@ impl Network {
 impl Network {
     fn resolve(&self) -> Result<ResolvedNetwork, Failure> {
         let path = Path::new(&self.network);
-        let is_model = path.is_dir() || path.extension().is_some_and(|ending| ending == "safetensors");
-        if is_model && built_in(&self.network).is_none() {
+        if is_model(path) && built_in(&self.network).is_none() {
             if self.classes.is_some() || !self.set.is_empty() {
                 return Err(Failure::usage(anyhow!(
                     "--classes and --set are for configurations: {} is a model",

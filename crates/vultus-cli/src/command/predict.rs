@@ -71,6 +71,9 @@ impl Predict {
                 return Err(Failure::usage(anyhow!("stdin is a picture or the list of --files-from, not both")));
             }
             self.inputs.extend(listed_in(list, if self.null { 0 } else { b'\n' }).map_err(Failure::usage)?);
+            if self.inputs.is_empty() {
+                say(format_args!("note: {} lists no picture", list.display()));
+            }
         }
         if self.resume && self.inputs.iter().any(|input| is_stdin(input)) {
             return Err(Failure::usage(anyhow!(
@@ -191,7 +194,9 @@ impl Predict {
                 return Err(Failure::usage(anyhow!("{shown} is a file: name a folder for the drawings")));
             }
             if is_taken(folder) && !self.resume {
-                return Err(Failure::usage(anyhow!("{shown} is not empty: name another folder, or go on by --resume")));
+                return Err(Failure::usage(anyhow!(
+                    "{shown} is not empty: name another folder, or go on with --output and --resume"
+                )));
             }
             if let Some(input) = self.inputs.iter().find(|input| is_path(input) && resolved(input).starts_with(whole)) {
                 return Err(Failure::usage(anyhow!("{} is in {shown}, which is for drawings", input.display())));

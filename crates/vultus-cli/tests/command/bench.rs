@@ -97,6 +97,9 @@ fn a_finished_model_is_measured_with_all_of_its_views() {
 fn what_cannot_be_measured_is_refused() {
     let place = place();
     place.run(&["bench", "--network", "missing.toml"]).ends_with(2).says(&["missing.toml", "neither a file nor"]);
+    place.run(&["bench", "--network", "a.safetensors"]).ends_with(2).says(&["neither a file nor"]);
+    place.write("a.safetensors", "no model");
+    place.run(&["bench", "--network", "a.safetensors"]).ends_with(2).says(&["a.safetensors", "--model"]);
     place.run(&["bench", "--network", "s"]).ends_with(2).says(&["s is neither a file nor one of the networks S and R"]);
     place.run(&["bench", "--set", "network.layers.0.kernel=99"]).ends_with(2).says(&["network.layers.0"]);
     place.run(&["bench", "--seconds", "-1"]).ends_with(2).says(&["--seconds"]);

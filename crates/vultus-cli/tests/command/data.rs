@@ -85,6 +85,9 @@ fn a_class_without_images_is_named() {
     let outcome = place.run(&["data", "stats", "faces"]).ends_with(0);
     let outcome = outcome.says(&["note: no image of class bored could be used"]);
     assert_eq!(outcome.stderr.matches("note:").count(), 1, "{}", outcome.stderr);
+    fs_err::rename(place.path("faces/test/happy"), place.path("faces/test/hapy")).unwrap();
+    let outcome = place.run(&["data", "audit", "faces"]).ends_with(0);
+    outcome.says(&["note: split train has no image of hapy", "note: split test has no image of happy"]);
 }
 
 #[test]

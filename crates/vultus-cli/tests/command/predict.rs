@@ -308,6 +308,8 @@ fn inputs_may_stand_in_a_list() {
     assert_eq!(paths(&["a.png", "--files-from", "zeros", "-0"]), ["a.png", "two\nlines.png"]);
     place.run(&["predict", "-", "--files-from", "-"]).ends_with(2).says(&["not both"]);
     place.run(&["predict", "--files-from", "absent"]).ends_with(2).says(&["absent"]);
+    place.write("none", "\n");
+    place.run(&["predict", "--files-from", "none"]).ends_with(0).says(&["note: none lists no picture"]);
     place.run(&["predict"]).ends_with(2).says(&["INPUT"]);
 }
 
