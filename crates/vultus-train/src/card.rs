@@ -119,6 +119,10 @@ struct Card<'a> {
     training: &'a TrainingFacts,
     train_split: &'a str,
     recipe: String,
+    /// Whether it began with the weights of another model.
+    began_with_model: bool,
+    /// Whether the recipe has names of other models.
+    names_models: bool,
     duration: String,
     split: &'a str,
     /// The data set that it is a split of, where that is not called like the training's.
@@ -233,6 +237,8 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
     });
     let settings = [("cleaning", &facts.cleaning), ("train", &facts.train)];
     let recipe: BTreeMap<&str, &Value> = settings.into_iter().filter(|(_, settings)| !settings.is_null()).collect();
+    let began_with_model = facts.train["start"].as_str().is_some_and(|start| !start.is_empty());
+    let taught = facts.train["teachers"].as_array().is_some_and(|teachers| !teachers.is_empty());
     let data_name = text.dataset.clone().unwrap_or_else(|| facts.sources.join(" and "));
     let whole_command = text.whole.as_ref().map(|whole| code_cell(&whole.command));
     let measured_on = text.measured_on.clone().unwrap_or_else(|| data_name.clone());
@@ -263,6 +269,8 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
         training: &facts,
         train_split,
         recipe: toml::to_string(&recipe).unwrap_or_default(),
+        began_with_model,
+        names_models: began_with_model || taught,
         duration: match facts.seconds {
             seconds if seconds < 360.0 => counted(seconds.round() as u64, "second"),
             seconds => format!("{:.1} hours", seconds / 3600.0),
@@ -493,6 +501,19 @@ mod tests {
         let card = card(&bundle, &data, "test", &text).unwrap();
         for line in ["| sad\\|blue | 1 |", "| | happy | sad\\|blue |", "| `vultus train --set a='b\\|c'` |"] {
             assert!(card.contains(line), "{line} not in {card}");
+        }
+    }
+
+    #[test]
+    fn models_that_it_learnt_from_are_told() {
+        let (began, named) = ("It began with another model", "`start` and `teachers` are the last two parts");
+        for (start, teachers, expected) in
+            [("", vec![], [false, false]), ("", vec!["a/b"], [false, true]), ("a/b", vec![], [true, true])]
+        {
+            let mut bundle = bundle(1);
+            bundle.training["train"] = json!({ "start": start, "teachers": teachers });
+            let card = card(&bundle, &faces(), "test", &text()).unwrap();
+            assert_eq!([began, named].map(|words| card.contains(words)), expected, "{card}");
         }
     }
 

@@ -17,40 +17,59 @@ const BETA1: &str = "train.optimizer.beta1";
 const BETA2: &str = "train.optimizer.beta2";
 const MOMENTUM: &str = "train.optimizer.momentum";
 
+/// An error unless it `holds`.
+fn require(holds: bool, key: &'static str, value: String, expected: &'static str) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError::Value { key, value, expected }) }
+}
+
+/// What is computed with 32 bits has to be within its range there.
+fn positive(value: f64) -> bool {
+    value as f32 > 0.0 && (value as f32).is_finite()
+}
+
 impl TrainConfig {
     /// Checks every range; the network's own are checked when it is resolved.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let require = |holds: bool, key: &'static str, value: String, expected: &'static str| {
-            if holds { Ok(()) } else { Err(ConfigError::Value { key, value, expected }) }
-        };
-        let fit = &self.train;
+        self.check_seeds()?;
+        self.check_sizes()?;
+        self.check_optimizer()?;
+        self.check_samples()?;
+        self.views.validate().map_err(|ViewsError { key, value, expected }| ConfigError::Value {
+            key,
+            value,
+            expected,
+        })?;
+        self.check_course()?;
+        self.check_splits()
+    }
+
+    fn check_seeds(&self) -> Result<(), ConfigError> {
         let seeds = [
             ("seed", self.seed),
             ("cleaning.seed", self.cleaning.seed),
             ("data.synthetic.seed", self.data.synthetic.seed),
             ("search.seed", self.search.seed),
-            ("train.validation_seed", fit.validation_seed),
+            ("train.validation_seed", self.train.validation_seed),
         ];
         // TOML has no larger integers.
         for (key, seed) in seeds {
             require(i64::try_from(seed).is_ok(), key, seed.to_string(), "use 0 to 9223372036854775807")?;
         }
-        let epochs = fit.epochs;
+        Ok(())
+    }
+
+    /// Epochs, batches, and how many images validate.
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        let (epochs, batch_size, fraction) = (self.train.epochs, self.train.batch_size, self.train.validation_fraction);
         require((1..=MOST_EPOCHS).contains(&epochs), "train.epochs", epochs.to_string(), "use 1 to 1000000")?;
-        require(
-            (1..=65_536).contains(&fit.batch_size),
-            "train.batch_size",
-            fit.batch_size.to_string(),
-            "use 1 to 65536",
-        )?;
-        require(
-            (0.0..1.0).contains(&fit.validation_fraction),
-            "train.validation_fraction",
-            fit.validation_fraction.to_string(),
-            "use 0 up to below 1",
-        )?;
-        // What is computed with 32 bits has to be within its range there.
-        let positive = |value: f64| value as f32 > 0.0 && (value as f32).is_finite();
+        require((1..=65_536).contains(&batch_size), "train.batch_size", batch_size.to_string(), "use 1 to 65536")?;
+        let usable = (0.0..1.0).contains(&fraction);
+        require(usable, "train.validation_fraction", fraction.to_string(), "use 0 up to below 1")
+    }
+
+    /// The optimiser, and what changes its steps.
+    fn check_optimizer(&self) -> Result<(), ConfigError> {
+        let fit = &self.train;
         let below_one = |value: f64| (0.0..1.0).contains(&value) && (value as f32) < 1.0;
         let rate = fit.optimizer.learning_rate();
         require(positive(rate), "train.optimizer.learning_rate", format!("{rate:?}"), POSITIVE)?;
@@ -80,39 +99,44 @@ impl TrainConfig {
         let usable = decay >= 0.0 && decay * rate < 1.0;
         require(usable, "train.weight_decay", decay.to_string(), "use 0 (off) up to below 1 / learning_rate")?;
         let average = fit.average_decay;
-        require((0.0..1.0).contains(&average), "train.average_decay", average.to_string(), "use 0 up to below 1")?;
-        for (key, strength) in fit.augmentation.strengths() {
+        require((0.0..1.0).contains(&average), "train.average_decay", average.to_string(), "use 0 up to below 1")
+    }
+
+    /// What becomes of an image and of its label.
+    fn check_samples(&self) -> Result<(), ConfigError> {
+        let (augmentation, targets) = (&self.train.augmentation, &self.train.targets);
+        for (key, strength) in augmentation.strengths() {
             require((0.0..=1.0).contains(&strength), key, strength.to_string(), "use a strength from 0 to 1")?;
         }
-        for (key, share) in fit.targets.shares() {
+        for (key, share) in targets.shares() {
             require((0.0..=1.0).contains(&share), key, share.to_string(), "use a share from 0 to 1")?;
         }
-        let heat = fit.targets.heat;
+        let heat = targets.heat;
         require(positive(heat), "train.targets.heat", format!("{heat:?}"), POSITIVE)?;
-        let taught = fit.targets.distillation == 0.0 || !fit.targets.teachers.is_empty();
         require(
-            taught,
+            targets.distillation == 0.0 || !targets.teachers.is_empty(),
             "train.targets.distillation",
-            fit.targets.distillation.to_string(),
+            targets.distillation.to_string(),
             "name model files in train.targets.teachers, or use 0",
-        )?;
-        self.views.validate().map_err(|ViewsError { key, value, expected }| ConfigError::Value {
-            key,
-            value,
-            expected,
-        })?;
-        let minutes = fit.checkpoint_minutes;
+        )
+    }
+
+    /// Checkpoints and early stopping.
+    fn check_course(&self) -> Result<(), ConfigError> {
+        let (minutes, stopping) = (self.train.checkpoint_minutes, &self.train.early_stopping);
         require((0.0..=1e6).contains(&minutes), "train.checkpoint_minutes", minutes.to_string(), "use 0 to 1000000")?;
-        let delta = fit.early_stopping.min_delta;
+        let delta = stopping.min_delta;
         let usable = delta >= 0.0 && delta.is_finite();
         require(usable, "train.early_stopping.min_delta", delta.to_string(), "use 0 or more")?;
-        let stopping_needs = fit.early_stopping.patience == 0 || self.validates();
         require(
-            stopping_needs,
+            stopping.patience == 0 || self.validates(),
             "train.early_stopping.patience",
-            fit.early_stopping.patience.to_string(),
+            stopping.patience.to_string(),
             "early stopping needs train.validation_fraction above 0, or data.validation_split",
-        )?;
+        )
+    }
+
+    fn check_splits(&self) -> Result<(), ConfigError> {
         let splits = &self.data.evaluate_splits;
         let named_twice = (1..splits.len()).find(|&place| splits[..place].contains(&splits[place]));
         require(named_twice.is_none(), "data.evaluate_splits", format!("{splits:?}"), "name every split once")?;
