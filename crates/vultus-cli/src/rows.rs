@@ -19,6 +19,7 @@ use serde::Serialize;
 use vultus::analyze::AnalyzedFace;
 
 use crate::failure::Failure;
+use crate::table::json_line;
 
 /// The form of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -158,9 +159,7 @@ struct JsonLines(Sink);
 
 impl JsonLines {
     fn write(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
-        let line = serde_json::to_string(line)?;
-        writeln!(self.0, "{line}")?;
-        Ok(())
+        Ok(writeln!(self.0, "{}", json_line(line)?)?)
     }
 }
 

@@ -25,8 +25,13 @@ pub fn print(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", printable_lines(text))
 }
 
-/// Writes a value as one line of JSON to stdout. What a terminal would obey is escaped: a name of a file may hold it.
+/// Writes a value as one line of JSON to stdout.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout().lock(), "{}", json_line(value)?)?)
+}
+
+/// A value as one line of JSON. What a terminal would obey is escaped: a name of a file may hold it.
+pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     let mut line = String::new();
     for character in serde_json::to_string(value)?.chars() {
         match character {
@@ -35,7 +40,7 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
             _ => line.push(character),
         }
     }
-    Ok(writeln!(io::stdout().lock(), "{line}")?)
+    Ok(line)
 }
 
 /// The result of an evaluation: headline, classes, confusion matrix.

@@ -86,7 +86,8 @@ async function start() {
 // Pictures.
 
 async function open(file) {
-  if (!model) return start();
+  if (!model) await start();
+  if (!model) return;
   if (!file) return say("There is no file in this. A picture that is copied can be pasted; one that is saved can be chosen.", true);
   // A picture may have no type, if its name does not tell it: the browser looks into it.
   if (file.type && !file.type.startsWith("image/")) return say("This file is no picture.", true);
@@ -99,6 +100,7 @@ async function open(file) {
   picture.alt = `The picture ${file.name || "that was pasted"}`;
   picture.hidden = false;
   stage.dataset.mode = "picture";
+  element("timeline").hidden = true;
   stage.classList.add("busy");
   selected = 0;
   show(null);
@@ -141,7 +143,8 @@ function smaller(source, width, height, longest, quality) {
 // The camera. One frame is on its way at a time: the picture is never behind.
 
 async function watch() {
-  if (!model) return start();
+  if (!model) await start();
+  if (!model) return;
   stop();
   say("Waiting for the camera");
   const run = { stream: null, socket: null, frames: 0, since: performance.now() };
@@ -155,8 +158,9 @@ async function watch() {
     run.socket = openStream((answer) => seen(run, answer), (reason) => camera === run && (stop(), say(reason ? `Ended: ${reason}.` : "The stream has ended.", true)));
     await run.socket.opened;
   } catch (error) {
-    if (camera === run) stop();
-    end(run);
+    // Who has stopped it knows.
+    if (camera !== run) return end(run);
+    stop();
     const denied = error instanceof DOMException;
     return fail(denied ? new Refusal("camera", "There is no camera, or the page may not use it.") : error);
   }
@@ -230,9 +234,11 @@ function stop() {
   end(run);
   video.srcObject = null;
   video.hidden = true;
-  if (inCamera()) stage.dataset.mode = "empty";
+  if (inCamera()) {
+    stage.dataset.mode = "empty";
+    show(null);
+  }
   element("camera").textContent = "Use the camera";
-  show(null);
   showRate(null);
   say("");
 }

@@ -12,13 +12,15 @@ let token = "";
 
 /** The token for all that follows. */
 export function useToken(value) {
-  token = value;
+  token = value.trim();
 }
 
 /** Whether there is one. */
 export const hasToken = () => token !== "";
 
 async function ask(path, options = {}) {
+  // No header could carry it.
+  if (!/^[\x21-\x7e]*$/.test(token)) throw new Refusal("unauthorized", "This is no token.");
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   let response;
   try {
@@ -27,6 +29,7 @@ async function ask(path, options = {}) {
     throw new Refusal("unreachable", "The server cannot be reached.");
   }
   const body = await response.json().catch(() => null);
+  if (response.ok && body === null) throw new Refusal("unknown", "The server's answer cannot be read.");
   if (!response.ok) {
     throw new Refusal(body?.error?.code ?? "unknown", body?.error?.message ?? `The server answered ${response.status}.`);
   }

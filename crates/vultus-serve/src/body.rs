@@ -41,7 +41,8 @@ impl BodyMemory {
     }
 
     /// Reads all of `body`. Memory is counted as it arrives, so that announcing much costs others nothing, and is free again
-    /// when the last copy of the bytes, or of a part of them, is dropped.
+    /// when the last handle to the bytes, or to a part of them, is dropped. What is copied out of them is not counted: whoever does that
+    /// holds them until it is done with the copy.
     pub async fn collect(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
         let codings = headers.get_all(CONTENT_ENCODING).iter().map(|coding| String::from_utf8_lossy(coding.as_bytes()));
         if let Some(coding) = codings.into_iter().find(|coding| !coding.eq_ignore_ascii_case("identity")) {

@@ -11,7 +11,6 @@ use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::json;
 use utoipa::ToSchema;
 use vultus::analyze::AnalyzeError;
 use vultus::decode::DecodeError;
@@ -236,13 +235,14 @@ impl ApiError {
 
     /// The response to the request `request_id`. The Open Inference Protocol wants `error` to be a text.
     pub(crate) fn render(&self, request_id: &str, inference_protocol: bool) -> Response {
-        let (code, message) = (self.code(), self.to_string());
-        let body = if inference_protocol {
-            Json(json!({ "error": message, "code": code, "request_id": request_id }))
+        let (detail, id) = (ErrorDetail::from(self), request_id.to_owned());
+        let mut response = if inference_protocol {
+            let ErrorDetail { code, message: error, .. } = detail;
+            (self.status(), Json(InferenceErrorBody { error, code, request_id: id })).into_response()
         } else {
-            Json(json!({ "error": { "code": code, "message": message, "request_id": request_id } }))
+            let error = ErrorDetail { request_id: Some(id), ..detail };
+            (self.status(), Json(ErrorBody { error })).into_response()
         };
-        let mut response = (self.status(), body).into_response();
         if self.status() == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
         }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::{io, thread};
 
 use axum::body::Bytes;
+use image::DynamicImage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 use vultus::analyze::{Analysis, Analyzer, Prepared};
@@ -210,22 +211,20 @@ fn prepare(
 
 /// Decodes a picture and finds its faces.
 fn prepared(analyzer: &Analyzer, bytes: &[u8], faces: Faces) -> Result<Prepared, ApiError> {
-    match faces {
-        Faces::Find => Ok(analyzer.prepare_bytes(bytes)?),
-        Faces::FindOrWhole => match analyzer.prepare_bytes(bytes)? {
-            found if found.faces.is_empty() => whole(analyzer, bytes, 0.0),
-            found => Ok(found),
-        },
-        Faces::Whole => whole(analyzer, bytes, 1.0),
+    let picture = decode(bytes, &analyzer.options().limits)?;
+    if faces == Faces::Whole {
+        return Ok(whole(analyzer, &picture, 1.0));
     }
+    let found = analyzer.prepare(&picture)?;
+    let takes_whole = faces == Faces::FindOrWhole && found.faces.is_empty();
+    Ok(if takes_whole { whole(analyzer, &picture, 0.0) } else { found })
 }
 
-fn whole(analyzer: &Analyzer, bytes: &[u8], confidence: f32) -> Result<Prepared, ApiError> {
-    let picture = decode(bytes, &analyzer.options().limits)?;
+fn whole(analyzer: &Analyzer, picture: &DynamicImage, confidence: f32) -> Prepared {
     let (width, height) = (picture.width(), picture.height());
-    let crop = analyzer.classifier().preprocessing().to_face(&picture);
+    let crop = analyzer.classifier().preprocessing().to_face(picture);
     let face = Face { confidence, ..Face::whole(width, height) };
-    Ok(Prepared { width, height, faces: vec![face], crops: vec![crop] })
+    Prepared { width, height, faces: vec![face], crops: vec![crop] }
 }
 
 /// Classifies what comes, as much of it together as has come, up to about `batch` faces.

@@ -28,8 +28,9 @@ impl Average {
     /// Goes on from weights that [`Average::weights`] gave.
     ///
     /// # Errors
-    /// A tensor that is missing.
+    /// A tensor that is missing or has another shape.
     pub fn restore(&mut self, network: &Network, weights: &Weights) -> Result<(), WeightsError> {
+        weights.check(network.resolved())?;
         for (spec, values) in network.specs().iter().zip(&mut self.values) {
             values.clone_from(&weights.get(&spec.name)?.data);
         }

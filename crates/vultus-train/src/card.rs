@@ -238,7 +238,7 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
     let settings = [("cleaning", &facts.cleaning), ("train", &facts.train)];
     let recipe: BTreeMap<&str, &Value> = settings.into_iter().filter(|(_, settings)| !settings.is_null()).collect();
     let began_with_model = facts.train["start"].as_str().is_some_and(|start| !start.is_empty());
-    let taught = facts.train["teachers"].as_array().is_some_and(|teachers| !teachers.is_empty());
+    let taught = facts.train["targets"]["teachers"].as_array().is_some_and(|teachers| !teachers.is_empty());
     let data_name = text.dataset.clone().unwrap_or_else(|| facts.sources.join(" and "));
     let whole_command = text.whole.as_ref().map(|whole| code_cell(&whole.command));
     let measured_on = text.measured_on.clone().unwrap_or_else(|| data_name.clone());
@@ -369,6 +369,7 @@ mod tests {
     use vultus::preprocess::Preprocessing;
 
     use super::*;
+    use crate::config::TrainConfig;
     use crate::dataset::Sample;
     use crate::fingerprint::split_fingerprint;
     use crate::model::initial_weights;
@@ -511,7 +512,10 @@ mod tests {
             [("", vec![], [false, false]), ("", vec!["a/b"], [false, true]), ("a/b", vec![], [true, true])]
         {
             let mut bundle = bundle(1);
-            bundle.training["train"] = json!({ "start": start, "teachers": teachers });
+            let mut fit = TrainConfig::default().train;
+            fit.start = start.to_owned();
+            fit.targets.teachers = teachers.into_iter().map(str::to_owned).collect();
+            bundle.training["train"] = json!(fit);
             let card = card(&bundle, &faces(), "test", &text()).unwrap();
             assert_eq!([began, named].map(|words| card.contains(words)), expected, "{card}");
         }

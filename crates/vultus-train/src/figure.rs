@@ -128,7 +128,7 @@ static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
 /// Writes `<stem>.svg` and `<stem>.png` into `directory`, each complete or absent, and returns the two paths.
 ///
 /// # Errors
-/// An SVG that does not parse or is too large for a picture, and failed writes, which name the path.
+/// An SVG that does not parse, and failed writes, which name the path.
 pub fn save(svg: &str, directory: &Path, stem: &str) -> Result<[PathBuf; 2], FigureError> {
     let png = to_png(svg).map_err(|message| FigureError::Png { stem: stem.to_owned(), message })?;
     let paths = [directory.join(format!("{stem}.svg")), directory.join(format!("{stem}.png"))];
@@ -147,18 +147,16 @@ pub fn themed(svg: &str) -> String {
     palette::ALL.into_iter().fold(svg.to_owned(), replace)
 }
 
-/// Draws the SVG at twice its size on white.
+/// Draws the SVG at twice its size on white, or smaller where that would be more than [`PNG_LIMIT_PX`] on a side.
 fn to_png(svg: &str) -> Result<Vec<u8>, String> {
     let options = Options { fontdb: Arc::clone(&FONTS), font_family: "DejaVu Sans".to_owned(), ..Options::default() };
     let tree = Tree::from_str(svg, &options).map_err(|error| error.to_string())?;
     let size = tree.size();
-    let (width, height) = ((size.width() * PNG_SCALE).ceil(), (size.height() * PNG_SCALE).ceil());
-    if width.max(height) > PNG_LIMIT_PX {
-        return Err(format!("{width} x {height} pixels is more than {PNG_LIMIT_PX} on a side"));
-    }
-    let mut pixels = Pixmap::new(width as u32, height as u32).ok_or("it has no size")?;
+    let scale = PNG_SCALE.min(PNG_LIMIT_PX / size.width().max(size.height()));
+    let pixels_of = |side: f32| (side * scale).ceil().min(PNG_LIMIT_PX) as u32;
+    let mut pixels = Pixmap::new(pixels_of(size.width()), pixels_of(size.height())).ok_or("it has no size")?;
     pixels.fill(Color::WHITE);
-    resvg::render(&tree, Transform::from_scale(PNG_SCALE, PNG_SCALE), &mut pixels.as_mut());
+    resvg::render(&tree, Transform::from_scale(scale, scale), &mut pixels.as_mut());
     pixels.encode_png().map_err(|error| error.to_string())
 }
 
@@ -232,10 +230,14 @@ mod tests {
         assert!(error.contains("figure broken"), "{error}");
         let error = save(SQUARE, &directory.path().join("absent"), "square").unwrap_err().to_string();
         assert!(error.contains("square.svg"), "{error}");
-        let huge = SQUARE.replacen("40", "40000", 1);
-        let error = save(&huge, directory.path(), "huge").unwrap_err().to_string();
-        assert!(error.contains("more than 20000"), "{error}");
         assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_too_large_for_a_picture_is_drawn_smaller() {
+        let long = SQUARE.replacen("40", "40000", 1);
+        let picture = image::load_from_memory(&to_png(&long).unwrap()).unwrap();
+        assert_eq!((picture.width(), picture.height()), (20_000, 10));
     }
 
     #[test]

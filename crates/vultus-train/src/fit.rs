@@ -158,6 +158,13 @@ pub enum FitError {
     },
 }
 
+impl FitError {
+    /// Whether it is what came of these settings: a loss that is no number.
+    pub fn is_divergence(&self) -> bool {
+        matches!(self, Self::NotFinite { .. } | Self::TooFarUp { .. } | Self::ValidationNotFinite { .. })
+    }
+}
+
 /// Trains, from the start or from `checkpoint` (see [`resume_from`]).
 ///
 /// # Errors

@@ -269,7 +269,9 @@ pub fn selection(config: &TrainConfig) -> String {
     };
     let DataConfig { train_split, validation_split, .. } = &config.data;
     let held_out = if validation_split.is_empty() {
-        format!("{:.0} % of split {train_split} held out for validation", config.train.validation_fraction * 100.0)
+        // Ten digits are more than anybody writes, and fewer than a share in binary is off by.
+        let percent = (config.train.validation_fraction * 1e12).round() / 1e10;
+        format!("{percent} % of split {train_split} held out for validation")
     } else {
         format!("split {validation_split}")
     };

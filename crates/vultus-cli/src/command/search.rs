@@ -1,10 +1,12 @@
 //! `vultus search`.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::anyhow;
+use serde_json::json;
 use vultus::wording::{counted, or_dash};
 use vultus_train::caveat;
 use vultus_train::config::{Monitor, TrainConfig};
@@ -69,8 +71,15 @@ impl Search {
         let votes = votes_fingerprint(&dataset, indices.iter().copied());
         let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint, votes: &votes };
         let describe = || describe_search(&out, &config, &invocation(), fingerprint.clone());
-        let mut runner =
-            Runner { dataset: &dataset, indices: &indices, config: &config, left: 0, out: &out, describe: &describe };
+        let mut runner = Runner {
+            dataset: &dataset,
+            indices: &indices,
+            config: &config,
+            checked: HashSet::new(),
+            left: 0,
+            out: &out,
+            describe: &describe,
+        };
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
         outcome.write_results(&out)?;
         // That nobody reads it is told last, and keeps nothing from being done.
@@ -171,6 +180,8 @@ struct Runner<'a> {
     dataset: &'a Dataset,
     indices: &'a [usize],
     config: &'a TrainConfig,
+    /// What decides whether a training can begin, of the settings that were asked for.
+    checked: HashSet<String>,
     /// Trials still to run here.
     left: usize,
     /// The search's directory.
@@ -209,6 +220,16 @@ impl TrialRunner for Runner<'_> {
             self.left
         ));
         Ok(end)
+    }
+
+    fn check(&mut self, config: &TrainConfig) -> Result<(), FitError> {
+        let fit = &config.train;
+        let taught = (fit.targets.distillation > 0.0).then_some(&fit.targets.teachers);
+        let decisive = json!([config.device, fit.start, taught, config.preprocessing, config.network, fit.optimizer]);
+        if !self.checked.insert(decisive.to_string()) {
+            return Ok(());
+        }
+        fit::check(config, FitData { dataset: self.dataset, train: self.indices, validation: &[] })
     }
 
     fn stop_requested(&self) -> bool {

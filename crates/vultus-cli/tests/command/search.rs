@@ -186,6 +186,22 @@ fn a_diverged_setting_is_a_row_and_never_wins() {
     assert_eq!(statuses, ["complete", "complete", "diverged", "diverged"]);
 }
 
+/// It shows up the slope, which is another error of a training.
+#[test]
+fn a_radius_that_diverges_is_a_row_too() {
+    let axes = AXES.replace("train.optimizer.learning_rate", "train.sharpness_radius").replace("1e-2", "1e30");
+    let place = place_with_search(&axes);
+    place.run(&search("out", &[])).ends_with(0).says(&["diverged: the loss is no number at a distance of"]);
+}
+
+#[test]
+fn a_setting_that_cannot_begin_is_named_before_the_first_trial() {
+    let axes = AXES.replace("train.optimizer.learning_rate", "device").replace("[1e-3, 1e-2]", "[\"flex\", \"tpu\"]");
+    let place = place_with_search(&axes);
+    let outcome = place.run(&search("out", &[])).ends_with(2).says(&["lr=tpu", "flex"]);
+    assert!(!outcome.stderr.contains("trial 1/"), "{}", outcome.stderr);
+}
+
 #[test]
 fn a_setting_that_diverges_in_its_last_step_has_no_score() {
     let place = place_with_search(&AXES.replace("[1e-3, 1e-2]", "[1e30, 1e-3]"));

@@ -138,6 +138,8 @@ pub(crate) async fn analyze(
     let (head, body) = request.into_parts();
     let kind = Kind::of(&head.headers)?;
     let body = app.bodies.collect(&head.headers, body).await?;
+    // Pictures that are copied out of it are in memory as long as it counts.
+    let _body = body.clone();
     let pictures = pictures(kind, body, app.config.limits.pictures).await?;
     let usable: Vec<Bytes> = pictures.iter().flatten().cloned().collect();
     let mut analyzed = app.pipeline.analyze(usable, parameters.faces()).await?.into_iter();

@@ -174,6 +174,8 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
     let (head, body) = request.into_parts();
     let kind = Kind::of(&head.headers)?;
     let body = app.bodies.collect(&head.headers, body).await?;
+    // Pictures that are copied out of it are in memory as long as it counts.
+    let _body = body.clone();
     let question = Question::read(kind, body, app.config.limits.pictures).await?;
     let analyzed = app.pipeline.analyze(question.pictures, question.faces).await?;
     let count = analyzed.len();

@@ -34,7 +34,12 @@ pub(super) fn assign(tree: &mut Value, steps: &[&str], value: &Value) -> Result<
     let missing = |hint: String| MissingKey { key: (*step).to_owned(), hint };
     match tree {
         // Another optimiser has other keys: its table starts afresh with the new type.
-        Value::Table(table) if *step == "type" && rest.is_empty() && table.contains_key("learning_rate") => {
+        Value::Table(table)
+            if *step == "type"
+                && rest.is_empty()
+                && table.contains_key("learning_rate")
+                && table.get("type") != Some(value) =>
+        {
             let rate = table.get("learning_rate").cloned();
             table.clear();
             table.insert("type".to_owned(), value.clone());

@@ -91,6 +91,8 @@ fn the_optimizer_can_be_exchanged() {
         config.train.optimizer,
         OptimizerConfig::Sgd(SgdConfig { learning_rate: 0.001, momentum: 0.8, nesterov: false })
     );
+    let config = set(&["train.optimizer.beta1=0.8", "train.optimizer.type=adam"]).unwrap();
+    assert!(matches!(config.train.optimizer, OptimizerConfig::Adam(adam) if adam.beta1 == 0.8), "the type it had");
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn check_axes(search: &SearchConfig) -> Result<(), SearchError> {
         let expected = "a random search needs a number of settings from 1 to a million";
         return Err(SearchError::Value { key: "trials", value: search.trials.to_string(), expected });
     }
-    let (mut names, mut keys) = (HashSet::new(), HashSet::new());
+    let (mut names, mut keys) = (HashSet::new(), Vec::<&str>::new());
     for axis in &search.axes {
         let refuse = |detail: String| Err(SearchError::Axis { axis: axis.title().to_owned(), detail });
         if axis.keys.is_empty() {
@@ -212,15 +212,32 @@ fn check_axes(search: &SearchConfig) -> Result<(), SearchError> {
         if let Some(detail) = axis.keys.iter().find_map(|key| fixed(key)) {
             return refuse(detail);
         }
-        // The later one would win, and the table show settings that there never were.
-        if let Some(key) = axis.keys.iter().find(|key| !keys.insert(key.as_str())) {
-            return refuse(format!("{key} is searched twice; an axis may set several keys, and a key has one axis"));
+        for key in &axis.keys {
+            if let Some(detail) = keys.iter().find_map(|earlier| undone(earlier, key)) {
+                return refuse(detail);
+            }
+            keys.push(key);
         }
         if let Some(detail) = values_problem(axis, search.method) {
             return refuse(detail);
         }
     }
     Ok(())
+}
+
+/// How setting `key` would undo that `earlier` was set, if so: the table would show settings that there never were.
+fn undone(earlier: &str, key: &str) -> Option<String> {
+    if earlier == key {
+        return Some(format!("{key} is searched twice; an axis may set several keys, and a key has one axis"));
+    }
+    let same = |(a, b): (&str, &str)| a == b || a == "*" || b == "*";
+    if earlier.split('.').zip(key.split('.')).all(same) {
+        return Some(format!("{key} and {earlier} are places of the same values; keep one of the two"));
+    }
+    // A new optimiser begins a new table, which keeps its learning rate alone.
+    let is_kept = earlier == "train.optimizer.learning_rate";
+    let taken_back = key == "train.optimizer.type" && earlier.starts_with("train.optimizer.") && !is_kept;
+    taken_back.then(|| format!("{key} stands behind {earlier}, which it would take back; put it in front"))
 }
 
 /// Why `key` cannot be searched, if so.

@@ -21,9 +21,7 @@ pub fn train_trial(
     match fit(task.config, data, None, None, observer) {
         Ok(fitted) if fitted.ended == Ended::Interrupted => Ok(TrialEnd::Interrupted),
         Ok(fitted) => Ok(TrialEnd::from_history(&fitted.history)),
-        Err(error @ (FitError::NotFinite { .. } | FitError::ValidationNotFinite { .. })) => {
-            Ok(TrialEnd::Diverged(error.to_string()))
-        }
+        Err(error) if error.is_divergence() => Ok(TrialEnd::Diverged(error.to_string())),
         Err(error) => Err(error),
     }
 }
