@@ -351,15 +351,19 @@ async function camera(address) {
   await shoot(page, "camera");
   await page.keyboard.press("Space");
   await page.waitForFunction(() => document.getElementById("video").hidden && !document.getElementById("video").srcObject);
+  await show(page, two);
+  assert(await page.locator("#timeline").isHidden(), "a picture has no timeline");
   assert.deepEqual(page.faults, []);
   await browser.close();
 
-  // A browser without a camera.
+  // A browser without a camera: what is known of the picture on display stays.
   const without = await launch();
   const bare = await open(without, address);
   await ready(bare);
+  await show(bare, two);
   await bare.click("#camera");
   await bare.waitForFunction(() => document.getElementById("message").classList.contains("bad"));
+  assert.equal(await bare.locator("#boxes button").count(), 2, "the boxes of the picture");
   await without.close();
 }
 
@@ -455,7 +459,7 @@ async function locked() {
   await page.keyboard.press("Enter");
   await page.waitForSelector("#lock[open] #wrong:not(:empty)");
   await shoot(page, "locked");
-  await page.fill("#token", TOKEN);
+  await page.fill("#token", ` ${TOKEN} `);
   await page.keyboard.press("Enter");
   await ready(page);
   await show(page, portrait);
