@@ -259,6 +259,27 @@ async function brought(address) {
   await browser.close();
 }
 
+/** Pictures that come before the page knows the model: the last one is shown. */
+async function early(address) {
+  const browser = await launch();
+  const page = await open(browser, address);
+  let release = null;
+  const released = new Promise((resolve) => (release = resolve));
+  await page.route("**/v1/model", async (route) => {
+    await released;
+    await route.continue();
+  });
+  await page.reload();
+  await page.setInputFiles("#file", portrait);
+  await page.setInputFiles("#file", two);
+  release();
+  await says(page, "^2 faces, .* ms$");
+  await page.waitForTimeout(500);
+  assert.equal(await page.locator("#boxes button").count(), 2);
+  assert.deepEqual(page.faults, []);
+  await browser.close();
+}
+
 /** Choosing a picture and a face with the keyboard alone. */
 async function keyboard(address) {
   const browser = await launch();
@@ -459,6 +480,9 @@ async function locked() {
   await page.keyboard.press("Enter");
   await page.waitForSelector("#lock[open] #wrong:not(:empty)");
   await shoot(page, "locked");
+  await page.fill("#token", "two words here");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#lock[open] #wrong:not(:empty)");
   await page.fill("#token", ` ${TOKEN} `);
   await page.keyboard.press("Enter");
   await ready(page);
@@ -478,6 +502,7 @@ async function main() {
   try {
     await pictures(server.address);
     await brought(server.address);
+    await early(server.address);
     await keyboard(server.address);
     await camera(server.address);
     await company(server.address);

@@ -65,6 +65,12 @@ function fail(error) {
   say(text.charAt(0).toUpperCase() + text.slice(1), true);
 }
 
+/** The model is asked for once at a time. */
+let starting = null;
+const known = () => (starting ??= start().finally(() => (starting = null)));
+/** Counts what people wanted opened: of what waits for the model, the last is opened. */
+let wanted = 0;
+
 async function start() {
   try {
     model = await card();
@@ -86,8 +92,9 @@ async function start() {
 // Pictures.
 
 async function open(file) {
-  if (!model) await start();
-  if (!model) return;
+  const latest = ++wanted;
+  if (!model) await known();
+  if (!model || latest !== wanted) return;
   if (!file) return say("There is no file in this. A picture that is copied can be pasted; one that is saved can be chosen.", true);
   // A picture may have no type, if its name does not tell it: the browser looks into it.
   if (file.type && !file.type.startsWith("image/")) return say("This file is no picture.", true);
@@ -143,8 +150,9 @@ function smaller(source, width, height, longest, quality) {
 // The camera. One frame is on its way at a time: the picture is never behind.
 
 async function watch() {
-  if (!model) await start();
-  if (!model) return;
+  const latest = ++wanted;
+  if (!model) await known();
+  if (!model || latest !== wanted) return;
   stop();
   say("Waiting for the camera");
   const run = { stream: null, socket: null, frames: 0, since: performance.now() };
@@ -273,13 +281,14 @@ document.addEventListener("keydown", (event) => {
 });
 element("lock").addEventListener("submit", () => {
   useToken(element("token").value);
-  start();
+  // The dialog closes first.
+  setTimeout(known);
 });
 element("lock").addEventListener("close", () => {
   element("token").value = "";
 });
 element("later").addEventListener("click", () => element("lock").close());
-element("unlock").addEventListener("click", start);
+element("unlock").addEventListener("click", known);
 window.addEventListener("pagehide", stop);
 
-start();
+known();

@@ -34,6 +34,22 @@ impl AsRef<[u8]> for Collected {
     }
 }
 
+/// `copy`, which was made of a part of `body`, so that the body counts as long as there is a handle to the copy.
+pub(crate) fn held_with(body: &Bytes, copy: Bytes) -> Bytes {
+    struct Held {
+        copy: Bytes,
+        _body: Bytes,
+    }
+
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.copy
+        }
+    }
+
+    Bytes::from_owner(Held { copy, _body: body.clone() })
+}
+
 impl BodyMemory {
     pub fn new(limits: Limits) -> Self {
         let units = (limits.all_bodies_bytes / UNIT_BYTES).min(Semaphore::MAX_PERMITS);
@@ -41,8 +57,7 @@ impl BodyMemory {
     }
 
     /// Reads all of `body`. Memory is counted as it arrives, so that announcing much costs others nothing, and is free again
-    /// when the last handle to the bytes, or to a part of them, is dropped. What is copied out of them is not counted: whoever does that
-    /// holds them until it is done with the copy.
+    /// when the last handle to the bytes, or to a part of them, is dropped; of what is copied out of them see [`held_with`].
     pub async fn collect(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
         let codings = headers.get_all(CONTENT_ENCODING).iter().map(|coding| String::from_utf8_lossy(coding.as_bytes()));
         if let Some(coding) = codings.into_iter().find(|coding| !coding.eq_ignore_ascii_case("identity")) {
@@ -137,6 +152,13 @@ mod tests {
         assert_eq!(collect(&memory, 10_000).await.err(), Some(ApiError::Overloaded));
         drop(part);
         assert!(collect(&memory, 10_000).await.is_ok());
+        assert_eq!(memory.free.available_permits(), 16);
+        // So does a copy of a part, if it is told of whom.
+        let body = collect(&memory, 10_000).await.unwrap();
+        let copy = held_with(&body, Bytes::copy_from_slice(&body[..10]));
+        drop(body);
+        assert_eq!((&copy[..], collect(&memory, 10_000).await.err()), (&[7; 10][..], Some(ApiError::Overloaded)));
+        drop(copy);
         assert_eq!(memory.free.available_permits(), 16);
     }
 

@@ -119,6 +119,8 @@ struct Card<'a> {
     training: &'a TrainingFacts,
     train_split: &'a str,
     recipe: String,
+    /// The models that may have learnt images that validated; empty if none is known.
+    known_to: String,
     /// Whether it began with the weights of another model.
     began_with_model: bool,
     /// Whether the recipe has names of other models.
@@ -269,6 +271,7 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
         training: &facts,
         train_split,
         recipe: toml::to_string(&recipe).unwrap_or_default(),
+        known_to: cell(&facts.validation_known_to.join(" and ")),
         began_with_model,
         names_models: began_with_model || taught,
         duration: match facts.seconds {
@@ -507,7 +510,7 @@ mod tests {
 
     #[test]
     fn models_that_it_learnt_from_are_told() {
-        let (began, named) = ("It began with another model", "`start` and `teachers` are the last two parts");
+        let (began, named) = ("The model began with another one", "`start` and `teachers` are the last two parts");
         for (start, teachers, expected) in
             [("", vec![], [false, false]), ("", vec!["a/b"], [false, true]), ("a/b", vec![], [true, true])]
         {
@@ -519,6 +522,10 @@ mod tests {
             let card = card(&bundle, &faces(), "test", &text()).unwrap();
             assert_eq!([began, named].map(|words| card.contains(words)), expected, "{card}");
         }
+        let mut bundle = bundle(1);
+        bundle.training["validation_known_to"] = json!(["runs/a", "runs/b"]);
+        let card = card(&bundle, &faces(), "test", &text()).unwrap();
+        assert!(card.contains("among those that runs/a and runs/b learnt"), "{card}");
     }
 
     #[test]

@@ -27,8 +27,9 @@ use vultus::persist::write_atomically;
 /// Pixels of the PNG for one unit of the SVG.
 const PNG_SCALE: f32 = 2.0;
 
-/// Longest side of a PNG: a figure beyond it would take gigabytes.
+/// Longest side of a PNG, and its largest area: a figure beyond them would take gigabytes.
 const PNG_LIMIT_PX: f32 = 20_000.0;
+const PNG_LIMIT_AREA_PX: f32 = 1e8;
 
 /// Font families, the embedded one first; the others are for viewers that open the SVG without it.
 const FONT_FAMILY: &str = "DejaVu Sans, Verdana, Liberation Sans, Arial, sans-serif";
@@ -147,14 +148,15 @@ pub fn themed(svg: &str) -> String {
     palette::ALL.into_iter().fold(svg.to_owned(), replace)
 }
 
-/// Draws the SVG at twice its size on white, or smaller where that would be more than [`PNG_LIMIT_PX`] on a side.
+/// Draws the SVG at twice its size on white, or smaller where that would be more than the limits.
 fn to_png(svg: &str) -> Result<Vec<u8>, String> {
     let options = Options { fontdb: Arc::clone(&FONTS), font_family: "DejaVu Sans".to_owned(), ..Options::default() };
     let tree = Tree::from_str(svg, &options).map_err(|error| error.to_string())?;
     let size = tree.size();
-    let scale = PNG_SCALE.min(PNG_LIMIT_PX / size.width().max(size.height()));
+    let (width, height) = (size.width(), size.height());
+    let scale = PNG_SCALE.min(PNG_LIMIT_PX / width.max(height)).min((PNG_LIMIT_AREA_PX / (width * height)).sqrt());
     let pixels_of = |side: f32| (side * scale).ceil().min(PNG_LIMIT_PX) as u32;
-    let mut pixels = Pixmap::new(pixels_of(size.width()), pixels_of(size.height())).ok_or("it has no size")?;
+    let mut pixels = Pixmap::new(pixels_of(width), pixels_of(height)).ok_or("it has no size")?;
     pixels.fill(Color::WHITE);
     resvg::render(&tree, Transform::from_scale(scale, scale), &mut pixels.as_mut());
     pixels.encode_png().map_err(|error| error.to_string())
@@ -238,6 +240,9 @@ mod tests {
         let long = SQUARE.replacen("40", "40000", 1);
         let picture = image::load_from_memory(&to_png(&long).unwrap()).unwrap();
         assert_eq!((picture.width(), picture.height()), (20_000, 10));
+        let large = SQUARE.replacen("40", "20000", 1).replacen("\"20\"", "\"20000\"", 1);
+        let picture = image::load_from_memory(&to_png(&large).unwrap()).unwrap();
+        assert_eq!((picture.width(), picture.height()), (10_000, 10_000));
     }
 
     #[test]

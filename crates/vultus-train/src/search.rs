@@ -153,7 +153,7 @@ impl SearchOutcome {
 /// fold, and ranks what is known then.
 ///
 /// # Errors
-/// A search that cannot be made from the configuration and the data, a journal that cannot be used, or the error of a
+/// A search that cannot be made from the configuration and the data, a setting that the runner refuses, a journal that cannot be used, or the error of a
 /// trial. Trials finished before stay in the journal.
 pub fn run_search<R: TrialRunner>(
     config: &TrainConfig,

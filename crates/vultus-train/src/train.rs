@@ -269,7 +269,7 @@ pub fn selection(config: &TrainConfig) -> String {
     };
     let DataConfig { train_split, validation_split, .. } = &config.data;
     let held_out = if validation_split.is_empty() {
-        // Ten digits are more than anybody writes, and fewer than a share in binary is off by.
+        // Ten digits behind the point: more than anybody writes, and few enough to hide what binary numbers are off by.
         let percent = (config.train.validation_fraction * 1e12).round() / 1e10;
         format!("{percent} % of split {train_split} held out for validation")
     } else {

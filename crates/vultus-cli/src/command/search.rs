@@ -225,8 +225,10 @@ impl TrialRunner for Runner<'_> {
     fn check(&mut self, config: &TrainConfig) -> Result<(), FitError> {
         let fit = &config.train;
         let taught = (fit.targets.distillation > 0.0).then_some(&fit.targets.teachers);
-        let decisive = json!([config.device, fit.start, taught, config.preprocessing, config.network, fit.optimizer]);
-        if !self.checked.insert(decisive.to_string()) {
+        let kind = (std::mem::discriminant(&fit.optimizer), fit.average_decay > 0.0);
+        let decisive = json!([config.device, fit.start, taught, config.preprocessing, config.network]);
+        let decisive = format!("{decisive} {kind:?}");
+        if !self.checked.insert(decisive) {
             return Ok(());
         }
         fit::check(config, FitData { dataset: self.dataset, train: self.indices, validation: &[] })

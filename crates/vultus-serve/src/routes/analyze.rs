@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Answer;
 use crate::answer::{AnalyzeAnswer, ImageAnswer};
+use crate::body::held_with;
 use crate::error::{ApiError, ErrorBody};
 use crate::exchange::Trace;
 use crate::picture::{Form, Kind, OneOrMore, from_json, json, read};
@@ -138,10 +139,8 @@ pub(crate) async fn analyze(
     let (head, body) = request.into_parts();
     let kind = Kind::of(&head.headers)?;
     let body = app.bodies.collect(&head.headers, body).await?;
-    // Pictures that are copied out of it are in memory as long as it counts.
-    let _body = body.clone();
-    let pictures = pictures(kind, body, app.config.limits.pictures).await?;
-    let usable: Vec<Bytes> = pictures.iter().flatten().cloned().collect();
+    let pictures = pictures(kind, body.clone(), app.config.limits.pictures).await?;
+    let usable: Vec<Bytes> = pictures.iter().flatten().map(|picture| held_with(&body, picture.clone())).collect();
     let mut analyzed = app.pipeline.analyze(usable, parameters.faces()).await?.into_iter();
     let mut next = || analyzed.next().unwrap_or_else(|| Err(ApiError::internal("a picture has no result")));
     let results: Vec<_> = pictures.into_iter().map(|picture| picture.and_then(|_| next())).collect();

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use vultus::analyze::AnalyzedFace;
 
 use super::Answer;
+use crate::body::held_with;
 use crate::error::{ApiError, ErrorBody};
 use crate::picture::{Form, Kind, OneOrMore, first_filled, from_json, from_text, json, read};
 use crate::pipeline::Faces;
@@ -174,10 +175,9 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
     let (head, body) = request.into_parts();
     let kind = Kind::of(&head.headers)?;
     let body = app.bodies.collect(&head.headers, body).await?;
-    // Pictures that are copied out of it are in memory as long as it counts.
-    let _body = body.clone();
-    let question = Question::read(kind, body, app.config.limits.pictures).await?;
-    let analyzed = app.pipeline.analyze(question.pictures, question.faces).await?;
+    let question = Question::read(kind, body.clone(), app.config.limits.pictures).await?;
+    let pictures = question.pictures.into_iter().map(|picture| held_with(&body, picture)).collect();
+    let analyzed = app.pipeline.analyze(pictures, question.faces).await?;
     let count = analyzed.len();
     let mut results = Vec::with_capacity(count);
     for (index, result) in analyzed.into_iter().enumerate() {

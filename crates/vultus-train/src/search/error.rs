@@ -52,7 +52,7 @@ pub enum SearchError {
         /// Settings found.
         found: usize,
     },
-    /// A setting whose network cannot be built.
+    /// A setting that cannot be trained.
     #[error("setting {setting}: {detail}")]
     Setting {
         /// The setting in one line.

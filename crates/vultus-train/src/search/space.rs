@@ -230,9 +230,13 @@ fn undone(earlier: &str, key: &str) -> Option<String> {
     if earlier == key {
         return Some(format!("{key} is searched twice; an axis may set several keys, and a key has one axis"));
     }
+    // A key within what an earlier one sets is set last, and undoes nothing else.
     let same = |(a, b): (&str, &str)| a == b || a == "*" || b == "*";
-    if earlier.split('.').zip(key.split('.')).all(same) {
-        return Some(format!("{key} and {earlier} are places of the same values; keep one of the two"));
+    let (steps, earlier_steps) = (key.split('.'), earlier.split('.'));
+    if steps.clone().count() <= earlier_steps.clone().count() && earlier_steps.zip(steps).all(same) {
+        return Some(format!(
+            "{key} stands behind {earlier}, whose value it would replace; keep one, or put it in front"
+        ));
     }
     // A new optimiser begins a new table, which keeps its learning rate alone.
     let is_kept = earlier == "train.optimizer.learning_rate";

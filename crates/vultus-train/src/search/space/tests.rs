@@ -109,8 +109,8 @@ fn bad_axes_are_named() {
         (axis("A", &["train.batch_size"], "[1]"), "same name"),
         (axis("B", &["train.batch_size"], "[1, 2, 1]"), "1 stands twice"),
         (axis("B", &["seed", "train.epochs"], "[1, 2]"), "train.epochs is searched twice"),
-        (axis("B", &["network.layers.*.rate", "network.layers.3.rate"], "[[0.1, 0.2]]"), "places of the same values"),
-        (axis("B", &["network.layers.0", "network.layers.0.filters"], "[[1, 2]]"), "places of the same values"),
+        (axis("B", &["network.layers.3.rate", "network.layers.*.rate"], "[[0.1, 0.2]]"), "would replace"),
+        (axis("B", &["network.layers.0.filters", "network.layers.0"], "[[1, 2]]"), "would replace"),
         (axis("B", &["train.optimizer.beta1", "train.optimizer.type"], "[[0.8, \"sgd\"]]"), "put it in front"),
         (axis("B", &["cleaning.fraction"], "[0.5]"), "cleaned once"),
         (axis("B", &["data.train_split"], "[\"test\"]"), "read once"),
@@ -121,6 +121,8 @@ fn bad_axes_are_named() {
         let error = message(&grid(vec![good(), bad]));
         assert!(error.contains(expected) && error.contains("search axis"), "{error}");
     }
+    let within = axis("B", &["train.schedule", "train.schedule.warmup"], "[[{ type = \"cosine\" }, 0.1]]");
+    assert_eq!(settings(&grid(vec![good(), within])).unwrap().len(), 1, "a whole, and then a part of it");
     for (bad, expected) in [
         (ranged("B", "seed", 2.0, 1.0, false, false), "below range.high"),
         (ranged("B", "seed", 0.0, 1.0, true, false), "above 0"),
