@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
 use vultus::wording::{counted, or_dash, percent};
 
 use crate::assess::{AssessError, Assessment, assess};
-use crate::clean::{CleaningConfig, clean};
+use crate::clean::clean;
 use crate::config::LabelSource;
 use crate::dataset::Dataset;
 use crate::evaluate::{Evaluation, EvaluationError, VoteScores, wilson_interval};
@@ -239,8 +239,6 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
     });
     let settings = [("cleaning", &facts.cleaning), ("train", &facts.train)];
     let recipe: BTreeMap<&str, &Value> = settings.into_iter().filter(|(_, settings)| !settings.is_null()).collect();
-    let began_with_model = facts.train["start"].as_str().is_some_and(|start| !start.is_empty());
-    let taught = facts.train["targets"]["teachers"].as_array().is_some_and(|teachers| !teachers.is_empty());
     let data_name = text.dataset.clone().unwrap_or_else(|| facts.sources.join(" and "));
     let whole_command = text.whole.as_ref().map(|whole| code_cell(&whole.command));
     let measured_on = text.measured_on.clone().unwrap_or_else(|| data_name.clone());
@@ -259,7 +257,7 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
         fer_2013: data_name == FER_2013,
         calibrated: facts.images.is_some_and(|images| images.validation > 0) || facts.calibration.is_some(),
         ferplus: facts.labels == LabelSource::Ferplus,
-        leaks_dropped: facts.cleaning["leaks"] == "drop",
+        leaks_dropped: facts.drops_leaks(),
         votes: whole.votes.clone(),
         labels: bundle.labels.names().iter().map(|name| cell(name)).collect(),
         preprocessing: format!("{} x {} grey pixels", bundle.preprocessing.width, bundle.preprocessing.height),
@@ -272,8 +270,8 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
         train_split,
         recipe: toml::to_string(&recipe).unwrap_or_default(),
         known_to: cell(&facts.validation_known_to.join(" and ")),
-        began_with_model,
-        names_models: began_with_model || taught,
+        began_with_model: facts.began_with_model(),
+        names_models: facts.began_with_model() || facts.has_teachers(),
         duration: match facts.seconds {
             seconds if seconds < 360.0 => counted(seconds.round() as u64, "second"),
             seconds => format!("{:.1} hours", seconds / 3600.0),
@@ -342,7 +340,7 @@ fn three_decimals(value: f64) -> String {
 
 /// Whether the training split of `dataset`, cleaned as for the training, is the one that was learnt from.
 fn trained_on(facts: &TrainingFacts, dataset: &Dataset) -> bool {
-    let cleaning: Option<CleaningConfig> = Option::deserialize(&facts.cleaning).ok().flatten();
+    let cleaning = facts.cleaning_config();
     cleaning
         .and_then(|cleaning| clean(dataset.clone(), &cleaning, facts.train_split()).ok())
         .is_some_and(|cleaned| facts.is_of(&cleaned))

@@ -293,7 +293,7 @@ pub fn of_model(facts: &TrainingFacts, dataset: &Dataset, split: &str, images: &
         notes.push(format!("the training began with or learnt from {models}, which may have learnt these images"));
     }
     // Of what it held out itself, cleaning left no copies out.
-    let dropped = facts.cleaning["leaks"] == "drop" && split != held_out_split(train_split);
+    let dropped = facts.drops_leaks() && split != held_out_split(train_split);
     notes.extend(of_copies(dataset, split, images, train_split, dropped));
     notes
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use vultus::bundle::{Bundle, BundleError, BundleFault};
 
+use crate::clean::CleaningConfig;
 use crate::config::LabelSource;
 use crate::dataset::{Dataset, split_name};
 use crate::fingerprint::{fingerprint, images_fingerprint, split_fingerprint};
@@ -188,6 +189,26 @@ impl TrainingFacts {
             Some(name) => split == name,
         };
         validated.then_some(SplitRole::Validated)
+    }
+
+    /// What was left out, if it is told in words of today.
+    pub fn cleaning_config(&self) -> Option<CleaningConfig> {
+        Option::deserialize(&self.cleaning).ok().flatten()
+    }
+
+    /// Whether training images that also stand in another split were left out.
+    pub fn drops_leaks(&self) -> bool {
+        self.cleaning["leaks"] == "drop"
+    }
+
+    /// Whether training began with the weights of another model.
+    pub fn began_with_model(&self) -> bool {
+        self.train["start"].as_str().is_some_and(|start| !start.is_empty())
+    }
+
+    /// Whether other models are named as its teachers.
+    pub fn has_teachers(&self) -> bool {
+        self.train["targets"]["teachers"].as_array().is_some_and(|teachers| !teachers.is_empty())
     }
 
     /// The part of the training split that was held out, where no other split validated.

@@ -3,7 +3,6 @@
 //! In: a bundle, and the data that it was trained on. Out: these data, with what validated in a split of its own. The parts are
 //! made again as the bundle's facts say, and what was trained on has to be the same by its fingerprint.
 
-use serde::Deserialize;
 use vultus::bundle::Bundle;
 
 use crate::config::{DataConfig, TrainConfig};
@@ -54,7 +53,7 @@ pub fn configuration_of(
             ..DataConfig::default()
         },
         preprocessing: bundle.preprocessing.clone(),
-        cleaning: Option::deserialize(&facts.cleaning).ok().flatten().ok_or(HeldOutError::NoFact("cleaning"))?,
+        cleaning: facts.cleaning_config().ok_or(HeldOutError::NoFact("cleaning"))?,
         network: bundle.network.clone(),
         ..TrainConfig::default()
     };
