@@ -93,15 +93,6 @@ pub trait TrialRunner {
     /// Anything but a diverged training, which is a result.
     fn run(&mut self, task: &TrialTask<'_>) -> Result<TrialEnd, Self::Error>;
 
-    /// Whether the trials of a setting could begin: asked of each that has any to run, before the first trial. What the network is and
-    /// how many folds there are is known by then.
-    ///
-    /// # Errors
-    /// Why not; no trial is run then.
-    fn check(&mut self, _config: &TrainConfig) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
     /// Asked before each trial; `true` ends the search.
     fn stop_requested(&self) -> bool {
         false
@@ -153,7 +144,7 @@ impl SearchOutcome {
 /// fold, and ranks what is known then.
 ///
 /// # Errors
-/// A search that cannot be made from the configuration and the data, a setting that the runner refuses, a journal that cannot be used, or the error of a
+/// A search that cannot be made from the configuration and the data, a journal that cannot be used, or the error of a
 /// trial. Trials finished before stay in the journal.
 pub fn run_search<R: TrialRunner>(
     config: &TrainConfig,
@@ -164,15 +155,6 @@ pub fn run_search<R: TrialRunner>(
 ) -> Result<SearchOutcome, SearchError> {
     let plan = SearchPlan::new(config, data)?;
     let mut journal = Journal::open(directory, shard)?;
-    let mut to_run: Vec<usize> = missing(&plan, &journal, shard).iter().map(|trial| trial.setting).collect();
-    to_run.dedup();
-    for setting in to_run.into_iter().map(|index| &plan.settings[index]) {
-        let refused = |error: R::Error| {
-            let detail = error.into().to_string();
-            SearchError::Setting { setting: setting.setting.name(), detail }
-        };
-        runner.check(&setting.config).map_err(refused)?;
-    }
     runner.planned(work(&plan, &journal, shard))?;
     let interrupted = !run_missing(&plan, data, &mut journal, shard, runner)?;
     // Shards in the same directory may have finished theirs in the meantime.

@@ -1,12 +1,10 @@
 //! `vultus search`.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::anyhow;
-use serde_json::json;
 use vultus::wording::{counted, or_dash};
 use vultus_train::caveat;
 use vultus_train::config::{Monitor, TrainConfig};
@@ -17,7 +15,7 @@ use vultus_train::prepare::{prepare, training_indices};
 use vultus_train::run::{RunDirectory, RunError, check_search_directory, describe_search};
 use vultus_train::search::journal::score_of;
 use vultus_train::search::results::SearchResults;
-use vultus_train::search::trial::train_trial;
+use vultus_train::search::trial::{check_settings, train_trial};
 use vultus_train::search::{
     PlannedWork, SearchConfig, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner,
     TrialTask, run_search, settings, winner_config,
@@ -65,21 +63,14 @@ impl Search {
         let dataset = prepare(&whole).map_err(usage_or_data)?.dataset;
         let indices = training_indices(&config, &dataset).map_err(usage_or_data)?;
         let all = FitData { dataset: &dataset, train: &indices, validation: &[] };
-        fit::check(&whole, all).map_err(Failure::usage)?;
+        check_settings(&config, all).map_err(usage_or_trial)?;
         let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
         let fingerprint = fingerprint_of(&dataset, indices.iter().copied());
         let votes = votes_fingerprint(&dataset, indices.iter().copied());
         let data = SearchData { names: &dataset.labels, labels: &labels, fingerprint: &fingerprint, votes: &votes };
         let describe = || describe_search(&out, &config, &invocation(), fingerprint.clone());
-        let mut runner = Runner {
-            dataset: &dataset,
-            indices: &indices,
-            config: &config,
-            checked: HashSet::new(),
-            left: 0,
-            out: &out,
-            describe: &describe,
-        };
+        let mut runner =
+            Runner { dataset: &dataset, indices: &indices, config: &config, left: 0, out: &out, describe: &describe };
         let outcome = run_search(&config, data, &out, self.shard, &mut runner).map_err(usage_or_trial)?;
         outcome.write_results(&out)?;
         // That nobody reads it is told last, and keeps nothing from being done.
@@ -180,8 +171,6 @@ struct Runner<'a> {
     dataset: &'a Dataset,
     indices: &'a [usize],
     config: &'a TrainConfig,
-    /// What decides whether a training can begin, of the settings that were asked for.
-    checked: HashSet<String>,
     /// Trials still to run here.
     left: usize,
     /// The search's directory.
@@ -220,18 +209,6 @@ impl TrialRunner for Runner<'_> {
             self.left
         ));
         Ok(end)
-    }
-
-    fn check(&mut self, config: &TrainConfig) -> Result<(), FitError> {
-        let fit = &config.train;
-        let taught = (fit.targets.distillation > 0.0).then_some(&fit.targets.teachers);
-        let kind = (std::mem::discriminant(&fit.optimizer), fit.average_decay > 0.0);
-        let decisive = json!([config.device, fit.start, taught, config.preprocessing, config.network]);
-        let decisive = format!("{decisive} {kind:?}");
-        if !self.checked.insert(decisive) {
-            return Ok(());
-        }
-        fit::check(config, FitData { dataset: self.dataset, train: self.indices, validation: &[] })
     }
 
     fn stop_requested(&self) -> bool {

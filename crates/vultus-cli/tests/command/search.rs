@@ -199,7 +199,7 @@ fn a_setting_that_cannot_begin_is_named_before_the_first_trial() {
     let axes = AXES.replace("train.optimizer.learning_rate", "device").replace("[1e-3, 1e-2]", "[\"flex\", \"tpu\"]");
     let place = place_with_search(&axes);
     let outcome = place.run(&search("out", &[])).ends_with(2).says(&["lr=tpu", "flex"]);
-    assert!(!outcome.stderr.contains("trial 1/"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("trial 1/") && !place.path("out").exists(), "{}", outcome.stderr);
 }
 
 #[test]
