@@ -231,9 +231,8 @@ fn undone(earlier: &str, key: &str) -> Option<String> {
         return Some(format!("{key} is searched twice; an axis may set several keys, and a key has one axis"));
     }
     // A key within what an earlier one sets is set last, and undoes nothing else.
-    let same = |(a, b): (&str, &str)| a == b || a == "*" || b == "*";
-    let (steps, earlier_steps) = (key.split('.'), earlier.split('.'));
-    if steps.clone().count() <= earlier_steps.clone().count() && earlier_steps.zip(steps).all(same) {
+    let (mut steps, mut earlier_steps) = (key.split('.'), earlier.split('.'));
+    if steps.all(|step| earlier_steps.next().is_some_and(|earlier| earlier == step || step == "*")) {
         return Some(format!(
             "{key} stands behind {earlier}, whose value it would replace; keep one, or put it in front"
         ));

@@ -122,7 +122,8 @@ fn bad_axes_are_named() {
         assert!(error.contains(expected) && error.contains("search axis"), "{error}");
     }
     let within = axis("B", &["train.schedule", "train.schedule.warmup"], "[[{ type = \"cosine\" }, 0.1]]");
-    assert_eq!(settings(&grid(vec![good(), within])).unwrap().len(), 1, "a whole, and then a part of it");
+    let one_of_all = axis("C", &["network.layers.*.rate", "network.layers.3.rate"], "[[0.1, 0.2]]");
+    assert_eq!(settings(&grid(vec![good(), within, one_of_all])).unwrap().len(), 1, "a whole, and then a part of it");
     for (bad, expected) in [
         (ranged("B", "seed", 2.0, 1.0, false, false), "below range.high"),
         (ranged("B", "seed", 0.0, 1.0, true, false), "above 0"),
