@@ -14,12 +14,13 @@ use crate::dataset::split_name::VALIDATION;
 use crate::dataset::{Dataset, Removal, RemovalReason};
 use crate::facts::{SplitRole, TrainingFacts, load_with_facts};
 use crate::fingerprint::{fingerprint, split_fingerprint};
-use crate::prepare::{Prepared, held_out_split};
+use crate::prepare::Prepared;
 use crate::search::space::settings;
 use crate::source::{self, Source};
 use crate::split::stratified_folds;
 use crate::temperature::FEW_IMAGES;
 use crate::train::evaluated_splits;
+use crate::validation::{Validation, held_out_split};
 
 /// Something to know before a training.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,15 +137,8 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
 /// may have.
 pub(crate) fn knowing_validation(config: &TrainConfig, prepared: &Prepared) -> Vec<String> {
     // Another split has not been trained on.
-    if prepared.validation.is_empty() || !config.data.validation_split.is_empty() {
-        return Vec::new();
-    }
-    let same_parts = |facts: &TrainingFacts| {
-        facts.validation_split.as_ref().is_none_or(String::is_empty)
-            && facts.validation_seed() == Some(config.validation_seed())
-            && facts.validation_fraction() == Some(config.train.validation_fraction)
-            && facts.validation_known_to.is_empty()
-    };
+    let part @ Validation::Part { .. } = config.validation() else { return Vec::new() };
+    let same_parts = |facts: &TrainingFacts| facts.validation() == Some(part) && facts.validation_known_to.is_empty();
     learnt([config], &prepared.dataset, &config.data.train_split, same_parts)
 }
 
@@ -198,7 +192,7 @@ fn classes_without_images(config: &TrainConfig, dataset: &Dataset) -> Vec<Caveat
 
 /// A seed of a part that validates, where none is drawn.
 fn idle_seed(config: &TrainConfig) -> Option<Caveat> {
-    let drawn = config.data.validation_split.is_empty() && config.train.validation_fraction > 0.0;
+    let drawn = matches!(config.validation(), Validation::Part { .. });
     (config.train.validation_seed != 0 && !drawn).then_some(Caveat::IdleValidationSeed)
 }
 
@@ -260,8 +254,7 @@ pub fn of_role(facts: &TrainingFacts, dataset: &Dataset, split: &str, images: &[
     };
     Some(match facts.role_of(split) {
         Some(SplitRole::Learnt) if sure => {
-            let held_out = facts.images.is_some_and(|images| images.validation > 0)
-                && facts.validation_split.as_ref().is_none_or(String::is_empty);
+            let held_out = facts.validates_by_part() && facts.images.is_some_and(|images| images.validation > 0);
             let apart = if held_out { ", but for the images that it held out" } else { "" };
             format!("split {split} is what the model was trained on{apart}")
         }

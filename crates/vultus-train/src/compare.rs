@@ -25,6 +25,7 @@ use crate::run::{
 };
 use crate::spread::{mean, standard_deviation};
 use crate::train::Choice;
+use crate::validation::Validation;
 
 /// One result of the runs of a row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -154,21 +155,27 @@ impl Run {
     /// What decides which images of some validate: cleaning, labels and split, and of a part of the training split its size and
     /// seed. `None` where none do.
     fn validating_part(&self) -> Option<String> {
-        let TrainConfig { data, train, mut cleaning, .. } = self.config.clone();
+        let config = TrainConfig { seed: self.seed, ..self.config.clone() };
+        let TrainConfig { data, mut cleaning, .. } = config.clone();
         cleaning.drop_classes = cleaning.drop_classes.iter().map(|class| canonical(class)).collect();
         cleaning.drop_classes.sort();
-        let drawn = data.validation_split.is_empty();
-        let seed = if train.validation_seed == 0 { self.seed } else { train.validation_seed };
-        let part = drawn.then_some((&data.train_split, train.validation_fraction, seed));
-        self.config.validates().then(|| json!((part, &data.validation_split, data.labels, cleaning)).to_string())
+        let part = match config.validation() {
+            Validation::Nothing => return None,
+            Validation::Split(_) => None,
+            Validation::Part { .. } => Some(&data.train_split),
+        };
+        Some(json!((part, config.validation(), data.labels, cleaning)).to_string())
     }
 
     /// What the images are brought to, and their fingerprint: of the training split, where those that validate are a part of it.
     /// `None` where it is not known, or none validate.
     fn validating_images(&self) -> Option<(String, &String)> {
-        let drawn = self.config.data.validation_split.is_empty();
-        let known = if drawn { &self.train_sha256 } else { &self.data_sha256 };
-        self.config.validates().then_some((json!(self.config.preprocessing).to_string(), known.as_ref()?))
+        let known = match self.config.validation() {
+            Validation::Nothing => return None,
+            Validation::Split(_) => &self.data_sha256,
+            Validation::Part { .. } => &self.train_sha256,
+        };
+        Some((json!(self.config.preprocessing).to_string(), known.as_ref()?))
     }
 
     fn read(path: &Path) -> Result<Self, CompareError> {

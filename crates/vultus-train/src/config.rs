@@ -28,6 +28,7 @@ use crate::dataset::split_name;
 use crate::search::SearchConfig;
 use crate::source::synthetic::SyntheticConfig;
 use crate::targets::TargetConfig;
+use crate::validation::Validation;
 
 /// Everything that `vultus train` needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -436,9 +437,10 @@ pub enum ConfigError {
 }
 
 impl TrainConfig {
-    /// Seed of the part of the training split that validates.
-    pub fn validation_seed(&self) -> u64 {
-        if self.train.validation_seed == 0 { self.seed } else { self.train.validation_seed }
+    /// Which images validate.
+    pub fn validation(&self) -> Validation<'_> {
+        let seed = if self.train.validation_seed == 0 { self.seed } else { self.train.validation_seed };
+        Validation::new(&self.data.validation_split, self.train.validation_fraction, seed)
     }
 
     /// Reads `path` (all defaults when `None`) and applies `key=value` overrides in order.
@@ -525,7 +527,7 @@ impl TrainConfig {
 
     /// Whether some images validate.
     pub fn validates(&self) -> bool {
-        !self.data.validation_split.is_empty() || self.train.validation_fraction > 0.0
+        self.validation() != Validation::Nothing
     }
 }
 

@@ -15,8 +15,8 @@ use crate::config::LabelSource;
 use crate::dataset::{Dataset, split_name};
 use crate::fingerprint::{fingerprint, images_fingerprint, split_fingerprint};
 use crate::fit::Ended;
-use crate::prepare::held_out_split;
 use crate::source::synthetic::SyntheticConfig;
+use crate::validation::{Validation, held_out_split};
 
 /// Facts about a training. One that has a form which is unknown here, as in the file of another program, counts as none;
 /// labels that are unknown are refused, because a comparison with others would mislead.
@@ -185,8 +185,8 @@ impl TrainingFacts {
             return Some(SplitRole::Learnt);
         }
         let validated = match self.validation_split.as_deref() {
-            None | Some("") => split == held_out_split(self.train_split()),
-            Some(name) => split == name,
+            Some(name) if !self.validates_by_part() => split == name,
+            _ => split == held_out_split(self.train_split()),
         };
         validated.then_some(SplitRole::Validated)
     }
@@ -211,37 +211,36 @@ impl TrainingFacts {
         self.train["targets"]["teachers"].as_array().is_some_and(|teachers| !teachers.is_empty())
     }
 
-    /// The part of the training split that was held out, where no other split validated.
-    pub fn validation_fraction(&self) -> Option<f64> {
-        self.train["validation_fraction"].as_f64()
+    /// Whether a part of the training split validated, if anything did; where nothing is known, so it was.
+    pub fn validates_by_part(&self) -> bool {
+        self.validation_split.as_ref().is_none_or(String::is_empty)
     }
 
-    /// The seed that chose its images.
-    pub fn validation_seed(&self) -> Option<u64> {
-        self.train["validation_seed"].as_u64().filter(|&seed| seed > 0).or(self.seed)
+    /// Which images validated; `None` where it is not known.
+    pub fn validation(&self) -> Option<Validation<'_>> {
+        let split = self.validation_split.as_deref().unwrap_or_default();
+        if !split.is_empty() {
+            return Some(Validation::Split(split));
+        }
+        let seed = self.train["validation_seed"].as_u64().filter(|&seed| seed > 0).or(self.seed)?;
+        Some(Validation::new("", self.train["validation_fraction"].as_f64()?, seed))
     }
 
     /// Whether both trainings are known to have held out the same images of the same data.
     pub fn held_out_as(&self, other: &Self) -> bool {
-        let parts = |facts: &Self| {
-            let split = facts.validation_split.clone().unwrap_or_default();
-            // A split of its own is no matter of chance.
-            let drawn = split.is_empty().then(|| (facts.validation_seed(), facts.validation_fraction()));
-            (facts.train_split().to_owned(), split, drawn)
-        };
         let same = |one: &Option<String>, other: &Option<String>| one.is_some() && one == other;
-        let same_data = same(&self.data_sha256, &other.data_sha256);
-        let drawn = self.validation_split.as_ref().is_none_or(String::is_empty);
         // Which other images there were decides nothing about a part of those that were trained on.
-        (same_data || drawn && same(&self.train_sha256, &other.train_sha256)) && parts(self) == parts(other)
+        let same_data = same(&self.data_sha256, &other.data_sha256)
+            || self.validates_by_part() && same(&self.train_sha256, &other.train_sha256);
+        let same_part = self.validation().is_some() && self.validation() == other.validation();
+        same_data && same_part && self.train_split() == other.train_split()
     }
 
     /// Whether `dataset`, cleaned as for the training, has what the training knew of its images: the split that was learnt from
     /// and what validated.
     pub fn is_of(&self, dataset: &Dataset) -> bool {
-        let drawn = self.validation_split.as_ref().is_none_or(String::is_empty);
         match (&self.train_sha256, &self.data_sha256) {
-            (Some(learnt), _) if drawn => *learnt == split_fingerprint(dataset, self.train_split()),
+            (Some(learnt), _) if self.validates_by_part() => *learnt == split_fingerprint(dataset, self.train_split()),
             (_, all) => all.as_ref() == Some(&fingerprint(dataset)),
         }
     }
@@ -297,7 +296,7 @@ mod tests {
             ..TrainingFacts::default()
         };
         assert_eq!(of(json!(facts)).unwrap(), facts);
-        assert_eq!(facts.validation_fraction(), Some(0.25));
+        assert_eq!(facts.validation(), Some(Validation::Part { fraction: 0.25, seed: 7 }));
         assert_eq!(json!(TrainingFacts::default()).get("synthetic"), None);
     }
 

@@ -9,6 +9,7 @@ use crate::config::{DataConfig, TrainConfig};
 use crate::dataset::Dataset;
 use crate::facts::TrainingFacts;
 use crate::prepare::{PrepareError, prepare};
+use crate::validation::Validation;
 
 /// Why the images that a training held out are not known.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,6 @@ pub fn configuration_of(
         data: DataConfig {
             sources: sources.to_vec(),
             train_split: facts.train_split().to_owned(),
-            validation_split: facts.validation_split.clone().unwrap_or_default(),
             labels: facts.labels,
             synthetic: facts.synthetic.clone().unwrap_or_default(),
             ..DataConfig::default()
@@ -57,9 +57,14 @@ pub fn configuration_of(
         network: bundle.network.clone(),
         ..TrainConfig::default()
     };
-    let fraction = facts.validation_fraction().ok_or(HeldOutError::NoFact("train.validation_fraction"))?;
-    config.train.validation_fraction = fraction;
-    config.train.validation_seed = facts.validation_seed().unwrap_or_default();
+    config.train.validation_fraction = 0.0;
+    match facts.validation().ok_or(HeldOutError::NoFact("train.validation_fraction"))? {
+        Validation::Nothing => {}
+        Validation::Split(split) => split.clone_into(&mut config.data.validation_split),
+        Validation::Part { fraction, seed } => {
+            (config.train.validation_fraction, config.train.validation_seed) = (fraction, seed);
+        }
+    }
     Ok(config)
 }
 

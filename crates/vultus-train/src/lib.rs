@@ -65,3 +65,4 @@ pub mod targets;
 pub mod temperature;
 pub mod tensorboard;
 pub mod train;
+pub mod validation;

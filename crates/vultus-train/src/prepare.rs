@@ -10,6 +10,7 @@ use crate::device::{DeviceError, device};
 use crate::source::ferplus;
 use crate::source::{LoadOptions, Source, load};
 use crate::split::stratified_split;
+use crate::validation::{Validation, held_out_split};
 
 /// A cleaned data set and the indices of its training and validation parts.
 #[derive(Clone, Debug)]
@@ -38,11 +39,6 @@ impl Prepared {
         }
         Some((dataset, split))
     }
-}
-
-/// What the part of `split` that is held out is called, where it stands apart.
-pub fn held_out_split(split: &str) -> String {
-    format!("{split}-validation")
 }
 
 /// Data that cannot be prepared.
@@ -149,21 +145,22 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
         })?;
     }
     let indices = training_indices(config, &dataset)?;
-    let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
-    let validation_split = &config.data.validation_split;
-    if !validation_split.is_empty() {
-        let validation = split_indices(&dataset, validation_split).map_err(|missing| {
-            let remedy = Some("data.validation_split=\"\"".to_owned());
-            PrepareError::NoConfiguredSplit { key: "data.validation_split", missing, remedy }
-        })?;
-        return Ok(Prepared { train: indices, validation, dataset });
-    }
-    let (train, validation) = if config.train.validation_fraction > 0.0 {
-        stratified_split(&labels, config.train.validation_fraction, config.validation_seed()).map_err(|error| {
-            PrepareError::Split { split: config.data.train_split.clone(), reason: error.message(&dataset.labels) }
-        })?
-    } else {
-        ((0..labels.len()).collect(), Vec::new())
+    let (train, validation) = match config.validation() {
+        Validation::Nothing => return Ok(Prepared { train: indices, validation: Vec::new(), dataset }),
+        Validation::Split(split) => {
+            let validation = split_indices(&dataset, split).map_err(|missing| {
+                let remedy = Some("data.validation_split=\"\"".to_owned());
+                PrepareError::NoConfiguredSplit { key: "data.validation_split", missing, remedy }
+            })?;
+            return Ok(Prepared { train: indices, validation, dataset });
+        }
+        Validation::Part { fraction, seed } => {
+            let labels: Vec<usize> = indices.iter().map(|&index| dataset.samples[index].label).collect();
+            stratified_split(&labels, fraction, seed).map_err(|error| PrepareError::Split {
+                split: config.data.train_split.clone(),
+                reason: error.message(&dataset.labels),
+            })?
+        }
     };
     let pick = |positions: Vec<usize>| positions.into_iter().map(|position| indices[position]).collect();
     Ok(Prepared { train: pick(train), validation: pick(validation), dataset })

@@ -29,6 +29,7 @@ use crate::run::{RunDirectory, bundle_path, describe_environment, evaluation_pat
 use crate::source::{Source, last_names};
 use crate::statistics::Statistics;
 use crate::temperature::fit_temperature;
+use crate::validation::Validation;
 
 /// What a run ended with.
 #[derive(Clone, Debug)]
@@ -260,20 +261,22 @@ pub fn selection(config: &TrainConfig) -> String {
         Monitor::ValAccuracy => "highest accuracy",
         Monitor::ValLoss => "lowest loss",
     };
-    if config.train.keep == Keep::Last || !config.validates() {
-        return "nothing; the last epoch was kept".to_owned();
+    let nothing = "nothing; the last epoch was kept".to_owned();
+    if config.train.keep == Keep::Last {
+        return nothing;
     }
     let least = match config.train.early_stopping.min_delta {
         0.0 => String::new(),
         delta => format!(", where a later epoch had to be better by more than {delta}"),
     };
-    let DataConfig { train_split, validation_split, .. } = &config.data;
-    let held_out = if validation_split.is_empty() {
-        // Ten digits behind the point: more than anybody writes, and few enough to hide what binary numbers are off by.
-        let percent = (config.train.validation_fraction * 1e12).round() / 1e10;
-        format!("{percent} % of split {train_split} held out for validation")
-    } else {
-        format!("split {validation_split}")
+    let held_out = match config.validation() {
+        Validation::Split(split) => format!("split {split}"),
+        Validation::Part { fraction, .. } => {
+            // Ten digits behind the point: more than anybody writes, and few enough to hide what binary numbers are off by.
+            let percent = (fraction * 1e12).round() / 1e10;
+            format!("{percent} % of split {} held out for validation", config.data.train_split)
+        }
+        Validation::Nothing => return nothing,
     };
     format!("the epoch with the {monitored} on {held_out}{least}")
 }

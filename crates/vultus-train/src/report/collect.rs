@@ -14,11 +14,11 @@ use crate::environment::Environment;
 use crate::evaluate::Evaluation;
 use crate::evaluate::pictures::Pictures;
 use crate::history;
-use crate::prepare::held_out_split;
 use crate::run::{RunDirectory, check_lengths, environment_path, evaluation_directories, metrics_path, read_json};
 use crate::search::TABLE;
 use crate::statistics::Statistics;
 use crate::train::{Choice, source_name};
+use crate::validation::{Validation, held_out_split};
 
 /// Reads the run at `run` and writes its report and figures there; `with_pictures` decides whether the report shows
 /// images of the data. Returns the path of the page.
@@ -84,9 +84,9 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
         labels: statistics.labels,
         choice,
         train_split: config.data.train_split.clone(),
-        validation_split: match config.data.validation_split.as_str() {
-            "" => held_out_split(&config.data.train_split),
-            split => split.to_owned(),
+        validation_split: match config.validation() {
+            Validation::Split(split) => split.to_owned(),
+            Validation::Part { .. } | Validation::Nothing => held_out_split(&config.data.train_split),
         },
         history,
         search: if search.exists() { Some(read_json(&search)?) } else { None },
