@@ -18,18 +18,20 @@ pub mod train;
 pub mod video;
 
 use std::borrow::Cow;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path, PathBuf, is_separator};
 use std::time::Instant;
 
 use anyhow::anyhow;
 use clap::Subcommand;
 use vultus::inference::{Views, ViewsError};
+use vultus::persist::is_there;
 use vultus_train::config::TrainConfig;
 use vultus_train::environment::Invocation;
 use vultus_train::run::{RunDirectory, RunError, bundle_path, is_search, search_config_path};
 use vultus_train::source::Source;
 
 use crate::failure::Failure;
+use crate::interrupt;
 
 /// What to do.
 #[derive(Subcommand)]
@@ -73,6 +75,11 @@ pub enum Command {
 impl Command {
     /// Does it; `started` is when the process began.
     pub fn run(self, started: Instant) -> Result<(), Failure> {
+        let stops_by_itself =
+            matches!(self, Self::Train(_) | Self::Search(_) | Self::Predict(_) | Self::Video(_) | Self::Serve(_));
+        if !stops_by_itself {
+            interrupt::end_at_first()?;
+        }
         match self {
             Self::Data(data) => data.run(),
             Self::Train(train) => train.run(),
@@ -189,7 +196,7 @@ pub fn is_model(path: &Path) -> bool {
 pub fn named_config(name: &str, set: &[String]) -> Result<TrainConfig, Failure> {
     let config = match vultus_train::bench::built_in(name) {
         Some(config) => config,
-        None if !Path::new(name).exists() => {
+        None if !is_there(Path::new(name))? => {
             return Err(Failure::usage(anyhow!("{name} is neither a file nor one of the networks S and R")));
         }
         None if is_model(Path::new(name)) => {
@@ -234,7 +241,7 @@ pub fn resolved(path: &Path) -> PathBuf {
 
 /// Refuses to write a file where a folder is, or none: after hours of work it would be too late.
 pub fn check_place(file: &Path) -> Result<(), Failure> {
-    if file.is_dir() {
+    if file.is_dir() || file.as_os_str().as_encoded_bytes().last().is_some_and(|&end| is_separator(char::from(end))) {
         return Err(Failure::usage(anyhow!("{} is a folder: name a file", file.display())));
     }
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -279,7 +286,7 @@ pub fn is_taken(folder: &Path) -> bool {
 /// # Errors
 /// A directory without a model, with what to do.
 pub fn model_file(path: &Path) -> Result<PathBuf, Failure> {
-    if !path.exists() {
+    if !is_there(path)? {
         return Err(Failure::usage(anyhow!("there is no model file and no run at {}", path.display())));
     }
     if !path.is_dir() {
@@ -287,7 +294,7 @@ pub fn model_file(path: &Path) -> Result<PathBuf, Failure> {
     }
     let run = run_directory(path)?;
     let model = bundle_path(&run);
-    if model.exists() {
+    if is_there(&model)? {
         return Ok(model);
     }
     RunDirectory::config_of(&run).map_err(Failure::usage)?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use vultus::analyze::RecordError;
 use vultus::batch::Source;
 use vultus::decode::{DecodeError, is_named_as_picture};
-use vultus::picture_file::{self, LARGEST_FILE, PictureFileError, is_hidden, name};
+use vultus::picture_file::{self, LARGEST_FILE, is_hidden, name};
 
 use self::pattern::{Pattern, WholePath, here, is_pattern, listed};
 use crate::http;
@@ -137,7 +137,7 @@ fn expand(path: &Path, left_out: &LeftOut) -> Result<Sources, glob::PatternError
         Ok(path) if here(&path).is_dir() => Box::new(Folder::new(path, recursive.clone(), &left_out)) as Sources,
         Ok(_) if recursive.is_some() => Box::new(std::iter::empty()),
         Ok(path) if path.parent().is_some_and(|folder| left_out.has(here(folder))) => Box::new(std::iter::empty()),
-        Ok(path) => only(found(path)),
+        Ok(path) => only(Source::file(path)),
         Err((folder, error)) => only(failed(name(&folder), error.to_string())),
     })))
 }
@@ -182,7 +182,7 @@ impl Iterator for Folder {
     fn next(&mut self) -> Option<Source> {
         while let Some(path) = self.waiting.pop() {
             if !here(&path).is_dir() {
-                return Some(found(path));
+                return Some(Source::file(path));
             }
             if self.left_out.has(here(&path)) {
                 continue;
@@ -204,7 +204,7 @@ impl Iterator for Folder {
 }
 
 fn stdin() -> Result<Vec<u8>, RecordError> {
-    let bytes = picture_file::read_all(io::stdin().lock()).map_err(unusable)?;
+    let bytes = picture_file::read_all(io::stdin().lock())?;
     if bytes.is_empty() {
         let message = "nothing came from stdin".to_owned();
         return Err(RecordError { code: DecodeError::Empty.code(), message });
@@ -214,12 +214,7 @@ fn stdin() -> Result<Vec<u8>, RecordError> {
 
 /// What somebody has named may be a pipe or a device as well.
 fn file(path: PathBuf) -> Source {
-    source(name(&path), move || picture_file::read_named(&path).map_err(unusable))
-}
-
-/// What nobody has named: a pipe there may never end.
-fn found(path: PathBuf) -> Source {
-    source(name(&path), move || picture_file::read(&path).map_err(unusable))
+    source(name(&path), move || Ok(picture_file::read_named(&path)?))
 }
 
 fn source(path: String, read: impl FnOnce() -> Result<Vec<u8>, RecordError> + Send + 'static) -> Source {
@@ -228,11 +223,6 @@ fn source(path: String, read: impl FnOnce() -> Result<Vec<u8>, RecordError> + Se
 
 fn failed(path: String, message: String) -> Source {
     source(path, || Err(RecordError { code: "unreadable", message }))
-}
-
-fn unusable(error: PictureFileError) -> RecordError {
-    let code = if matches!(error, PictureFileError::TooLarge) { "too_large" } else { "unreadable" };
-    RecordError { code, message: error.to_string() }
 }
 
 #[cfg(test)]

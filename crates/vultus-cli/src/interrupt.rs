@@ -1,7 +1,10 @@
-//! Ctrl-C, termination and hanging up: the first asks the work to stop at a good place, the second ends the program at once.
+//! Ctrl-C, termination and hanging up: the first asks long work to stop at a good place, the second ends the program at once, as
+//! the first ends short work.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use vultus::persist;
 
 use crate::message::say;
 
@@ -23,6 +26,14 @@ pub fn on_first(stop: impl Fn() + Send + 'static) -> io::Result<()> {
     on_each("finishing what has been taken on; once more to stop at once", stop)
 }
 
+/// Ends the program at the first of them: what is not finished is as if it had not been begun.
+///
+/// # Errors
+/// The system's refusal.
+pub fn end_at_first() -> io::Result<()> {
+    handle(|| end(Some("interrupted")))
+}
+
 /// Whether someone has asked to stop.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
@@ -31,11 +42,17 @@ pub fn requested() -> bool {
 fn on_each(message: &'static str, stop: impl Fn() + Send + 'static) -> io::Result<()> {
     handle(move || {
         if REQUESTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+            end(None);
         }
         say(message);
         stop();
     })
+}
+
+fn end(message: Option<&str>) {
+    persist::abandon();
+    message.into_iter().for_each(say);
+    std::process::exit(130)
 }
 
 /// Calls `act` at each signal. One who started the program with `nohup` wants it to outlive the terminal.

@@ -162,7 +162,7 @@ pub(crate) fn apply(
         let affine = &affine[(task % maps) * 2 * channels..][..2 * channels];
         set.run(Apply { channels, x, affine, residual, relu: activation == Activation::Relu, y });
         if !matches!(activation, Activation::Relu | Activation::Linear) {
-            activation.forward_serial(0.0, y);
+            activation.forward_serial(y);
         }
     });
 }
@@ -193,8 +193,7 @@ impl Kernel for Apply<'_> {
             let place = row * channels;
             let mut first = 0;
             while first < channels {
-                // SAFETY: one row of `channels` numbers of slices of equal length (the residual's was checked by the
-                // caller), and of the two rows of the map.
+                // SAFETY: one row of `channels` numbers of slices of equal length, and of the two rows of the map.
                 unsafe {
                     let scale = L::load_within(self.affine.as_ptr(), first, channels);
                     let shift = L::load_within(self.affine.as_ptr().add(channels), first, channels);

@@ -36,6 +36,9 @@ const ROWS_APART: usize = 2 * BLOCK_ROWS;
 /// Inputs of one step of the gradient of the input, and of the weights: multiples of every tile and of a cache line.
 const INPUT_STEP: usize = 128;
 const WEIGHT_STEP: usize = 384;
+/// As many steps are sought for the gradient of the weights, of no fewer inputs than these.
+const ENOUGH_STEPS: usize = 8;
+const LEAST_WEIGHT_STEP: usize = 48;
 /// Up to so many rows features are not packed before a gradient of weights.
 const FEW_ROWS: usize = 8;
 /// From more than so many rows on, weights that lie far apart are packed before a forward pass.
@@ -53,8 +56,8 @@ fn cut(length: usize, most: usize) -> usize {
     if length > most { length.div_ceil(most).next_multiple_of(2) } else { 1 }
 }
 
-/// Share `index` of `length` things that are shared out in `parts` parts.
-fn share(length: usize, parts: usize, index: usize) -> Range<usize> {
+/// Part `index` of `length` things that are cut into `parts` parts.
+fn part_of(length: usize, parts: usize, index: usize) -> Range<usize> {
     length * index / parts..length * (index + 1) / parts
 }
 
@@ -105,8 +108,11 @@ pub fn forward_by(
     if y.is_empty() {
         return;
     }
-    let (row_blocks, column_blocks) = (cut(rows, BLOCK_ROWS), outputs.div_ceil(BLOCK_COLUMNS));
-    let (blocks, pieces) = (row_blocks * column_blocks, cut(inputs, DEPTH));
+    let (column_blocks, pieces) = (outputs.div_ceil(BLOCK_COLUMNS), cut(inputs, DEPTH));
+    // Where whole blocks and pieces are no tasks for many cores, half a block is one.
+    let few = cut(rows, BLOCK_ROWS) * column_blocks * pieces < ENOUGH_BLOCKS;
+    let row_blocks = cut(rows, if few { BLOCK_ROWS / 2 } else { BLOCK_ROWS });
+    let blocks = row_blocks * column_blocks;
     // Apart, pieces have sums of their own, which are added up at the end; else a block's task adds one after the other
     // to the output. The order of the additions is the same.
     let parts = if blocks < ENOUGH_BLOCKS && rows <= ROWS_APART { pieces } else { 1 };
@@ -116,12 +122,12 @@ pub fn forward_by(
     let steps = steps_of_task((inputs * outputs).div_ceil(parts * column_blocks), rows.div_ceil(row_blocks));
     share_runs(parts * blocks, steps, |task| {
         let (part, block) = (task / blocks, task % blocks);
-        let rows = share(rows, row_blocks, block / column_blocks);
+        let rows = part_of(rows, row_blocks, block / column_blocks);
         let first = block % column_blocks * BLOCK_COLUMNS;
         let columns = BLOCK_COLUMNS.min(outputs - first);
-        let of_part = share(pieces, parts, part);
+        let of_part = part_of(pieces, parts, part);
         for piece in of_part.clone() {
-            let depth = share(inputs, pieces, piece);
+            let depth = part_of(inputs, pieces, piece);
             let (k, inner) = (depth.start, depth.len());
             let size = Size { rows: rows.len(), inner, columns };
             let start = part * length + rows.start * outputs + first;
@@ -153,7 +159,7 @@ pub fn forward_by(
             add_serial(row, bias);
         }
         if activation != Activation::Linear {
-            activation.forward_serial(0.0, y);
+            activation.forward_serial(y);
         }
     });
 }
@@ -241,12 +247,13 @@ pub fn weight_gradient_by(
     }
     let target = Shared::new(dweight);
     let pieces = rows.div_ceil(GRADIENT_DEPTH);
-    let steps = steps_of_task(WEIGHT_STEP * outputs, rows);
-    share_runs(inputs.div_ceil(WEIGHT_STEP), steps, |block| {
-        let first = block * WEIGHT_STEP;
-        let width = WEIGHT_STEP.min(inputs - first);
+    let step = inputs.div_ceil(ENOUGH_STEPS).next_multiple_of(LEAST_WEIGHT_STEP).min(WEIGHT_STEP);
+    let steps = steps_of_task(step * outputs, rows);
+    share_runs(inputs.div_ceil(step), steps, |block| {
+        let first = block * step;
+        let width = step.min(inputs - first);
         for piece in 0..pieces {
-            let rows = share(rows, pieces, piece);
+            let rows = part_of(rows, pieces, piece);
             let (from, inner) = (&x[rows.start * inputs + first..], rows.len());
             // Features of this block, side by side: where they lie, a column of them fills few places of a cache.
             let mut packed = Scratch::take(if inner <= FEW_ROWS { 0 } else { inner * width });
@@ -299,7 +306,7 @@ pub fn input_gradient_by(
         let first = block * INPUT_STEP;
         let width = INPUT_STEP.min(inputs - first);
         for piece in 0..pieces {
-            let depth = share(outputs, pieces, piece);
+            let depth = part_of(outputs, pieces, piece);
             let size = Size { rows, inner: depth.len(), columns: width };
             let c = Target { shared: target, start: first, row: inputs, add: piece > 0 };
             let (weight, dy) = (&weight[first * outputs + depth.start..], &dy[depth.start..]);

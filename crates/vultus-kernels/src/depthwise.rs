@@ -191,7 +191,7 @@ fn gather(
             let from = geometry.image_under(row, from);
             set.run(Line { geometry, row, weight, bias, relu: activation == Activation::Relu, from, taps, to });
             if !matches!(activation, Activation::Linear | Activation::Relu) {
-                activation.forward_serial(0.0, to);
+                activation.forward_serial(to);
             }
         }
     });

@@ -53,10 +53,11 @@ pub(crate) fn forward(
     let (scales, shifts) = affine.split_at(channels);
     let [mut centred, mut means] = [(); 2].map(|()| vec![0.0; batch * channels]);
     statistics.task_means(&mut centred);
-    for (index, (centred, mean)) in centred.iter_mut().zip(means.iter_mut()).enumerate() {
-        let channel = index % channels;
-        *mean = centred.mul_add(scales[channel], shifts[channel]);
-        *centred -= norm.mean[channel];
+    for (centred, means) in centred.chunks_exact_mut(channels).zip(means.chunks_exact_mut(channels)) {
+        for channel in 0..channels {
+            means[channel] = centred[channel] * scales[channel] + shifts[channel];
+            centred[channel] -= norm.mean[channel];
+        }
     }
     let middle = Middle::new(shape, means, weights);
     let maps = maps_of_images(&affine, middle.factor());
@@ -69,8 +70,10 @@ fn maps_of_images(affine: &[f32], factor: &[f32]) -> Scratch {
     let channels = affine.len() / 2;
     let mut maps = Scratch::take(2 * factor.len());
     for (maps, factor) in maps.chunks_exact_mut(2 * channels).zip(factor.chunks_exact(channels)) {
-        for (index, map) in maps.iter_mut().enumerate() {
-            *map = affine[index] * factor[index % channels];
+        for (maps, affine) in maps.chunks_exact_mut(channels).zip(affine.chunks_exact(channels)) {
+            for channel in 0..channels {
+                maps[channel] = affine[channel] * factor[channel];
+            }
         }
     }
     maps
@@ -99,8 +102,7 @@ pub(crate) fn backward<'a>(
         let mut dfactor = Scratch::take(factor.len());
         for (dfactor, sums) in dfactor.chunks_exact_mut(channels).zip(partial.chunks_exact(2 * channels)) {
             for channel in 0..channels {
-                dfactor[channel] =
-                    affine[channel].mul_add(sums[channels + channel], norm.beta[channel] * sums[channel]);
+                dfactor[channel] = affine[channel] * sums[channels + channel] + norm.beta[channel] * sums[channel];
             }
         }
         let mut dmean = squeezed.middle.backward(shape, weights, &mut dfactor, gradients);
@@ -109,9 +111,9 @@ pub(crate) fn backward<'a>(
         let means = dmean.chunks_exact(channels).zip(squeezed.centred.chunks_exact(channels));
         for ((sums, factor), (dmean, centred)) in images.zip(means) {
             for channel in 0..channels {
-                sums[channel] = factor[channel].mul_add(sums[channel], dmean[channel]);
+                sums[channel] = factor[channel] * sums[channel] + dmean[channel];
                 let product = factor[channel] * sums[channels + channel];
-                sums[channels + channel] = dmean[channel].mul_add(centred[channel], product);
+                sums[channels + channel] = dmean[channel] * centred[channel] + product;
             }
         }
         let terms = Terms::new(norm, shape.batch * shape.spatial, partial, dgamma, dbeta);

@@ -7,6 +7,7 @@
 use crate::activation::Activation;
 use crate::dense;
 use crate::optimizer::squared_sum;
+use crate::scratch::Scratch;
 use crate::simd::InstructionSet;
 use crate::sizes::elements;
 use crate::transpose::Transpose;
@@ -45,15 +46,15 @@ pub fn orthogonalize(rows: usize, columns: usize, matrix: &mut [f32]) {
 /// polynomials of the first `G`: they are multiplied together, and `G <- P G P` follows without `X`, whose rows are many.
 fn iterate(rows: usize, columns: usize, x: &mut [f32]) {
     let [a, b, c] = COEFFICIENTS;
-    let zeros = vec![0.0; columns];
+    let zeros = Scratch::zeros(columns);
     let product = |rows: usize, left: &[f32], right: &[f32], out: &mut [f32]| {
         dense::forward(rows, columns, columns, left, right, &zeros, Activation::Linear, out);
     };
-    let [mut gram, mut step, mut spare, mut all] = [(); 4].map(|()| vec![0.0; columns * columns]);
+    let [mut gram, mut step, mut spare, mut all] = [(); 4].map(|()| Scratch::take(columns * columns));
     dense::weight_gradient_by(InstructionSet::best(), rows, columns, columns, x, x, &mut gram);
     for count in 1..=STEPS {
         product(columns, &gram, &gram, &mut step);
-        step.iter_mut().zip(&gram).for_each(|(square, gram)| *square = b * gram + c * *square);
+        step.iter_mut().zip(gram.iter()).for_each(|(square, gram)| *square = b * gram + c * *square);
         step.iter_mut().step_by(columns + 1).for_each(|value| *value += a);
         if count == 1 {
             all.copy_from_slice(&step);
@@ -66,13 +67,13 @@ fn iterate(rows: usize, columns: usize, x: &mut [f32]) {
             product(columns, &spare, &step, &mut gram);
         }
     }
-    let mut orthogonal = vec![0.0; x.len()];
+    let mut orthogonal = Scratch::take(x.len());
     product(rows, x, &all, &mut orthogonal);
     x.copy_from_slice(&orthogonal);
 }
 
-fn transposed(rows: usize, columns: usize, matrix: &[f32]) -> Vec<f32> {
-    let mut turned = vec![0.0; matrix.len()];
+fn transposed(rows: usize, columns: usize, matrix: &[f32]) -> Scratch {
+    let mut turned = Scratch::take(matrix.len());
     let to = &mut turned;
     InstructionSet::best().run(Transpose { rows, columns, from: matrix, from_row: columns, to, to_row: rows });
     turned

@@ -83,6 +83,9 @@ impl Kernel for RowsProduct {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
+        if self.rows == 0 {
+            return;
+        }
         let mut panel = 0;
         while panel < self.panels {
             let left = self.panels - panel;

@@ -4,10 +4,13 @@
 //! the input. Windows lie fully inside the picture (no padding; a remainder at the edge is dropped) and may overlap.
 //! The winner's place inside its window is kept for the gradient, the mask of the report's section 2.
 
+use std::ops::Range;
+
+use crate::ELEMENTS_PER_TASK;
 use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
 use crate::sum::add_serial;
-use crate::threads::share_items;
+use crate::threads::{share_chunks, share_items};
 
 /// Sizes of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +79,20 @@ impl PoolingShape {
         elements([self.channels, self.out_height(), self.out_width()])
     }
 
-    /// For each output pixel, the place of its window's first pixel in the image.
-    fn origins(&self) -> impl Iterator<Item = usize> {
-        let (width, row, step) = (self.out_width(), self.in_width * self.channels, self.channels * self.stride);
-        let stride = self.stride;
-        (0..self.out_height()).flat_map(move |y| (0..width).map(move |x| y * stride * row + x * step))
+    /// For each output pixel of these `rows`, those of all images numbered through, the place of its window's first pixel.
+    fn origins(&self, rows: Range<usize>) -> impl Iterator<Item = usize> {
+        let (height, width, image) = (self.out_height(), self.out_width(), self.image_len());
+        let (line, step) = (self.in_width * self.channels * self.stride, self.channels * self.stride);
+        rows.flat_map(move |row| {
+            let first = row / height * image + row % height * line;
+            (0..width).map(move |column| first + column * step)
+        })
+    }
+
+    /// Numbers of a row of outputs, and how many rows are a task.
+    fn task(&self) -> (usize, usize) {
+        let line = self.out_width() * self.channels;
+        (line, (ELEMENTS_PER_TASK / line.max(1)).max(1))
     }
 
     /// Places of a window's pixels, counted from its first, row by row.
@@ -108,20 +120,27 @@ pub fn max_forward(shape: &PoolingShape, x: &[f32], y: &mut [f32], winners: Opti
     if y.is_empty() {
         return;
     }
-    let (set, image, pooled) = (InstructionSet::best(), shape.image_len(), shape.pooled_len());
-    let images = y.chunks_mut(pooled).zip(x.chunks(image));
+    let (set, (line, rows)) = (InstructionSet::best(), shape.task());
     match winners {
-        None => share_items(images, |_, (y, x)| set.run(MaxForward { shape, x, y, winners: None })),
-        Some(winners) => share_items(images.zip(winners.chunks_mut(pooled)), |_, ((y, x), winners)| {
-            set.run(MaxForward { shape, x, y, winners: Some(winners) });
+        None => share_chunks(y, rows * line, |task, y| {
+            set.run(MaxForward { shape, first: task * rows, x, y, winners: None });
         }),
+        Some(winners) => {
+            share_items(y.chunks_mut(rows * line).zip(winners.chunks_mut(rows * line)), |task, (y, winners)| {
+                set.run(MaxForward { shape, first: task * rows, x, y, winners: Some(winners) });
+            });
+        }
     }
 }
 
-/// One image, forward. Plain loops, which the compiler turns into vectors of the instruction set.
+/// Some rows of outputs, forward. Plain loops, which the compiler turns into vectors of the instruction set.
 struct MaxForward<'a> {
     shape: &'a PoolingShape,
+    /// Number of the first row.
+    first: usize,
+    /// All images.
     x: &'a [f32],
+    /// The rows.
     y: &'a mut [f32],
     /// As long as `y`.
     winners: Option<&'a mut [u8]>,
@@ -132,9 +151,10 @@ impl Kernel for MaxForward<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { shape, x, y, mut winners } = self;
+        let Self { shape, first, x, y, mut winners } = self;
         let channels = shape.channels;
-        for (pixel, (y, origin)) in y.chunks_exact_mut(channels).zip(shape.origins()).enumerate() {
+        let origins = shape.origins(first..first + y.len() / shape.task().0);
+        for (pixel, (y, origin)) in y.chunks_exact_mut(channels).zip(origins).enumerate() {
             y.copy_from_slice(&x[origin..][..channels]);
             let mut winners = winners.as_deref_mut().map(|all| &mut all[pixel * channels..][..channels]);
             if let Some(winners) = &mut winners {
@@ -171,7 +191,7 @@ pub fn max_backward(shape: &PoolingShape, dy: &[f32], winners: &[u8], dx: &mut [
     share_items(images.zip(winners.chunks(shape.pooled_len())), |_, ((dx, dy), winners)| {
         dx.fill(0.0);
         let pixels = dy.chunks_exact(shape.channels).zip(winners.chunks_exact(shape.channels));
-        for ((dy, winners), origin) in pixels.zip(shape.origins()) {
+        for ((dy, winners), origin) in pixels.zip(shape.origins(0..shape.out_height())) {
             for (channel, (dy, &winner)) in dy.iter().zip(winners).enumerate() {
                 dx[origin + offsets[winner as usize] + channel] += dy;
             }
@@ -190,8 +210,10 @@ pub fn average_forward(shape: &PoolingShape, x: &[f32], y: &mut [f32]) {
         return;
     }
     let share = 1.0 / (shape.size * shape.size) as f32;
-    share_items(y.chunks_mut(shape.pooled_len()).zip(x.chunks(shape.image_len())), |_, (y, x)| {
-        for (y, origin) in y.chunks_exact_mut(shape.channels).zip(shape.origins()) {
+    let (line, rows) = shape.task();
+    share_chunks(y, rows * line, |task, y| {
+        let origins = shape.origins(task * rows..task * rows + y.len() / line);
+        for (y, origin) in y.chunks_exact_mut(shape.channels).zip(origins) {
             y.fill(0.0);
             for offset in shape.window() {
                 y.iter_mut().zip(&x[origin + offset..]).for_each(|(y, value)| *y += value);
@@ -214,7 +236,7 @@ pub fn average_backward(shape: &PoolingShape, dy: &[f32], dx: &mut [f32]) {
     let share = 1.0 / (shape.size * shape.size) as f32;
     share_items(dx.chunks_mut(shape.image_len()).zip(dy.chunks(shape.pooled_len())), |_, (dx, dy)| {
         dx.fill(0.0);
-        for (dy, origin) in dy.chunks_exact(shape.channels).zip(shape.origins()) {
+        for (dy, origin) in dy.chunks_exact(shape.channels).zip(shape.origins(0..shape.out_height())) {
             for offset in shape.window() {
                 dx[origin + offset..].iter_mut().zip(dy).for_each(|(dx, dy)| *dx += dy * share);
             }

@@ -281,6 +281,8 @@ impl From<AnalyzeError> for ApiError {
         match error {
             AnalyzeError::Decode(error) => error.into(),
             AnalyzeError::Faces(error) => Self::internal(error),
+            // The server reads no files.
+            AnalyzeError::Open(error) => Self::internal(error),
         }
     }
 }

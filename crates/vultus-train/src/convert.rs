@@ -18,7 +18,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 use rayon::prelude::*;
-use vultus::persist::write_atomically;
+use vultus::persist::{UNFINISHED, Unfinished, write_atomically};
 
 use crate::dataset::{DataError, Dataset, Sample, split_name};
 use crate::source::fer_csv::{EMOTIONS, SIDE_PX};
@@ -90,10 +90,11 @@ fn write_folder(dataset: &Dataset, out: &Path, parent: &Path) -> Result<(), Data
         }
     }
     let mut builder = tempfile::Builder::new();
-    builder.prefix(vultus::persist::UNFINISHED);
+    builder.prefix(UNFINISHED);
     #[cfg(unix)] // The rights of an ordinary new folder; by default it would be private.
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    let folder = builder.tempdir_in(parent)?;
+    let folder = builder.tempdir_in(parent).map_err(|error| unwritable(out, error.to_string()))?;
+    let _unfinished = Unfinished::new(folder.path());
     for split in dataset.splits() {
         for (class, name) in dataset.labels.names().iter().enumerate() {
             let members: Vec<usize> =

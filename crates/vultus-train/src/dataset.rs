@@ -55,8 +55,8 @@ pub enum DataError {
     /// An empty list of sources.
     #[error("no data source given: name a folder, a .csv or .parquet file, or `synthetic`")]
     NoSource,
-    /// A folder or file that is named twice, or faces that are drawn twice.
-    #[error("{later} holds the same images as {earlier}: each would count twice; name it once")]
+    /// A folder or file that is named twice, also as a part of another folder, or faces that are drawn twice.
+    #[error("{later} holds images of {earlier}: they would count twice; name them once")]
     NamedTwice {
         /// The later source, as it was written.
         later: String,

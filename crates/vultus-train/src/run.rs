@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use vultus::persist::is_there;
 
 use crate::config::{ConfigError, TrainConfig};
 use crate::environment::{Environment, Invocation};
@@ -54,6 +55,9 @@ pub enum RunError {
     /// Something else where a search should go.
     #[error("{0} is not empty and holds no search")]
     HoldsOther(PathBuf),
+    /// A file where a run is asked for.
+    #[error("{0} is a file, and a run is a directory")]
+    IsAFile(PathBuf),
     /// There is nothing to resume.
     #[error("{path} holds no run: there is no {absent}")]
     Missing {
@@ -128,8 +132,12 @@ impl RunDirectory {
     /// # Errors
     /// If there is no run, or its configuration cannot be read.
     pub fn config_of(path: &Path) -> Result<TrainConfig, RunError> {
-        if !path.join(CONFIG).is_file() {
-            let absent = if path.is_dir() { "config.toml in it" } else { "such directory" };
+        if !is_there(&path.join(CONFIG))? {
+            let absent = match fs_err::metadata(path) {
+                Ok(metadata) if metadata.is_dir() => "config.toml in it",
+                Ok(_) => return Err(RunError::IsAFile(path.to_owned())),
+                Err(_) => "such directory",
+            };
             return Err(RunError::Missing { path: path.to_owned(), absent });
         }
         Ok(TrainConfig::load(Some(&path.join(CONFIG)), &[])?)

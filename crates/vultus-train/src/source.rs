@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use image::{DynamicImage, GrayImage};
 use vultus::decode::{DecodeError, DecodeLimits, decode};
 use vultus::labels::{Labels, canonical};
+use vultus::persist::is_there;
 use vultus::preprocess::Preprocessing;
 
 use crate::config::DataConfig;
@@ -224,15 +225,31 @@ pub fn load(sources: &[Source], preprocessing: &Preprocessing, options: &LoadOpt
     let places: Vec<_> = sources.iter().map(Source::place).collect();
     for (number, place) in places.iter().enumerate() {
         if let Some(earlier) = places[..number].iter().position(|earlier| earlier == place) {
-            let [later, earlier] = [number, earlier].map(|number| sources[number].to_string());
-            return Err(DataError::NamedTwice { later, earlier });
+            return Err(named_twice(&sources[earlier], &sources[number]));
         }
     }
-    let mut readings = Vec::new();
-    for source in sources {
-        readings.extend(read(source, preprocessing, options)?);
+    let readings =
+        sources.iter().map(|source| read(source, preprocessing, options)).collect::<Result<Vec<Vec<Reading>>, _>>()?;
+    for ((outer, readings), folder) in sources.iter().zip(&readings).zip(&places) {
+        for (inner, part) in sources.iter().zip(&places) {
+            if holds_part(folder.as_deref(), readings, part.as_deref()) {
+                return Err(named_twice(outer, inner));
+            }
+        }
     }
-    combine(readings)
+    combine(readings.into_iter().flatten().collect())
+}
+
+fn named_twice(earlier: &Source, later: &Source) -> DataError {
+    DataError::NamedTwice { earlier: earlier.to_string(), later: later.to_string() }
+}
+
+/// Whether the `readings` of `folder` have images in `part`, another source that lies in it.
+fn holds_part(folder: Option<&Path>, readings: &[Reading], part: Option<&Path>) -> bool {
+    let (Some(folder), Some(part)) = (folder, part) else { return false };
+    let read = || readings.iter().filter_map(|reading| reading.as_ref().ok()).map(|sample| &sample.origin);
+    let lies_in_part = |origin: &String| fs_err::canonicalize(origin).is_ok_and(|path| path.starts_with(part));
+    part != folder && part.is_dir() && part.starts_with(folder) && read().any(lies_in_part)
 }
 
 /// Reads one source.
@@ -265,7 +282,7 @@ fn read_folder(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits
 
 /// The path, if something is there.
 fn existing(path: &Path) -> Result<&Path, DataError> {
-    if path.exists() { Ok(path) } else { Err(DataError::NotFound { path: path.to_owned() }) }
+    if is_there(path)? { Ok(path) } else { Err(DataError::NotFound { path: path.to_owned() }) }
 }
 
 /// Draws the synthetic faces.
@@ -449,8 +466,28 @@ mod tests {
             let sources = [earlier, later].map(|text| Source::parse(text).unwrap());
             let error = load(&sources, &Preprocessing::default(), &LoadOptions::default()).unwrap_err();
             assert!(matches!(&error, DataError::NamedTwice { .. }), "{error}");
-            assert!(error.to_string().starts_with(&format!("{later} holds the same images as {earlier}:")), "{error}");
+            assert!(error.to_string().starts_with(&format!("{later} holds images of {earlier}:")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_part_of_a_folder_is_not_read_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        for (place, value) in [("train/happy/a.png", 1), ("train/sad/b.png", 2), ("more/happy/c.png", 3)] {
+            let path = folder.path().join(place);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            GrayImage::from_pixel(48, 48, image::Luma([value])).save(path).unwrap();
+        }
+        let whole = folder.path().display().to_string();
+        let part = |name: &str| Source::parse(&format!("{whole}/{name}")).unwrap();
+        let read = |sources: &[Source]| load(sources, &Preprocessing::default(), &LoadOptions::default());
+        let outer = || Source::parse(&whole).unwrap();
+        for sources in [[outer(), part("train")], [part("train"), outer()]] {
+            let error = read(&sources).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{whole}/train holds images of {whole}:")), "{error}");
+        }
+        // It lies beside the splits, and is not read with them.
+        assert_eq!(read(&[outer(), part("more")]).unwrap().samples.len(), 3);
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let classifier = Classifier::load(Path::new(model))?;
     let finder = FaceFinder::new(&FaceMethod::Rustface, FaceOptions::default())?;
     let analyzer = Analyzer::new(classifier, finder, AnalyzeOptions::default());
-    let analysis = analyzer.analyze_bytes(&fs_err::read(photo)?)?;
+    let analysis = analyzer.analyze_file(Path::new(photo))?;
     let count = analysis.faces.len();
     let faces = if count == 1 { "face" } else { "faces" };
     println!("{count} {faces} in {} x {} pixels", analysis.width, analysis.height);

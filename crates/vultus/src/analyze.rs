@@ -4,18 +4,21 @@
 //! two halves, so that the faces of many pictures can be classified together: [`Analyzer::prepare`] finds faces and cuts
 //! them out, one picture at a time, on any thread; [`Analyzer::classify`] names what it finds in all of them at once.
 
+use std::path::Path;
+
 use image::{DynamicImage, GrayImage};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::classifier::{Classifier, Prediction};
-use crate::decode::{DecodeError, DecodeLimits, decode};
+use crate::classifier::{Classifier, Prediction, as_map};
+use crate::decode::{DecodeError, DecodeLimits, OpenError, decode, open};
 use crate::faces::{Area, Face, FaceError, FaceFinder, Region};
+use crate::picture_file::PictureFileError;
 
 /// What is said about the faces.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct AnalyzeOptions {
-    /// A face whose best class is less probable than this gets no label; 0, the default, labels every face.
+    /// From 0 to 1: a face whose best class is less probable than this gets no label; 0, the default, labels every face.
     pub abstain_below: f32,
     /// How large a picture may be.
     pub limits: DecodeLimits,
@@ -35,7 +38,7 @@ pub struct AnalyzeOptions {
 /// let classifier = Classifier::load(Path::new("model.safetensors"))?;
 /// let finder = FaceFinder::new(&FaceMethod::Rustface, FaceOptions::default())?;
 /// let analyzer = Analyzer::new(classifier, finder, AnalyzeOptions::default());
-/// for face in analyzer.analyze_bytes(&std::fs::read("photo.jpg")?)?.faces {
+/// for face in analyzer.analyze_file(Path::new("photo.jpg"))?.faces {
 ///     println!("{:?} {:?} {:.2}", face.area, face.label, face.score);
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -85,6 +88,9 @@ pub struct Analysis {
 /// Why there is no analysis.
 #[derive(Debug, thiserror::Error)]
 pub enum AnalyzeError {
+    /// The file is no picture, or cannot be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// The bytes are no picture.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -97,6 +103,7 @@ impl AnalyzeError {
     /// The kind of error in one word, for programs.
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Open(error) => error.code(),
             Self::Decode(error) => error.code(),
             Self::Faces(_) => "face_finder_failed",
         }
@@ -149,6 +156,14 @@ impl Analyzer {
         Ok(self.classify(vec![self.prepare(picture)?]).remove(0))
     }
 
+    /// As [`Analyzer::analyze`], from a PNG, JPEG, BMP or WebP file, whatever its name ends in.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no picture, or the finder's failure.
+    pub fn analyze_file(&self, path: &Path) -> Result<Analysis, AnalyzeError> {
+        self.analyze(&open(path, &self.options.limits)?)
+    }
+
     /// As [`Analyzer::analyze`], from the bytes of a PNG, JPEG, BMP or WebP file.
     ///
     /// # Errors
@@ -193,17 +208,21 @@ impl Analyzer {
     }
 
     /// The second half: classifies the faces of any number of pictures in one batch. One analysis a picture, in order.
+    ///
+    /// # Panics
+    /// If a picture has not as many crops as faces.
     pub fn classify(&self, pictures: Vec<Prepared>) -> Vec<Analysis> {
         let (mut whole, mut cuts) = (Vec::new(), Vec::new());
         let mut found = Vec::with_capacity(pictures.len());
         for Prepared { width, height, faces, crops } in pictures {
+            assert_eq!(faces.len(), crops.len(), "a crop for each face");
             for (face, crop) in faces.iter().zip(crops) {
                 if face.region == Region::Whole { &mut whole } else { &mut cuts }.push(crop);
             }
             found.push((width, height, faces));
         }
-        let mut whole = self.classifier.predict_batch(&whole).into_iter();
-        let mut cuts = self.for_cuts.predict_batch(&cuts).into_iter();
+        let mut whole = self.classifier.predict_faces(&whole).into_iter();
+        let mut cuts = self.for_cuts.predict_faces(&cuts).into_iter();
         let mut said = |face: Face| {
             let answers = if face.region == Region::Whole { &mut whole } else { &mut cuts };
             answers.next().map(|said| self.said(face, said))
@@ -268,6 +287,12 @@ impl RecordError {
     }
 }
 
+impl From<PictureFileError> for RecordError {
+    fn from(error: PictureFileError) -> Self {
+        Self { code: error.code(), message: error.to_string() }
+    }
+}
+
 impl From<AnalyzeError> for RecordError {
     fn from(error: AnalyzeError) -> Self {
         Self { code: error.code(), message: error.to_string() }
@@ -288,11 +313,6 @@ impl Serialize for Record {
         }
         map.end()
     }
-}
-
-/// Pairs as a map, in their order.
-fn as_map<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().map(|(name, probability)| (name, probability)))
 }
 
 #[cfg(test)]

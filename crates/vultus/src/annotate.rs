@@ -201,14 +201,15 @@ fn outline(canvas: &mut RgbImage, area: Area, thickness: u32, colour: Rgb<u8>) {
     let Area { x, y, width, height } = area;
     let (across, down) = (thickness.min(width), thickness.min(height));
     fill(canvas, Area { x, y, width, height: down }, colour, 1.0);
-    fill(canvas, Area { x, y: y + height - down, width, height: down }, colour, 1.0);
+    fill(canvas, Area { x, y: y.saturating_add(height - down), width, height: down }, colour, 1.0);
     fill(canvas, Area { x, y, width: across, height }, colour, 1.0);
-    fill(canvas, Area { x: x + width - across, y, width: across, height }, colour, 1.0);
+    fill(canvas, Area { x: x.saturating_add(width - across), y, width: across, height }, colour, 1.0);
 }
 
 /// Lays a colour over a rectangle; what is outside the picture is left out.
 fn fill(canvas: &mut RgbImage, area: Area, colour: Rgb<u8>, strength: f32) {
-    let (right, bottom) = ((area.x + area.width).min(canvas.width()), (area.y + area.height).min(canvas.height()));
+    let right = area.x.saturating_add(area.width).min(canvas.width());
+    let bottom = area.y.saturating_add(area.height).min(canvas.height());
     for y in area.y..bottom {
         for x in area.x..right {
             lay_over(canvas.get_pixel_mut(x, y), colour, strength);

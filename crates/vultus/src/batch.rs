@@ -5,6 +5,7 @@
 //! files goes on while the faces of the chunk before are classified, all together. It does not know where bytes come from.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 
 use image::DynamicImage;
@@ -12,6 +13,7 @@ use image::DynamicImage;
 use crate::analyze::{Analysis, AnalyzeError, Analyzer, Prepared, Record, RecordError};
 use crate::decode::decode;
 use crate::parallel;
+use crate::picture_file;
 
 /// Files of the first chunk: the first results come soon.
 const FIRST_CHUNK: usize = 4;
@@ -28,6 +30,14 @@ pub struct Source {
     pub path: String,
     /// Gets its bytes; called once, on any thread.
     pub read: Box<dyn FnOnce() -> Result<Vec<u8>, RecordError> + Send>,
+}
+
+impl Source {
+    /// The file at `path`. A pipe or a device there is not opened: it may never end.
+    pub fn file(path: PathBuf) -> Self {
+        let name = picture_file::name(&path);
+        Self { path: name, read: Box::new(move || Ok(picture_file::read(&path)?)) }
+    }
 }
 
 /// What is done with each picture while it is in memory: its path, its pixels and its analysis.

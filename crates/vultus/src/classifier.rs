@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{DynamicImage, GrayImage};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::bundle::{Bundle, BundleError, BundleFault};
 use crate::inference::{Inference, sharpen};
@@ -26,7 +26,13 @@ pub struct Prediction {
     /// Its probability.
     pub score: f32,
     /// Every class with its probability, in the bundle's order; the probabilities sum to 1.
+    #[serde(serialize_with = "as_map")]
     pub probabilities: Vec<(String, f32)>,
+}
+
+/// Pairs as a map, in their order.
+pub(crate) fn as_map<S: Serializer>(pairs: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, probability)| (name, probability)))
 }
 
 /// A classifier ready to run, from any number of threads at once. Clones share the network.
@@ -111,14 +117,29 @@ impl Classifier {
         &self.preprocessing
     }
 
-    /// Classifies a picture of one face, of any size and colour.
+    /// Classifies a picture of one face, of any size and colour. Pictures of files come from [`decode::open`](crate::decode::open),
+    /// which turns those of telephones upright.
+    ///
+    /// # Panics
+    /// If the picture has no pixels.
     pub fn predict(&self, picture: &DynamicImage) -> Prediction {
-        let face = self.preprocessing.to_face(picture);
-        self.predict_batch(std::slice::from_ref(&face)).remove(0)
+        self.predict_batch(std::slice::from_ref(picture)).remove(0)
     }
 
-    /// Classifies grey pictures of one face each, of any size; one prediction a picture, in order.
-    pub fn predict_batch(&self, faces: &[GrayImage]) -> Vec<Prediction> {
+    /// Classifies pictures of one face each, of any size and colour; one prediction a picture, in order.
+    ///
+    /// # Panics
+    /// If a picture has no pixels.
+    pub fn predict_batch(&self, pictures: &[DynamicImage]) -> Vec<Prediction> {
+        let faces: Vec<GrayImage> = pictures.iter().map(|picture| self.preprocessing.to_face(picture)).collect();
+        self.predict_faces(&faces)
+    }
+
+    /// As [`Classifier::predict_batch`], for pictures that are grey already, as [`Preprocessing::to_face`] makes them.
+    ///
+    /// # Panics
+    /// If a picture has no pixels.
+    pub fn predict_faces(&self, faces: &[GrayImage]) -> Vec<Prediction> {
         // A crowd in large pictures takes no more memory than this many values and its answers.
         let at_once = (MOST_VALUES / (self.plan.inputs() * self.inference.views.count())).max(1);
         faces.chunks(at_once).flat_map(|faces| self.predict_chunk(faces)).collect()
@@ -210,12 +231,30 @@ mod tests {
         let classifier = Classifier::from_bundle(brightness()).unwrap();
         let faces: Vec<GrayImage> =
             (0..70).map(|index| GrayImage::from_pixel(4 + index % 2, 4, Luma([100 + index as u8]))).collect();
-        let batch = classifier.predict_batch(&faces);
+        let batch = classifier.predict_faces(&faces);
         assert_eq!(batch.len(), 70);
         for (face, prediction) in faces.iter().zip(&batch) {
             assert_eq!(classifier.predict(&DynamicImage::from(face.clone())), *prediction);
         }
-        assert!(classifier.predict_batch(&[]).is_empty());
+        assert!(classifier.predict_faces(&[]).is_empty());
+        // Of red, our grey is not that of the crate `image`.
+        let red = DynamicImage::from(RgbImage::from_pixel(5, 3, Rgb([251, 0, 0])));
+        let face = classifier.preprocessing().to_face(&red);
+        assert_ne!(face.get_pixel(0, 0), red.to_luma8().get_pixel(0, 0));
+        assert_eq!(classifier.predict_batch(std::slice::from_ref(&red)), classifier.predict_faces(&[face]));
+        assert_eq!(classifier.predict_batch(&[red.clone(), red.clone()])[1], classifier.predict(&red));
+    }
+
+    #[test]
+    #[should_panic(expected = "a picture without pixels shows no face")]
+    fn a_picture_without_pixels_is_refused() {
+        Classifier::from_bundle(brightness()).unwrap().predict(&DynamicImage::new_luma8(0, 5));
+    }
+
+    #[test]
+    fn a_classifier_is_told_in_few_words() {
+        let told = format!("{:?} {:?}", Classifier::from_bundle(brightness()).unwrap(), brightness());
+        assert!(told.len() < 3000 && told.contains("happy"), "{told}");
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! From the bytes of a picture file to pixels.
 //!
-//! In: bytes of a PNG, JPEG, BMP or WebP file, recognised by content, never by name. Out: a decoded picture, upright
+//! In: a PNG, JPEG, BMP or WebP file or its bytes, recognised by content, never by name. Out: a decoded picture, upright
 //! according to its EXIF orientation, or the reason why not. The size is checked from the header before any pixel is
-//! allocated. It does not read files and does not change pixels: see [`crate::preprocess`].
+//! allocated. It does not change pixels: see [`crate::preprocess`].
 
 mod jpeg;
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::error::LimitErrorKind;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use self::jpeg::Jpeg;
+use crate::picture_file::{self, PictureFileError};
 
 /// Most bytes that a PNG file's descriptions, such as its colour profile, or one of its rows may take in memory. A
 /// description that takes more is passed over.
@@ -101,7 +102,48 @@ impl DecodeError {
     }
 }
 
-/// Decodes a picture.
+/// Why there is no picture of a file.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file was not read.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: PictureFileError,
+    },
+    /// Its content was not decoded.
+    #[error("{}: {error}", path.display())]
+    Decode {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: DecodeError,
+    },
+}
+
+impl OpenError {
+    /// The kind of error in one word, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::File { error, .. } => error.code(),
+            Self::Decode { error, .. } => error.code(),
+        }
+    }
+}
+
+/// Reads and decodes a picture's file: what it is, its content says, whatever its name ends in, and it is turned upright by its
+/// EXIF orientation.
+///
+/// # Errors
+/// A file that cannot be read or decoded; the message names it.
+pub fn open(path: &Path, limits: &DecodeLimits) -> Result<DynamicImage, OpenError> {
+    let bytes = picture_file::read_named(path).map_err(|error| OpenError::File { path: path.to_owned(), error })?;
+    decode(&bytes, limits).map_err(|error| OpenError::Decode { path: path.to_owned(), error })
+}
+
+/// Decodes a picture, and turns it upright by its EXIF orientation.
 ///
 /// # Errors
 /// See [`DecodeError`]; no input makes it panic.

@@ -49,7 +49,7 @@ impl Saliency {
             picture
         };
         let pictures: Vec<GrayImage> = std::iter::once(crop.clone()).chain((0..places * places).map(hidden)).collect();
-        let predictions = classifier.predict_batch(&pictures);
+        let predictions = classifier.predict_faces(&pictures);
         let Some((first, rest)) = predictions.split_first() else { return Self { cells: Vec::new() } };
         let scores: Vec<f32> = first.probabilities.iter().map(|(_, probability)| *probability).collect();
         let class = highest(&scores);
@@ -208,7 +208,7 @@ mod tests {
     fn what_decides_is_coloured_where_nothing_leaves_a_doubt() {
         // Any part of the corner may go: the rest still makes the class certain.
         let crop = GrayImage::from_fn(48, 48, |x, y| Luma([if x < 24 && y < 24 { 120 } else { 0 }]));
-        assert_eq!(corner_watcher().predict_batch(std::slice::from_ref(&crop))[0].score, 1.0);
+        assert_eq!(corner_watcher().predict_faces(std::slice::from_ref(&crop))[0].score, 1.0);
         let saliency = Saliency::of(&corner_watcher(), &crop);
         assert!(saliency.at(0.25, 0.25) > 0.9, "{}", saliency.at(0.25, 0.25));
         assert_eq!(saliency.at(0.9, 0.9), 0.0);

@@ -1,12 +1,67 @@
 //! Files that are complete or absent.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::{NamedTempFile, PathPersistError, TempPath};
 
 /// How the names of files and folders begin that are not finished yet; [`remove_unfinished`] knows files by it.
 pub const UNFINISHED: &str = ".writing-";
+
+/// What this process is writing.
+static BEGUN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A file or folder that is not finished: while this lives, [`abandon`] removes it.
+#[derive(Debug)]
+pub struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// The one at `path`, which need not be there yet.
+    pub fn new(path: &Path) -> Self {
+        // It may be asked for from another directory.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        begun().insert(path.clone());
+        Self(path)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        begun().remove(&self.0);
+    }
+}
+
+fn begun() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes what this process has begun to write and not finished, for whoever ends it at once: nothing can be begun or finished
+/// any more.
+pub fn abandon() {
+    let begun = begun();
+    for path in begun.iter() {
+        // Others may still be writing into a folder.
+        let _ = (0..100).find(|_| {
+            let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            removed.is_ok() || !path.exists()
+        });
+    }
+    std::mem::forget(begun);
+}
+
+/// Whether something is at `path`.
+///
+/// # Errors
+/// The system's refusal to tell, as of a folder that may not be entered; the message names the path.
+pub fn is_there(path: &Path) -> io::Result<bool> {
+    match fs_err::metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
 /// Writes a file through `write` so that `path` holds either all of it or what it held before: into a temporary file
 /// in the same directory, synchronised with the disk, then renamed. On an error the temporary file is removed.
@@ -19,6 +74,7 @@ pub fn write_atomically(
 ) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
     let mut file = beside(path)?;
+    let _unfinished = Unfinished::new(file.path());
     let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
     write(&mut writer).and_then(|()| writer.flush()).map_err(named)?;
     drop(writer);
@@ -27,7 +83,8 @@ pub fn write_atomically(
     Ok(())
 }
 
-/// A temporary file in the directory of `path`, to be renamed to it when it is complete; removed if it is dropped.
+/// A temporary file in the directory of `path`, to be renamed to it when it is complete; removed if it is dropped, and, with an
+/// [`Unfinished`] beside it, by [`abandon`].
 ///
 /// # Errors
 /// The system's refusal; the message names `path`.
@@ -44,6 +101,7 @@ pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
 pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
     let mut file = beside(path)?;
+    let _unfinished = Unfinished::new(file.path());
     file.write_all(content).map_err(named)?;
     put_new(file.into_temp_path(), path)
 }
@@ -138,6 +196,49 @@ mod tests {
         remove_unfinished(directory.path()).unwrap();
         assert!(!left.exists() && good.exists());
         remove_unfinished(&directory.path().join("absent")).unwrap();
+    }
+
+    #[test]
+    fn what_is_begun_is_removed_until_it_is_finished() {
+        // In a process of its own: nothing can be written after it.
+        const INSIDE: &str = "VULTUS_TEST_ABANDON";
+        if let Some(directory) = std::env::var_os(INSIDE).map(PathBuf::from) {
+            drop(Unfinished::new(&directory.join("finished")));
+            let _file = Unfinished::new(&directory.join("file"));
+            let _folder = Unfinished::new(&directory.join("folder"));
+            let _absent = Unfinished::new(&directory.join("absent"));
+            write_atomically(&directory.join("whole"), |file| file.write_all(b"whole")).unwrap();
+            abandon();
+            std::process::exit(0);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        fs_err::create_dir(directory.path().join("folder")).unwrap();
+        for name in ["finished", "file", "folder/file"] {
+            fs_err::write(directory.path().join(name), name).unwrap();
+        }
+        let test = "persist::tests::what_is_begun_is_removed_until_it_is_finished";
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env(INSIDE, directory.path())
+            .stdout(std::process::Stdio::null())
+            .status();
+        assert!(status.unwrap().success());
+        let mut left: Vec<_> =
+            fs_err::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["finished", "whole"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_may_not_be_looked_at_is_not_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        assert!(!is_there(&file).unwrap());
+        fs_err::write(&file, "").unwrap();
+        assert!(is_there(&file).unwrap() && !is_there(&file.join("below")).unwrap());
+        let too_long = directory.path().join("x".repeat(300));
+        assert!(is_there(&too_long).unwrap_err().to_string().contains("xxx"));
     }
 
     #[test]

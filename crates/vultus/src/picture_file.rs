@@ -24,6 +24,16 @@ pub enum PictureFileError {
     Unreadable(#[from] io::Error),
 }
 
+impl PictureFileError {
+    /// The kind of error in one word, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::NotAFile | Self::Unreadable(_) => "unreadable",
+        }
+    }
+}
+
 /// Whether the name begins with a point, as those of trash folders and of the notes that some systems put beside each picture:
 /// whoever walks through a folder passes over it.
 pub fn is_hidden(path: &Path) -> bool {

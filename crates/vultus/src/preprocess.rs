@@ -101,7 +101,11 @@ impl Preprocessing {
     /// Grey, and resized to [`width`](Self::width) x [`height`](Self::height) if it has another size. The whole
     /// picture is used: its proportions are not kept. Resizing is a triangle filter widened by the scale, so that
     /// shrinking averages instead of skipping pixels.
+    ///
+    /// # Panics
+    /// If the picture has no pixels.
     pub fn to_face(&self, picture: &DynamicImage) -> GrayImage {
+        assert!(picture.width() > 0 && picture.height() > 0, "a picture without pixels shows no face");
         let grey = grayscale(picture);
         if grey.dimensions() == (self.width, self.height) {
             grey

@@ -1,16 +1,24 @@
 //! Named tensors of a network, on the host.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::network::ResolvedNetwork;
 
 /// Values of one tensor, row-major.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct WeightTensor {
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its values.
     pub data: Vec<f32>,
+}
+
+impl fmt::Debug for WeightTensor {
+    /// Without the values, of which there are too many for a log.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("WeightTensor").field("shape", &self.shape).finish_non_exhaustive()
+    }
 }
 
 /// Tensors by name; for a network the names are those of its [`ParameterSpec`](crate::network::ParameterSpec)s.

@@ -226,8 +226,12 @@ impl Inspection {
         }
         for leak in &audit.leaks {
             print(format_args!(
-                "\n{} of {} also stand in {} ({} with another label there)",
-                leak.images_of_second, leak.second, leak.first, leak.conflicting
+                "\n{} of {} also {} in {} ({} with another label there)",
+                leak.images_of_second,
+                leak.second,
+                if leak.images_of_second == 1 { "stands" } else { "stand" },
+                leak.first,
+                leak.conflicting
             ))?;
             if let Some((first, second)) = leak.examples.first() {
                 print(format_args!("  such as {second} = {first}"))?;

@@ -13,7 +13,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 use tempfile::NamedTempFile;
-use vultus::persist::put_new;
+use vultus::persist::{Unfinished, beside, put_new};
 
 use super::{Cell, CellRows, Column, Kind};
 
@@ -25,6 +25,7 @@ pub struct ParquetRows {
     writer: SerializedFileWriter<Out>,
     /// Where a file goes when it is complete.
     path: Option<PathBuf>,
+    _unfinished: Option<Unfinished>,
     rows: Vec<Vec<Option<Cell>>>,
 }
 
@@ -56,11 +57,14 @@ impl ParquetRows {
     }
 
     pub fn to_file(path: &Path, columns: &[Column]) -> anyhow::Result<Self> {
-        let file = vultus::persist::beside(path)?;
-        Self::new(Out::File(BufWriter::new(file)), Some(path.to_owned()), columns)
+        Self::new(Out::File(BufWriter::new(beside(path)?)), Some(path.to_owned()), columns)
     }
 
     fn new(out: Out, path: Option<PathBuf>, columns: &[Column]) -> anyhow::Result<Self> {
+        let unfinished = match &out {
+            Out::File(file) => Some(Unfinished::new(file.get_ref().path())),
+            Out::Stdout(_) => None,
+        };
         let fields = columns.iter().map(|Column { name, kind }| {
             let (physical, logical) = match kind {
                 Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
@@ -75,7 +79,7 @@ impl ParquetRows {
         let schema = Type::group_type_builder("rows").with_fields(fields).build()?;
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let writer = SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))?;
-        Ok(Self { writer, path, rows: Vec::new() })
+        Ok(Self { writer, path, _unfinished: unfinished, rows: Vec::new() })
     }
 
     /// Writes the rows that have come together as a row group.

@@ -352,3 +352,41 @@ fn a_picture_beside_the_classes_is_told() {
     trained
         .says(&["; 1 left out", "note: no image of class bored can be read, and the model will not know that class"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn what_is_interrupted_leaves_nothing_behind() {
+    let place = Place::new();
+    for out in ["faces.csv", "faces"] {
+        let mut running = place.start("convert", &["data", "convert", "synthetic:1500", out]);
+        running.wait_until("it writes", || !place.files_named(".writing-").is_empty());
+        assert_eq!(running.interrupt(), Some(130), "{out}");
+        assert_eq!(fs_err::read_to_string(place.path("convert.log")).unwrap().lines().last(), Some("interrupted"));
+        assert!(place.files_named(".writing-").is_empty() && !place.path(out).exists(), "{out}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_may_not_be_looked_at_is_not_called_missing() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    place.write("closed/run/config.toml", "");
+    fs_err::set_permissions(place.path("closed"), PermissionsExt::from_mode(0o000)).unwrap();
+    if fs_err::read_dir(place.path("closed")).is_ok() {
+        eprintln!("SKIPPED: this user may read everything");
+    } else {
+        for arguments in [
+            &["data", "stats", "closed/f.csv"][..],
+            &["network", "closed/net.toml"],
+            &["pack", "closed/run", "--out", "a.safetensors"],
+            &["export", "closed/run/model.safetensors", "--out", "a.onnx"],
+            &["compare", "closed/run", "closed/run"],
+            &["report", "closed/run"],
+        ] {
+            let outcome = place.run(arguments).ends_with(1);
+            assert!(outcome.stderr.contains("ermission denied"), "{arguments:?}: {}", outcome.stderr);
+        }
+    }
+    fs_err::set_permissions(place.path("closed"), PermissionsExt::from_mode(0o755)).unwrap();
+}

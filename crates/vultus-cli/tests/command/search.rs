@@ -155,7 +155,7 @@ fn the_winner_is_trained_and_its_report_has_the_table() {
 
 #[test]
 fn a_random_search_draws_the_same_settings_again() {
-    let axes = AXES.replace("\"grid\"", "\"random\"\ntrials = 3");
+    let axes = AXES.replace("\"grid\"", "\"random\"\nsettings = 3");
     let place =
         place_with_search(&axes.replace("values = [1e-3, 1e-2]", "range = { low = 1e-4, high = 1e-2, log = true }"));
     for out in ["first", "second"] {

@@ -136,11 +136,13 @@ impl Terms {
         assert_eq!(dgamma.len(), channels, "length of dgamma");
         assert_eq!(dbeta.len(), channels, "length of dbeta");
         let mut terms = Scratch::take(3 * channels);
+        let mut totals = vec![0.0; 2 * channels];
+        for sums in partial.chunks_exact(2 * channels) {
+            totals.iter_mut().zip(sums).for_each(|(total, &sum)| *total += f64::from(sum));
+        }
         for channel in 0..channels {
-            let total = |kind: usize| -> f64 {
-                partial.chunks_exact(2 * channels).map(|sums| f64::from(sums[kind * channels + channel])).sum()
-            };
-            let (sum, product, inverse) = (total(0), total(1), norm.inverse_deviation(channel));
+            let (sum, product, inverse) =
+                (totals[channel], totals[channels + channel], norm.inverse_deviation(channel));
             dbeta[channel] = sum as f32;
             dgamma[channel] = (product * inverse) as f32;
             let slope = f64::from(norm.gamma[channel]) * inverse;
@@ -163,7 +165,7 @@ impl Terms {
             for channel in 0..channels {
                 terms[channel] = slope[channel] * factor[channel];
                 terms[channels + channel] = curve[channel];
-                terms[2 * channels + channel] = slope[channel].mul_add(offset[channel], level[channel]);
+                terms[2 * channels + channel] = slope[channel] * offset[channel] + level[channel];
             }
         }
         Self(terms)
@@ -190,8 +192,16 @@ impl TermsOfOne<'_> {
     /// `first` is below `channels`, for which [`TermsOfOne::check`] has passed.
     #[inline(always)]
     pub(crate) unsafe fn at<L: Lanes>(&self, first: usize, channels: usize) -> [L; 3] {
-        // SAFETY: three rows of `channels` numbers lie behind each other.
-        unsafe { [0, 1, 2].map(|kind| L::load_within(self.0.as_ptr().add(kind * channels), first, channels)) }
+        let terms = self.0.as_ptr();
+        // No closure: what is called from one loses the instruction set. SAFETY: three rows of `channels` numbers lie behind
+        // each other.
+        unsafe {
+            [
+                L::load_within(terms, first, channels),
+                L::load_within(terms.add(channels), first, channels),
+                L::load_within(terms.add(2 * channels), first, channels),
+            ]
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
 use crate::threads::share_chunks;
 
+/// Channels whose tasks are joined together: they lie side by side, and one need not wait for another.
+const TOGETHER: usize = 16;
+
 /// Mean and biased variance of each channel of `x` `[rows, channels]`; both results are `[channels]`, overwritten.
 ///
 /// # Panics
@@ -90,21 +93,31 @@ pub(crate) fn join_statistics(
     variance: &mut [f32],
 ) {
     let channels = mean.len();
-    for channel in 0..channels {
-        let (mut count, mut centre, mut squares) = (0.0, 0.0, 0.0);
+    let results = mean.chunks_mut(TOGETHER).zip(variance.chunks_mut(TOGETHER));
+    for (group, (mean, variance)) in results.enumerate() {
+        let (first, here) = (group * TOGETHER, mean.len());
+        let (mut count, mut centre, mut squares) = (0.0, [0.0; TOGETHER], [0.0; TOGETHER]);
         for (more, sums) in counts.clone().zip(partial.chunks_exact(3 * channels)) {
             let more = more as f64;
-            let [shift, sum, sum_of_squares] = [0, 1, 2].map(|kind| f64::from(sums[kind * channels + channel]));
-            let (task_mean, task_squares) = (shift + sum / more, sum_of_squares - sum * sum / more);
-            let difference = task_mean - centre;
-            squares += task_squares + difference * difference * count * more / (count + more);
-            centre += difference * more / (count + more);
+            let row = |kind: usize| &sums[kind * channels + first..][..here];
+            let sums = row(0).iter().zip(row(1)).zip(row(2));
+            for (((&shift, &sum), &sum_of_squares), (centre, joined)) in
+                sums.zip(centre.iter_mut().zip(squares.iter_mut()))
+            {
+                let [shift, sum, sum_of_squares] = [f64::from(shift), f64::from(sum), f64::from(sum_of_squares)];
+                let (task_mean, task_squares) = (shift + sum / more, sum_of_squares - sum * sum / more);
+                let difference = task_mean - *centre;
+                *joined += task_squares + difference * difference * count * more / (count + more);
+                *centre += difference * more / (count + more);
+            }
             count += more;
         }
-        mean[channel] = centre as f32;
-        // Rounding may leave a constant channel a hair below zero; NaN stays.
-        let value = squares / count;
-        variance[channel] = if value < 0.0 { 0.0 } else { value as f32 };
+        for (channel, (mean, variance)) in mean.iter_mut().zip(variance).enumerate() {
+            *mean = centre[channel] as f32;
+            // Rounding may leave a constant channel a hair below zero; NaN stays.
+            let value = squares[channel] / count;
+            *variance = if value < 0.0 { 0.0 } else { value as f32 };
+        }
     }
 }
 
@@ -158,7 +171,9 @@ impl Kernel for Sums<'_> {
                         *mean = mean.add(L::load_padded(x, first + v * L::WIDTH, channels));
                     }
                 }
-                mean = mean.map(|sum| sum.times(share));
+                for mean in &mut mean {
+                    *mean = mean.times(share);
+                }
                 for row in 0..rows {
                     let x = self.x.as_ptr().add(row * channels);
                     for v in 0..GROUP {

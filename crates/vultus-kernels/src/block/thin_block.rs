@@ -23,6 +23,8 @@ use crate::threads::{share_chunks, share_items};
 
 /// Products of one output up to which the output is not kept.
 const MOST_PRODUCTS: usize = 32;
+/// Most channels of images as a first layer has them. Of another layer's output, somebody wants the gradient.
+const MOST_CHANNELS: usize = 4;
 /// Numbers of a band of the convolution's output, about: half of a first-level cache.
 const BAND_NUMBERS: usize = 4 * 1024;
 
@@ -50,7 +52,11 @@ impl<'a> ThinBlock<'a> {
             }
         };
         match block.filters {
-            Filters::Dense(shape) if suits && shape.patch_length() <= MOST_PRODUCTS => Some(Self { block, shape }),
+            Filters::Dense(shape)
+                if suits && shape.in_channels <= MOST_CHANNELS && shape.patch_length() <= MOST_PRODUCTS =>
+            {
+                Some(Self { block, shape })
+            }
             _ => None,
         }
     }

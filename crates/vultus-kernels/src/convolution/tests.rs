@@ -565,6 +565,8 @@ fn other_extents_of_zero_give_the_bias_or_nothing() {
             forward_by(algorithm, set, &empty, &x, &weight, Some(&bias), linear, &mut y);
             input_gradient_by(algorithm, set, &empty, &dy, &weight, &mut dx);
             weight_gradient_by(algorithm, set, &empty, &x, &dy, &mut dweight);
+            dx.fill(f32::NAN);
+            input_gradient(&empty, &dy, &weight, &mut dx);
             assert!(y.iter().all(|&y| y == 3.0), "{empty:?}");
             assert!(dx.iter().chain(&dweight).all(|&gradient| gradient == 0.0), "{empty:?}");
             let prepared = Prepared::new_by(algorithm, &empty, &weight, &bias, linear, false);

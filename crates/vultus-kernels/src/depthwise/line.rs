@@ -111,8 +111,9 @@ impl Kernel for Line<'_> {
             geometry.reach(row, run, from.len(), taps);
             let mut done = 0;
             while done < run.count {
-                // SAFETY: pixels `done` up to below `count` of the run, and its taps, lie inside the slices: `reach` and the
-                // assertions above have made sure of it.
+                // SAFETY: pixels `done` up to below `count` of the run lie inside the row, and what its taps reach inside the
+                // image: `reach` and the assertions above have made sure of it. Without taps `from` may lie outside, and nothing
+                // is read from it.
                 let tile = unsafe {
                     Tile {
                         channels,
@@ -120,7 +121,7 @@ impl Kernel for Line<'_> {
                         weight: weight.as_ptr(),
                         bias: bias.map(<[f32]>::as_ptr),
                         floor: L::splat(if relu { 0.0 } else { f32::NEG_INFINITY }),
-                        from: from.as_ptr().add(done * from_step),
+                        from: from.as_ptr().wrapping_add(done * from_step),
                         from_step,
                         to: to.as_mut_ptr().add(run.first * channels + done * to_step),
                         to_step,

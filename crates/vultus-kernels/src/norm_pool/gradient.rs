@@ -134,11 +134,14 @@ impl Kernel for GradientSums<'_> {
         let windows = self.dy.len() / channels;
         for group in (0..channels).step_by(GROUP * L::WIDTH) {
             let places = std::array::from_fn::<usize, GROUP, _>(|v| group + v * L::WIDTH);
+            let [mut mean, mut sign] = [[L::splat(0.0); GROUP]; 2];
             // SAFETY: rows of `channels` numbers are read inside the windows, the means and the signs, and two of them written
             // inside `sums`.
             unsafe {
-                let mean = places.map(|first| L::load_padded(self.mean.as_ptr(), first, channels));
-                let sign = places.map(|first| L::load_padded(self.signs.as_ptr(), first, channels));
+                for v in 0..GROUP {
+                    mean[v] = L::load_padded(self.mean.as_ptr(), places[v], channels);
+                    sign[v] = L::load_padded(self.signs.as_ptr(), places[v], channels);
+                }
                 let mut sums = [[L::splat(0.0); 2]; GROUP];
                 for place in (0..windows).map(|window| window * channels) {
                     let (winners, dy) = (self.winners.as_ptr().add(place), self.dy.as_ptr().add(place));

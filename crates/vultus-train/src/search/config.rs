@@ -14,7 +14,7 @@ pub struct SearchConfig {
     /// How settings are made from the axes.
     pub method: SearchMethod,
     /// Number of settings of a random search; a grid has as many as its axes give.
-    pub trials: usize,
+    pub settings: usize,
     /// Parts of the training images; each validates once while the others train. At least 2.
     pub folds: usize,
     /// Seed of the folds and of random settings.
@@ -31,7 +31,7 @@ impl Default for SearchConfig {
     fn default() -> Self {
         Self {
             method: SearchMethod::Grid,
-            trials: 0,
+            settings: 0,
             folds: 5,
             seed: 1,
             score: Score::Last,
@@ -116,7 +116,7 @@ mod tests {
     const TEXT: &str = r#"
         [search]
         method = "random"
-        trials = 7
+        settings = 7
         [[search.axes]]
         name = "rate"
         keys = ["train.optimizer.learning_rate"]
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused() {
-        for (from, to) in [("trials", "trails"), ("log =", "logarithmic ="), ("values =", "value =")] {
+        for (from, to) in [("settings", "setings"), ("log =", "logarithmic ="), ("values =", "value =")] {
             let message = TrainConfig::from_toml(&TEXT.replace(from, to), "text").unwrap_err().to_string();
             assert!(message.contains(to.trim_end_matches(" =")), "{message}");
         }

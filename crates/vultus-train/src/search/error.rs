@@ -43,7 +43,7 @@ pub enum SearchError {
     },
     /// More random settings than there are different ones.
     #[error(
-        "search.trials is {wanted}, and only {found} different settings were found: ask for at most {found}, or give \
+        "search.settings is {wanted}, and only {found} different settings were found: ask for at most {found}, or give \
          the axes more values"
     )]
     TooFewSettings {

@@ -90,7 +90,7 @@ pub fn winner_config(config: &TrainConfig, setting: &Setting) -> Result<TrainCon
     Ok(TrainConfig { search: SearchConfig::default(), ..setting.apply(config)? })
 }
 
-/// All settings in order: a grid with the last axis fastest, or `trials` random draws without repetition. The first
+/// All settings in order: a grid with the last axis fastest, or `search.settings` random draws without repetition. The first
 /// settings of a random search are the same however many are asked for.
 ///
 /// # Errors
@@ -125,16 +125,16 @@ fn grid(axes: &[Axis]) -> Result<Vec<Vec<Value>>, SearchError> {
 }
 
 fn random(search: &SearchConfig) -> Result<Vec<Vec<Value>>, SearchError> {
-    let mut found: Vec<Vec<Value>> = Vec::with_capacity(search.trials);
+    let mut found: Vec<Vec<Value>> = Vec::with_capacity(search.settings);
     let mut seen = HashSet::new();
-    for number in 0..search.trials as u64 {
+    for number in 0..search.settings as u64 {
         let draw = |attempt: u64| -> Vec<Value> {
             let hash = |axis: usize| derive_seed(search.seed, &[purpose::SETTING, number, attempt, axis as u64]);
             search.axes.iter().enumerate().map(|(index, axis)| drawn(axis, unit(hash(index)))).collect()
         };
         match (0..ATTEMPTS).map(draw).find(|values| seen.insert(format!("{values:?}"))) {
             Some(values) => found.push(values),
-            None => return Err(SearchError::TooFewSettings { wanted: search.trials, found: found.len() }),
+            None => return Err(SearchError::TooFewSettings { wanted: search.settings, found: found.len() }),
         }
     }
     Ok(found)
@@ -196,9 +196,13 @@ fn check_axes(search: &SearchConfig) -> Result<(), SearchError> {
     if search.axes.is_empty() {
         return Err(SearchError::NoAxes);
     }
-    if search.method == SearchMethod::Random && !(1..=MAXIMUM_SETTINGS).contains(&search.trials) {
+    if search.method == SearchMethod::Random && !(1..=MAXIMUM_SETTINGS).contains(&search.settings) {
         let expected = "a random search needs a number of settings from 1 to a million";
-        return Err(SearchError::Value { key: "trials", value: search.trials.to_string(), expected });
+        return Err(SearchError::Value { key: "settings", value: search.settings.to_string(), expected });
+    }
+    if search.method == SearchMethod::Grid && search.settings != 0 {
+        let expected = "that is for method = \"random\"; a grid has as many as its axes give";
+        return Err(SearchError::Value { key: "settings", value: search.settings.to_string(), expected });
     }
     let (mut names, mut keys) = (HashSet::new(), Vec::<&str>::new());
     for axis in &search.axes {

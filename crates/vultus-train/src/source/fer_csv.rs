@@ -10,6 +10,7 @@ use csv::ByteRecord;
 use image::{DynamicImage, GrayImage};
 use rayon::prelude::*;
 use vultus::preprocess::Preprocessing;
+use vultus::wording::counted;
 
 use super::{NamedSample, Reading, separator_hint};
 use crate::dataset::{DataError, Removal, RemovalReason, split_name};
@@ -95,7 +96,10 @@ fn read_row(columns: &Columns, record: &ByteRecord, origin: String, preprocessin
     let (Some(emotion_cell), Some(pixels_cell), Some(usage_cell)) =
         (cell(columns.emotion), cell(columns.pixels), usage)
     else {
-        return Err(removal(RemovalReason::Missing, format!("the row is short: it has {} columns", record.len())));
+        return Err(removal(
+            RemovalReason::Missing,
+            format!("the row is short: it has {}", counted(record.len(), "column")),
+        ));
     };
     let Some(label) = label else {
         let detail = format!("emotion `{}` is not a number from 0 to 6", text(emotion_cell));

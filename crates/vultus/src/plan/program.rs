@@ -3,6 +3,7 @@
 //! In: steps, and which of their values are results. Out: a [`Program`] that takes samples through them, from any number
 //! of threads at once. What the samples are, and what the results mean, is the caller's business.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use vultus_kernels::aligned::Aligned;
@@ -11,7 +12,6 @@ use super::buffers::{self, Buffers};
 use super::step::{Convolution, Place, Step};
 
 /// Steps ready to run. Room is made once for each run at the same time, and kept.
-#[derive(Debug)]
 pub(crate) struct Program {
     pub(super) steps: Vec<Step>,
     inputs: usize,
@@ -19,6 +19,14 @@ pub(crate) struct Program {
     lengths: Vec<usize>,
     pub(super) buffers: Buffers,
     workspaces: Mutex<Vec<Workspace>>,
+}
+
+impl fmt::Debug for Program {
+    /// Without the weights, of which there are too many for a log.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps = self.steps.len();
+        formatter.debug_struct("Program").field("inputs", &self.inputs).field("steps", &steps).finish_non_exhaustive()
+    }
 }
 
 /// Room for some samples: the program's buffers.

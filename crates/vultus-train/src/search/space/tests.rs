@@ -13,8 +13,8 @@ fn ranged(name: &str, key: &str, low: f64, high: f64, log: bool, integer: bool) 
     Axis { range: AxisRange { low, high, log, integer }, ..axis(name, &[key], "[]") }
 }
 
-fn search(method: SearchMethod, trials: usize, axes: Vec<Axis>) -> SearchConfig {
-    SearchConfig { method, trials, axes, ..SearchConfig::default() }
+fn search(method: SearchMethod, settings: usize, axes: Vec<Axis>) -> SearchConfig {
+    SearchConfig { method, settings, axes, ..SearchConfig::default() }
 }
 
 fn names(search: &SearchConfig) -> Vec<String> {
@@ -81,7 +81,7 @@ fn a_small_space_is_used_up_and_no_more() {
     let all = names(&search(SearchMethod::Random, 6, axes()));
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), 6);
     let error = message(&search(SearchMethod::Random, 7, axes()));
-    assert!(error.contains("trials is 7") && error.contains("only 6"), "{error}");
+    assert!(error.contains("settings is 7") && error.contains("only 6"), "{error}");
 }
 
 proptest! {
@@ -91,7 +91,7 @@ proptest! {
             ranged("rate", "train.optimizer.learning_rate", 1e-4, 1e-1, true, false),
             axis("batch", &["train.batch_size"], "[16, 32, 64]"),
         ];
-        let of = |trials| names(&SearchConfig { seed, ..search(SearchMethod::Random, trials, axes()) });
+        let of = |settings| names(&SearchConfig { seed, ..search(SearchMethod::Random, settings, axes()) });
         prop_assert_eq!(&of(few), &of(more)[..few]);
         let other = names(&SearchConfig { seed: seed + 1, ..search(SearchMethod::Random, few, axes()) });
         prop_assert_ne!(of(few), other);
@@ -132,7 +132,8 @@ fn bad_axes_are_named() {
         let error = message(&search(SearchMethod::Random, 3, vec![bad]));
         assert!(error.contains(expected) && error.contains("\"B\""), "{error}");
     }
-    assert!(message(&search(SearchMethod::Random, 0, vec![good()])).contains("search.trials is 0"));
+    assert!(message(&search(SearchMethod::Random, 0, vec![good()])).contains("search.settings is 0"));
+    assert!(message(&search(SearchMethod::Grid, 5, vec![good()])).contains("search.settings is 5: that is for"));
 }
 
 #[test]

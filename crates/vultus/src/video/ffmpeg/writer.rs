@@ -11,7 +11,7 @@ use image::RgbImage;
 use tempfile::TempPath;
 
 use super::{Program, VideoError, apart, messages, read_messages, reason, unstartable};
-use crate::persist::{UNFINISHED, put_new};
+use crate::persist::{UNFINISHED, Unfinished, put_new};
 
 /// A frame of a written film stands still for no longer than this: clocks that jump would fill a disk with one picture.
 const LONGEST_STILL_S: f64 = 60.0;
@@ -24,6 +24,7 @@ pub struct FilmWriter {
     program: Program,
     /// Where the film grows: beside `path`, with the same ending.
     unfinished: TempPath,
+    _unfinished: Unfinished,
     messages: File,
     size: (u32, u32),
     frames_per_second: f64,
@@ -82,6 +83,7 @@ impl FilmWriter {
             path: path.to_owned(),
             pixels,
             program,
+            _unfinished: Unfinished::new(&unfinished),
             unfinished,
             messages,
             size: (width, height),
