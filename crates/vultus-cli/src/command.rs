@@ -297,7 +297,7 @@ pub fn model_file(path: &Path) -> Result<PathBuf, Failure> {
     if is_there(&model)? {
         return Ok(model);
     }
-    RunDirectory::config_of(&run).map_err(Failure::usage)?;
+    RunDirectory::config_of(&run).map_err(train::usage_or_run)?;
     let (shown, quoted) = (run.display(), quoted_path(&run));
     Err(Failure::usage(anyhow!(
         "the run {shown} has no model yet: finish it with vultus train --resume --out {quoted}"

@@ -56,10 +56,10 @@ pub fn abandon() {
 /// # Errors
 /// The system's refusal to tell, as of a folder that may not be entered; the message names the path.
 pub fn is_there(path: &Path) -> io::Result<bool> {
-    match fs_err::metadata(path) {
+    match std::fs::metadata(path) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
-        Err(error) => Err(error),
+        Err(error) => Err(io::Error::new(error.kind(), format!("cannot look at {}: {error}", path.display()))),
     }
 }
 

@@ -7,6 +7,7 @@ use vultus_train::paired::holds_evaluation;
 use vultus_train::report;
 use vultus_train::run::RunDirectory;
 
+use super::train::usage_or_run;
 use super::{is_in_a_run, run_directory};
 use crate::failure::Failure;
 use crate::table;
@@ -33,7 +34,7 @@ impl Report {
             report::write_of_evaluation(&self.directory, with_pictures)?
         } else {
             let run = run_directory(&self.directory)?;
-            RunDirectory::config_of(&run).map_err(Failure::usage)?;
+            RunDirectory::config_of(&run).map_err(usage_or_run)?;
             report::write(&run, with_pictures)?
         };
         table::print(path.display())?;

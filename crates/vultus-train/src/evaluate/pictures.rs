@@ -158,7 +158,8 @@ mod tests {
 
     fn one(file: &str, png: &[u8]) -> Pictures {
         let (truth, predicted, origin) = ("happy".to_owned(), "sad".to_owned(), "a.png".to_owned());
-        let picture = Picture { file: format!("{FILES}/{file}"), truth, predicted, score: 0.5, origin, png: png.to_vec() };
+        let picture =
+            Picture { file: format!("{FILES}/{file}"), truth, predicted, score: 0.5, origin, png: png.to_vec() };
         Pictures { mistakes: vec![picture], pairs: Vec::new() }
     }
 
