@@ -9,6 +9,7 @@ use vultus::bundle::Bundle;
 use vultus::classifier::Classifier;
 use vultus::decode::DecodeLimits;
 use vultus::faces::{FaceFinder, FaceMethod, FaceOptions};
+use vultus::persist::is_there;
 
 use crate::command::model_file;
 use crate::command::models::installed;
@@ -102,7 +103,7 @@ impl AnalyzerArguments {
     pub fn finder(&self) -> Result<FaceFinder, Failure> {
         let options = FaceOptions { minimum_px: self.min_face, minimum_confidence: self.min_confidence };
         let method = match (self.faces, &self.face_model) {
-            (None | Some(Faces::Yunet), Some(model)) if !model.exists() => {
+            (None | Some(Faces::Yunet), Some(model)) if !is_there(model)? => {
                 return Err(Failure::usage(anyhow!(
                     "there is no file {}: name another with --face-model",
                     model.display()

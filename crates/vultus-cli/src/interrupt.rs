@@ -26,12 +26,23 @@ pub fn on_first(stop: impl Fn() + Send + 'static) -> io::Result<()> {
     on_each("finishing what has been taken on; once more to stop at once", stop)
 }
 
-/// Ends the program at the first of them: what is not finished is as if it had not been begun.
+/// Ends the program at the first of them, but for those that are ignored as it begins: what is not finished is as if it had not been
+/// begun.
 ///
 /// # Errors
 /// The system's refusal.
 pub fn end_at_first() -> io::Result<()> {
-    handle(|| end(Some("interrupted")))
+    handle(is_ignored, || {
+        if REQUESTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        // In a thread of its own: a disk or a reader of messages that does not answer is left to a second signal.
+        std::thread::spawn(|| {
+            persist::abandon();
+            say("interrupted");
+            std::process::exit(130)
+        });
+    })
 }
 
 /// Whether someone has asked to stop.
@@ -40,40 +51,41 @@ pub fn requested() -> bool {
 }
 
 fn on_each(message: &'static str, stop: impl Fn() + Send + 'static) -> io::Result<()> {
-    handle(move || {
-        if REQUESTED.swap(true, Ordering::SeqCst) {
-            end(None);
-        }
-        say(message);
-        stop();
-    })
+    // One who started the program with `nohup` wants it to outlive the terminal; one who asks it to stop means it.
+    handle(
+        |signal| signal == HANGUP && is_ignored(signal),
+        move || {
+            if REQUESTED.swap(true, Ordering::SeqCst) {
+                persist::abandon();
+                std::process::exit(130);
+            }
+            say(message);
+            stop();
+        },
+    )
 }
 
-fn end(message: Option<&str>) {
-    persist::abandon();
-    message.into_iter().for_each(say);
-    std::process::exit(130)
-}
+/// Number of the signal SIGHUP.
+const HANGUP: i32 = 1;
 
-/// Calls `act` at each signal. One who started the program with `nohup` wants it to outlive the terminal.
+/// Calls `act` at each signal, but for those that are passed over.
 #[cfg(unix)]
-fn handle(act: impl Fn() + Send + 'static) -> io::Result<()> {
+fn handle(passed_over: impl Fn(i32) -> bool, act: impl Fn() + Send + 'static) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let hangup = Some(SIGHUP).filter(|_| !hangup_is_ignored());
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
+    let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !passed_over(signal));
+    let mut signals = signal_hook::iterator::Signals::new(heard)?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || signals.forever().for_each(|_| act()))?;
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn handle(act: impl Fn() + Send + 'static) -> io::Result<()> {
+fn handle(_passed_over: impl Fn(i32) -> bool, act: impl Fn() + Send + 'static) -> io::Result<()> {
     ctrlc::set_handler(act).map_err(io::Error::other)
 }
 
-/// Whether the program was started with SIGHUP ignored, where Linux tells (proc_pid_status(5)): signal 1 is the lowest bit.
-#[cfg(unix)]
-fn hangup_is_ignored() -> bool {
+/// Whether the program was started with `signal` ignored, where Linux tells (proc_pid_status(5)): signal 1 is the lowest bit.
+fn is_ignored(signal: i32) -> bool {
     let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & 1 == 1)
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -29,11 +29,11 @@ const GRADIENT_DEPTH: usize = 128;
 /// Most rows and columns of outputs of one task, so that their features and weights stay in the second-level cache.
 const BLOCK_ROWS: usize = 128;
 const BLOCK_COLUMNS: usize = 128;
-/// Fewer blocks of outputs are not tasks enough for a forward pass: there pieces of a sum are tasks, too.
+/// Fewer blocks of outputs are not tasks enough for a forward pass: there pieces of a sum are tasks, too, and half a block is a block.
 const ENOUGH_BLOCKS: usize = 16;
 /// From more than so many rows on they are not: it would take longer to write and read the sums of all pieces.
 const ROWS_APART: usize = 2 * BLOCK_ROWS;
-/// Inputs of one step of the gradient of the input, and of the weights: multiples of every tile and of a cache line.
+/// Inputs of one step of the gradient of the input, and most of one of the weights': multiples of every tile and of a cache line.
 const INPUT_STEP: usize = 128;
 const WEIGHT_STEP: usize = 384;
 /// As many steps are sought for the gradient of the weights, of no fewer inputs than these.

@@ -418,6 +418,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn rows_of_several_images_are_shared_out() {
+        let shape = PoolingShape { batch: 3, channels: 8, in_height: 90, in_width: 91, size: 2, stride: 2 };
+        assert!(shape.output_len() > 2 * ELEMENTS_PER_TASK);
+        check(&shape);
+        check(&PoolingShape { size: 3, ..shape });
+    }
+
+    #[test]
     fn the_largest_window_fits_the_index() {
         check(&PoolingShape { batch: 1, channels: 1, in_height: 15, in_width: 16, size: 15, stride: 1 });
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use vultus::bundle::{Bundle, BundleFault};
 use vultus::classifier::Classifier;
 use vultus::labels::{Labels, canonical};
+use vultus::persist::{remove_unfinished, write_together};
 use vultus::wording::counted;
 
 use crate::batches::dataset_probabilities;
@@ -253,15 +254,19 @@ impl Assessment {
         }
     }
 
-    /// Writes `evaluation.json`, `predictions.csv` and the pictures into `directory`.
+    /// Writes `evaluation.json`, `predictions.csv` and the pictures into `directory`, in place of those of an earlier one. No other process
+    /// may be doing that.
     ///
     /// # Errors
     /// The system's refusal, naming the path.
     pub fn save(&self, directory: &Path) -> Result<(), AssessError> {
         fs_err::create_dir_all(directory)?;
-        self.predictions.write_csv(&directory.join(PREDICTIONS))?;
-        self.pictures.save(directory)?;
-        Ok(write_json(&directory.join(EVALUATION), &self.evaluation)?)
+        remove_unfinished(directory)?;
+        write_together(directory, |folder| {
+            self.predictions.write_csv(&folder.join(PREDICTIONS))?;
+            self.pictures.save(folder)?;
+            Ok(write_json(&folder.join(EVALUATION), &self.evaluation)?)
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 use rayon::prelude::*;
-use vultus::persist::{UNFINISHED, Unfinished, write_atomically};
+use vultus::persist::{folder_in, write_atomically};
 
 use crate::dataset::{DataError, Dataset, Sample, split_name};
 use crate::source::fer_csv::{EMOTIONS, SIDE_PX};
@@ -89,12 +89,7 @@ fn write_folder(dataset: &Dataset, out: &Path, parent: &Path) -> Result<(), Data
             return Err(unwritable(out, format!("class `{name}` cannot be the name of a folder")));
         }
     }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(UNFINISHED);
-    #[cfg(unix)] // The rights of an ordinary new folder; by default it would be private.
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    let folder = builder.tempdir_in(parent).map_err(|error| unwritable(out, error.to_string()))?;
-    let _unfinished = Unfinished::new(folder.path());
+    let (folder, unfinished) = folder_in(parent).map_err(|error| unwritable(out, error.to_string()))?;
     for split in dataset.splits() {
         for (class, name) in dataset.labels.names().iter().enumerate() {
             let members: Vec<usize> =
@@ -112,7 +107,7 @@ fn write_folder(dataset: &Dataset, out: &Path, parent: &Path) -> Result<(), Data
     if out.exists() {
         fs_err::remove_dir(out)?;
     }
-    fs_err::rename(folder.path(), out)?;
+    unfinished.finish(|| fs_err::rename(folder.path(), out))?;
     // What was moved is not there to be cleaned up.
     let _ = folder.keep();
     Ok(())

@@ -301,6 +301,40 @@ mod tests {
     }
 
     #[test]
+    fn what_validated_is_known_only_if_all_of_it_is() {
+        let known = |facts: Value| of(facts).unwrap().validation().map(|validation| format!("{validation:?}"));
+        let part = json!({ "validation_fraction": 0.25 });
+        assert_eq!(known(json!({ "train": part })), None);
+        assert_eq!(known(json!({ "seed": 7 })), None);
+        assert_eq!(known(json!({ "seed": 7, "train": part })).unwrap(), "Part { fraction: 0.25, seed: 7 }");
+        assert_eq!(known(json!({ "seed": 7, "train": { "validation_fraction": 0.0 } })).unwrap(), "Nothing");
+        assert_eq!(known(json!({ "validation_split": "mine", "train": part })).unwrap(), "Split(\"mine\")");
+    }
+
+    #[test]
+    fn trainings_hold_out_the_same_images_by_part_and_data() {
+        let training = |key: &str, images: &str, seed: u64, split: &str| {
+            let train = json!({ "validation_fraction": 0.25 });
+            of(json!({ key: images, "seed": seed, "validation_split": split, "train": train })).unwrap()
+        };
+        let first = training("train_sha256", "a", 7, "");
+        assert!(first.held_out_as(&training("train_sha256", "a", 7, "")));
+        for other in [
+            training("train_sha256", "b", 7, ""),
+            training("train_sha256", "a", 8, ""),
+            training("train_sha256", "a", 7, "mine"),
+            training("data_sha256", "a", 7, ""),
+        ] {
+            assert!(!first.held_out_as(&other), "{other:?}");
+        }
+        // Of a split of their own, all data have to be the same, and no seed.
+        let mine = |key: &str, seed: u64| training(key, "a", seed, "mine");
+        assert!(mine("data_sha256", 7).held_out_as(&mine("data_sha256", 8)));
+        assert!(!mine("train_sha256", 7).held_out_as(&mine("train_sha256", 7)));
+        assert!(!of(json!({ "train_sha256": "a" })).unwrap().held_out_as(&of(json!({ "train_sha256": "a" })).unwrap()));
+    }
+
+    #[test]
     fn a_file_of_another_program_tells_little() {
         for training in [json!(null), json!({}), json!("by hand"), json!(3)] {
             assert_eq!(of(training).unwrap(), TrainingFacts::default());

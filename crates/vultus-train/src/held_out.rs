@@ -119,6 +119,13 @@ mod tests {
         bundle.training["train"] = json!({ "validation_fraction": 0.25 });
         let found = configuration(&bundle).unwrap();
         assert_eq!((found.seed, found.train.validation_fraction, found.data.synthetic.seed), (7, 0.25, 3));
+        bundle.training["validation_split"] = json!("mine");
+        let split = configuration(&bundle).unwrap();
+        assert_eq!((&split.data.validation_split[..], split.train.validation_fraction), ("mine", 0.0));
+        bundle.training["validation_split"] = json!("");
+        bundle.training["train"] = json!({ "validation_fraction": 0.0 });
+        assert!(!configuration(&bundle).unwrap().validates());
+        bundle.training["train"] = json!({ "validation_fraction": 0.25 });
         let refused = held_out(&found, &TrainingFacts::of(&bundle).unwrap()).unwrap_err().to_string();
         assert!(refused.contains("no data_sha256 that"), "{refused}");
     }

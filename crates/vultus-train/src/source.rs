@@ -215,7 +215,7 @@ pub fn empty_classes(sources: &[Source], dataset: &Dataset) -> BTreeSet<String> 
 /// order; samples stand in the order of the sources, and within one in the order of its rows or sorted paths.
 ///
 /// # Errors
-/// A path that does not exist, a folder or file that is named twice, a source without images, a table without the needed columns, or not one usable image.
+/// A path that does not exist, a folder or file that is named twice, also as a part of another folder, a source without images, a table without the needed columns, or not one usable image.
 /// A bad image is no error: it becomes a row of [`Dataset::removed`].
 pub fn load(sources: &[Source], preprocessing: &Preprocessing, options: &LoadOptions) -> Result<Dataset, DataError> {
     if sources.is_empty() {
@@ -249,7 +249,14 @@ fn holds_part(folder: Option<&Path>, readings: &[Reading], part: Option<&Path>) 
     let (Some(folder), Some(part)) = (folder, part) else { return false };
     let read = || readings.iter().filter_map(|reading| reading.as_ref().ok()).map(|sample| &sample.origin);
     let lies_in_part = |origin: &String| fs_err::canonicalize(origin).is_ok_and(|path| path.starts_with(part));
-    part != folder && part.is_dir() && part.starts_with(folder) && read().any(lies_in_part)
+    if part == folder || !part.starts_with(folder) {
+        return false;
+    }
+    if part.is_dir() {
+        return read().any(lies_in_part);
+    }
+    let tables = parquet::files_in(folder).unwrap_or_default();
+    tables.iter().any(|table| fs_err::canonicalize(table).is_ok_and(|table| table == part))
 }
 
 /// Reads one source.

@@ -1,13 +1,14 @@
 //! Files that are complete or absent.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tempfile::{NamedTempFile, PathPersistError, TempPath};
+use tempfile::{NamedTempFile, PathPersistError, TempDir, TempPath};
 
-/// How the names of files and folders begin that are not finished yet; [`remove_unfinished`] knows files by it.
+/// How the names of files and folders begin that are not finished yet; [`remove_unfinished`] knows them by it.
 pub const UNFINISHED: &str = ".writing-";
 
 /// What this process is writing.
@@ -20,10 +21,31 @@ pub struct Unfinished(PathBuf);
 impl Unfinished {
     /// The one at `path`, which need not be there yet.
     pub fn new(path: &Path) -> Self {
+        Self::among(&mut begun(), path)
+    }
+
+    /// What `make` makes at the place that `place` tells of it: nothing is abandoned in between.
+    fn of<T>(make: impl FnOnce() -> io::Result<T>, place: impl FnOnce(&T) -> &Path) -> io::Result<(T, Self)> {
+        let mut begun = begun();
+        let made = make()?;
+        let unfinished = Self::among(&mut begun, place(&made));
+        Ok((made, unfinished))
+    }
+
+    fn among(begun: &mut BTreeSet<PathBuf>, path: &Path) -> Self {
         // It may be asked for from another directory.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        begun().insert(path.clone());
+        begun.insert(path.clone());
         Self(path)
+    }
+
+    /// Finishes it by `put`, such as by giving it its name: nothing is abandoned in between.
+    pub fn finish<T>(self, put: impl FnOnce() -> T) -> T {
+        let mut begun = begun();
+        let done = put();
+        begun.remove(&self.0);
+        drop(begun);
+        done
     }
 }
 
@@ -37,8 +59,8 @@ fn begun() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes what this process has begun to write and not finished, for whoever ends it at once: nothing can be begun or finished
-/// any more.
+/// Removes what this process has begun to write and not finished, for whoever ends it at once: whatever is begun or finished after that waits
+/// for the end.
 pub fn abandon() {
     let begun = begun();
     for path in begun.iter() {
@@ -73,25 +95,61 @@ pub fn write_atomically(
     write: impl FnOnce(&mut BufWriter<&mut NamedTempFile>) -> io::Result<()>,
 ) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
-    let mut file = beside(path)?;
-    let _unfinished = Unfinished::new(file.path());
+    let (mut file, unfinished) = beside(path)?;
     let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
     write(&mut writer).and_then(|()| writer.flush()).map_err(named)?;
     drop(writer);
     file.as_file().sync_all().map_err(named)?;
-    file.persist(path).map_err(|error| named(error.error))?;
+    unfinished.finish(|| file.persist(path)).map_err(|error| named(error.error))?;
     Ok(())
 }
 
-/// A temporary file in the directory of `path`, to be renamed to it when it is complete; removed if it is dropped, and, with an
-/// [`Unfinished`] beside it, by [`abandon`].
+/// Writes files and folders through `write` into a folder of their own in `directory`, and then moves all of them to their
+/// names in `directory`, in place of what is there: whoever is interrupted leaves all or none of them.
+///
+/// # Errors
+/// What `write` returns, or the system's refusal, naming the path.
+pub fn write_together<E: From<io::Error>>(
+    directory: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let (folder, unfinished) = folder_in(directory)?;
+    write(folder.path())?;
+    let entries = fs_err::read_dir(folder.path())?.collect::<io::Result<Vec<_>>>()?;
+    let put = |entry: &fs_err::DirEntry| {
+        let to = directory.join(entry.file_name());
+        if to.is_dir() {
+            // No name is given in place of a folder's; the old one goes with the folder that was written into.
+            let mut old = OsString::from(UNFINISHED);
+            old.push(entry.file_name());
+            fs_err::rename(&to, folder.path().join(old))?;
+        }
+        fs_err::rename(entry.path(), to)
+    };
+    Ok(unfinished.finish(|| entries.iter().try_for_each(put))?)
+}
+
+/// A temporary folder in `directory`, with an ordinary new folder's permissions, before the umask; removed if it is dropped.
+///
+/// # Errors
+/// The system's refusal; the message names `directory`.
+pub fn folder_in(directory: &Path) -> io::Result<(TempDir, Unfinished)> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED);
+    #[cfg(unix)] // By default it would be private.
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    Unfinished::of(|| builder.tempdir_in(directory), TempDir::path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot write into {}: {error}", directory.display())))
+}
+
+/// A temporary file in the directory of `path`, to be renamed to it when it is complete; removed if it is dropped.
 ///
 /// # Errors
 /// The system's refusal; the message names `path`.
-pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
+pub fn beside(path: &Path) -> io::Result<(NamedTempFile, Unfinished)> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    builder().tempfile_in(directory).map_err(named)
+    Unfinished::of(|| builder().tempfile_in(directory), NamedTempFile::path).map_err(named)
 }
 
 /// Writes the new file `path`, complete or absent. One that is there is left alone.
@@ -100,17 +158,16 @@ pub fn beside(path: &Path) -> io::Result<NamedTempFile> {
 /// The system's refusal; the message names `path`. What is complete already is kept beside it, and named.
 pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
-    let mut file = beside(path)?;
-    let _unfinished = Unfinished::new(file.path());
+    let (mut file, unfinished) = beside(path)?;
     file.write_all(content).map_err(named)?;
-    put_new(file.into_temp_path(), path)
+    put_new(file.into_temp_path(), unfinished, path)
 }
 
 /// Gives the complete `file` the name `path` in the same directory, unless there is a file of that name.
 ///
 /// # Errors
 /// The system's refusal, or a file that is there; the message names `path` and the place where `file` stays.
-pub fn put_new(mut file: TempPath, path: &Path) -> io::Result<()> {
+pub fn put_new(mut file: TempPath, unfinished: Unfinished, path: &Path) -> io::Result<()> {
     // A name must not be on the disk before what it names.
     let synced = std::fs::File::options().write(true).open(&file).and_then(|file| file.sync_all());
     if let Err(error) = synced {
@@ -121,7 +178,7 @@ pub fn put_new(mut file: TempPath, path: &Path) -> io::Result<()> {
             format!("cannot write {path}: {error}; what there is of it is in {file}"),
         ));
     }
-    file.persist_noclobber(path).map_err(|PathPersistError { error, path: mut file }| {
+    unfinished.finish(|| file.persist_noclobber(path)).map_err(|PathPersistError { error, path: mut file }| {
         file.disable_cleanup(true);
         let (path, file) = (path.display(), file.display());
         io::Error::new(error.kind(), format!("cannot write {path}: {error}; it is complete in {file}"))
@@ -140,7 +197,8 @@ pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
     for entry in fs_err::read_dir(directory)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            fs_err::remove_file(entry.path())?;
+            let is_folder = entry.file_type()?.is_dir();
+            if is_folder { fs_err::remove_dir_all(entry.path())? } else { fs_err::remove_file(entry.path())? }
         }
     }
     Ok(())
@@ -193,8 +251,10 @@ mod tests {
         let left = builder().tempfile_in(directory.path()).unwrap().keep().unwrap().1;
         let good = directory.path().join("file");
         fs_err::write(&good, "good").unwrap();
+        let folder = folder_in(directory.path()).unwrap().0.keep();
+        fs_err::write(folder.join("file"), "half").unwrap();
         remove_unfinished(directory.path()).unwrap();
-        assert!(!left.exists() && good.exists());
+        assert!(!left.exists() && !folder.exists() && good.exists());
         remove_unfinished(&directory.path().join("absent")).unwrap();
     }
 
@@ -227,6 +287,28 @@ mod tests {
             fs_err::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["finished", "whole"]);
+    }
+
+    #[test]
+    fn what_is_written_together_takes_the_place_of_all_or_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let read = |name: &str| fs_err::read_to_string(directory.path().join(name)).ok();
+        let write = |content: &'static str, fails: bool| {
+            write_together(directory.path(), |folder| {
+                fs_err::write(folder.join("list"), content)?;
+                fs_err::create_dir(folder.join("files"))?;
+                fs_err::write(folder.join("files").join(content), content)?;
+                if fails { Err(io::Error::other("no space left")) } else { Ok(()) }
+            })
+        };
+        fs_err::write(directory.path().join("other"), "other").unwrap();
+        write("old", false).unwrap();
+        write("new", true).unwrap_err();
+        assert_eq!([read("list"), read("files/old")], [Some("old".to_owned()), Some("old".to_owned())]);
+        write("new", false).unwrap();
+        assert_eq!([read("list"), read("files/new")], [Some("new".to_owned()), Some("new".to_owned())]);
+        assert_eq!([read("files/old"), read("other")], [None, Some("other".to_owned())]);
+        assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 3);
     }
 
     #[cfg(unix)]

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use image::RgbImage;
 use vultus::annotate::{annotate, name_of};
-use vultus::persist::write_new;
+use vultus::persist::{is_there, write_new};
 use vultus::video::ffmpeg::{Film, FilmReader, FilmWriter, MOST_FRAMES_PER_SECOND, VideoError};
 use vultus::video::report::{ReportFacts, page};
 use vultus::video::timeline::Timeline;
@@ -96,7 +96,7 @@ impl Video {
             (None, None) => Format::Json,
             (asked, output) => Format::choose(asked, output.as_deref())?,
         };
-        if !self.film.exists() {
+        if !is_there(&self.film)? {
             let kind = if self.film.starts_with("/dev") { "camera" } else { "film" };
             return Err(Failure::usage(anyhow!("there is no {kind} {}", self.film.display())));
         }

@@ -25,7 +25,7 @@ pub struct ParquetRows {
     writer: SerializedFileWriter<Out>,
     /// Where a file goes when it is complete.
     path: Option<PathBuf>,
-    _unfinished: Option<Unfinished>,
+    unfinished: Option<Unfinished>,
     rows: Vec<Vec<Option<Cell>>>,
 }
 
@@ -53,18 +53,20 @@ impl Write for Out {
 
 impl ParquetRows {
     pub fn to_stdout(columns: &[Column]) -> anyhow::Result<Self> {
-        Self::new(Out::Stdout(io::stdout()), None, columns)
+        Self::new(Out::Stdout(io::stdout()), None, None, columns)
     }
 
     pub fn to_file(path: &Path, columns: &[Column]) -> anyhow::Result<Self> {
-        Self::new(Out::File(BufWriter::new(beside(path)?)), Some(path.to_owned()), columns)
+        let (file, unfinished) = beside(path)?;
+        Self::new(Out::File(BufWriter::new(file)), Some(path.to_owned()), Some(unfinished), columns)
     }
 
-    fn new(out: Out, path: Option<PathBuf>, columns: &[Column]) -> anyhow::Result<Self> {
-        let unfinished = match &out {
-            Out::File(file) => Some(Unfinished::new(file.get_ref().path())),
-            Out::Stdout(_) => None,
-        };
+    fn new(
+        out: Out,
+        path: Option<PathBuf>,
+        unfinished: Option<Unfinished>,
+        columns: &[Column],
+    ) -> anyhow::Result<Self> {
         let fields = columns.iter().map(|Column { name, kind }| {
             let (physical, logical) = match kind {
                 Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
@@ -79,7 +81,7 @@ impl ParquetRows {
         let schema = Type::group_type_builder("rows").with_fields(fields).build()?;
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let writer = SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties))?;
-        Ok(Self { writer, path, _unfinished: unfinished, rows: Vec::new() })
+        Ok(Self { writer, path, unfinished, rows: Vec::new() })
     }
 
     /// Writes the rows that have come together as a row group.
@@ -166,10 +168,11 @@ impl CellRows for ParquetRows {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> anyhow::Result<()> {
-        let path = self.path.clone();
-        if let (Out::File(file), Some(path)) = (named(self.end(), path.as_deref())?, path) {
-            put_new(file.into_inner().map_err(|error| error.into_error())?.into_temp_path(), &path)?;
+    fn finish(mut self: Box<Self>) -> anyhow::Result<()> {
+        let (path, unfinished) = (self.path.clone(), self.unfinished.take());
+        if let (Out::File(file), Some(path), Some(unfinished)) = (named(self.end(), path.as_deref())?, path, unfinished)
+        {
+            put_new(file.into_inner().map_err(|error| error.into_error())?.into_temp_path(), unfinished, &path)?;
         }
         Ok(())
     }

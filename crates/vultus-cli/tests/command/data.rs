@@ -368,25 +368,44 @@ fn what_is_interrupted_leaves_nothing_behind() {
 
 #[cfg(unix)]
 #[test]
-fn what_may_not_be_looked_at_is_not_called_missing() {
-    use std::os::unix::fs::PermissionsExt;
+fn what_is_interrupted_near_its_end_is_whole_or_absent() {
     let place = Place::new();
-    place.write("closed/run/config.toml", "");
-    fs_err::set_permissions(place.path("closed"), PermissionsExt::from_mode(0o000)).unwrap();
-    if fs_err::read_dir(place.path("closed")).is_ok() {
-        eprintln!("SKIPPED: this user may read everything");
-    } else {
-        for arguments in [
-            &["data", "stats", "closed/f.csv"][..],
-            &["network", "closed/net.toml"],
-            &["pack", "closed/run", "--out", "a.safetensors"],
-            &["export", "closed/run/model.safetensors", "--out", "a.onnx"],
-            &["compare", "closed/run", "closed/run"],
-            &["report", "closed/run"],
-        ] {
-            let outcome = place.run(arguments).ends_with(1);
-            assert!(outcome.stderr.contains("ermission denied"), "{arguments:?}: {}", outcome.stderr);
-        }
+    for number in 0..10 {
+        let out = format!("faces-{number}");
+        let mut running = place.start("convert", &["data", "convert", "synthetic:60", &out]);
+        // The last class of the last split.
+        running.wait_until("it is nearly done", || {
+            place.files_named("surprise").iter().any(|path| path.parent().unwrap().ends_with("train"))
+        });
+        let code = running.interrupt();
+        let done = place.path(&out).exists();
+        assert_eq!(code, Some(if done { 0 } else { 130 }));
+        let written = place.files_named("im").iter().filter(|path| path.starts_with(place.path(&out))).count();
+        assert_eq!(written, if done { 7 * (60 + 15) } else { 0 }, "{out}");
+        assert!(place.files_named(".writing-").is_empty());
     }
-    fs_err::set_permissions(place.path("closed"), PermissionsExt::from_mode(0o755)).unwrap();
+}
+
+/// Nobody may have a name of so many letters.
+#[cfg(unix)]
+#[test]
+fn what_may_not_be_looked_at_is_not_called_missing() {
+    let place = Place::new();
+    let long = "x".repeat(300);
+    let [table, network, model, face] = ["csv", "toml", "safetensors", "onnx"].map(|ending| format!("{long}.{ending}"));
+    for arguments in [
+        &["data", "stats", &table][..],
+        &["network", &network],
+        &["bench", "--network", &network],
+        &["pack", &long, "--out", "a.safetensors"],
+        &["export", &model, "--out", "a.onnx"],
+        &["compare", &long, &long],
+        &["report", &long],
+        &["evaluate", &long],
+        &["video", &long],
+        &["predict", "a.png", "--face-model", &face],
+    ] {
+        let outcome = place.run(arguments).ends_with(1);
+        assert!(outcome.stderr.contains("too long") && outcome.stderr.contains("xxx"), "{}", outcome.stderr);
+    }
 }

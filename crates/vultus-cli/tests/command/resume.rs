@@ -165,6 +165,7 @@ fn a_run_is_resumed_only_with_its_own_configuration() {
         .run(&["train", "--resume", "--out", "nowhere"])
         .ends_with(2)
         .says(&["nowhere holds no run: there is no such directory"]);
+    place.run(&["report", "small.toml"]).ends_with(2).says(&["small.toml is a file, and a run is a directory"]);
 }
 
 /// It is the images that count, not where they lie.

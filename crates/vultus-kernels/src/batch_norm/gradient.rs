@@ -137,7 +137,7 @@ impl Terms {
         assert_eq!(dbeta.len(), channels, "length of dbeta");
         let mut terms = Scratch::take(3 * channels);
         let mut totals = vec![0.0; 2 * channels];
-        for sums in partial.chunks_exact(2 * channels) {
+        for sums in partial.chunks_exact((2 * channels).max(1)) {
             totals.iter_mut().zip(sums).for_each(|(total, &sum)| *total += f64::from(sum));
         }
         for channel in 0..channels {

@@ -397,6 +397,18 @@ proptest! {
     }
 }
 
+#[test]
+fn thin_are_blocks_of_few_products_on_pictures() {
+    for (in_channels, kernel, is_thin) in
+        [(1, 3, true), (1, 5, true), (3, 3, true), (4, 2, true), (4, 3, false), (5, 1, false), (32, 1, false)]
+    {
+        let Filters::Dense(shape) = dense(2, 6, in_channels, 8, 1) else { unreachable!("that is what it makes") };
+        let shape = ConvolutionShape { kernel_height: kernel, kernel_width: kernel, ..shape };
+        let block = block(Filters::Dense(shape), None, false, Activation::Relu);
+        assert_eq!(block.kept_len() == 0, is_thin, "{in_channels} channels, kernel of {kernel}");
+    }
+}
+
 /// A first layer that pools more windows of a row than are worked on at once, with a row and a column that none covers, around a
 /// far mean.
 fn wide_first_layer(padding: usize, before: Activation, bias: f32) -> Case {

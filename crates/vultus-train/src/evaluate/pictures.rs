@@ -2,9 +2,8 @@
 //!
 //! In: predictions and the faces they were made for. Out: PNG files with a list of them, and back.
 
-use std::collections::HashSet;
 use std::io::{self, Cursor, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::{GrayImage, ImageError, ImageFormat};
 use serde::{Deserialize, Serialize};
@@ -75,7 +74,7 @@ impl Pictures {
             face(row).write_to(&mut Cursor::new(&mut png), ImageFormat::Png)?;
             let entry = &predictions.rows[row];
             Ok(Picture {
-                file: format!("{FILES}/{prefix}-{number:02}-{:08x}.png", crc32c::crc32c(&png)),
+                file: format!("{FILES}/{prefix}-{number:02}.png"),
                 truth: predictions.labels[entry.truth].clone(),
                 predicted: predictions.labels[entry.predicted].clone(),
                 score: entry.score,
@@ -104,28 +103,17 @@ impl Pictures {
         })
     }
 
-    /// Writes the list and the files into `directory`, in place of older ones. Whenever that is interrupted, the list names files
-    /// that are there: those with other contents have other names, and old ones go last.
+    /// Writes the list and the files into the new `directory`.
     ///
     /// # Errors
     /// The system's refusal, naming the path.
     pub fn save(&self, directory: &Path) -> io::Result<()> {
-        let files = directory.join(FILES);
-        fs_err::create_dir_all(&files)?;
-        let pictures = || self.mistakes.iter().chain(self.pairs.iter().flat_map(|pair| &pair.pictures));
-        for picture in pictures() {
+        fs_err::create_dir(directory.join(FILES))?;
+        for picture in self.mistakes.iter().chain(self.pairs.iter().flat_map(|pair| &pair.pictures)) {
             write_atomically(&directory.join(&picture.file), |file| file.write_all(&picture.png))?;
         }
         let list = serde_json::to_string_pretty(self)?;
-        write_atomically(&directory.join(LIST), |file| writeln!(file, "{list}"))?;
-        let listed: HashSet<PathBuf> = pictures().map(|picture| directory.join(&picture.file)).collect();
-        for entry in fs_err::read_dir(&files)? {
-            let path = entry?.path();
-            if !listed.contains(&path) && path.is_file() {
-                fs_err::remove_file(path)?;
-            }
-        }
-        Ok(())
+        write_atomically(&directory.join(LIST), |file| writeln!(file, "{list}"))
     }
 
     /// Reads what [`Pictures::save`] wrote; none, where the list or the folder of the pictures was deleted.
@@ -149,39 +137,5 @@ impl Pictures {
             picture.png = fs_err::read(path)?;
         }
         Ok(pictures)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(file: &str, png: &[u8]) -> Pictures {
-        let (truth, predicted, origin) = ("happy".to_owned(), "sad".to_owned(), "a.png".to_owned());
-        let picture =
-            Picture { file: format!("{FILES}/{file}"), truth, predicted, score: 0.5, origin, png: png.to_vec() };
-        Pictures { mistakes: vec![picture], pairs: Vec::new() }
-    }
-
-    #[test]
-    fn new_pictures_take_the_place_of_old_ones_and_of_what_was_left_unfinished() {
-        let directory = tempfile::tempdir().unwrap();
-        let (old, new) = (one("old.png", b"old"), one("new.png", b"new"));
-        old.save(directory.path()).unwrap();
-        fs_err::write(directory.path().join(FILES).join(".writing-abc"), "half").unwrap();
-        new.save(directory.path()).unwrap();
-        assert_eq!(Pictures::load(directory.path()).unwrap(), new);
-        let left: Vec<_> = fs_err::read_dir(directory.path().join(FILES)).unwrap().collect();
-        assert_eq!(left.len(), 1);
-    }
-
-    #[test]
-    fn a_list_always_names_pictures_that_are_there() {
-        let directory = tempfile::tempdir().unwrap();
-        one("old.png", b"old").save(directory.path()).unwrap();
-        // As if the disk were full.
-        fs_err::create_dir_all(directory.path().join(FILES).join("new.png/in the way")).unwrap();
-        one("new.png", b"new").save(directory.path()).unwrap_err();
-        assert_eq!(Pictures::load(directory.path()).unwrap(), one("old.png", b"old"));
     }
 }

@@ -14,6 +14,7 @@ pub struct SearchConfig {
     /// How settings are made from the axes.
     pub method: SearchMethod,
     /// Number of settings of a random search; a grid has as many as its axes give.
+    #[serde(alias = "trials")] // As it was called.
     pub settings: usize,
     /// Parts of the training images; each validates once while the others train. At least 2.
     pub folds: usize,
@@ -134,6 +135,14 @@ mod tests {
         assert_eq!(TrainConfig::from_toml(&config.to_toml(), "again").unwrap(), config);
         let axes = r#"search.axes=[{ keys = ["train.epochs"], values = [1, 2] }]"#.to_owned();
         assert_eq!(TrainConfig::default().with_overrides(&[axes]).unwrap().search.axes.len(), 1);
+    }
+
+    #[test]
+    fn a_run_of_an_earlier_version_is_read() {
+        let config = TrainConfig::default();
+        let earlier = config.to_toml().replace("settings = 0", "trials = 0");
+        assert!(earlier.contains("trials = 0"));
+        assert_eq!(TrainConfig::from_toml(&earlier, "text").unwrap(), config);
     }
 
     #[test]

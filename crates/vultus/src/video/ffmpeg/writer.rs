@@ -24,7 +24,7 @@ pub struct FilmWriter {
     program: Program,
     /// Where the film grows: beside `path`, with the same ending.
     unfinished: TempPath,
-    _unfinished: Unfinished,
+    place: Unfinished,
     messages: File,
     size: (u32, u32),
     frames_per_second: f64,
@@ -63,6 +63,7 @@ impl FilmWriter {
         // For kinds of pictures, % would begin a number of a series of files.
         unfinished.push(path.file_name().unwrap_or_default().to_string_lossy().replace('%', "_"));
         let unfinished = TempPath::try_from_path(path.with_file_name(unfinished)).map_err(without)?;
+        let place = Unfinished::new(&unfinished);
         let mut name = std::ffi::OsString::from("file:");
         name.push(&unfinished);
         let program = apart("ffmpeg")
@@ -83,8 +84,8 @@ impl FilmWriter {
             path: path.to_owned(),
             pixels,
             program,
-            _unfinished: Unfinished::new(&unfinished),
             unfinished,
+            place,
             messages,
             size: (width, height),
             frames_per_second,
@@ -155,6 +156,6 @@ impl FilmWriter {
             return Ok(());
         }
         self.end()?;
-        Ok(put_new(self.unfinished, &self.path)?)
+        Ok(put_new(self.unfinished, self.place, &self.path)?)
     }
 }
