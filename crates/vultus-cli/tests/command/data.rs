@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::picture::{bad_pictures, png};
-use crate::program::{Place, SMALL, development_file, read_json};
+use crate::program::{Place, Running, SMALL, VULTUS, development_file, read_json};
 
 /// A place with the sample of FER-2013 in `fer2013-small`; `None` where it is absent.
 fn place_with_sample() -> Option<Place> {
@@ -360,7 +360,7 @@ fn what_is_interrupted_leaves_nothing_behind() {
     for out in ["faces.csv", "faces"] {
         let mut running = place.start("convert", &["data", "convert", "synthetic:1500", out]);
         running.wait_until("it writes", || !place.files_named(".writing-").is_empty());
-        assert_eq!(running.interrupt(), Some(130), "{out}");
+        assert_eq!(running.signal("-TERM"), Some(130), "{out}");
         assert_eq!(fs_err::read_to_string(place.path("convert.log")).unwrap().lines().last(), Some("interrupted"));
         assert!(place.files_named(".writing-").is_empty() && !place.path(out).exists(), "{out}");
     }
@@ -377,13 +377,26 @@ fn what_is_interrupted_near_its_end_is_whole_or_absent() {
         running.wait_until("it is nearly done", || {
             place.files_named("surprise").iter().any(|path| path.parent().unwrap().ends_with("train"))
         });
-        let code = running.interrupt();
+        let code = running.signal("-TERM");
         let done = place.path(&out).exists();
         assert_eq!(code, Some(if done { 0 } else { 130 }));
         let written = place.files_named("im").iter().filter(|path| path.starts_with(place.path(&out))).count();
         assert_eq!(written, if done { 7 * (60 + 15) } else { 0 }, "{out}");
         assert!(place.files_named(".writing-").is_empty());
     }
+}
+
+/// As shells start what works in the background.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_to_ignore_ctrl_c_does() {
+    let place = Place::new();
+    let mut shell = Command::new("sh");
+    let ignoring = "trap '' INT; exec \"$0\" data convert synthetic:300 faces.csv";
+    let mut running = Running::of(shell.args(["-c", ignoring, VULTUS]).current_dir(place.path("")));
+    running.wait_until("it writes", || !place.files_named(".writing-").is_empty());
+    assert_eq!(running.interrupt(), Some(0));
+    assert!(place.path("faces.csv").exists());
 }
 
 /// Nobody may have a name of so many letters.
