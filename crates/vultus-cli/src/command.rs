@@ -244,6 +244,8 @@ pub fn check_place(file: &Path) -> Result<(), Failure> {
     if file.is_dir() || file.as_os_str().as_encoded_bytes().last().is_some_and(|&end| is_separator(char::from(end))) {
         return Err(Failure::usage(anyhow!("{} is a folder: name a file", file.display())));
     }
+    // A name that is too long is refused here, too.
+    is_there(file)?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     match folder.filter(|folder| !folder.is_dir()) {
         Some(folder) => Err(Failure::usage(anyhow!("there is no folder {} for {}", folder.display(), file.display()))),

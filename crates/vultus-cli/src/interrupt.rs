@@ -2,11 +2,16 @@
 //! the first ends short work.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use vultus::persist;
 
 use crate::message::say;
+
+/// Signals that come so soon behind the first are one with it: some programs send each twice.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
@@ -32,16 +37,18 @@ pub fn on_first(stop: impl Fn() + Send + 'static) -> io::Result<()> {
 /// # Errors
 /// The system's refusal.
 pub fn end_at_first() -> io::Result<()> {
-    handle(is_ignored, || {
-        if REQUESTED.swap(true, Ordering::SeqCst) {
+    let first = OnceLock::new();
+    handle(is_ignored, move || {
+        if first.set(Instant::now()).is_ok() {
+            // In a thread of its own: a disk or a reader of messages that does not answer is left to a second signal.
+            std::thread::spawn(|| {
+                persist::abandon();
+                say("interrupted");
+                std::process::exit(130)
+            });
+        } else if first.get().is_some_and(|first| first.elapsed() > TOGETHER) {
             std::process::exit(130);
         }
-        // In a thread of its own: a disk or a reader of messages that does not answer is left to a second signal.
-        std::thread::spawn(|| {
-            persist::abandon();
-            say("interrupted");
-            std::process::exit(130)
-        });
     })
 }
 

@@ -1,7 +1,7 @@
 //! The `vultus` command: parsing, output and exit codes. What it does is in the libraries.
 //!
 //! stdout carries results, stderr messages and progress. Exit codes: 0 done, 1 the run failed, 2 bad usage or
-//! configuration, 130 interrupted: long commands keep what is done, others leave nothing.
+//! configuration, 130 interrupted: long commands keep what is done, others leave nothing unfinished.
 
 #![forbid(unsafe_code)]
 
@@ -45,7 +45,7 @@ icml_face_data.csv, a Parquet file or a folder of them, fer2013.csv+fer2013new.c
 `synthetic:N` (drawn faces, N of each class).
 
 Exit codes: 0 done, 1 the run failed or an input of predict could not be used, 2 bad usage or configuration, \
-130 interrupted: train, search, predict and video keep what is done, in training as a checkpoint; others leave nothing.
+130 interrupted: train, search, predict and video keep what is done, in training as a checkpoint; others leave nothing unfinished.
 
 Inferring emotions of people at work or in education is banned in the European Union (AI Act, Art. 5(1)(f)); \
 elsewhere people must be told (Art. 50(3)). Expressions are not feelings: do not decide about people with them.";

@@ -13,6 +13,7 @@ use serde_json::json;
 use vultus::bundle::BundleError;
 use vultus::labels::canonical;
 use vultus::persist::write_atomically;
+use vultus::persist::{Unfinished, write_together};
 
 use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
@@ -345,14 +346,17 @@ impl Comparison {
     /// # Errors
     /// A failed write, which names the file.
     pub fn write(&self, directory: &Path) -> Result<(), CompareError> {
+        let _new = (!directory.exists()).then(|| Unfinished::new(directory));
         fs_err::create_dir_all(directory)?;
-        self.write_csv(&directory.join("comparison.csv"))?;
-        write_json(&directory.join("comparison.json"), self)?;
-        for split in self.splits() {
-            let svg = figure::comparison::draw(split, &self.rows)?;
-            figure::save(&svg, directory, &format!("comparison-{split}"))?;
-        }
-        Ok(())
+        write_together(directory, |folder| {
+            self.write_csv(&folder.join("comparison.csv"))?;
+            write_json(&folder.join("comparison.json"), self)?;
+            for split in self.splits() {
+                let svg = figure::comparison::draw(split, &self.rows)?;
+                figure::save(&svg, folder, &format!("comparison-{split}"))?;
+            }
+            Ok(())
+        })
     }
 
     fn write_csv(&self, path: &Path) -> Result<(), CompareError> {

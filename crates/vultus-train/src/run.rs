@@ -93,6 +93,9 @@ impl RunDirectory {
         if path.join(CONFIG).exists() {
             return Err(RunError::Exists(path.to_owned()));
         }
+        if path.is_file() {
+            return Err(RunError::IsAFile(path.to_owned()));
+        }
         fs_err::create_dir_all(path)?;
         if fs_err::read_dir(path)?.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK)) {
             return Err(RunError::NotEmpty(path.to_owned()));
@@ -185,6 +188,9 @@ pub fn is_search(path: &Path) -> bool {
 pub fn check_search_directory(path: &Path) -> Result<(), RunError> {
     if path.join(CONFIG).exists() {
         return Err(RunError::HoldsRun(path.to_owned()));
+    }
+    if path.is_file() {
+        return Err(RunError::IsAFile(path.to_owned()));
     }
     let taken = path.exists() && fs_err::read_dir(path)?.next().is_some() && !is_search(path);
     if taken { Err(RunError::HoldsOther(path.to_owned())) } else { Ok(()) }

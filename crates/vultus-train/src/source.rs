@@ -4,7 +4,7 @@
 //! fixed order, with a row for every image that could not be used. It does not judge or drop readable images: see
 //! [`crate::audit`] and [`crate::clean`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -230,12 +230,8 @@ pub fn load(sources: &[Source], preprocessing: &Preprocessing, options: &LoadOpt
     }
     let readings =
         sources.iter().map(|source| read(source, preprocessing, options)).collect::<Result<Vec<Vec<Reading>>, _>>()?;
-    for ((outer, readings), folder) in sources.iter().zip(&readings).zip(&places) {
-        for (inner, part) in sources.iter().zip(&places) {
-            if holds_part(folder.as_deref(), readings, part.as_deref()) {
-                return Err(named_twice(outer, inner));
-            }
-        }
+    if let Some((earlier, later)) = read_twice(sources, &readings) {
+        return Err(named_twice(&sources[earlier], &sources[later]));
     }
     combine(readings.into_iter().flatten().collect())
 }
@@ -244,19 +240,35 @@ fn named_twice(earlier: &Source, later: &Source) -> DataError {
     DataError::NamedTwice { earlier: earlier.to_string(), later: later.to_string() }
 }
 
-/// Whether the `readings` of `folder` have images in `part`, another source that lies in it.
-fn holds_part(folder: Option<&Path>, readings: &[Reading], part: Option<&Path>) -> bool {
-    let (Some(folder), Some(part)) = (folder, part) else { return false };
-    let read = || readings.iter().filter_map(|reading| reading.as_ref().ok()).map(|sample| &sample.origin);
-    let lies_in_part = |origin: &String| fs_err::canonicalize(origin).is_ok_and(|path| path.starts_with(part));
-    if part == folder || !part.starts_with(folder) {
-        return false;
+/// The first two sources that have read one file both: folders may lie in each other, also by links.
+fn read_twice(sources: &[Source], readings: &[Vec<Reading>]) -> Option<(usize, usize)> {
+    if sources.iter().filter(|source| matches!(source, Source::Folder(_))).count() == 0 || sources.len() == 1 {
+        return None;
     }
-    if part.is_dir() {
-        return read().any(lies_in_part);
+    let mut first = HashMap::new();
+    for (number, (source, readings)) in sources.iter().zip(readings).enumerate() {
+        for file in files_of(source, readings) {
+            let Ok(place) = fs_err::canonicalize(file) else { continue };
+            // Within one source, links may well lead to one file from two classes.
+            match *first.entry(place).or_insert(number) {
+                earlier if earlier != number => return Some((earlier, number)),
+                _ => {}
+            }
+        }
     }
-    let tables = parquet::files_in(folder).unwrap_or_default();
-    tables.iter().any(|table| fs_err::canonicalize(table).is_ok_and(|table| table == part))
+    None
+}
+
+/// The files whose images a folder or a Parquet file has given, as `readings`.
+fn files_of(source: &Source, readings: &[Reading]) -> Vec<PathBuf> {
+    match source {
+        Source::Parquet(path) => vec![path.clone()],
+        Source::Folder(folder) => match parquet::files_in(folder) {
+            Ok(tables) if !tables.is_empty() => tables,
+            _ => readings.iter().flatten().map(|sample| PathBuf::from(&sample.origin)).collect(),
+        },
+        _ => Vec::new(),
+    }
 }
 
 /// Reads one source.
@@ -348,7 +360,7 @@ pub(crate) fn combine(readings: Vec<Reading>) -> Result<Dataset, DataError> {
     spellings.sort_unstable();
     spellings.dedup();
     let labels = Labels::sorted(&spellings)?;
-    let indices: std::collections::HashMap<String, usize> =
+    let indices: HashMap<String, usize> =
         spellings.iter().filter_map(|spelling| Some(((*spelling).to_owned(), labels.index_of(spelling)?))).collect();
     let samples = named
         .into_iter()
@@ -489,9 +501,17 @@ mod tests {
         let part = |name: &str| Source::parse(&format!("{whole}/{name}")).unwrap();
         let read = |sources: &[Source]| load(sources, &Preprocessing::default(), &LoadOptions::default());
         let outer = || Source::parse(&whole).unwrap();
-        for sources in [[outer(), part("train")], [part("train"), outer()]] {
-            let error = read(&sources).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{whole}/train holds images of {whole}:")), "{error}");
+        let refusal = |sources: &[Source]| read(sources).unwrap_err().to_string();
+        let message = |later: &str, earlier: &str| format!("{later} holds images of {earlier}: they would count twice");
+        let train = format!("{whole}/train");
+        assert!(refusal(&[outer(), part("train")]).starts_with(&message(&train, &whole)));
+        assert!(refusal(&[part("train"), outer()]).starts_with(&message(&whole, &train)));
+        #[cfg(unix)]
+        {
+            let linked = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink(&train, linked.path().join("train")).unwrap();
+            let link = linked.path().display().to_string();
+            assert!(refusal(&[Source::parse(&link).unwrap(), part("train")]).starts_with(&message(&train, &link)));
         }
         // It lies beside the splits, and is not read with them.
         assert_eq!(read(&[outer(), part("more")]).unwrap().samples.len(), 3);

@@ -115,18 +115,24 @@ pub fn write_together<E: From<io::Error>>(
 ) -> Result<(), E> {
     let (folder, unfinished) = folder_in(directory)?;
     write(folder.path())?;
-    let entries = fs_err::read_dir(folder.path())?.collect::<io::Result<Vec<_>>>()?;
+    let inside = folder.path().to_owned();
+    let entries = fs_err::read_dir(&inside)?.collect::<io::Result<Vec<_>>>()?;
     let put = |entry: &fs_err::DirEntry| {
         let to = directory.join(entry.file_name());
         if to.is_dir() {
             // No name is given in place of a folder's; the old one goes with the folder that was written into.
             let mut old = OsString::from(UNFINISHED);
             old.push(entry.file_name());
-            fs_err::rename(&to, folder.path().join(old))?;
+            fs_err::rename(&to, inside.join(old))?;
         }
         fs_err::rename(entry.path(), to)
     };
-    Ok(unfinished.finish(|| entries.iter().try_for_each(put))?)
+    Ok(unfinished.finish(|| {
+        let put = entries.iter().try_for_each(put);
+        // With what was replaced, which nobody is to find.
+        drop(folder);
+        put
+    })?)
 }
 
 /// A temporary folder in `directory`, with an ordinary new folder's permissions, before the umask; removed if it is dropped.

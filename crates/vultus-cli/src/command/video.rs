@@ -92,6 +92,8 @@ impl<E: Into<Failure>> From<E> for End {
 impl Video {
     pub fn run(self) -> Result<(), Failure> {
         self.check_outputs()?;
+        // Before anything is begun.
+        interrupt::listen()?;
         let format = match (self.format, &self.output) {
             (None, None) => Format::Json,
             (asked, output) => Format::choose(asked, output.as_deref())?,
@@ -112,7 +114,6 @@ impl Video {
         let mut reader = FilmReader::open(&film, self.fps)?;
         let mut rows = Some(FilmRows::open(format, &labels, self.output.as_deref())?);
 
-        interrupt::listen()?;
         let mut timeline = Timeline::new(rate);
         let mut progress = Frames::new(expected(film.seconds, self.seconds, rate), self.output.is_none());
         let mut missing = Missing::default();
