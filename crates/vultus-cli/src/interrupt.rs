@@ -15,6 +15,9 @@ const TOGETHER: Duration = Duration::from_secs(1);
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
+/// When the program began to end, if it is to end at once.
+static ENDING: OnceLock<Instant> = OnceLock::new();
+
 /// Starts to listen.
 ///
 /// # Errors
@@ -37,19 +40,25 @@ pub fn on_first(stop: impl Fn() + Send + 'static) -> io::Result<()> {
 /// # Errors
 /// The system's refusal.
 pub fn end_at_first() -> io::Result<()> {
-    let first = OnceLock::new();
-    handle(is_ignored, move || {
-        if first.set(Instant::now()).is_ok() {
+    handle(is_ignored, || {
+        if ENDING.set(Instant::now()).is_ok() {
             // In a thread of its own: a disk or a reader of messages that does not answer is left to a second signal.
             std::thread::spawn(|| {
                 persist::abandon();
                 say("interrupted");
                 std::process::exit(130)
             });
-        } else if first.get().is_some_and(|first| first.elapsed() > TOGETHER) {
+        } else if ENDING.get().is_some_and(|first| first.elapsed() > TOGETHER) {
             std::process::exit(130);
         }
     })
+}
+
+/// Waits for the end where the program is to end at once: what failed since then failed for that.
+pub fn wait_for_end() {
+    while ENDING.get().is_some() {
+        std::thread::park();
+    }
 }
 
 /// Whether someone has asked to stop.

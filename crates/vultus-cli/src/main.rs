@@ -55,7 +55,9 @@ fn main() -> ExitCode {
     let matches =
         taking_negative_numbers(Arguments::command()).try_get_matches().unwrap_or_else(|error| with_tip(error).exit());
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    match check_environment().and_then(|()| arguments.command.run(started)) {
+    let result = check_environment().and_then(|()| arguments.command.run(started));
+    interrupt::wait_for_end();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

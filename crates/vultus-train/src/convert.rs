@@ -91,6 +91,8 @@ fn write_folder(dataset: &Dataset, out: &Path, parent: &Path) -> Result<(), Data
     }
     let (folder, unfinished) = folder_in(parent).map_err(|error| unwritable(out, error.to_string()))?;
     for split in dataset.splits() {
+        // Step by step: a folder that was abandoned must not come back.
+        fs_err::create_dir(folder.path().join(&split))?;
         for (class, name) in dataset.labels.names().iter().enumerate() {
             let members: Vec<usize> =
                 dataset.indices_of(&split).into_iter().filter(|&index| dataset.samples[index].label == class).collect();
@@ -98,7 +100,7 @@ fn write_folder(dataset: &Dataset, out: &Path, parent: &Path) -> Result<(), Data
                 continue;
             }
             let class_folder = folder.path().join(&split).join(name);
-            fs_err::create_dir_all(&class_folder)?;
+            fs_err::create_dir(&class_folder)?;
             members.par_iter().enumerate().try_for_each(|(number, &index)| {
                 fs_err::write(class_folder.join(format!("im{number:06}.png")), png(&dataset.samples[index])?)
             })?;

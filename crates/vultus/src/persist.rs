@@ -64,11 +64,17 @@ fn begun() -> MutexGuard<'static, BTreeSet<PathBuf>> {
 pub fn abandon() {
     let begun = begun();
     for path in begun.iter() {
-        // Others may still be writing into a folder.
-        let _ = (0..100).find(|_| {
-            let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-            removed.is_ok() || !path.exists()
-        });
+        if !path.is_dir() {
+            let _ = std::fs::remove_file(path);
+            continue;
+        }
+        // Others may still be writing into a folder: under another name they do not find it.
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push("-");
+        let away = path.with_file_name(name);
+        if std::fs::rename(path, &away).is_ok() {
+            let _ = (0..10).find(|_| std::fs::remove_dir_all(&away).is_ok());
+        }
     }
     std::mem::forget(begun);
 }

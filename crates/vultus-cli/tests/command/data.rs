@@ -379,7 +379,8 @@ fn what_is_interrupted_near_its_end_is_whole_or_absent() {
         });
         let code = running.signal("-TERM");
         let done = place.path(&out).exists();
-        assert_eq!(code, Some(if done { 0 } else { 130 }));
+        // A signal may come between the last step and the end.
+        assert!(code == Some(130) || (done && code == Some(0)), "{code:?}");
         let written = place.files_named("im").iter().filter(|path| path.starts_with(place.path(&out))).count();
         assert_eq!(written, if done { 7 * (60 + 15) } else { 0 }, "{out}");
         assert!(place.files_named(".writing-").is_empty());
