@@ -9,7 +9,7 @@ use std::path::Path;
 use vultus::bundle::{Bundle, BundleFault};
 use vultus::classifier::Classifier;
 use vultus::labels::{Labels, canonical};
-use vultus::persist::{Unfinished, remove_unfinished, write_together};
+use vultus::persist::{remove_unfinished, write_together};
 use vultus::wording::counted;
 
 use crate::batches::dataset_probabilities;
@@ -260,8 +260,6 @@ impl Assessment {
     /// # Errors
     /// The system's refusal, naming the path.
     pub fn save(&self, directory: &Path) -> Result<(), AssessError> {
-        let _new = (!directory.exists()).then(|| Unfinished::new(directory));
-        fs_err::create_dir_all(directory)?;
         remove_unfinished(directory)?;
         write_together(directory, |folder| {
             self.predictions.write_csv(&folder.join(PREDICTIONS))?;

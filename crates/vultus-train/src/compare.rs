@@ -13,7 +13,7 @@ use serde_json::json;
 use vultus::bundle::BundleError;
 use vultus::labels::canonical;
 use vultus::persist::write_atomically;
-use vultus::persist::{Unfinished, write_together};
+use vultus::persist::write_together;
 
 use crate::config::TrainConfig;
 use crate::evaluate::Evaluation;
@@ -346,8 +346,6 @@ impl Comparison {
     /// # Errors
     /// A failed write, which names the file.
     pub fn write(&self, directory: &Path) -> Result<(), CompareError> {
-        let _new = (!directory.exists()).then(|| Unfinished::new(directory));
-        fs_err::create_dir_all(directory)?;
         write_together(directory, |folder| {
             self.write_csv(&folder.join("comparison.csv"))?;
             write_json(&folder.join("comparison.json"), self)?;

@@ -242,7 +242,7 @@ fn named_twice(earlier: &Source, later: &Source) -> DataError {
 
 /// The first two sources that have read one file both: folders may lie in each other, also by links.
 fn read_twice(sources: &[Source], readings: &[Vec<Reading>]) -> Option<(usize, usize)> {
-    if sources.iter().filter(|source| matches!(source, Source::Folder(_))).count() == 0 || sources.len() == 1 {
+    if sources.len() < 2 {
         return None;
     }
     let mut first = HashMap::new();

@@ -111,7 +111,7 @@ pub fn write_atomically(
 }
 
 /// Writes files and folders through `write` into a folder of their own in `directory`, and then moves all of them to their
-/// names in `directory`, in place of what is there: whoever is interrupted leaves all or none of them.
+/// names in `directory`, in place of what is there: whoever is interrupted leaves all or none of them, and no new `directory`.
 ///
 /// # Errors
 /// What `write` returns, or the system's refusal, naming the path.
@@ -119,6 +119,8 @@ pub fn write_together<E: From<io::Error>>(
     directory: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
+    let _new = (!directory.exists()).then(|| Unfinished::new(directory));
+    fs_err::create_dir_all(directory)?;
     let (folder, unfinished) = folder_in(directory)?;
     write(folder.path())?;
     let inside = folder.path().to_owned();
