@@ -2,7 +2,6 @@
 //! the first ends short work.
 
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,13 +9,14 @@ use vultus::persist;
 
 use crate::message::say;
 
-/// Signals that come so soon behind the first are one with it: some programs send each twice.
-const TOGETHER: Duration = Duration::from_secs(1);
+/// Signals that come so soon behind the first are one with it: some programs send each twice, and a terminal that is closed may, too.
+const TOGETHER: Duration = Duration::from_millis(500);
 
+/// Whether someone has asked to stop.
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// When the program began to end, if it is to end at once.
-static ENDING: OnceLock<Instant> = OnceLock::new();
+/// Whether the program ends at once.
+static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Starts to listen.
 ///
@@ -40,23 +40,21 @@ pub fn on_first(stop: impl Fn() + Send + 'static) -> io::Result<()> {
 /// # Errors
 /// The system's refusal.
 pub fn end_at_first() -> io::Result<()> {
-    handle(is_ignored, || {
-        if ENDING.set(Instant::now()).is_ok() {
-            // In a thread of its own: a disk or a reader of messages that does not answer is left to a second signal.
-            std::thread::spawn(|| {
-                persist::abandon();
-                say("interrupted");
-                std::process::exit(130)
-            });
-        } else if ENDING.get().is_some_and(|first| first.elapsed() > TOGETHER) {
-            std::process::exit(130);
-        }
-    })
+    let end = || {
+        ENDING.store(true, Ordering::SeqCst);
+        // In a thread of its own: a disk or a reader of messages that does not answer is left to a second signal.
+        std::thread::spawn(|| {
+            persist::abandon();
+            say("interrupted");
+            std::process::exit(130)
+        });
+    };
+    handle(is_ignored, end, || std::process::exit(130))
 }
 
 /// Waits for the end where the program is to end at once: what failed since then failed for that.
 pub fn wait_for_end() {
-    while ENDING.get().is_some() {
+    while ENDING.load(Ordering::SeqCst) {
         std::thread::park();
     }
 }
@@ -68,17 +66,33 @@ pub fn requested() -> bool {
 
 fn on_each(message: &'static str, stop: impl Fn() + Send + 'static) -> io::Result<()> {
     // One who started the program with `nohup` wants it to outlive the terminal; one who asks it to stop means it.
-    handle(
-        |signal| signal == HANGUP && is_ignored(signal),
-        move || {
-            if REQUESTED.swap(true, Ordering::SeqCst) {
-                persist::abandon();
-                std::process::exit(130);
-            }
-            say(message);
-            stop();
-        },
-    )
+    let passed_over = |signal| signal == HANGUP && is_ignored(signal);
+    let first = move || {
+        REQUESTED.store(true, Ordering::SeqCst);
+        say(message);
+        stop();
+    };
+    handle(passed_over, first, || {
+        persist::abandon();
+        std::process::exit(130)
+    })
+}
+
+/// Calls `first` at the first signal, but for those that are passed over, and `again` at one that is not one with it.
+fn handle(
+    passed_over: impl Fn(i32) -> bool,
+    first: impl Fn() + Send + 'static,
+    again: impl Fn() + Send + 'static,
+) -> io::Result<()> {
+    let mut heard: Option<Instant> = None;
+    hear(passed_over, move || match heard {
+        None => {
+            heard = Some(Instant::now());
+            first();
+        }
+        Some(before) if before.elapsed() > TOGETHER => again(),
+        Some(_) => {}
+    })
 }
 
 /// Number of the signal SIGHUP.
@@ -86,7 +100,7 @@ const HANGUP: i32 = 1;
 
 /// Calls `act` at each signal, but for those that are passed over.
 #[cfg(unix)]
-fn handle(passed_over: impl Fn(i32) -> bool, act: impl Fn() + Send + 'static) -> io::Result<()> {
+fn hear(passed_over: impl Fn(i32) -> bool, mut act: impl FnMut() + Send + 'static) -> io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !passed_over(signal));
     let mut signals = signal_hook::iterator::Signals::new(heard)?;
@@ -95,7 +109,7 @@ fn handle(passed_over: impl Fn(i32) -> bool, act: impl Fn() + Send + 'static) ->
 }
 
 #[cfg(not(unix))]
-fn handle(_passed_over: impl Fn(i32) -> bool, act: impl Fn() + Send + 'static) -> io::Result<()> {
+fn hear(_passed_over: impl Fn(i32) -> bool, act: impl FnMut() + Send + 'static) -> io::Result<()> {
     ctrlc::set_handler(act).map_err(io::Error::other)
 }
 

@@ -31,7 +31,7 @@ pub struct Batch {
     pub indices: Vec<usize>,
     /// `[batch * height * width]`.
     pub pixels: Vec<f32>,
-    /// Probability of each class that the network is to answer, `[batch * classes]`.
+    /// What the network is to answer, `[batch * columns]`.
     pub targets: Vec<f32>,
     /// Class weight of each sample, `[batch]`.
     pub weights: Vec<f32>,
@@ -42,9 +42,11 @@ pub struct Batch {
 pub struct BatchSource<'a> {
     /// The samples.
     pub dataset: &'a Dataset,
+    /// [`Dataset::places`]: what an image's changes are drawn by, so that images of other splits have no part in them.
+    pub places: &'a [usize],
     /// Pixels to numbers.
     pub preprocessing: &'a Preprocessing,
-    /// Targets of every sample of the data set, `[samples * classes]`.
+    /// Targets of every sample of the data set, `[samples * columns]`: a probability for each class of the labels, and perhaps for the votes'.
     pub targets: &'a [f32],
     /// Models that have a share in the targets.
     pub teachers: Option<&'a Teachers>,
@@ -91,24 +93,24 @@ impl<'a> BatchSource<'a> {
 
     /// One batch of the samples at `indices`, as `epoch` (from 0) shows them.
     pub fn batch(&self, epoch: usize, indices: &[usize]) -> Batch {
-        let Self { dataset, preprocessing, augmentation, seed, .. } = *self;
-        let classes = dataset.labels.len();
+        let Self { dataset, places, preprocessing, augmentation, seed, .. } = *self;
+        let columns = self.targets.len() / dataset.samples.len();
         let (width, height) = (preprocessing.width as usize, preprocessing.height as usize);
         // The memory of an earlier batch, once it has been through the network.
         let mut pixels = buffers::take(indices.len() * preprocessing.values());
         pixels.par_chunks_exact_mut(preprocessing.values()).zip(indices).for_each(|(pixels, &index)| {
-            let face = augmentation.apply(&dataset.samples[index].image, seed, epoch, index);
+            let face = augmentation.apply(&dataset.samples[index].image, seed, epoch, places[index]);
             preprocessing.fill(&face, pixels);
         });
         let mut targets: Vec<f32> =
-            indices.iter().flat_map(|&index| &self.targets[index * classes..][..classes]).copied().collect();
+            indices.iter().flat_map(|&index| &self.targets[index * columns..][..columns]).copied().collect();
         let mut weights: Vec<f32> =
             indices.iter().map(|&index| self.class_weights[dataset.samples[index].label]).collect();
-        let mixing = |&index: &usize| Mixing::draw(augmentation, seed, epoch, index, width, height);
+        let mixing = |&index: &usize| Mixing::draw(augmentation, seed, epoch, places[index], width, height);
         let mixings: Vec<Mixing> = indices.iter().map(mixing).collect();
         mix(&mixings, width, &mut pixels, &mut targets, &mut weights);
         if let Some(teachers) = self.teachers {
-            teachers.teach(&pixels, &mut targets);
+            teachers.teach(&pixels, columns, &mut targets);
         }
         Batch { indices: indices.to_vec(), pixels, targets, weights }
     }

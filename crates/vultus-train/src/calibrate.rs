@@ -23,7 +23,7 @@ pub struct Calibrated {
     pub before: Evaluation,
     /// On the same images, as it is now.
     pub after: Evaluation,
-    /// On the splits that its file had figures of, as far as the data have them, as it is now.
+    /// On the splits that its file had figures of, as far as the data have the same images of them, as it is now.
     pub evaluations: Vec<Evaluation>,
 }
 
@@ -49,10 +49,20 @@ pub fn calibrate(
     bundle.inference.temperature = fit_temperature(&probabilities, &labels);
     let after = on(&bundle, split)?.evaluation;
     let split = split_name::meant_by(split);
-    let measured = bundle.metrics.as_array().into_iter().flatten().filter_map(|figures| figures["split"].as_str());
     let present = dataset.splits();
-    let again = measured.filter(|&name| name != split && present.iter().any(|other| other == name));
-    let evaluations = again.map(|split| Ok(on(&bundle, split)?.evaluation)).collect::<Result<Vec<_>, AssessError>>()?;
+    let mut evaluations = Vec::new();
+    for figures in bundle.metrics.as_array().into_iter().flatten() {
+        let measured =
+            figures["split"].as_str().filter(|&name| name != split && present.iter().any(|other| other == name));
+        let Some(measured) = measured else { continue };
+        // Older files do not tell of which images a figure is.
+        match (figures["images_sha256"].as_str(), on(&bundle, measured)) {
+            (Some(images), Ok(again)) if again.evaluation.images_sha256.as_deref() != Some(images) => {}
+            // So they are not those either.
+            (Some(_), Err(_)) => {}
+            (_, again) => evaluations.push(again?.evaluation),
+        }
+    }
     bundle.metrics = json!(evaluations.iter().map(headline).collect::<Vec<_>>());
     let data_sha256 = after.images_sha256.clone();
     let calibration = json!(CalibrationFacts { split: split.to_owned(), images: after.n, data_sha256 });
@@ -122,5 +132,19 @@ mod tests {
         assert_eq!(bundle.training["calibration"]["split"], json!("mine"));
         assert_eq!(bundle.training["calibration"]["images"], json!(100));
         assert_eq!(bundle.training["train_split"], json!("train"));
+    }
+
+    #[test]
+    fn figures_of_other_images_are_left_out() {
+        let again = |bundle: Bundle, data: &Dataset| calibrate(bundle, Views::default(), data, "mine", &[]).unwrap();
+        let data = dataset(&[("mine", 100, 20), ("test", 10, 3)]);
+        let first = again(bundle(), &data).bundle;
+        assert_eq!(again(first.clone(), &data).evaluations.len(), 1);
+        let mut other = dataset(&[("mine", 100, 20), ("test", 11, 3)]);
+        assert_eq!(again(first.clone(), &other).bundle.metrics, json!([]));
+        // Nor does a class there that the model does not know end it.
+        other.labels = Labels::new(["sad", "happy", "moody"]).unwrap();
+        other.samples.iter_mut().filter(|sample| sample.split == "test").for_each(|sample| sample.label = 2);
+        assert_eq!(again(first, &other).bundle.metrics, json!([]));
     }
 }

@@ -29,6 +29,8 @@ pub enum Caveat {
     Copies {
         /// How many validate.
         images: usize,
+        /// The setting that leaves copies out.
+        remedy: &'static str,
     },
     /// So few images validate that what they choose is much of chance.
     FewValidate {
@@ -68,10 +70,9 @@ pub enum Caveat {
 impl fmt::Display for Caveat {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Copies { images } => write!(
+            Self::Copies { images, remedy } => write!(
                 formatter,
-                "note: {images} of the validation images {} also among those trained on: cleaning.duplicates=drop leaves \
-                 copies out",
+                "note: {images} of the validation images {} also among those trained on: {remedy} leaves copies out",
                 if *images == 1 { "is" } else { "are" }
             ),
             Self::FewValidate { images } => write!(
@@ -114,7 +115,11 @@ impl fmt::Display for Caveat {
 pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     let Prepared { dataset, train, validation } = prepared;
     let mut caveats = BTreeSet::new();
-    caveats.extend(copies(dataset.copies(validation, train)));
+    let remedy = match config.validation() {
+        Validation::Split(_) => "cleaning.leaks=drop",
+        Validation::Part { .. } | Validation::Nothing => DROP_DUPLICATES,
+    };
+    caveats.extend(copies(dataset.copies(validation, train), remedy));
     caveats.extend(few(validation.len()));
     let chosen = [&config.data.train_split, &config.data.validation_split];
     for split in evaluated_splits(config, dataset).iter().filter(|split| !chosen.contains(split)) {
@@ -156,7 +161,7 @@ pub fn of_search(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> 
         parts.iter().map(|(train, validation)| dataset.copies(&pick(validation), &pick(train))).sum()
     };
     let mut caveats = BTreeSet::new();
-    caveats.extend(copies(folds.into_iter().map(copies_of).max().unwrap_or_default()));
+    caveats.extend(copies(folds.into_iter().map(copies_of).max().unwrap_or_default(), DROP_DUPLICATES));
     caveats.extend(configs.iter().flat_map(|config| without_votes(config, dataset, indices)));
     // Every image validates in some fold.
     let models = learnt(&configs, dataset, &config.data.train_split, |_| false);
@@ -200,8 +205,11 @@ fn few(images: usize) -> Option<Caveat> {
     (1..FEW_IMAGES).contains(&images).then_some(Caveat::FewValidate { images })
 }
 
-fn copies(images: usize) -> Option<Caveat> {
-    (images > 0).then_some(Caveat::Copies { images })
+/// What leaves out copies within a split.
+const DROP_DUPLICATES: &str = "cleaning.duplicates=drop";
+
+fn copies(images: usize, remedy: &'static str) -> Option<Caveat> {
+    (images > 0).then_some(Caveat::Copies { images, remedy })
 }
 
 /// Settings about votes that the samples at `indices` do not have.
@@ -209,11 +217,9 @@ fn without_votes(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> 
     // Images that are no faces had votes before they were left out.
     let voted = indices.iter().any(|&index| dataset.samples[index].votes.is_some())
         || dataset.removed.iter().any(|removal| removal.reason == RemovalReason::NotAFace);
-    let asked = [
-        ("train.targets.votes", config.train.targets.votes > 0.0),
-        ("cleaning.not_a_face", config.cleaning.not_a_face == Policy::Drop),
-    ];
-    asked.into_iter().filter(|&(_, asked)| asked && !voted).map(|(key, _)| Caveat::NoVotes { key }).collect()
+    let cleans = (config.cleaning.not_a_face == Policy::Drop).then_some("cleaning.not_a_face");
+    let asked = config.train.targets.keys_of_votes().chain(cleans);
+    asked.filter(|_| !voted).map(|key| Caveat::NoVotes { key }).collect()
 }
 
 /// The models that `configs` begin with or learn from and that were trained on the images of `split`, unless in the
@@ -371,8 +377,12 @@ mod tests {
     fn copies_on_both_sides_are_counted() {
         let prepared = prepared();
         let found = beside_few(&TrainConfig::default(), &prepared);
-        assert_eq!(found, [Caveat::Copies { images: 1 }]);
+        assert_eq!(found, [Caveat::Copies { images: 1, remedy: DROP_DUPLICATES }]);
         assert!(found[0].to_string().contains("1 of the validation images is also among those trained on"));
+        let mut apart = TrainConfig::default();
+        "val".clone_into(&mut apart.data.validation_split);
+        let [Caveat::Copies { remedy, .. }] = beside_few(&apart, &prepared)[..] else { panic!("no copies") };
+        assert_eq!(remedy, "cleaning.leaks=drop");
         let apart = Prepared { train: (0..10).collect(), validation: vec![11], ..prepared.clone() };
         assert_eq!(beside_few(&TrainConfig::default(), &apart), []);
 
@@ -385,7 +395,10 @@ mod tests {
             let apart = |a: usize, b: usize| folds[0].0.contains(&a) != folds[0].0.contains(&b);
             // Each of a pair validates once.
             let images = 2 * (usize::from(apart(0, 10)) + usize::from(apart(1, 3)));
-            assert_eq!(of_search(&config, &prepared.dataset, &indices), Vec::from_iter(copies(images)));
+            assert_eq!(
+                of_search(&config, &prepared.dataset, &indices),
+                Vec::from_iter(copies(images, DROP_DUPLICATES))
+            );
         }
     }
 

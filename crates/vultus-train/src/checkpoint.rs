@@ -100,10 +100,10 @@ pub enum CheckpointError {
     /// It belongs to another network, other labels or other data.
     #[error(
         "{path} is a checkpoint of another run: its {part} differs; {}",
-        if matches!(part.as_str(), "data" | "images" | "labels" | "votes") {
-            "put the run's own images back, or train anew"
-        } else {
-            "resume with the run's own configuration"
+        match part.as_str() {
+            "data" | "images" | "labels" | "votes" => "put the run's own images back, or train anew",
+            "teachers" => "put the teachers' own files back, or train anew",
+            _ => "resume with the run's own configuration",
         }
     )]
     OtherRun {

@@ -76,7 +76,7 @@ pub struct Comparison {
     /// Splits on which not all runs saw the same images of the same classes, as far as that is known: their figures do not
     /// compare.
     pub unequal: Vec<String>,
-    /// Whether rows were validated on other images, by their configurations: their validation accuracies do not compare.
+    /// Whether rows may have validated on other images, by their configurations and data: their validation accuracies do not compare then.
     pub unequal_validation: bool,
     /// Runs whose images or classes, perhaps only those of a test, are not those of the first run of their row, though their
     /// configuration is.

@@ -89,7 +89,7 @@ fn write_folder(dataset: &Dataset, out: &Path, parent: &Path) -> Result<(), Data
             return Err(unwritable(out, format!("class `{name}` cannot be the name of a folder")));
         }
     }
-    let (folder, unfinished) = folder_in(parent).map_err(|error| unwritable(out, error.to_string()))?;
+    let (unfinished, folder) = folder_in(parent).map_err(|error| unwritable(out, error.to_string()))?;
     for split in dataset.splits() {
         // Step by step: a folder that was abandoned must not come back.
         fs_err::create_dir(folder.path().join(&split))?;

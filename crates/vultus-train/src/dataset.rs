@@ -3,7 +3,7 @@
 //! In: samples made by the readers under [`crate::source`]. Out: one [`Dataset`] with one label order. It does not
 //! read files, judge quality ([`crate::audit`]) or choose what to keep ([`crate::clean`]).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use image::GrayImage;
@@ -328,6 +328,18 @@ pub struct Dataset {
 type Pixels<'a> = (u32, u32, &'a [u8]);
 
 impl Dataset {
+    /// The place of each sample among those of its split, from 0.
+    pub fn places(&self) -> Vec<usize> {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        let mut places = Vec::with_capacity(self.samples.len());
+        for sample in &self.samples {
+            let count = counts.entry(&sample.split).or_default();
+            places.push(*count);
+            *count += 1;
+        }
+        places
+    }
+
     /// Number of the samples at `indices` that have the pixels of one at `others`.
     pub fn copies(&self, indices: &[usize], others: &[usize]) -> usize {
         let others: HashSet<Pixels> = others.iter().map(|&index| self.pixels(index)).collect();

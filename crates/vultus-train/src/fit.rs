@@ -22,8 +22,9 @@ use crate::config::{ClassWeights, FitConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::Dataset;
 use crate::device::{DeviceError, device};
 use crate::evaluate::cross_entropy;
+use crate::heads::Heads;
 use crate::history::{self, EpochRecord, HistoryError};
-use crate::model::{Forward, Network, values_of};
+use crate::model::{Forward, Network, initial_weights, values_of};
 use crate::operations::{KeptBuffers, Operations};
 use crate::optimizer::Optimizer;
 use crate::run::RunDirectory;
@@ -194,6 +195,16 @@ pub fn check(config: &TrainConfig, data: FitData<'_>) -> Result<(), FitError> {
     Fitting::new(config, data, None, None).map(drop)
 }
 
+/// How weights do on the validation part.
+#[derive(Clone, Copy)]
+struct Validated {
+    /// Without class weights.
+    cross_entropy: f64,
+    /// Sum of the L2 penalties.
+    penalty: f64,
+    accuracy: f64,
+}
+
 /// State of a run while it goes on.
 struct Fitting<'a> {
     config: &'a TrainConfig,
@@ -205,6 +216,10 @@ struct Fitting<'a> {
     targets: Vec<f32>,
     teachers: Option<Teachers>,
     start: Option<Start>,
+    /// The network that becomes the model.
+    resolved: ResolvedNetwork,
+    heads: Heads,
+    /// The same with all heads.
     network: Network,
     optimizer: Optimizer,
     average: Option<Average>,
@@ -224,6 +239,8 @@ impl<'a> Fitting<'a> {
         let labels = &data.dataset.labels;
         let (height, width) = (config.preprocessing.height as usize, config.preprocessing.width as usize);
         let resolved = config.network.resolve(height, width, labels.len())?;
+        let heads = config.train.targets.heads(labels.len());
+        let trained = config.network.resolve(height, width, heads.columns())?;
         let device = device(&config.device)?;
         // Only checkpoints need it, and it reads every pixel.
         let identity = run.map_or_else(|| Ok(String::new()), |_| identity(config, data))?;
@@ -231,10 +248,12 @@ impl<'a> Fitting<'a> {
             Some(checkpoint) => (checkpoint.weights.clone(), None),
             None => {
                 let seed = derive_seed(config.seed, &[purpose::WEIGHTS]);
-                starting_weights(&config.train.start, &config.preprocessing, &resolved, labels, seed)?
+                let (answering, start) =
+                    starting_weights(&config.train.start, &config.preprocessing, &resolved, labels, seed)?;
+                (heads.join(&trained, answering, &initial_weights(&trained, seed)), start)
             }
         };
-        let network = Network::new(resolved, &weights, &device)?;
+        let network = Network::new(trained, &weights, &device)?.with_heads(heads);
         let train = &config.train;
         let mut optimizer = Optimizer::new(&train.optimizer, train.clip_norm, train.weight_decay, &network);
         let mut average = Average::new(train.average_decay, &network);
@@ -251,7 +270,7 @@ impl<'a> Fitting<'a> {
             progress = checkpoint.progress;
             if let (Some(run), Some(_)) = (run, progress.best) {
                 let best = Checkpoint::load(&run.best_checkpoint(), &identity)?;
-                best_weights = Some(best.average.unwrap_or(best.weights));
+                best_weights = Some(heads.answering(network.resolved(), best.average.unwrap_or(best.weights)));
             }
         }
         let events = match run {
@@ -274,6 +293,8 @@ impl<'a> Fitting<'a> {
             run,
             identity,
             start,
+            resolved,
+            heads,
             network,
             optimizer,
             average,
@@ -312,8 +333,10 @@ impl<'a> Fitting<'a> {
         let class_weights = std::mem::take(&mut self.class_weights);
         let targets = std::mem::take(&mut self.targets);
         let teachers = self.teachers.take();
+        let places = self.data.dataset.places();
         let source = BatchSource {
             dataset: self.data.dataset,
+            places: &places,
             preprocessing: &self.config.preprocessing,
             targets: &targets,
             teachers: teachers.as_ref(),
@@ -434,8 +457,9 @@ impl<'a> Fitting<'a> {
             epoch: self.progress.epoch + 1,
             loss: loss / seen as f64,
             accuracy: correct as f64 / seen as f64,
-            val_loss: validated.map(|(loss, _)| loss),
-            val_accuracy: validated.map(|(_, accuracy)| accuracy),
+            val_loss: validated.map(|validated| validated.cross_entropy + validated.penalty),
+            val_cross_entropy: validated.map(|validated| validated.cross_entropy),
+            val_accuracy: validated.map(|validated| validated.accuracy),
             learning_rate: last_rate,
             images_per_second: seen as f64 / seconds.max(1e-9),
             wait_share: (waited / seconds.max(1e-9)).min(1.0),
@@ -463,13 +487,13 @@ impl<'a> Fitting<'a> {
         Ok(())
     }
 
-    /// Loss (penalties included, class weights not) and accuracy on the validation part.
-    fn validate(&self) -> Result<Option<(f64, f64)>, FitError> {
+    /// What the validation part says of the weights; `None` without one.
+    fn validate(&self) -> Result<Option<Validated>, FitError> {
         if self.data.validation.is_empty() {
             return Ok(None);
         }
         let weights = self.weights();
-        let resolved = self.network.resolved();
+        let resolved = &self.resolved;
         let plan = Plan::new(resolved, &weights)?;
         let classify = |pixels: &[f32]| plan.probabilities(pixels);
         let probabilities =
@@ -479,16 +503,20 @@ impl<'a> Fitting<'a> {
             self.data.validation.iter().map(|&index| self.data.dataset.samples[index].label).collect();
         let rows = probabilities.chunks_exact(classes).zip(&labels);
         let entropy: f64 = rows.map(|(row, &label)| cross_entropy(row[label], f32::MIN_POSITIVE)).sum();
-        let loss = entropy / labels.len() as f64 + penalty(resolved, &weights)?;
+        let (cross_entropy, penalty) = (entropy / labels.len() as f64, penalty(resolved, &weights)?);
+        let loss = cross_entropy + penalty;
         if !loss.is_finite() {
             return Err(FitError::ValidationNotFinite { loss, epoch: self.progress.epoch + 1 });
         }
-        Ok(Some((loss, count_correct(&probabilities, &labels) as f64 / labels.len() as f64)))
+        let accuracy = count_correct(&probabilities, &labels) as f64 / labels.len() as f64;
+        Ok(Some(Validated { cross_entropy, penalty, accuracy }))
     }
 
-    /// The weights that validate and become the model: the average, where there is one.
+    /// The weights that validate and become the model: the average, where there is one, of what answers the labels.
     fn weights(&self) -> Weights {
-        self.average.as_ref().map_or_else(|| self.network.weights(), |average| average.weights(&self.network))
+        let all =
+            self.average.as_ref().map_or_else(|| self.network.weights(), |average| average.weights(&self.network));
+        self.heads.answering(self.network.resolved(), all)
     }
 
     fn checkpoint(&self) -> Checkpoint {

@@ -19,8 +19,11 @@ pub struct EpochRecord {
     pub loss: f64,
     /// Share of training images classified correctly while training (0 to 1).
     pub accuracy: f64,
-    /// Loss on the validation part, where there is one.
+    /// Loss on the validation part, penalties included, where there is one.
     pub val_loss: Option<f64>,
+    /// The same without penalties, which make losses of other settings incomparable; what an older version wrote has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_cross_entropy: Option<f64>,
     /// Accuracy on the validation part, where there is one.
     pub val_accuracy: Option<f64>,
     /// Learning rate of the last step.
@@ -128,6 +131,7 @@ mod tests {
             loss: 1.9 / epoch as f64,
             accuracy: 0.25,
             val_loss: Some(1.7),
+            val_cross_entropy: None,
             val_accuracy: None,
             learning_rate: 1e-3,
             images_per_second: 412.5,

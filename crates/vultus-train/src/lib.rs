@@ -43,6 +43,7 @@ pub mod facts;
 pub mod figure;
 pub mod fingerprint;
 pub mod fit;
+pub mod heads;
 pub mod held_out;
 pub mod history;
 pub mod model;

@@ -14,6 +14,7 @@ use vultus::network::{
 use vultus::weights::{WeightTensor, Weights};
 
 use crate::device::operations_of;
+use crate::heads::Heads;
 use crate::operations::{
     Activation, Block, BlockParameters, ChannelShape, ConvolutionShape, DenseShape, DepthwiseShape, Filters,
     Operations, Pooling, PoolingShape, SqueezeShape, Tail,
@@ -29,6 +30,7 @@ pub struct Network {
     /// Parallel to `resolved.parameters()`. Trainable ones are leaves of the graph; running statistics are not in it.
     parameters: Vec<Tensor<1>>,
     specs: Vec<ParameterSpec>,
+    heads: Heads,
 }
 
 /// What goes from layer to layer of one training pass.
@@ -44,9 +46,9 @@ struct Pass {
 /// What one training step showed.
 #[derive(Debug)]
 pub struct Forward {
-    /// The loss that is minimised, `[1]`: weighted cross-entropy plus penalties.
+    /// The loss that is minimised, `[1]`: weighted cross-entropy, that of the votes' head too, plus penalties.
     pub loss: Tensor<1>,
-    /// `[batch, classes]`, outside the graph.
+    /// Of the labels, `[batch, labels]`, outside the graph.
     pub probabilities: Tensor<2>,
 }
 
@@ -87,12 +89,20 @@ impl Network {
             let data = weights.get(&spec.name)?.data.clone();
             parameters.push(leaf(spec, flat(data, &device.clone().inner())));
         }
-        Ok(Self { operations: operations_of(&device), resolved, device, parameters, specs })
+        let heads = Heads { labels: resolved.classes, votes_weight: 0.0 };
+        Ok(Self { operations: operations_of(&device), resolved, device, parameters, specs, heads })
     }
 
     /// The same network with other arithmetic: Burn's own operations run on any device, `flex` too.
     pub fn with_operations(mut self, operations: Operations) -> Self {
         self.operations = operations;
+        self
+    }
+
+    /// The same network with what its columns answer, which are all labels otherwise.
+    pub fn with_heads(mut self, heads: Heads) -> Self {
+        assert_eq!(heads.columns(), self.resolved.classes, "columns of the last layer");
+        self.heads = heads;
         self
     }
 
@@ -153,7 +163,7 @@ impl Network {
 
     /// Training pass: batch statistics, dropout, loss. Moves the running statistics of the batch norms.
     ///
-    /// `pixels` `[batch * height * width]`, `targets` `[batch * classes]` (probabilities), `sample_weights` `[batch]`.
+    /// `pixels` `[batch * height * width]`, `targets` `[batch * columns]` (probabilities), `sample_weights` `[batch]`.
     /// `dropout_seed` decides every mask.
     pub fn forward(
         &mut self,
@@ -163,14 +173,24 @@ impl Network {
         dropout_seed: u64,
     ) -> Forward {
         let batch = sample_weights.len();
-        let classes = self.resolved.classes;
+        let columns = self.resolved.classes;
         let x = self.constant(pixels, batch, self.resolved.input.len());
         let layers = self.resolved.layers.clone();
         let mut pass = Pass { batch, next_parameter: 0, penalty: None };
         let x = self.forward_layers(&layers, &mut pass, x, dropout_seed, None);
-        let targets = self.constant(targets, batch, classes);
+        let targets = self.constant(targets, batch, columns);
         let weights = Tensor::<1>::from_data(TensorData::new(sample_weights, [batch]), &self.device);
-        let (loss, probabilities) = self.operations.cross_entropy(x, targets, weights, classes);
+        let Heads { labels, votes_weight } = self.heads;
+        let (loss, probabilities) = if self.heads.votes() == 0 {
+            self.operations.cross_entropy(x, targets, weights, labels)
+        } else {
+            let head = |tensor: &Tensor<2>, from: usize, to: usize| tensor.clone().slice([0..batch, from..to]);
+            let entropy = |from: usize, to: usize| {
+                self.operations.cross_entropy(head(&x, from, to), head(&targets, from, to), weights.clone(), to - from)
+            };
+            let (loss, probabilities) = entropy(0, labels);
+            (loss + entropy(labels, columns).0 * votes_weight, probabilities)
+        };
         let loss = match pass.penalty {
             Some(penalty) => loss + penalty,
             None => loss,

@@ -138,8 +138,8 @@ pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
     config.network.resolve(height, width, dataset.labels.len())?;
     for split in &config.data.evaluate_splits {
         split_indices(&dataset, split).map_err(|missing| {
-            let others: Vec<&String> =
-                missing.present.iter().filter(|split| **split != config.data.train_split).collect();
+            let chosen = [&config.data.train_split, &config.data.validation_split];
+            let others: Vec<&String> = missing.present.iter().filter(|split| !chosen.contains(split)).collect();
             let remedy = Some(format!("data.evaluate_splits={others:?}"));
             PrepareError::NoConfiguredSplit { key: "data.evaluate_splits", missing, remedy }
         })?;

@@ -16,12 +16,13 @@ use vultus::bundle::BundleError;
 use vultus::network::{NetworkError, ResolvedNetwork};
 use vultus::persist::write_atomically;
 
+use crate::config::Monitor;
 use crate::evaluate::Evaluation;
 use crate::evaluate::pictures::{Picture, PicturePair};
-use crate::figure::search::TrialSummary;
 use crate::figure::{self, FigureError, template};
 use crate::history::{EpochRecord, HistoryError};
 use crate::run::RunError;
+use crate::search::SearchTable;
 use crate::train::Choice;
 
 const TEMPLATE: &str = include_str!("../templates/report.html.jinja");
@@ -69,7 +70,7 @@ pub struct Training {
     /// The split that validated, as evaluations call it.
     pub validation_split: String,
     /// The search that led to the configuration, if there was one.
-    pub search: Option<Vec<TrialSummary>>,
+    pub search: Option<SearchTable>,
 }
 
 /// Images of one class in every split.
@@ -166,12 +167,14 @@ impl TrainingFigures {
                 svg: figure::curves::draw(&input.history, input.choice.epoch)?,
             })
         };
-        let search = match input.search.as_deref() {
-            None | Some([]) => None,
-            Some(trials) => Some(ReportFigure {
+        // It shows accuracies.
+        let drawn = |search: &&SearchTable| search.monitor == Monitor::ValAccuracy && !search.complete.is_empty();
+        let search = match input.search.as_ref().filter(drawn) {
+            None => None,
+            Some(search) => Some(ReportFigure {
                 stem: "search".to_owned(),
                 caption: "Search: mean and standard deviation over the folds, best setting first.".to_owned(),
-                svg: figure::search::draw(trials)?,
+                svg: figure::search::draw(&search.complete, search.settings)?,
             }),
         };
         Ok(Self {

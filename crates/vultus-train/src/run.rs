@@ -14,7 +14,7 @@
 //! model.safetensors      the bundle
 //! evaluation/<split>/    evaluation.json, predictions.csv, pictures.json, pictures/
 //! report.html, figures/  the report
-//! search-table.json      of the winner of a search: what it was chosen among
+//! search-results.json    of the winner of a search: what it was chosen among
 //! .lock                  held while a process writes there
 //! ```
 

@@ -20,12 +20,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-pub use config::SearchConfig;
+pub use config::{Score, SearchConfig};
 pub use error::SearchError;
 use journal::{EpochScore, Journal, TrialRecord};
 use plan::{Folds, PlannedSetting, SearchPlan};
 pub use plan::{SearchData, Trial};
-pub use results::{SearchResults, TABLE};
+pub use results::{SearchResults, SearchTable, TABLE};
 pub use shard::Shard;
 pub use space::{Setting, settings, winner_config};
 

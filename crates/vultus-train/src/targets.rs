@@ -14,6 +14,7 @@ use vultus::preprocess::Preprocessing;
 
 use crate::config::{LabelSource, in_toml};
 use crate::dataset::Dataset;
+use crate::heads::Heads;
 use crate::source::ferplus;
 
 /// Shares in the targets, each from 0 (off) to 1.
@@ -26,6 +27,9 @@ pub struct TargetConfig {
     /// counts as the labels that the training images with such votes have: the taggers of FER+ and the makers of FER-2013
     /// do not mean the same by a name.
     pub votes: f64,
+    /// Weight of a second head's loss, which answers the FER+ votes as they are, from the same features, beside the labels' head; see
+    /// [`Heads`]. It is no part of the model. 0 is off; at 1 it counts as much as the labels.
+    pub votes_head: f64,
     /// Share of the teachers' answer, which they give on the very picture that the network sees (Hinton et al. 2015;
     /// Beyer et al. 2022). Smoothing and votes make up the rest.
     pub distillation: f64,
@@ -38,30 +42,47 @@ pub struct TargetConfig {
 
 impl Default for TargetConfig {
     fn default() -> Self {
-        Self { smoothing: 0.0, votes: 0.0, distillation: 0.0, heat: 1.0, teachers: Vec::new() }
+        Self { smoothing: 0.0, votes: 0.0, votes_head: 0.0, distillation: 0.0, heat: 1.0, teachers: Vec::new() }
     }
 }
 
 impl TargetConfig {
-    /// Every share with its key in the configuration.
-    pub fn shares(&self) -> [(&'static str, f64); 3] {
+    /// Every share, and the weight, with its key in the configuration.
+    pub fn shares(&self) -> [(&'static str, f64); 4] {
         [
             ("train.targets.smoothing", self.smoothing),
             ("train.targets.votes", self.votes),
+            ("train.targets.votes_head", self.votes_head),
             ("train.targets.distillation", self.distillation),
         ]
     }
 
-    /// Targets of every sample of `dataset`, `[samples * classes]`. What a vote means is counted on the samples at
-    /// `train` alone.
+    /// The keys that the votes have a part by.
+    pub fn keys_of_votes(&self) -> impl Iterator<Item = &'static str> {
+        let keys = [("train.targets.votes", self.votes), ("train.targets.votes_head", self.votes_head)];
+        keys.into_iter().filter(|(_, share)| *share > 0.0).map(|(key, _)| key)
+    }
+
+    /// What the network answers while it learns `labels` classes.
+    pub fn heads(&self, labels: usize) -> Heads {
+        Heads { labels, votes_weight: self.votes_head }
+    }
+
+    /// Targets of every sample of `dataset`, `[samples * columns]` as [`Heads`] has them: without votes, zeros for these. What a vote means for
+    /// the labels is counted on the samples at `train` alone.
     pub fn rows(&self, dataset: &Dataset, train: &[usize], labels: LabelSource) -> Vec<f32> {
         let classes = dataset.labels.len();
+        let heads = self.heads(classes);
         let meanings = (self.votes > 0.0).then(|| match labels {
             LabelSource::Own => meanings_by_count(dataset, train),
             LabelSource::Ferplus => meanings_by_name(&dataset.labels),
         });
-        let mut rows = vec![0.0; dataset.samples.len() * classes];
-        for (row, sample) in rows.chunks_exact_mut(classes).zip(&dataset.samples) {
+        let mut rows = vec![0.0; dataset.samples.len() * heads.columns()];
+        for (row, sample) in rows.chunks_exact_mut(heads.columns()).zip(&dataset.samples) {
+            let (row, voted_row) = row.split_at_mut(classes);
+            if let (false, Some(votes)) = (voted_row.is_empty(), &sample.votes) {
+                voted_row.copy_from_slice(&expressions(votes));
+            }
             row[sample.label] = 1.0;
             if let (Some(meanings), Some(votes)) = (&meanings, &sample.votes)
                 && let Some(voted) = voted(votes, meanings, classes)
@@ -132,6 +153,14 @@ fn voted(votes: &[u8; 10], meanings: &Meanings, classes: usize) -> Option<Vec<f3
     (total > 0.0).then(|| row.iter().map(|value| value / total).collect())
 }
 
+/// The votes for FER+'s expressions as shares, without those of a single tagger; zeros where nothing is left.
+fn expressions(votes: &[u8; 10]) -> [f32; ferplus::EXPRESSIONS] {
+    let counted = |expression: usize| if votes[expression] > 1 { f32::from(votes[expression]) } else { 0.0 };
+    let counts: [f32; ferplus::EXPRESSIONS] = std::array::from_fn(counted);
+    let total: f32 = counts.iter().sum();
+    counts.map(|count| if total > 0.0 { count / total } else { 0.0 })
+}
+
 /// `row` with `share` of `other` in it.
 fn blend(row: &mut [f32], share: f32, other: &[f32]) {
     row.iter_mut().zip(other).for_each(|(row, other)| *row += share * (other - *row));
@@ -198,16 +227,18 @@ impl Teachers {
         Ok(Some(Self { members, share: config.distillation as f32, heat: config.heat as f32 }))
     }
 
-    /// Puts the teachers' share into `targets` `[rows * classes]`, for `pixels` as the network sees them.
-    pub fn teach(&self, pixels: &[f32], targets: &mut [f32]) {
-        let mut answers = vec![0.0; targets.len()];
+    /// Puts the teachers' share into the labels of `targets` `[rows * columns]`, for `pixels` as the network sees them.
+    pub fn teach(&self, pixels: &[f32], columns: usize, targets: &mut [f32]) {
+        let classes = self.members.first().map_or(1, |member| member.labels().len());
+        let mut answers = vec![0.0; targets.len() / columns * classes];
         for member in &self.members {
             let part = 1.0 / self.members.len() as f32;
             answers.iter_mut().zip(member.probabilities(pixels)).for_each(|(answer, p)| *answer += part * p);
         }
-        let classes = self.members.first().map_or(1, |member| member.labels().len());
         sharpen(&mut answers, classes, self.heat);
-        blend(targets, self.share, &answers);
+        for (targets, answer) in targets.chunks_exact_mut(columns).zip(answers.chunks_exact(classes)) {
+            blend(&mut targets[..classes], self.share, answer);
+        }
     }
 }
 
@@ -277,6 +308,17 @@ mod tests {
         close(&rows, &[2.0 / 6.0, 4.0 / 6.0]);
     }
 
+    #[test]
+    fn votes_have_a_head_of_their_own_and_leave_the_labels() {
+        let data = dataset(&[(1, votes(6, 3, 1)), (0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 10])]);
+        let config = TargetConfig { votes_head: 0.5, ..TargetConfig::default() };
+        let rows = config.rows(&data, &[0, 1], LabelSource::Own);
+        assert_eq!(config.heads(2).columns(), 10);
+        close(&rows[..4], &[0.0, 1.0, 2.0 / 3.0, 1.0 / 3.0]);
+        // A single tagger does not count, nor does what is no expression.
+        close(&rows[4..], &[&[0.0; 6][..], &[1.0, 0.0], &[0.0; 8]].concat());
+    }
+
     /// A model of pictures of one pixel that gives `happy` the probability `p`, whatever it sees.
     fn always(p: f32) -> Bundle {
         let tensor = |shape: &[usize], data: &[f32]| WeightTensor { shape: shape.to_vec(), data: data.to_vec() };
@@ -304,7 +346,7 @@ mod tests {
         let config = TargetConfig { distillation: 0.75, heat: 2.0, teachers, ..TargetConfig::default() };
         let teachers = Teachers::load(&config, &bundles[0].labels, &bundles[0].preprocessing).unwrap().unwrap();
         let mut targets = [1.0, 0.0, 0.0, 1.0];
-        teachers.teach(&[0.0, 1.0], &mut targets);
+        teachers.teach(&[0.0, 1.0], 2, &mut targets);
         // Their mean is 1/5 to 4/5; at a heat of 2 the odds of 4 become 2, and the labels keep a quarter.
         close(&targets, &[0.25 + 0.75 / 3.0, 0.75 * 2.0 / 3.0, 0.75 / 3.0, 0.25 + 0.75 * 2.0 / 3.0]);
     }

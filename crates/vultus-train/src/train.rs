@@ -10,11 +10,12 @@ use serde_json::json;
 use vultus::bundle::{Bundle, BundleError};
 use vultus::classifier::Classifier;
 use vultus::inference::Inference;
+use vultus::labels::canonical;
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::batches::dataset_probabilities;
 use crate::caveat::{knowing_validation, of_copies, of_repeats, of_role};
-use crate::clean::{Policy, write_removed};
+use crate::clean::{CleaningConfig, Policy, write_removed};
 use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
@@ -232,7 +233,7 @@ fn training_facts(
         images: Some(ImageCounts { train: prepared.train.len(), validation: prepared.validation.len() }),
         labels,
         cleaning: json!(config.cleaning),
-        dropped_classes: dropped_classes(&prepared.dataset),
+        dropped_classes: dropped_classes(&config.cleaning, &prepared.dataset),
         train,
         ended: Some(fitted.ended),
         epochs: Some(fitted.history.len()),
@@ -244,10 +245,11 @@ fn training_facts(
     }
 }
 
-/// Classes that cleaning left out, by name or for lack of images.
-fn dropped_classes(dataset: &Dataset) -> Vec<String> {
+/// Classes that cleaning left out, by name, also where no image had it, or for lack of images.
+fn dropped_classes(cleaning: &CleaningConfig, dataset: &Dataset) -> Vec<String> {
     let dropped = dataset.removed.iter().filter(|removal| removal.reason == RemovalReason::ClassDropped);
-    dropped.filter_map(|removal| removal.label.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+    let named = cleaning.drop_classes.iter().map(|class| canonical(class));
+    dropped.filter_map(|removal| removal.label.clone()).chain(named).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// What a source is called in a model's file and a report's title. What is no source any more was a folder.
@@ -336,6 +338,7 @@ fn chosen_epoch(config: &TrainConfig, history: &[EpochRecord]) -> Option<usize> 
 pub(crate) fn headline(evaluation: &Evaluation) -> serde_json::Value {
     json!({
         "split": evaluation.split,
+        "images_sha256": evaluation.images_sha256,
         "n": evaluation.n,
         "accuracy": evaluation.accuracy,
         "accuracy_interval": evaluation.accuracy_interval,

@@ -160,7 +160,8 @@ fn bar_area(
     let below = Some(area(x.min(canvas_width.saturating_sub(wide)), bottom, wide));
     let beside = Some(area(right, y.min(lowest), least_width));
     let before = x.min(label.x).checked_sub(least_width).map(|x| area(x, y.min(lowest), least_width));
-    let above = y.checked_sub(bars_height).map(|y| area(x.min(canvas_width.saturating_sub(wide)), y, wide));
+    let above =
+        y.min(label.y).checked_sub(bars_height).map(|y| area(x.min(canvas_width.saturating_sub(wide)), y, wide));
     let fits = |place: &Area| {
         place.x + place.width <= canvas_width
             && place.y + place.height <= canvas_height
@@ -303,6 +304,16 @@ mod tests {
         let drawn = annotate(&picture, &[upper, lower], &names);
         assert_eq!(drawn.get_pixel(100, 130), &Rgb([77; 3]), "the lower face");
         assert_ne!(drawn.get_pixel(60, 160), &Rgb([77; 3]), "the lower face's bars");
+    }
+
+    #[test]
+    fn bars_that_have_room_above_a_label_only_are_there() {
+        let picture = DynamicImage::from(GrayImage::from_pixel(480, 640, image::Luma([77])));
+        let mut face = face(20, 380, 440, 250);
+        face.probabilities = (0..7).map(|class| (format!("class {class}"), 0.1)).collect();
+        let drawn = annotate(&picture, &[face], &["happy 0.97".to_owned()]);
+        let changed = |rows: std::ops::Range<u32>| rows.filter(|&y| drawn.get_pixel(440, y) != &Rgb([77; 3])).count();
+        assert_eq!((changed(250..367), changed(392..620)), (7 * 11, 0));
     }
 
     /// Seven bars are three times as high as such a face.

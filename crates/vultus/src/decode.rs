@@ -16,9 +16,9 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use self::jpeg::Jpeg;
 use crate::picture_file::{self, PictureFileError};
 
-/// Most bytes that a PNG file's descriptions, such as its colour profile, or one of its rows may take in memory. A
-/// description that takes more is passed over.
-const PNG_SIDE_BYTES: u64 = 16 << 20;
+/// Most bytes that a PNG file's descriptions, such as its texts, or one of its rows may take in memory; a text takes up to three times its
+/// length. A colour profile that takes more is passed over, and of texts there are no such in good files.
+const PNG_SIDE_BYTES: u64 = 64 << 20;
 
 /// Endings of picture files, the second line of kinds that are not read.
 const ENDINGS: [&str; 13] = [
@@ -257,6 +257,17 @@ mod tests {
     }
 
     const FORMATS: [ImageFormat; 4] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::WebP];
+
+    #[test]
+    fn texts_of_many_megabytes_do_not_spoil_a_picture() {
+        let mut bytes = encoded(ImageFormat::Png);
+        // What editing programs leave of a picture's history, between the header and the pixels.
+        let text = [b"tEXtHistory\0".to_vec(), vec![b'x'; 9 << 20]].concat();
+        let chunk = [&(text.len() as u32 - 4).to_be_bytes()[..], &text, &crc32(&text).to_be_bytes()].concat();
+        bytes.splice(33..33, chunk);
+        let picture = decode(&bytes, &DecodeLimits::default()).unwrap();
+        assert_eq!(picture, decode(&encoded(ImageFormat::Png), &DecodeLimits::default()).unwrap());
+    }
 
     /// A PNG of one colour type 0 (grey) header with the given sides and no pixel data.
     fn png_header(width: u32, height: u32) -> Vec<u8> {

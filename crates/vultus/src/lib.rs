@@ -44,6 +44,7 @@ pub mod persist;
 pub mod picture_file;
 pub mod plan;
 pub mod preprocess;
+mod program;
 pub mod video;
 pub mod weights;
 pub mod wording;

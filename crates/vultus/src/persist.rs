@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::{NamedTempFile, PathPersistError, TempDir, TempPath};
 
+use crate::program;
+
 /// How the names of files and folders begin that are not finished yet; [`remove_unfinished`] knows them by it.
 pub const UNFINISHED: &str = ".writing-";
 
@@ -25,11 +27,11 @@ impl Unfinished {
     }
 
     /// What `make` makes at the place that `place` tells of it: nothing is abandoned in between.
-    fn of<T>(make: impl FnOnce() -> io::Result<T>, place: impl FnOnce(&T) -> &Path) -> io::Result<(T, Self)> {
+    fn of<T>(make: impl FnOnce() -> io::Result<T>, place: impl FnOnce(&T) -> &Path) -> io::Result<(Self, T)> {
         let mut begun = begun();
         let made = make()?;
         let unfinished = Self::among(&mut begun, place(&made));
-        Ok((made, unfinished))
+        Ok((unfinished, made))
     }
 
     fn among(begun: &mut BTreeSet<PathBuf>, path: &Path) -> Self {
@@ -59,9 +61,11 @@ fn begun() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     BEGUN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes what this process has begun to write and not finished, for whoever ends it at once: whatever is begun or finished after that waits
-/// for the end.
+/// Removes what this process, or a program that it started, has begun to write and not finished, for whoever ends it at once: whatever is
+/// begun or finished after that waits for the end.
 pub fn abandon() {
+    // A program may not have made its file yet.
+    program::end_all();
     let begun = begun();
     for path in begun.iter() {
         if !path.is_dir() {
@@ -101,7 +105,7 @@ pub fn write_atomically(
     write: impl FnOnce(&mut BufWriter<&mut NamedTempFile>) -> io::Result<()>,
 ) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
-    let (mut file, unfinished) = beside(path)?;
+    let (unfinished, mut file) = beside(path)?;
     let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
     write(&mut writer).and_then(|()| writer.flush()).map_err(named)?;
     drop(writer);
@@ -114,14 +118,14 @@ pub fn write_atomically(
 /// names in `directory`, in place of what is there: whoever is interrupted leaves all or none of them, and no new `directory`.
 ///
 /// # Errors
-/// What `write` returns, or the system's refusal, naming the path.
+/// What `write` returns, or the system's refusal, naming the path, and the place of what could not be moved.
 pub fn write_together<E: From<io::Error>>(
     directory: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let _new = (!directory.exists()).then(|| Unfinished::new(directory));
     fs_err::create_dir_all(directory)?;
-    let (folder, unfinished) = folder_in(directory)?;
+    let (unfinished, mut folder) = folder_in(directory)?;
     write(folder.path())?;
     let inside = folder.path().to_owned();
     let entries = fs_err::read_dir(&inside)?.collect::<io::Result<Vec<_>>>()?;
@@ -137,17 +141,24 @@ pub fn write_together<E: From<io::Error>>(
     };
     Ok(unfinished.finish(|| {
         let put = entries.iter().try_for_each(put);
+        if let Err(error) = put {
+            // Neither what is new nor what was old is lost.
+            folder.disable_cleanup(true);
+            let rest = folder.path().display();
+            return Err(io::Error::new(error.kind(), format!("{error}; what has no place yet is in {rest}")));
+        }
         // With what was replaced, which nobody is to find.
         drop(folder);
-        put
+        Ok(())
     })?)
 }
 
-/// A temporary folder in `directory`, with an ordinary new folder's permissions, before the umask; removed if it is dropped.
+/// A temporary folder in `directory`, with an ordinary new folder's permissions, before the umask; removed if it is dropped, which must be before what
+/// stands for it among the unfinished.
 ///
 /// # Errors
 /// The system's refusal; the message names `directory`.
-pub fn folder_in(directory: &Path) -> io::Result<(TempDir, Unfinished)> {
+pub fn folder_in(directory: &Path) -> io::Result<(Unfinished, TempDir)> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(UNFINISHED);
     #[cfg(unix)] // By default it would be private.
@@ -156,11 +167,12 @@ pub fn folder_in(directory: &Path) -> io::Result<(TempDir, Unfinished)> {
         .map_err(|error| io::Error::new(error.kind(), format!("cannot write into {}: {error}", directory.display())))
 }
 
-/// A temporary file in the directory of `path`, to be renamed to it when it is complete; removed if it is dropped.
+/// A temporary file in the directory of `path`, to be renamed to it when it is complete; removed if it is dropped, which must be before what stands
+/// for it among the unfinished.
 ///
 /// # Errors
 /// The system's refusal; the message names `path`.
-pub fn beside(path: &Path) -> io::Result<(NamedTempFile, Unfinished)> {
+pub fn beside(path: &Path) -> io::Result<(Unfinished, NamedTempFile)> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Unfinished::of(|| builder().tempfile_in(directory), NamedTempFile::path).map_err(named)
@@ -172,7 +184,7 @@ pub fn beside(path: &Path) -> io::Result<(NamedTempFile, Unfinished)> {
 /// The system's refusal; the message names `path`. What is complete already is kept beside it, and named.
 pub fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display()));
-    let (mut file, unfinished) = beside(path)?;
+    let (unfinished, mut file) = beside(path)?;
     file.write_all(content).map_err(named)?;
     put_new(file.into_temp_path(), unfinished, path)
 }
@@ -265,7 +277,7 @@ mod tests {
         let left = builder().tempfile_in(directory.path()).unwrap().keep().unwrap().1;
         let good = directory.path().join("file");
         fs_err::write(&good, "good").unwrap();
-        let folder = folder_in(directory.path()).unwrap().0.keep();
+        let folder = folder_in(directory.path()).unwrap().1.keep();
         fs_err::write(folder.join("file"), "half").unwrap();
         remove_unfinished(directory.path()).unwrap();
         assert!(!left.exists() && !folder.exists() && good.exists());

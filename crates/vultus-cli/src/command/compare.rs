@@ -183,7 +183,7 @@ fn warn(comparison: &Comparison) {
         say(format_args!("warning: {split} is not the same for all runs: they have different images or classes there"));
     }
     if comparison.unequal_validation {
-        say("warning: not all rows validated on the same images: their val_accuracy is of different ones");
+        say("warning: not all rows may have validated on the same images: their val_accuracy may be of different ones");
     }
     for run in &comparison.other_images {
         say(format_args!(

@@ -102,7 +102,13 @@ impl Video {
             let kind = if self.film.starts_with("/dev") { "camera" } else { "film" };
             return Err(Failure::usage(anyhow!("there is no {kind} {}", self.film.display())));
         }
-        let film = Film::probe(&self.film)?;
+        let film = match Film::probe(&self.film) {
+            // Ctrl-C on a terminal ends the program that looks at a film, too.
+            Err(_) if interrupt::requested() => {
+                return Err(Failure::Interrupted("no frame has been looked at".to_owned()));
+            }
+            film => film?,
+        };
         let (analyzer, model) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
         let rate = film.rate(self.fps)?;

@@ -57,7 +57,7 @@ impl ParquetRows {
     }
 
     pub fn to_file(path: &Path, columns: &[Column]) -> anyhow::Result<Self> {
-        let (file, unfinished) = beside(path)?;
+        let (unfinished, file) = beside(path)?;
         Self::new(Out::File(BufWriter::new(file)), Some(path.to_owned()), Some(unfinished), columns)
     }
 

@@ -139,8 +139,8 @@ fn the_winner_is_trained_and_its_report_has_the_table() {
     let best = &results["settings"][0]["setting"];
     let config = fs_err::read_to_string(place.path("out/winner/config.toml")).unwrap();
     assert!(config.contains(&format!("filters = {}", best["F"])), "{config}");
-    let table = read_json(&place.path("out/winner/search-table.json"));
-    assert_eq!(table.as_array().unwrap().len(), 4);
+    let table = read_json(&place.path("out/winner/search-results.json"));
+    assert_eq!((table["complete"].as_array().unwrap().len(), &table["settings"]), (4, &json!(4)));
     let report = fs_err::read_to_string(place.path("out/winner/report.html")).unwrap();
     assert!(report.contains("id=\"search\""), "the report has no search table");
     for setting in results["settings"].as_array().unwrap() {

@@ -60,12 +60,13 @@ pub fn mix(mixings: &[Mixing], width: usize, pixels: &mut [f32], targets: &mut [
     for (row, mixing) in mixings.iter().enumerate() {
         let other = (row + 1) % rows;
         let share = mixing.share(size);
-        let blend = |own: &mut f32, other: f32| *own = *own * share + other * (1.0 - share);
         let own = &mut pixels[row * size..][..size];
         let others = &old_pixels[other * size..][..size];
         match mixing {
             Mixing::None => continue,
-            Mixing::Whole(_) => own.iter_mut().zip(others).for_each(|(own, &other)| blend(own, other)),
+            Mixing::Whole(_) => {
+                own.iter_mut().zip(others).for_each(|(own, &other)| *own = *own * share + other * (1.0 - share));
+            }
             Mixing::Rectangle([left, top, wide, high]) => {
                 for y in *top..top + high {
                     let line = y * width + left..y * width + left + wide;
@@ -73,9 +74,13 @@ pub fn mix(mixings: &[Mixing], width: usize, pixels: &mut [f32], targets: &mut [
                 }
             }
         }
+        // The weights are factors on the losses of the two targets, each on its own.
+        let (own_weight, other_weight) = (weights[row] * share, old_weights[other] * (1.0 - share));
+        weights[row] = own_weight + other_weight;
+        let share = if weights[row] > 0.0 { own_weight / weights[row] } else { share };
         let own = &mut targets[row * classes..][..classes];
-        own.iter_mut().zip(&old_targets[other * classes..][..classes]).for_each(|(own, &other)| blend(own, other));
-        blend(&mut weights[row], old_weights[other]);
+        let others = &old_targets[other * classes..][..classes];
+        own.iter_mut().zip(others).for_each(|(own, &other)| *own = *own * share + other * (1.0 - share));
     }
 }
 
@@ -93,8 +98,9 @@ mod tests {
         assert_eq!(pixels[..6], [1.0; 6]);
         assert_eq!(pixels[6..12], [4.0, 8.0, 4.0, 4.0, 8.0, 4.0]);
         assert_eq!(pixels[12..], [8.0; 6]);
-        let third = 1.0 / 3.0;
-        for (found, expected) in targets.iter().zip([0.75, 0.25, third, 1.0 - third, 1.0, 0.0]) {
+        // Of 0.75 and 2 x 0.25; of 2 x 2/3 and 5 x 1/3.
+        let other = 5.0 / 9.0;
+        for (found, expected) in targets.iter().zip([0.6, 0.4, other, 1.0 - other, 1.0, 0.0]) {
             assert!((found - expected).abs() < 1e-6, "{targets:?}");
         }
         assert!((weights[0] - 1.25).abs() < 1e-6 && (weights[1] - 3.0).abs() < 1e-6 && weights[2] == 5.0);

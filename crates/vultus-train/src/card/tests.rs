@@ -158,6 +158,10 @@ fn models_that_it_learnt_from_are_told() {
     bundle.training["validation_known_to"] = json!(["runs/a", "runs/b"]);
     let card = card(&bundle, &faces(), "test", &text()).unwrap();
     assert!(card.contains("among those that runs/a and runs/b learnt"), "{card}");
+    // Of images that calibrated it later nothing is known.
+    bundle.training["calibration"] = json!({ "split": "mine", "images": 100, "data_sha256": null });
+    let card = super::card(&bundle, &faces(), "test", &text()).unwrap();
+    assert!(card.contains("fitted to 100 images of split mine") && !card.contains("among those that"), "{card}");
 }
 
 #[test]

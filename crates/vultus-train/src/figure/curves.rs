@@ -58,6 +58,7 @@ mod tests {
             loss: 2.0 / epoch as f64,
             accuracy: 1.0 - 0.8 / epoch as f64,
             val_loss: validated.then_some(2.2 / epoch as f64),
+            val_cross_entropy: None,
             val_accuracy: validated.then_some(0.9 - 0.8 / epoch as f64),
             learning_rate: 1e-3,
             images_per_second: 400.0,

@@ -15,8 +15,8 @@ use crate::targets::TeacherError;
 /// has its best one later than its last.
 ///
 /// # Errors
-/// A damaged checkpoint, or one that does not fit the configuration and the data, with what differs; one inside an epoch that the
-/// configuration has not, whose weights would be no epoch's.
+/// A damaged checkpoint, or one that does not fit the configuration and the data, with what differs; one of more epochs than the
+/// configuration has, the one that has begun included.
 pub fn resume_from(
     config: &TrainConfig,
     data: FitData<'_>,
@@ -30,11 +30,11 @@ pub fn resume_from(
             latest = Some(checkpoint);
         }
     }
-    if let Some(Checkpoint { progress, .. }) = &latest
-        && progress.step > 0
-        && progress.epoch >= config.train.epochs
-    {
-        return Err(FitError::Begun(progress.epoch + 1));
+    if let Some(Checkpoint { progress, .. }) = &latest {
+        let begun = progress.epoch + usize::from(progress.step > 0);
+        if begun > config.train.epochs {
+            return Err(FitError::Begun(begun));
+        }
     }
     Ok(latest)
 }
@@ -73,7 +73,7 @@ pub(super) fn identity(config: &TrainConfig, data: FitData<'_>) -> Result<String
     });
     identity[SETTINGS] = settings(&config.train).into();
     let targets = &config.train.targets;
-    if targets.votes > 0.0 {
+    if targets.keys_of_votes().next().is_some() {
         identity["votes"] = votes_fingerprint(data.dataset, data.train.iter().copied()).into();
     }
     if targets.distillation > 0.0 {

@@ -453,3 +453,32 @@ fn votes_and_teachers_are_part_of_a_run_that_learns_from_them() {
     let error = identity(&config, data(&prepared)).unwrap_err().to_string();
     assert!(error.contains("train.targets.teachers") && error.contains("absent.safetensors"), "{error}");
 }
+
+#[test]
+fn images_of_other_splits_change_nothing() {
+    let mut config = config();
+    let augmentation = &mut config.train.augmentation;
+    (augmentation.flip, augmentation.noise, augmentation.mixup) = (1.0, 0.5, 0.5);
+    let prepared = prepare(&config).unwrap();
+    // A test image more, in front of all others.
+    let mut more = prepared.clone();
+    let mut sample = more.dataset.samples[0].clone();
+    "test".clone_into(&mut sample.split);
+    more.dataset.samples.insert(0, sample);
+    more.train.iter_mut().chain(&mut more.validation).for_each(|index| *index += 1);
+    let [fitted, with_more] = [&prepared, &more].map(|prepared| run_silently(&config, prepared));
+    assert_eq!(timeless(&fitted.history), timeless(&with_more.history));
+    assert_eq!(fitted.weights, with_more.weights);
+}
+
+#[test]
+fn the_validation_loss_is_told_with_and_without_penalties() {
+    let config = config();
+    let prepared = prepare(&config).unwrap();
+    let fitted = run_silently(&config, &prepared);
+    let record = fitted.history.last().unwrap();
+    let kernel = &fitted.weights.get("layers.0.weight").unwrap().data;
+    let penalty: f64 = kernel.iter().map(|&value| 0.001 * f64::from(value).powi(2)).sum();
+    let difference = record.val_loss.unwrap() - record.val_cross_entropy.unwrap();
+    assert!(penalty > 0.0 && (difference - penalty).abs() < 1e-4 * penalty, "{difference} {penalty}");
+}

@@ -10,11 +10,12 @@ use serde_json::Value;
 use vultus::wording::{self, counted, or_dash, percent_with_interval, points_with_interval};
 
 use super::{Figures, ReportFigure, ReportInput, Training, TrainingFigures};
+use crate::config::Monitor;
 use crate::evaluate::groups::{Attribute, ClassRate, GroupScores};
 use crate::evaluate::pictures::Picture;
 use crate::evaluate::{ClassScores, EvaluatedModel, Evaluation};
-use crate::figure::search::ranked;
 use crate::figure::{grouped, palette, themed};
+use crate::search::{Score, SearchTable};
 use crate::train::Choice;
 
 /// Colours of the figures on a dark page, in the order of [`palette::ALL`].
@@ -153,7 +154,13 @@ struct GroupRatesView {
 
 #[derive(Serialize)]
 struct SearchView {
-    figure: Drawing,
+    figure: Option<Drawing>,
+    /// What chose the setting, and in which epoch, in words.
+    monitored: &'static str,
+    score: &'static str,
+    /// In all, and those that are in the rows.
+    settings: usize,
+    complete: usize,
     rows: Vec<[String; 4]>,
 }
 
@@ -238,7 +245,7 @@ impl TrainingView {
             validated: validated(input),
             train_split: input.train_split.clone(),
             validation_split: input.validation_split.clone(),
-            search: figures.search.as_ref().map(|figure| search_view(input, figure)),
+            search: input.search.as_ref().map(|search| search_view(search, figures.search.as_ref())),
         }
     }
 }
@@ -377,16 +384,29 @@ fn rates_view(all: &GroupScores, groups: &[GroupScores], rates: fn(&GroupScores)
     })
 }
 
-fn search_view(input: &Training, figure: &ReportFigure) -> SearchView {
-    let trials = input.search.as_deref().unwrap_or_default();
-    let rows = ranked(trials)
-        .into_iter()
+fn search_view(search: &SearchTable, figure: Option<&ReportFigure>) -> SearchView {
+    let rows = search
+        .complete
+        .iter()
         .map(|trial| {
             let scores: Vec<String> = trial.scores.iter().map(|&score| decimals(score)).collect();
             [trial.name(), decimals(trial.mean), decimals(trial.standard_deviation), scores.join(", ")]
         })
         .collect();
-    SearchView { figure: drawing(figure), rows }
+    SearchView {
+        figure: figure.map(drawing),
+        monitored: match search.monitor {
+            Monitor::ValAccuracy => "accuracy",
+            Monitor::ValLoss => "loss",
+        },
+        score: match search.score {
+            Score::Best => "best",
+            Score::Last => "last",
+        },
+        settings: search.settings,
+        complete: search.complete.len(),
+        rows,
+    }
 }
 
 /// The last two parts of a path: enough to find the picture below its source.

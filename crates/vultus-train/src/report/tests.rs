@@ -7,6 +7,8 @@ use super::*;
 use crate::evaluate::EvaluatedModel;
 use crate::evaluate::groups::{Attribute, Difference, GroupScores};
 use crate::facts::ImageCounts;
+use crate::figure::search::TrialSummary;
+use crate::search::Score;
 
 fn input() -> ReportInput {
     let labels = Labels::new(["<script>alert(1)</script>", "happy"]).unwrap();
@@ -17,6 +19,7 @@ fn input() -> ReportInput {
         loss: 1.5,
         accuracy: 0.4,
         val_loss: Some(1.6),
+        val_cross_entropy: None,
         val_accuracy: Some(0.35),
         learning_rate: 1e-3,
         images_per_second: 400.0,
@@ -63,7 +66,12 @@ fn input() -> ReportInput {
         },
         train_split: "train".to_owned(),
         validation_split: "train-validation".to_owned(),
-        search: Some(vec![trial]),
+        search: Some(SearchTable {
+            monitor: Monitor::ValAccuracy,
+            score: Score::Last,
+            settings: 3,
+            complete: vec![trial],
+        }),
     };
     ReportInput {
         title: "Faces & <b>more</b>".to_owned(),

@@ -25,14 +25,18 @@ use crate::history::EpochRecord;
 pub struct EpochScore {
     /// Accuracy, 0 to 1.
     pub val_accuracy: f64,
-    /// Loss.
+    /// Loss, penalties included.
     pub val_loss: f64,
+    /// The same without penalties, which differ from setting to setting; an older version did not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_cross_entropy: Option<f64>,
 }
 
 impl EpochScore {
     /// From a training history; `None` if nothing validated.
     pub fn of(record: &EpochRecord) -> Option<Self> {
-        Some(Self { val_accuracy: record.val_accuracy?, val_loss: record.val_loss? })
+        let EpochRecord { val_accuracy, val_loss, val_cross_entropy, .. } = *record;
+        Some(Self { val_accuracy: val_accuracy?, val_loss: val_loss?, val_cross_entropy })
     }
 }
 
@@ -72,7 +76,7 @@ impl TrialRecord {
 pub fn score_of(epochs: &[EpochScore], score: Score, monitor: Monitor) -> Option<f64> {
     let mut values = epochs.iter().map(|epoch| match monitor {
         Monitor::ValAccuracy => epoch.val_accuracy,
-        Monitor::ValLoss => epoch.val_loss,
+        Monitor::ValLoss => epoch.val_cross_entropy.unwrap_or(epoch.val_loss),
     });
     match (score, monitor) {
         (Score::Last, _) => values.next_back(),
@@ -213,7 +217,8 @@ mod tests {
     use super::*;
 
     fn record(key: &str, accuracies: &[f64]) -> TrialRecord {
-        let epoch = |&val_accuracy: &f64| EpochScore { val_accuracy, val_loss: 2.0 - val_accuracy };
+        let epoch =
+            |&val_accuracy: &f64| EpochScore { val_accuracy, val_loss: 2.0 - val_accuracy, val_cross_entropy: None };
         TrialRecord {
             key: key.to_owned(),
             setting: Map::new(),

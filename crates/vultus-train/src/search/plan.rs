@@ -11,7 +11,7 @@ use vultus::labels::Labels;
 use super::config::SearchConfig;
 use super::error::SearchError;
 use super::space::{Setting, settings};
-use crate::config::{DataConfig, FitConfig, TrainConfig};
+use crate::config::{DataConfig, FitConfig, LabelSource, TrainConfig};
 use crate::fingerprint::{file_fingerprint, hexadecimal};
 use crate::seed::{derive_seed, purpose};
 use crate::split::stratified_folds;
@@ -107,8 +107,12 @@ impl PlannedSetting {
             "fold_seed": self.fold_seed,
             "data": data.fingerprint,
         });
-        if self.config.train.targets.votes > 0.0 {
+        if self.config.train.targets.keys_of_votes().next().is_some() {
             trial["votes"] = json!(data.votes);
+            // They decide what a vote means.
+            if self.config.data.labels != LabelSource::Own {
+                trial["labels"] = json!(self.config.data.labels);
+            }
         }
         let hash = Sha256::digest(trial.to_string().as_bytes());
         hexadecimal(&hash[..8])

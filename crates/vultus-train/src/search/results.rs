@@ -20,14 +20,27 @@ use crate::figure::{self, search::TrialSummary};
 use crate::run::write_json;
 use crate::spread::{mean, standard_deviation};
 
-/// In the directory of the winner's run: the search's complete settings as a JSON list of [`TrialSummary`], best first.
-pub const TABLE: &str = "search-table.json";
+/// In the directory of the winner's run: a [`SearchTable`].
+pub const TABLE: &str = "search-results.json";
 
 /// File names of the results.
 const CSV: &str = "search.csv";
 const JSON: &str = "search.json";
 const FIGURES: &str = "figures";
 const FIGURE: &str = "search";
+
+/// What a setting was chosen among.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SearchTable {
+    /// What chose it.
+    pub monitor: Monitor,
+    /// Which epoch of a trial counted.
+    pub score: Score,
+    /// Settings in all, also those whose loss became no number.
+    pub settings: usize,
+    /// Those with a score on every fold, best first.
+    pub complete: Vec<TrialSummary>,
+}
 
 /// How far a setting has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,18 +148,15 @@ impl SearchResults {
         self.settings.iter().map(summary).collect()
     }
 
-    /// Writes the complete settings as [`TABLE`] into the directory of the winner's run, for its report. The report shows
-    /// accuracies: where the score is a loss, nothing is written.
+    /// Writes [`TABLE`] into the directory of the winner's run, for its report.
     ///
     /// # Errors
     /// A failed write, which names the file.
     pub fn write_for_report(&self, run: &Path) -> Result<(), SearchError> {
         let mut complete = self.summaries();
         complete.retain(|summary| summary.mean.is_finite());
-        if self.monitor == Monitor::ValAccuracy && !complete.is_empty() {
-            write_json(&run.join(TABLE), &complete)?;
-        }
-        Ok(())
+        let (monitor, score, settings) = (self.monitor, self.score, self.settings.len());
+        Ok(write_json(&run.join(TABLE), &SearchTable { monitor, score, settings, complete })?)
     }
 
     /// Writes `search.csv`, `search.json` and `figures/search.svg` and `.png` into `directory` and returns the paths.
@@ -165,7 +175,11 @@ impl SearchResults {
         if drawable && self.monitor == Monitor::ValAccuracy {
             let figures = directory.join(FIGURES);
             fs_err::create_dir_all(&figures)?;
-            paths.extend(figure::save(&figure::search::draw(&self.summaries())?, &figures, FIGURE)?);
+            paths.extend(figure::save(
+                &figure::search::draw(&self.summaries(), self.settings.len())?,
+                &figures,
+                FIGURE,
+            )?);
         }
         Ok(paths)
     }
@@ -297,11 +311,10 @@ mod tests {
     fn a_report_gets_the_complete_settings() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(TABLE);
-        SearchResults { monitor: Monitor::ValLoss, ..results() }.write_for_report(directory.path()).unwrap();
-        assert!(!path.exists());
         results().write_for_report(directory.path()).unwrap();
-        let summaries: Vec<TrialSummary> = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
-        assert_eq!(summaries, results().summaries()[..1]);
-        assert_eq!(summaries[0].scores, [0.375, 0.625]);
+        let table: SearchTable = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+        assert_eq!((table.monitor, table.score), (results().monitor, results().score));
+        assert_eq!((table.settings, &table.complete[..]), (results().settings.len(), &results().summaries()[..1]));
+        assert_eq!(table.complete[0].scores, [0.375, 0.625]);
     }
 }

@@ -77,7 +77,7 @@ impl TrialRunner for Arithmetic {
         let noise = (task.config.seed % 1000) as f64 * 1e-6 + task.validation.iter().sum::<usize>() as f64 * 1e-5;
         let score = |epoch: usize| {
             let val_accuracy = conv.filters as f64 * 0.05 - dropout.rate * 0.1 + epoch as f64 * 0.01 + noise;
-            EpochScore { val_accuracy, val_loss: 1.0 - val_accuracy }
+            EpochScore { val_accuracy, val_loss: 1.0 - val_accuracy, val_cross_entropy: None }
         };
         Ok(TrialEnd::Finished((0..task.config.train.epochs).map(score).collect()))
     }
@@ -196,7 +196,7 @@ fn a_diverged_setting_is_a_result_and_cannot_win() {
 
 #[test]
 fn scores_that_are_no_numbers_diverge() {
-    let epoch = |val_loss| EpochScore { val_accuracy: 0.5, val_loss };
+    let epoch = |val_loss| EpochScore { val_accuracy: 0.5, val_loss, val_cross_entropy: None };
     let end = judged(TrialEnd::Finished(vec![epoch(1.0), epoch(f64::NAN)]));
     assert!(
         matches!(&end, TrialEnd::Diverged(reason) if reason.contains("NaN") && reason.contains("epoch 2")),

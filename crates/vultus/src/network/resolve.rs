@@ -14,7 +14,8 @@ use super::{
 const LARGEST_NETWORK: usize = 150_000_000;
 
 /// Most values that all layers together make of one picture: three times those of VGG-16 with batch norms on a picture of
-/// 224 x 224. A plan takes up to eight pictures at once however wide they are, and a short file could ask for any memory.
+/// 224 x 224. A plan takes as many pictures at once as there are threads however wide they are, and a short file could
+/// ask for any memory.
 const MOST_VALUES: usize = 1 << 27;
 
 /// A description that is no network.

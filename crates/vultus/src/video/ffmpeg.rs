@@ -7,14 +7,13 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::process::{ChildStdout, Command, Stdio};
 
 use image::RgbImage;
 use serde::Deserialize;
 
 pub use self::writer::FilmWriter;
+use crate::program::{Ender, Program};
 
 mod writer;
 
@@ -266,59 +265,6 @@ fn reason(said: Option<String>) -> String {
     said.unwrap_or_else(|| "ffmpeg gives no reason".to_owned())
 }
 
-/// Between two looks whether a program has ended.
-const PAUSE: Duration = Duration::from_millis(2);
-
-/// A program at work, which ends when it is dropped.
-#[derive(Debug)]
-struct Program(Arc<Mutex<Child>>);
-
-impl Program {
-    fn new(child: Child) -> Self {
-        Self(Arc::new(Mutex::new(child)))
-    }
-
-    fn child(&self) -> MutexGuard<'_, Child> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for its end, which an [`Ender`] may bring about meanwhile.
-    fn wait(&self) -> io::Result<ExitStatus> {
-        loop {
-            if let Some(status) = self.child().try_wait()? {
-                return Ok(status);
-            }
-            std::thread::sleep(PAUSE);
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may still be at work when nobody wants more of it.
-        let _ = self.child().kill();
-        let _ = self.child().wait();
-    }
-}
-
-/// Ends a reader's program when it is dropped, also while another thread waits for a frame that never comes.
-#[derive(Debug)]
-pub struct Ender(Arc<Mutex<Child>>);
-
-impl Drop for Ender {
-    fn drop(&mut self) {
-        let _ = self.0.lock().unwrap_or_else(PoisonError::into_inner).kill();
-    }
-}
-
-/// A program that Ctrl-C on a terminal does not reach: when it ends is decided here.
-fn apart(program: &str) -> Command {
-    let mut command = Command::new(program);
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command
-}
-
 /// Why a program does not start.
 fn unstartable(program: &'static str, reason: io::Error) -> VideoError {
     match reason.kind() {
@@ -413,7 +359,8 @@ impl FilmReader {
         let (times, stdin) = io::pipe().map_err(without)?;
         // The size is said once more, so that frames never change it within a film.
         let size = format!("scale={}:{},setsar=1", film.width, film.height);
-        let program = apart("ffmpeg")
+        let mut command = Command::new("ffmpeg");
+        command
             .args(["-v", "error", "-nostdin"])
             .args(source(&film.path, film.is_camera))
             .args(["-map", &format!("0:{PICTURES}"), "-vf", &format!("{choice}{TELL_TIMES},{size}")])
@@ -422,10 +369,10 @@ impl FilmReader {
             .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
             .stdin(stdin)
             .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .map(Program::new)
-            .map_err(|reason| unstartable("ffmpeg", reason))?;
+            .stderr(stderr);
+        let program = Program::start(&mut command).map_err(|reason| unstartable("ffmpeg", reason))?;
+        // Its ends of the pipes close with it.
+        drop(command);
         let pixels = program.child().stdout.take().ok_or_else(|| without(io::Error::other("no pipe")))?;
         Ok(Self {
             film: film.clone(),
@@ -442,7 +389,7 @@ impl FilmReader {
 
     /// What ends the reading from elsewhere.
     pub fn ender(&self) -> Ender {
-        Ender(Arc::clone(&self.program.0))
+        self.program.ender()
     }
 
     /// What is read.

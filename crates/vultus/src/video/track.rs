@@ -1,7 +1,7 @@
 //! Who is who from frame to frame.
 //!
 //! In: the faces of one frame after the other. Out: the same faces with a person's number, and with probabilities smoothed
-//! over the time of that person. A face belongs to the person whose box, moved on as it moved before, it overlaps most.
+//! over the time of that person. A face belongs to the person whose box it overlaps most, where it was or moved on as it moved before.
 //! Nobody is recognised again after a long absence: a number is not an identity.
 
 use super::Person;

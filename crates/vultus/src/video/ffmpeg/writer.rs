@@ -5,13 +5,14 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 
 use image::RgbImage;
 use tempfile::TempPath;
 
-use super::{Program, VideoError, apart, messages, read_messages, reason, unstartable};
+use super::{VideoError, messages, read_messages, reason, unstartable};
 use crate::persist::{UNFINISHED, Unfinished, put_new};
+use crate::program::Program;
 
 /// A frame of a written film stands still for no longer than this: clocks that jump would fill a disk with one picture.
 const LONGEST_STILL_S: f64 = 60.0;
@@ -66,7 +67,8 @@ impl FilmWriter {
         let place = Unfinished::new(&unfinished);
         let mut name = std::ffi::OsString::from("file:");
         name.push(&unfinished);
-        let program = apart("ffmpeg")
+        let mut command = Command::new("ffmpeg");
+        command
             // Without xerror it ends well on a full disk.
             .args(["-v", "error", "-xerror", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"])
             .args(["-s", &format!("{width}x{height}"), "-r", &frames_per_second.to_string(), "-i", "-"])
@@ -75,10 +77,8 @@ impl FilmWriter {
             .arg(name)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .map(Program::new)
-            .map_err(|reason| unstartable("ffmpeg", reason))?;
+            .stderr(stderr);
+        let program = Program::start(&mut command).map_err(|reason| unstartable("ffmpeg", reason))?;
         let pixels = program.child().stdin.take();
         Ok(Self {
             path: path.to_owned(),
