@@ -1,7 +1,7 @@
 //! Random changes to training images, so that a network learns what does not matter.
 //!
 //! In: a face and a seed. Out: the face, changed. Each change has a strength from 0 (off) to 1; what an image becomes is
-//! a function of the run's seed, the epoch and the image's place in the data set, never of threads. Validation and
+//! a function of the run's seed, the epoch and the image's place in its split, never of threads. Validation and
 //! prediction do not come here.
 
 mod geometry;
@@ -111,7 +111,7 @@ impl AugmentConfig {
         Self { flip, shift, crop, rotation, affine, brightness, contrast, gamma, blur, noise, erasing, mixup, cutmix }
     }
 
-    /// The image at `index` of the data set as `epoch` (from 0) shows it. Mixing with others is [`mix`]'s work.
+    /// The image at `index` of its split as `epoch` (from 0) shows it. Mixing with others is [`mix`]'s work.
     pub fn apply(&self, face: &GrayImage, seed: u64, epoch: usize, index: usize) -> GrayImage {
         let mut dice = Dice::new(seed, &[epoch as u64, index as u64]);
         let mut changed = self.moved(face, seed, epoch, index, &mut dice);

@@ -25,6 +25,8 @@ pub struct Calibrated {
     pub after: Evaluation,
     /// On the splits that its file had figures of, as far as the data have the same images of them, as it is now.
     pub evaluations: Vec<Evaluation>,
+    /// Splits that its file had figures of and of which the data have other images, so that it has none now.
+    pub left_out: Vec<String>,
 }
 
 /// Gives `bundle` the views `views`, and the temperature with which they fit `split` of `dataset` best. Classes that the
@@ -50,17 +52,19 @@ pub fn calibrate(
     let after = on(&bundle, split)?.evaluation;
     let split = split_name::meant_by(split);
     let present = dataset.splits();
-    let mut evaluations = Vec::new();
+    let (mut evaluations, mut left_out) = (Vec::new(), Vec::new());
     for figures in bundle.metrics.as_array().into_iter().flatten() {
         let measured =
             figures["split"].as_str().filter(|&name| name != split && present.iter().any(|other| other == name));
         let Some(measured) = measured else { continue };
-        // Older files do not tell of which images a figure is.
-        match (figures["images_sha256"].as_str(), on(&bundle, measured)) {
-            (Some(images), Ok(again)) if again.evaluation.images_sha256.as_deref() != Some(images) => {}
-            // So they are not those either.
-            (Some(_), Err(_)) => {}
-            (_, again) => evaluations.push(again?.evaluation),
+        // Older files tell of how many images a figure is, and not of which.
+        let same = |again: &Evaluation| match figures["images_sha256"].as_str() {
+            Some(images) => again.images_sha256.as_deref() == Some(images),
+            None => figures["n"].as_u64().is_none_or(|n| n == again.n as u64),
+        };
+        match on(&bundle, measured) {
+            Ok(again) if same(&again.evaluation) => evaluations.push(again.evaluation),
+            Ok(_) | Err(_) => left_out.push(measured.to_owned()),
         }
     }
     bundle.metrics = json!(evaluations.iter().map(headline).collect::<Vec<_>>());
@@ -71,7 +75,7 @@ pub fn calibrate(
         Value::Object(facts) => drop(facts.insert("calibration".to_owned(), calibration)),
         facts => *facts = json!({ "calibration": calibration }),
     }
-    Ok(Calibrated { bundle, before, after, evaluations })
+    Ok(Calibrated { bundle, before, after, evaluations, left_out })
 }
 
 #[cfg(test)]
@@ -121,7 +125,8 @@ mod tests {
     fn the_temperature_fits_the_split_and_the_figures_are_of_the_others() {
         let data = dataset(&[("train", 1, 0), ("mine", 100, 20), ("test", 10, 3), ("private_test", 1, 0)]);
         let views = Views { flip: true, ..Views::default() };
-        let Calibrated { bundle, before, after, evaluations } = calibrate(bundle(), views, &data, "mine", &[]).unwrap();
+        let Calibrated { bundle, before, after, evaluations, .. } =
+            calibrate(bundle(), views, &data, "mine", &[]).unwrap();
         // 80 of 100 are happy: logits of 2 and -2 at this temperature say so.
         let temperature = 4.0 / 4.0_f32.ln();
         assert!((bundle.inference.temperature - temperature).abs() < 1e-3, "{:?}", bundle.inference);
@@ -141,7 +146,13 @@ mod tests {
         let first = again(bundle(), &data).bundle;
         assert_eq!(again(first.clone(), &data).evaluations.len(), 1);
         let mut other = dataset(&[("mine", 100, 20), ("test", 11, 3)]);
-        assert_eq!(again(first.clone(), &other).bundle.metrics, json!([]));
+        let without = again(first.clone(), &other);
+        assert_eq!((without.bundle.metrics, without.left_out), (json!([]), vec!["test".to_owned()]));
+        // A file that tells only how many there were.
+        let mut older = first.clone();
+        older.metrics[0]["images_sha256"] = json!(null);
+        assert_eq!(again(older.clone(), &data).evaluations.len(), 1);
+        assert_eq!(again(older, &other).evaluations.len(), 0);
         // Nor does a class there that the model does not know end it.
         other.labels = Labels::new(["sad", "happy", "moody"]).unwrap();
         other.samples.iter_mut().filter(|sample| sample.split == "test").for_each(|sample| sample.label = 2);

@@ -446,6 +446,9 @@ mod tests {
         let searched = search("keys = [\"train.targets.votes\"]\nvalues = [0.0, 0.5]");
         let found = of_search(&searched, &prepared.dataset, &[2, 4, 5, 7]);
         assert_eq!(found, [Caveat::NoVotes { key: "train.targets.votes" }]);
+        config.train.targets.votes_head = 0.5;
+        let third = Caveat::NoVotes { key: "train.targets.votes_head" };
+        assert!(of_run(&config, &prepared).contains(&third) && !both.contains(&third));
         prepared.dataset.samples[4].votes = Some([1; 10]);
         assert_eq!(beside_few(&config, &prepared), []);
     }

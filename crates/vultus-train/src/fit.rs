@@ -250,7 +250,7 @@ impl<'a> Fitting<'a> {
                 let seed = derive_seed(config.seed, &[purpose::WEIGHTS]);
                 let (answering, start) =
                     starting_weights(&config.train.start, &config.preprocessing, &resolved, labels, seed)?;
-                (heads.join(&trained, answering, &initial_weights(&trained, seed)), start)
+                (heads.join(&trained, answering, || initial_weights(&trained, seed)), start)
             }
         };
         let network = Network::new(trained, &weights, &device)?.with_heads(heads);

@@ -29,8 +29,12 @@ impl Heads {
         self.labels + self.votes()
     }
 
-    /// Weights of `network`, which has all columns: `answering` the labels, and for the votes those of `fresh`.
-    pub fn join(self, network: &ResolvedNetwork, answering: Weights, fresh: &Weights) -> Weights {
+    /// Weights of `network`, which has all columns: `answering` the labels, and for the votes those that `fresh` gives.
+    pub fn join(self, network: &ResolvedNetwork, answering: Weights, fresh: impl FnOnce() -> Weights) -> Weights {
+        if self.votes() == 0 {
+            return answering;
+        }
+        let fresh = fresh();
         self.with_head(network, answering, |name, labels| {
             let fresh = fresh.get(name).expect("weights of the network");
             let rows = labels.data.chunks_exact(self.labels).zip(fresh.data.chunks_exact(self.columns()));
@@ -82,7 +86,7 @@ mod tests {
         let heads = Heads { labels: 3, votes_weight: 0.5 };
         let [narrow, wide] = [3, heads.columns()].map(|classes| config.resolve(2, 2, classes).unwrap());
         let (labels, fresh) = (initial_weights(&narrow, 1), initial_weights(&wide, 2));
-        let joined = heads.join(&wide, labels.clone(), &fresh);
+        let joined = heads.join(&wide, labels.clone(), || fresh.clone());
         joined.check(&wide).unwrap();
         let (kernel, fresh) =
             (&joined.get("layers.1.weight").unwrap().data, &fresh.get("layers.1.weight").unwrap().data);

@@ -349,6 +349,11 @@ mod tests {
         teachers.teach(&[0.0, 1.0], 2, &mut targets);
         // Their mean is 1/5 to 4/5; at a heat of 2 the odds of 4 become 2, and the labels keep a quarter.
         close(&targets, &[0.25 + 0.75 / 3.0, 0.75 * 2.0 / 3.0, 0.75 / 3.0, 0.25 + 0.75 * 2.0 / 3.0]);
+        // What stands behind the labels is not theirs.
+        let mut targets = [1.0, 0.0, 0.3, 0.0, 1.0, 0.7];
+        teachers.teach(&[0.0, 1.0], 3, &mut targets);
+        close(&targets[..3], &[0.25 + 0.75 / 3.0, 0.75 * 2.0 / 3.0, 0.3]);
+        close(&targets[3..], &[0.75 / 3.0, 0.25 + 0.75 * 2.0 / 3.0, 0.7]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::picture_file::{self, PictureFileError};
 
 /// Most bytes that a PNG file's descriptions, such as its texts, or one of its rows may take in memory; a text takes up to three times its
 /// length. A colour profile that takes more is passed over, and of texts there are no such in good files.
-const PNG_SIDE_BYTES: u64 = 64 << 20;
+pub const PNG_SIDE_BYTES: u64 = 64 << 20;
 
 /// Endings of picture files, the second line of kinds that are not read.
 const ENDINGS: [&str; 13] = [

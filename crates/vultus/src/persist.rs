@@ -125,7 +125,7 @@ pub fn write_together<E: From<io::Error>>(
 ) -> Result<(), E> {
     let _new = (!directory.exists()).then(|| Unfinished::new(directory));
     fs_err::create_dir_all(directory)?;
-    let (unfinished, mut folder) = folder_in(directory)?;
+    let (unfinished, folder) = folder_in(directory)?;
     write(folder.path())?;
     let inside = folder.path().to_owned();
     let entries = fs_err::read_dir(&inside)?.collect::<io::Result<Vec<_>>>()?;
@@ -142,10 +142,13 @@ pub fn write_together<E: From<io::Error>>(
     Ok(unfinished.finish(|| {
         let put = entries.iter().try_for_each(put);
         if let Err(error) = put {
-            // Neither what is new nor what was old is lost.
-            folder.disable_cleanup(true);
-            let rest = folder.path().display();
-            return Err(io::Error::new(error.kind(), format!("{error}; what has no place yet is in {rest}")));
+            // Neither what is new nor what was old is lost, and nobody takes it for unfinished.
+            let rest = folder.keep();
+            let name = rest.file_name().unwrap_or_default().to_string_lossy().replace(UNFINISHED, "kept-");
+            let kept = rest.with_file_name(name);
+            let rest = if std::fs::rename(&rest, &kept).is_ok() { kept } else { rest };
+            let message = format!("{error}; what has no place is in {}", rest.display());
+            return Err(io::Error::new(error.kind(), message));
         }
         // With what was replaced, which nobody is to find.
         drop(folder);
@@ -335,6 +338,22 @@ mod tests {
         assert_eq!([read("list"), read("files/new")], [Some("new".to_owned()), Some("new".to_owned())]);
         assert_eq!([read("files/old"), read("other")], [None, Some("other".to_owned())]);
         assert_eq!(fs_err::read_dir(directory.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_moved_is_kept_and_named() {
+        let directory = tempfile::tempdir().unwrap();
+        // A folder does not take the place of a file.
+        fs_err::write(directory.path().join("files"), "old").unwrap();
+        let write = |folder: &Path| {
+            fs_err::create_dir(folder.join("files"))?;
+            fs_err::write(folder.join("files").join("one"), "new")
+        };
+        let message = write_together(directory.path(), write).unwrap_err().to_string();
+        let (_, kept) = message.rsplit_once("what has no place is in ").unwrap();
+        remove_unfinished(directory.path()).unwrap();
+        assert_eq!(fs_err::read_to_string(Path::new(kept).join("files/one")).unwrap(), "new");
+        assert_eq!(fs_err::read_to_string(directory.path().join("files")).unwrap(), "old");
     }
 
     #[cfg(unix)]

@@ -16,13 +16,21 @@ static AT_WORK: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
 pub(crate) struct Program(Arc<Mutex<Child>>);
 
 impl Program {
-    /// Starts it. Ctrl-C on a terminal does not reach it: when it ends is decided here.
+    /// Starts it out of the reach of Ctrl-C on a terminal: when it ends is decided here.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub(crate) fn start_apart(command: &mut Command) -> io::Result<Self> {
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(command, 0);
+        Self::start(command)
+    }
+
+    /// Starts it, and Ctrl-C on a terminal ends it, too.
     ///
     /// # Errors
     /// The system's refusal.
     pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(command, 0);
         let mut at_work = lock(&AT_WORK);
         let child = Arc::new(Mutex::new(command.spawn()?));
         at_work.push(Arc::clone(&child));
@@ -101,7 +109,10 @@ mod tests {
         // In a process of its own: no program can be started after it.
         const INSIDE: &str = "VULTUS_TEST_PROGRAM";
         if std::env::var_os(INSIDE).is_some() {
-            let program = Program::start(Command::new("sleep").arg("600")).unwrap();
+            let mut sleep = Command::new("sleep");
+            // Whoever holds our pipes is waited for.
+            let sleep = sleep.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let program = Program::start(sleep).unwrap();
             eprintln!("{}", program.child().id());
             abandon();
             std::process::exit(0);

@@ -41,7 +41,8 @@ pub struct Calibrate {
     drop_class: Vec<String>,
     #[command(flatten)]
     views: ViewArguments,
-    /// A new .safetensors file. The splits that the model's file has figures of are evaluated again for it.
+    /// A new .safetensors file. The splits that the model's file has figures of are evaluated again for it, if the data have
+    /// their images.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -76,7 +77,7 @@ impl Calibrate {
         check_dropped(&self.drop_class, &bundle, std::slice::from_ref(&facts), &dataset)?;
         let left_out: Vec<String> = self.drop_class.iter().map(|class| canonical(class)).collect();
         let earlier = bundle.inference.temperature;
-        let Calibrated { bundle, before, after, evaluations } =
+        let Calibrated { bundle, before, after, evaluations, left_out: others } =
             calibrate(bundle, views, &dataset, &split, &self.drop_class).map_err(with_option)?;
         bundle.save(&self.out)?;
         report_removed(&dataset, &split);
@@ -87,6 +88,9 @@ impl Calibrate {
         let flattering =
             of_repeats(&dataset, &split, &images).into_iter().chain(of_model(&facts, &dataset, &split, &images));
         flattering.for_each(|note| say(format_args!("note: {note}")));
+        for other in others {
+            say(format_args!("note: split {other} has other images than the model's figures are of, and is left out"));
+        }
         if let Some(note) = temperature::caveat(bundle.inference.temperature) {
             say(format_args!("note: {note}"));
         }

@@ -104,7 +104,7 @@ impl Video {
         }
         let film = match Film::probe(&self.film) {
             // Ctrl-C on a terminal ends the program that looks at a film, too.
-            Err(_) if interrupt::requested() => {
+            Err(VideoError::Ended { .. }) => {
                 return Err(Failure::Interrupted("no frame has been looked at".to_owned()));
             }
             film => film?,

@@ -168,6 +168,14 @@ impl Running {
         self.0.wait().unwrap().code()
     }
 
+    /// Asks it to stop twice, after the `pause` once more, and gives the exit code.
+    pub fn interrupt_twice(self, pause: Duration) -> Option<i32> {
+        let sent = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        std::thread::sleep(pause);
+        self.interrupt()
+    }
+
     /// Starts what becomes the program, in silence.
     pub fn of(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -87,6 +88,16 @@ fn an_interrupted_run_goes_on_as_if_nothing_had_happened() {
     assert!(checkpoint_epochs(&place) < 30);
     assert!(!place.path("run/model.safetensors").exists());
     resume_and_compare(&place);
+}
+
+#[test]
+fn signals_that_come_together_are_one() {
+    let place = Place::with_config();
+    let mut running = place.start("first", &long_run(&[]));
+    running.wait_for_lines(&place.path("run/metrics.jsonl"), 1);
+    assert_eq!(running.interrupt_twice(Duration::ZERO), Some(130));
+    let log = fs_err::read_to_string(place.path("first.log")).unwrap();
+    assert!(log.contains("interrupted:") && log.contains("vultus train --resume --out run"), "{log}");
 }
 
 /// As `nohup` starts it.

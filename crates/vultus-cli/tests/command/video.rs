@@ -2,12 +2,13 @@
 
 use std::io::ErrorKind;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::picture::png;
 use crate::predict::assert_same_as_csv;
-use crate::program::{Place, VULTUS};
+use crate::program::{Place, Running, VULTUS};
 
 /// A place with a trained run and a film of 12 frames, 10 a second; `None` without ffmpeg.
 fn place_with_film() -> Option<Place> {
@@ -309,6 +310,30 @@ fn a_film_with_damaged_parts_is_read_to_its_end() {
     let outcome = place.run(&["video", "damaged.avi", "--model", "run", "--faces", "whole"]).ends_with(0);
     let outcome = outcome.says(&["damaged.avi is damaged", "read to its end"]);
     assert_eq!(lines(&outcome.stdout).len(), 12);
+}
+
+/// Of a film whose first frame never comes.
+#[cfg(target_os = "linux")]
+#[test]
+fn two_signals_end_the_programs_and_leave_no_film() {
+    let Some(place) = place_with_film() else { return };
+    let path = fake_camera(&place);
+    // Who reads the film waits for ever; the writer is the program itself.
+    let reads = "case \"$*\" in *-nostdin*) echo $$ > reader; exec sleep 600 ;; esac\n";
+    let script = fs_err::read_to_string(place.path("bin/ffmpeg")).unwrap();
+    place.write("bin/ffmpeg", script.replacen("set --", &format!("{reads}set --"), 1));
+    let arguments = ["video", "film.mp4", "--model", "run", "--faces", "whole", "--annotate", "boxes.mp4"];
+    let path = format!("{path}:{}", std::env::var("PATH").unwrap());
+    let mut command = Command::new(VULTUS);
+    let mut running = Running::of(command.args(arguments).env("PATH", path).current_dir(place.path("")));
+    running.wait_for_lines(&place.path("reader"), 1);
+    let reader = fs_err::read_to_string(place.path("reader")).unwrap();
+    assert_eq!(running.interrupt_twice(Duration::from_millis(700)), Some(130));
+    assert!(!std::path::Path::new("/proc").join(reader.trim()).exists(), "{reader} is at work");
+    // A program that was left alone would make its file by now.
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(place.files_named(".writing-"), Vec::<std::path::PathBuf>::new());
+    assert!(!place.path("boxes.mp4").exists());
 }
 
 #[test]

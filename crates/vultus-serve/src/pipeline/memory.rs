@@ -1,14 +1,14 @@
 //! The memory that pictures take while they are worked on.
 //!
 //! In: pictures, not decoded yet. Out: a share of what all of them may take together, as large as the header says that this
-//! one will need. Not counted is what a face finder works with, some 30 MB a thread.
+//! one will need. Not counted is what a face finder works with, some 30 MB a thread, and what texts in a PNG file take while its header is read.
 
 use std::io::Cursor;
 use std::panic::catch_unwind;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use image::{ImageDecoder, ImageFormat, ImageReader, Limits, guess_format};
-use vultus::decode::DecodeLimits;
+use vultus::decode::{DecodeLimits, PNG_SIDE_BYTES};
 
 use crate::error::ApiError;
 
@@ -17,9 +17,6 @@ const COPIES: u64 = 2;
 
 /// ...and besides as RGBA and as grey while it becomes grey; as many bytes does a decoder need beside the picture.
 const MORE_PIXEL_BYTES: u64 = 5;
-
-/// Most bytes that reading a header may take.
-const HEADER_BYTES: u64 = 1 << 20;
 
 /// What all pictures may take together.
 #[derive(Debug)]
@@ -75,7 +72,8 @@ fn needed(bytes: &[u8], limits: &DecodeLimits) -> u64 {
     let Some(format) = guess_format(bytes).ok().filter(readable) else { return 0 };
     let header = || {
         let mut allocation = Limits::no_limits();
-        allocation.max_alloc = Some(HEADER_BYTES);
+        // As decoding reads it.
+        allocation.max_alloc = Some(PNG_SIDE_BYTES);
         let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
         reader.limits(allocation);
         let decoder = reader.into_decoder().ok()?;
@@ -127,6 +125,13 @@ mod tests {
             let bytes = encoded(DynamicImage::new_rgb8(90, 60), format);
             assert_eq!(needed(&bytes, &limits), 5400 * 11, "{format:?}");
         }
+        // Texts in front of the pixels hide nothing.
+        let mut long = png(DynamicImage::new_luma8(90, 60));
+        let text = [&b"tEXtHistory\0"[..], &vec![b'x'; 9 << 20]].concat();
+        // A reader that does not check what it passes over sees no difference.
+        let chunk = [&(text.len() as u32 - 4).to_be_bytes()[..], &text, &[0; 4]].concat();
+        long.splice(33..33, chunk);
+        assert_eq!(needed(&long, &limits), 5400 * 7);
         // These are not decoded.
         assert_eq!(needed(&png(DynamicImage::new_luma8(90, 61)), &limits), 0);
         for bytes in [&b"dear diary"[..], b"GIF89a\x01\0\x01\0\0\0\0;", b""] {

@@ -20,7 +20,7 @@ pub enum Mixing {
 }
 
 impl Mixing {
-    /// What happens to the image at `index` of the data set in `epoch`, for pictures of `width` x `height`.
+    /// What happens to the image at `index` of its split in `epoch`, for pictures of `width` x `height`.
     pub fn draw(config: &AugmentConfig, seed: u64, epoch: usize, index: usize, width: usize, height: usize) -> Self {
         // Another place than that of the changes to the image alone.
         let mut dice = Dice::new(seed, &[epoch as u64, index as u64, 1]);

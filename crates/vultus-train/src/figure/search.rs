@@ -18,7 +18,7 @@ const LABEL_LIMIT: usize = 60;
 pub struct TrialSummary {
     /// Configuration keys and their values, as searched.
     pub setting: Vec<(String, String)>,
-    /// Validation score of each fold (accuracy, 0 to 1).
+    /// Validation score of each fold: accuracy from 0 to 1, or loss.
     pub scores: Vec<f64>,
     /// Mean of the scores.
     pub mean: f64,

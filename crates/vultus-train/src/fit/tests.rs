@@ -8,7 +8,7 @@ use vultus::network::{
 use vultus::plan::Plan;
 
 use super::*;
-use crate::config::{OptimizerConfig, SgdConfig};
+use crate::config::{FitConfig, OptimizerConfig, SgdConfig};
 use crate::prepare::{Prepared, prepare};
 
 fn small_network(dropout: f64) -> NetworkConfig {
@@ -481,4 +481,53 @@ fn the_validation_loss_is_told_with_and_without_penalties() {
     let penalty: f64 = kernel.iter().map(|&value| 0.001 * f64::from(value).powi(2)).sum();
     let difference = record.val_loss.unwrap() - record.val_cross_entropy.unwrap();
     assert!(penalty > 0.0 && (difference - penalty).abs() < 1e-4 * penalty, "{difference} {penalty}");
+}
+
+/// Prepared images of which every third has no votes.
+fn with_votes(config: &TrainConfig) -> Prepared {
+    let mut prepared = prepare(config).unwrap();
+    for (index, sample) in prepared.dataset.samples.iter_mut().enumerate().filter(|(index, _)| index % 3 > 0) {
+        let mut votes = [0; 10];
+        votes[(sample.label + index % 2) % 8] = 7;
+        sample.votes = Some(votes);
+    }
+    prepared
+}
+
+#[test]
+fn a_head_for_votes_is_resumed_with_and_is_no_part_of_the_model() {
+    let mut config = config();
+    config.train.targets.votes_head = 0.5;
+    config.train.average_decay = 0.9;
+    config.train.keep = Keep::Best;
+    let prepared = with_votes(&config);
+    let whole = run_silently(&config, &prepared);
+    let resolved = config.network.resolve(48, 48, prepared.dataset.labels.len()).unwrap();
+    whole.weights.check(&resolved).unwrap();
+    // Before the first epoch's end, and between the best one and the last.
+    for steps in [3, 17] {
+        let directory = tempfile::tempdir().unwrap();
+        let run = RunDirectory::create(&directory.path().join("run"), &config).unwrap();
+        fit(&config, data(&prepared), Some(&run), None, &mut StopAfter(std::cell::Cell::new(steps))).unwrap();
+        let checkpoint = resume_from(&config, data(&prepared), &run).unwrap();
+        let resumed = fit(&config, data(&prepared), Some(&run), checkpoint, &mut Silent).unwrap();
+        assert_eq!(timeless(&resumed.history), timeless(&whole.history), "after {steps} steps");
+        assert_eq!(resumed.weights, whole.weights, "after {steps} steps");
+    }
+    let without =
+        TrainConfig { train: FitConfig { targets: Default::default(), ..config.train.clone() }, ..config.clone() };
+    assert_ne!(run_silently(&without, &prepared).weights, whole.weights);
+}
+
+#[test]
+fn a_head_without_votes_changes_nothing_but_rounding() {
+    let mut config = config();
+    config.train.epochs = 1;
+    let prepared = prepare(&config).unwrap();
+    let without = run_silently(&config, &prepared);
+    config.train.targets.votes_head = 1.0;
+    let with = run_silently(&config, &prepared);
+    let (a, b) = (&without.history[0], &with.history[0]);
+    assert!((a.loss - b.loss).abs() < 1e-3 * a.loss, "{} {}", a.loss, b.loss);
+    assert!((a.val_loss.unwrap() - b.val_loss.unwrap()).abs() < 1e-2, "{a:?} {b:?}");
 }

@@ -192,3 +192,36 @@ fn plans_give_what_training_gives() {
         assert_ne!(planned[..3], planned[3..6]);
     }
 }
+
+#[test]
+fn the_votes_have_their_weight_in_the_loss() {
+    let network = NetworkConfig { layers: vec![LayerConfig::Flatten(vultus::network::FlattenConfig {})] };
+    let heads = Heads { labels: 3, votes_weight: 0.5 };
+    let resolved = network.resolve(1, 2, heads.columns()).unwrap();
+    let weights = initial_weights(&resolved, 3);
+    let pixels = numbers(1, 2 * 2);
+    // The second picture has no votes.
+    let votes = [0.25, 0.75, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    let targets = [&[1.0, 0.0, 0.0][..], &votes, &[0.0, 0.5, 0.5], &[0.0; 8]].concat();
+    let kernel = &weights.get("layers.1.weight").unwrap().data;
+    let entropy = |picture: usize, columns: std::ops::Range<usize>| -> f64 {
+        let [a, b] = [pixels[2 * picture], pixels[2 * picture + 1]].map(f64::from);
+        let logit = |column: usize| a * f64::from(kernel[column]) + b * f64::from(kernel[11 + column]);
+        let total = columns.clone().map(|column| logit(column).exp()).sum::<f64>().ln();
+        columns.map(|column| f64::from(targets[11 * picture + column]) * (total - logit(column))).sum()
+    };
+    let expected = (entropy(0, 0..3) + 2.0 * entropy(1, 0..3) + 0.5 * entropy(0, 3..11)) / 2.0;
+    for operations in [Operations::Kernels, Operations::Stock] {
+        let network = Network::new(resolved.clone(), &weights, &Device::flex()).unwrap();
+        let mut network = network.with_operations(operations).with_heads(heads);
+        let forward = network.forward(pixels.clone(), targets.clone(), vec![1.0, 2.0], 7);
+        let loss = values_of(forward.loss.clone().inner())[0];
+        assert!((f64::from(loss) - expected).abs() < 1e-5, "{loss} is not {expected}");
+        assert_eq!(forward.probabilities.dims(), [2, 3]);
+        let gradients = network.gradients(&forward.loss);
+        let bias = values_of(gradients[1].clone().unwrap());
+        // Each head's gradients sum up to zero, and the one of the votes is not zero.
+        assert!(bias[..3].iter().sum::<f32>().abs() < 1e-6 && bias[3..].iter().sum::<f32>().abs() < 1e-6, "{bias:?}");
+        assert!(bias[3..].iter().all(|&value| value != 0.0), "{bias:?}");
+    }
+}

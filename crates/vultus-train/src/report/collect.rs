@@ -15,7 +15,7 @@ use crate::evaluate::Evaluation;
 use crate::evaluate::pictures::Pictures;
 use crate::history;
 use crate::run::{RunDirectory, check_lengths, environment_path, evaluation_directories, metrics_path, read_json};
-use crate::search::TABLE;
+use crate::search::SearchTable;
 use crate::statistics::Statistics;
 use crate::train::{Choice, source_name};
 use crate::validation::{Validation, held_out_split};
@@ -59,7 +59,6 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
             pictures = Pictures::load(&directory)?;
         }
     }
-    let search = run.join(TABLE);
     let title = title(&config, &statistics.labels);
     let training = Training {
         command: environment.commands.join("\n"),
@@ -89,7 +88,7 @@ fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> 
             Validation::Part { .. } | Validation::Nothing => held_out_split(&config.data.train_split),
         },
         history,
-        search: if search.exists() { Some(read_json(&search)?) } else { None },
+        search: SearchTable::of_run(run)?,
     };
     let Pictures { mistakes, pairs } = pictures;
     Ok(ReportInput { title, training: Some(training), evaluations, mistakes, pairs })

@@ -157,7 +157,7 @@ struct SearchView {
     figure: Option<Drawing>,
     /// What chose the setting, and in which epoch, in words.
     monitored: &'static str,
-    score: &'static str,
+    score: Option<&'static str>,
     /// In all, and those that are in the rows.
     settings: usize,
     complete: usize,
@@ -399,10 +399,10 @@ fn search_view(search: &SearchTable, figure: Option<&ReportFigure>) -> SearchVie
             Monitor::ValAccuracy => "accuracy",
             Monitor::ValLoss => "loss",
         },
-        score: match search.score {
+        score: search.score.map(|score| match score {
             Score::Best => "best",
             Score::Last => "last",
-        },
+        }),
         settings: search.settings,
         complete: search.complete.len(),
         rows,

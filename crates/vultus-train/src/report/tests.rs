@@ -68,7 +68,7 @@ fn input() -> ReportInput {
         validation_split: "train-validation".to_owned(),
         search: Some(SearchTable {
             monitor: Monitor::ValAccuracy,
-            score: Score::Last,
+            score: Some(Score::Last),
             settings: 3,
             complete: vec![trial],
         }),
@@ -310,4 +310,23 @@ fn files_of_the_report() {
     ];
     let expected: Vec<String> = stems.iter().flat_map(|stem| [format!("{stem}.png"), format!("{stem}.svg")]).collect();
     assert_eq!(names, expected);
+}
+
+#[test]
+fn a_search_by_loss_is_told_without_a_figure() {
+    let mut input = input();
+    let Some(SearchTable { monitor, complete, .. }) =
+        input.training.as_mut().and_then(|training| training.search.as_mut())
+    else {
+        panic!("no search")
+    };
+    *monitor = Monitor::ValLoss;
+    let worse =
+        TrialSummary { setting: vec![("train.epochs".to_owned(), "9".to_owned())], mean: 0.75, ..complete[0].clone() };
+    complete.push(worse);
+    let html = render(&input).unwrap();
+    assert!(html.contains("Validation loss of the last epoch over the folds, best first: 2 of 3 settings"), "{html}");
+    assert!(html.contains("chosen among 3 by the mean validation loss of the last epoch"), "{html}");
+    let place = |text: &str| html.find(text).unwrap();
+    assert!(place("epochs=3") < place("epochs=9") && !html.contains("Search: mean and standard deviation"));
 }

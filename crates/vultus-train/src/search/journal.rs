@@ -70,9 +70,20 @@ impl TrialRecord {
     pub fn score(&self, score: Score, monitor: Monitor) -> Option<f64> {
         if self.diverged.is_some() { None } else { score_of(&self.epochs, score, monitor) }
     }
+
+    /// Whether it tells losses without penalties.
+    pub(super) fn tells_cross_entropy(&self) -> bool {
+        self.epochs.iter().all(|epoch| epoch.val_cross_entropy.is_some())
+    }
+
+    /// The same without what older versions do not tell.
+    pub(super) fn with_penalties(mut self) -> Self {
+        self.epochs.iter_mut().for_each(|epoch| epoch.val_cross_entropy = None);
+        self
+    }
 }
 
-/// The monitored value of that of `epochs` which counts.
+/// The monitored value of that of `epochs` which counts; of losses, the one without penalties where that is told.
 pub fn score_of(epochs: &[EpochScore], score: Score, monitor: Monitor) -> Option<f64> {
     let mut values = epochs.iter().map(|epoch| match monitor {
         Monitor::ValAccuracy => epoch.val_accuracy,
@@ -239,6 +250,12 @@ mod tests {
         assert_eq!(trial.score(Score::Best, Monitor::ValAccuracy), Some(0.75));
         assert_eq!(trial.score(Score::Last, Monitor::ValLoss), Some(1.5));
         assert_eq!(trial.score(Score::Best, Monitor::ValLoss), Some(1.25));
+        // Where it is told, without penalties.
+        let mut penalised = trial.clone();
+        penalised.epochs[2].val_cross_entropy = Some(0.5);
+        assert_eq!(penalised.score(Score::Last, Monitor::ValLoss), Some(0.5));
+        assert!(!penalised.tells_cross_entropy());
+        assert_eq!(penalised.with_penalties(), trial);
         let diverged = TrialRecord { diverged: Some("the loss is NaN".to_owned()), ..trial };
         assert_eq!(diverged.score(Score::Best, Monitor::ValAccuracy), None);
     }

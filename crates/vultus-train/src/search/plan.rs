@@ -114,6 +114,10 @@ impl PlannedSetting {
                 trial["labels"] = json!(self.config.data.labels);
             }
         }
+        // Since images are changed by their place in their split, and class weights stay with their part of a mixture.
+        if self.config.train.augmentation.strengths().iter().any(|(_, strength)| *strength > 0.0) {
+            trial["changes"] = json!(2);
+        }
         let hash = Sha256::digest(trial.to_string().as_bytes());
         hexadecimal(&hash[..8])
     }

@@ -3,7 +3,7 @@
 //! In: a plan and the journal's records. Out: [`SearchResults`], and its files. Only settings whose every fold has a
 //! score are compared; nothing here looks at test images.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use super::plan::SearchPlan;
 use super::space::texts;
 use crate::config::Monitor;
 use crate::figure::{self, search::TrialSummary};
-use crate::run::write_json;
+use crate::run::{read_json, write_json};
 use crate::spread::{mean, standard_deviation};
 
 /// In the directory of the winner's run: a [`SearchTable`].
@@ -34,12 +34,30 @@ const FIGURE: &str = "search";
 pub struct SearchTable {
     /// What chose it.
     pub monitor: Monitor,
-    /// Which epoch of a trial counted.
-    pub score: Score,
+    /// Which epoch of a trial counted, where that is known.
+    pub score: Option<Score>,
     /// Settings in all, also those whose loss became no number.
     pub settings: usize,
     /// Those with a score on every fold, best first.
     pub complete: Vec<TrialSummary>,
+}
+
+impl SearchTable {
+    /// The one in the directory of a winner's run; `None` in other runs'. Older versions left a list of the settings, of accuracies.
+    ///
+    /// # Errors
+    /// A file that is none.
+    pub fn of_run(run: &Path) -> io::Result<Option<Self>> {
+        if run.join(TABLE).exists() {
+            return read_json(&run.join(TABLE)).map(Some);
+        }
+        let list = run.join("search-table.json");
+        if !list.exists() {
+            return Ok(None);
+        }
+        let complete: Vec<TrialSummary> = read_json(&list)?;
+        Ok(Some(Self { monitor: Monitor::ValAccuracy, score: None, settings: complete.len(), complete }))
+    }
 }
 
 /// How far a setting has come.
@@ -110,11 +128,17 @@ impl SearchResults {
             trials[trial.setting].push(journal.get(&trial.key));
         }
         let finished = trials.iter().flatten().flatten().count();
+        // Losses with penalties and without do not compare.
+        let all_tell = trials.iter().flatten().flatten().all(|trial| trial.tells_cross_entropy());
+        let score = |trial: &TrialRecord| {
+            let older = (!all_tell).then(|| trial.clone().with_penalties());
+            older.as_ref().unwrap_or(trial).score(search.score, search.monitor)
+        };
         let mut rows: Vec<(usize, SettingResult)> = plan
             .settings
             .iter()
             .zip(&trials)
-            .map(|(planned, trials)| setting_result(search, planned.setting.to_json(), trials))
+            .map(|(planned, trials)| setting_result(planned.setting.to_json(), trials, score))
             .enumerate()
             .collect();
         let better_first = |mean: Option<f64>| match (mean, search.monitor) {
@@ -155,7 +179,7 @@ impl SearchResults {
     pub fn write_for_report(&self, run: &Path) -> Result<(), SearchError> {
         let mut complete = self.summaries();
         complete.retain(|summary| summary.mean.is_finite());
-        let (monitor, score, settings) = (self.monitor, self.score, self.settings.len());
+        let (monitor, score, settings) = (self.monitor, Some(self.score), self.settings.len());
         Ok(write_json(&run.join(TABLE), &SearchTable { monitor, score, settings, complete })?)
     }
 
@@ -224,12 +248,11 @@ fn cells(index: usize, row: &SettingResult, folds: usize) -> Vec<String> {
 }
 
 fn setting_result(
-    search: &SearchConfig,
     setting: Map<String, Value>,
     trials: &[Option<&TrialRecord>],
+    score: impl Fn(&TrialRecord) -> Option<f64>,
 ) -> SettingResult {
-    let scores: Vec<Option<f64>> =
-        trials.iter().map(|trial| trial.and_then(|trial| trial.score(search.score, search.monitor))).collect();
+    let scores: Vec<Option<f64>> = trials.iter().map(|trial| trial.and_then(&score)).collect();
     let known: Option<Vec<f64>> = scores.iter().copied().collect();
     let diverged: Vec<String> = trials.iter().flatten().filter_map(|trial| trial.diverged.clone()).collect();
     let status = match &known {
@@ -313,8 +336,16 @@ mod tests {
         let path = directory.path().join(TABLE);
         results().write_for_report(directory.path()).unwrap();
         let table: SearchTable = serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
-        assert_eq!((table.monitor, table.score), (results().monitor, results().score));
+        assert_eq!((table.monitor, table.score), (results().monitor, Some(results().score)));
         assert_eq!((table.settings, &table.complete[..]), (results().settings.len(), &results().summaries()[..1]));
         assert_eq!(table.complete[0].scores, [0.375, 0.625]);
+        assert_eq!(SearchTable::of_run(directory.path()).unwrap(), Some(table.clone()));
+        // As an older version left it.
+        fs_err::remove_file(&path).unwrap();
+        assert_eq!(SearchTable::of_run(directory.path()).unwrap(), None);
+        let list = serde_json::to_string(&table.complete).unwrap();
+        fs_err::write(directory.path().join("search-table.json"), list).unwrap();
+        let older = SearchTable { score: None, settings: 1, ..table };
+        assert_eq!(SearchTable::of_run(directory.path()).unwrap(), Some(older));
     }
 }

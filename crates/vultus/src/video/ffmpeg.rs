@@ -42,6 +42,12 @@ pub enum VideoError {
         /// What the system says.
         reason: io::Error,
     },
+    /// A program was ended from elsewhere, as Ctrl-C on a terminal does.
+    #[error("the program {program} was ended")]
+    Ended {
+        /// Its name.
+        program: &'static str,
+    },
     /// The film cannot be used.
     #[error("{path} cannot be read as a film: {reason}", path = path.display())]
     Unreadable {
@@ -146,7 +152,10 @@ impl Film {
             return Err(unreadable("it is a pipe, and a film is read twice: write it to a file first".to_owned()));
         }
         let is_camera = is_camera(path);
-        let output = Command::new("ffprobe")
+        let without = |reason| VideoError::Start { program: "ffprobe", reason };
+        let (stderr, messages) = messages().map_err(without)?;
+        let mut command = Command::new("ffprobe");
+        command
             .args(["-v", "error", "-select_streams", PICTURES, "-of", "json", "-show_entries"])
             .arg(
                 "stream=width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate,duration:\
@@ -154,12 +163,20 @@ impl Film {
             )
             .args(source(path, is_camera))
             .stdin(Stdio::null())
-            .output()
-            .map_err(|reason| unstartable("ffprobe", reason))?;
-        if !output.status.success() {
-            return Err(unreadable(reason(said(&output.stderr))));
+            .stdout(Stdio::piped())
+            .stderr(stderr);
+        let program = Program::start(&mut command).map_err(|reason| unstartable("ffprobe", reason))?;
+        let mut description = Vec::new();
+        let stdout = program.child().stdout.take();
+        stdout.map(|mut stdout| stdout.read_to_end(&mut description)).transpose().map_err(without)?;
+        let status = program.wait().map_err(without)?;
+        if status.code().is_none() {
+            return Err(VideoError::Ended { program: "ffprobe" });
         }
-        let probe: Probe = serde_json::from_slice(&output.stdout)
+        if !status.success() {
+            return Err(unreadable(reason(read_messages(&messages))));
+        }
+        let probe: Probe = serde_json::from_slice(&description)
             .map_err(|error| unreadable(format!("ffprobe gives no description: {error}")))?;
         let Some(stream) = probe.streams.into_iter().next() else {
             return Err(unreadable("it has no pictures".to_owned()));
@@ -370,7 +387,7 @@ impl FilmReader {
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(stderr);
-        let program = Program::start(&mut command).map_err(|reason| unstartable("ffmpeg", reason))?;
+        let program = Program::start_apart(&mut command).map_err(|reason| unstartable("ffmpeg", reason))?;
         // Its ends of the pipes close with it.
         drop(command);
         let pixels = program.child().stdout.take().ok_or_else(|| without(io::Error::other("no pipe")))?;

@@ -78,7 +78,7 @@ impl FilmWriter {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(stderr);
-        let program = Program::start(&mut command).map_err(|reason| unstartable("ffmpeg", reason))?;
+        let program = Program::start_apart(&mut command).map_err(|reason| unstartable("ffmpeg", reason))?;
         let pixels = program.child().stdin.take();
         Ok(Self {
             path: path.to_owned(),
