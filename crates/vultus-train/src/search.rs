@@ -25,7 +25,7 @@ pub use error::SearchError;
 use journal::{EpochScore, Journal, TrialRecord};
 use plan::{Folds, PlannedSetting, SearchPlan};
 pub use plan::{SearchData, Trial};
-pub use results::{SearchResults, SearchTable, TABLE};
+pub use results::{SearchResults, SearchTable};
 pub use shard::Shard;
 pub use space::{Setting, settings, winner_config};
 

@@ -168,12 +168,13 @@ impl Running {
         self.0.wait().unwrap().code()
     }
 
-    /// Asks it to stop twice, after the `pause` once more, and gives the exit code.
-    pub fn interrupt_twice(self, pause: Duration) -> Option<i32> {
-        let sent = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-        std::thread::sleep(pause);
-        self.interrupt()
+    /// Asks it to stop, after the `pause` once more, and gives the exit code.
+    pub fn interrupt_twice(mut self, pause: Duration) -> Option<i32> {
+        // In one shell: a busy machine may take its time to start another program.
+        let script = "kill -INT \"$0\"; [ \"$1\" = 0 ] || sleep \"$1\"; kill -INT \"$0\"";
+        let (id, pause) = (self.0.id().to_string(), pause.as_secs_f64().to_string());
+        assert!(Command::new("sh").args(["-c", script, &id, &pause]).status().unwrap().success());
+        self.0.wait().unwrap().code()
     }
 
     /// Starts what becomes the program, in silence.

@@ -21,7 +21,7 @@ use crate::run::{read_json, write_json};
 use crate::spread::{mean, standard_deviation};
 
 /// In the directory of the winner's run: a [`SearchTable`].
-pub const TABLE: &str = "search-results.json";
+const TABLE: &str = "search-results.json";
 
 /// File names of the results.
 const CSV: &str = "search.csv";
@@ -172,7 +172,7 @@ impl SearchResults {
         self.settings.iter().map(summary).collect()
     }
 
-    /// Writes [`TABLE`] into the directory of the winner's run, for its report.
+    /// Writes a [`SearchTable`] into the directory of the winner's run, for its report.
     ///
     /// # Errors
     /// A failed write, which names the file.
