@@ -304,7 +304,8 @@ async function keyboard(address) {
 
 /** A server whose model abstains. */
 async function abstaining() {
-  const server = await serve({}, "--abstain-below", "1");
+  // And one that takes small pictures only: the page makes them smaller.
+  const server = await serve({}, "--abstain-below", "1", "--max-pixels", "100000");
   const browser = await launch();
   const page = await open(browser, server.address);
   await ready(page);
@@ -374,6 +375,12 @@ async function camera(address) {
   await page.waitForFunction(() => document.getElementById("video").hidden && !document.getElementById("video").srcObject);
   await show(page, two);
   assert(await page.locator("#timeline").isHidden(), "a picture has no timeline");
+  // Unplugged.
+  await page.click("#camera");
+  await says(page, "camera is on");
+  await page.$eval("#video", (video) => video.srcObject.getVideoTracks()[0].dispatchEvent(new Event("ended")));
+  await says(page, "camera has gone");
+  assert(await page.$eval("#video", (video) => video.hidden && !video.srcObject));
   assert.deepEqual(page.faults, []);
   await browser.close();
 
@@ -486,8 +493,11 @@ async function locked() {
   await page.fill("#token", ` ${TOKEN} `);
   await page.keyboard.press("Enter");
   await ready(page);
-  await show(page, portrait);
+  // The picture that was wanted.
+  await says(page, "^One face, .* ms$");
   assert.equal(await page.locator("#boxes button").count(), 1);
+  await show(page, two);
+  assert.equal(await page.locator("#boxes button").count(), 2);
   assert(await page.locator("#metrics").isHidden(), "a link that would be refused");
   assert(await page.locator("#unlock").isHidden(), "there is nothing to unlock");
   // The refusals themselves are on the console; nothing else.

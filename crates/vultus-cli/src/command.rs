@@ -136,13 +136,9 @@ impl ConfigArguments {
             let parsed = Source::parse(source).map_err(Failure::usage)?;
             *source = unless_lossy(parsed.absolute().to_string(), source);
         }
-        for teacher in &mut config.train.targets.teachers {
-            *teacher = absolute(teacher);
-        }
-        if !config.train.start.is_empty() {
-            let path = absolute(&config.train.start);
-            let bundle = bundle_path(Path::new(&path));
-            config.train.start = if bundle.exists() { bundle.display().to_string() } else { path };
+        let start = Some(&mut config.train.start).filter(|start| !start.is_empty());
+        for model in config.train.targets.teachers.iter_mut().chain(start) {
+            *model = model_of(&absolute(model));
         }
         Ok(config)
     }
@@ -186,7 +182,7 @@ impl ViewArguments {
 
 /// Whether a path means a model's file or a run, and no configuration.
 pub fn is_model(path: &Path) -> bool {
-    path.is_dir() || path.extension().is_some_and(|ending| ending == "safetensors")
+    path.is_dir() || ends_in(path, "safetensors")
 }
 
 /// The configuration of a built-in network, or of the file at `name`, with the overrides `set`.
@@ -205,6 +201,13 @@ pub fn named_config(name: &str, set: &[String]) -> Result<TrainConfig, Failure> 
         None => TrainConfig::load(Some(Path::new(name)), &[]),
     };
     config.and_then(|config| config.with_overrides(set)).map_err(Failure::usage)
+}
+
+/// The model file of a run, or of a search's winner, if `path` is the directory of one that has it; else `path`.
+fn model_of(path: &str) -> String {
+    let run = run_directory(Path::new(path)).unwrap_or_else(|_| path.into());
+    let bundle = bundle_path(&run);
+    if bundle.exists() { unless_lossy(bundle.display().to_string(), path) } else { path.to_owned() }
 }
 
 /// A path that means the same in every directory, so that a run can be run again from anywhere.
@@ -272,10 +275,21 @@ pub fn check_new(file: &Path) -> Result<(), Failure> {
 
 /// As [`check_new`], for a model's file.
 pub fn check_new_model(file: &Path) -> Result<(), Failure> {
-    if file.extension().is_none_or(|ending| ending != "safetensors") {
-        return Err(Failure::usage(anyhow!("{}: a model is a .safetensors file", file.display())));
-    }
+    check_ending(file, "safetensors", "a model")?;
     check_new(file)
+}
+
+/// Refuses to call `what` otherwise than `.ending`, in letters of any case.
+pub fn check_ending(file: &Path, ending: &str, what: &str) -> Result<(), Failure> {
+    if ends_in(file, ending) {
+        return Ok(());
+    }
+    Err(Failure::usage(anyhow!("{}: {what} is a .{ending} file", file.display())))
+}
+
+/// Whether a file's name has the `ending`, in letters of any case.
+pub fn ends_in(file: &Path, ending: &str) -> bool {
+    file.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
 }
 
 /// Whether something is in the way of a new folder's files.

@@ -9,6 +9,7 @@ pub mod pictures;
 pub mod resume;
 mod table;
 
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ use serde::Serialize;
 use vultus::analyze::AnalyzedFace;
 
 use crate::failure::Failure;
-use crate::table::json_line;
+use crate::message::say;
+use crate::table::{json_line, of_stdout};
 
 /// The form of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -32,6 +34,17 @@ pub enum Format {
     Csv,
     /// The same columns as CSV, typed.
     Parquet,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Table => "a table",
+            Self::Json => "JSON lines",
+            Self::Csv => "CSV",
+            Self::Parquet => "Parquet",
+        })
+    }
 }
 
 impl Format {
@@ -56,14 +69,32 @@ impl Format {
     }
 
     /// The form that is asked for, or that of the file `output`, or that for stdout.
+    ///
+    /// # Errors
+    /// A file whose name tells no form, a table that is not for stdout, and Parquet for a terminal.
     pub fn choose(asked: Option<Self>, output: Option<&Path>) -> Result<Self, Failure> {
-        let Some(output) = output else { return Ok(asked.unwrap_or_else(Self::of_stdout)) };
-        asked.or_else(|| Self::of(output)).ok_or_else(|| {
-            Failure::usage(anyhow!(
-                "which form has {}? Name it with --format, or end it in .jsonl, .csv or .parquet",
-                output.display()
-            ))
-        })
+        let Some(output) = output else {
+            let format = asked.unwrap_or_else(Self::of_stdout);
+            if format == Self::Parquet && io::stdout().is_terminal() {
+                return Err(Failure::usage(anyhow!("Parquet is not for a terminal: name a file with --output")));
+            }
+            return Ok(format);
+        };
+        let (of_name, shown) = (Self::of(output), output.display());
+        match asked.or(of_name) {
+            None => Err(Failure::usage(anyhow!(
+                "which form has {shown}? Name it with --format, or end it in .jsonl, .csv or .parquet"
+            ))),
+            Some(Self::Table) => {
+                Err(Failure::usage(anyhow!("a table is for the terminal: use json, csv or parquet for {shown}")))
+            }
+            Some(format) => {
+                if of_name.is_some_and(|of_name| of_name != format) {
+                    say(format_args!("note: {shown} gets {format}, whatever its name says"));
+                }
+                Ok(format)
+            }
+        }
     }
 }
 
@@ -142,9 +173,6 @@ fn cell_rows(
 ) -> Result<Box<dyn CellRows>, Failure> {
     match (format, output) {
         (Format::Parquet, Some(path)) => Ok(Box::new(parquet::ParquetRows::to_file(path, columns)?)),
-        (Format::Parquet, None) if io::stdout().is_terminal() => {
-            Err(Failure::usage(anyhow!("Parquet is not for a terminal: name a file with --output")))
-        }
         (Format::Parquet, None) => Ok(Box::new(parquet::ParquetRows::to_stdout(columns)?)),
         _ => {
             let sink = Sink::open(output, append)?;
@@ -194,7 +222,7 @@ impl Sink {
     fn named(&self, error: io::Error) -> io::Error {
         match &self.path {
             Some(path) => io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display())),
-            None => io::Error::new(error.kind(), format!("cannot write to stdout: {error}")),
+            None => of_stdout(error),
         }
     }
 }

@@ -22,12 +22,17 @@ pub fn table<H: ToString>(header: impl IntoIterator<Item = H>) -> Table {
 
 /// Writes a line, or several, to stdout.
 pub fn print(text: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{}", printable_lines(text))
+    writeln!(io::stdout().lock(), "{}", printable_lines(text)).map_err(of_stdout)
+}
+
+/// The system's refusal of what goes to stdout.
+pub fn of_stdout(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot write to stdout: {error}"))
 }
 
 /// Writes a value as one line of JSON to stdout.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    Ok(writeln!(io::stdout().lock(), "{}", json_line(value)?)?)
+    Ok(writeln!(io::stdout().lock(), "{}", json_line(value)?).map_err(of_stdout)?)
 }
 
 /// A value as one line of JSON. What a terminal would obey is escaped: a name of a file may hold it.

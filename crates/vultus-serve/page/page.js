@@ -70,6 +70,8 @@ let starting = null;
 const known = () => (starting ??= start().finally(() => (starting = null)));
 /** Counts what people wanted opened: of what waits for the model, the last is opened. */
 let wanted = 0;
+/** Opens what was wanted while the server asked for a token. */
+let again = null;
 
 async function start() {
   try {
@@ -87,14 +89,19 @@ async function start() {
   prepareBars(model.labels, colours);
   showCard(model);
   say("");
+  const open = again;
+  again = null;
+  open?.();
 }
 
 // Pictures.
 
 async function open(file) {
   const latest = ++wanted;
+  again = null;
   if (!model) await known();
-  if (!model || latest !== wanted) return;
+  if (latest !== wanted) return;
+  if (!model) return void (again = () => open(file));
   if (!file) return say("There is no file in this. A picture that is copied can be pasted; one that is saved can be chosen.", true);
   // A picture may have no type, if its name does not tell it: the browser looks into it.
   if (file.type && !file.type.startsWith("image/")) return say("This file is no picture.", true);
@@ -126,6 +133,7 @@ async function open(file) {
     say(`${found}, ${Math.round(performance.now() - started)} ms`);
   } catch (error) {
     if (turn !== mine) return;
+    if (error.code === "unauthorized") again = () => open(file);
     fail(error instanceof DOMException ? new Refusal("damaged", "The picture cannot be shown: it is damaged or of an unknown kind.") : error);
   } finally {
     if (turn === mine) stage.classList.remove("busy");
@@ -134,25 +142,32 @@ async function open(file) {
 
 /** The file, or a copy of it if the server does not take it as it is. */
 async function fitting(file) {
-  const pixels = picture.naturalWidth * picture.naturalHeight;
-  if (READ.includes(file.type) && file.size <= model.body_bytes && pixels <= model.pixels) return file;
-  return smaller(picture, picture.naturalWidth, picture.naturalHeight, PICTURE_PX, 0.92);
+  const [width, height] = [picture.naturalWidth, picture.naturalHeight];
+  if (READ.includes(file.type) && file.size <= model.body_bytes && width * height <= model.pixels) return file;
+  return smaller(picture, width, height, PICTURE_PX, 0.92);
 }
 
-function smaller(source, width, height, longest, quality) {
-  const scale = Math.min(1, longest / Math.max(width, height));
+/** A JPEG of what is shown, no longer than `longest` and no larger than the server takes it. */
+async function smaller(source, width, height, longest, quality) {
+  // It has less than a byte a pixel.
+  const pixels = Math.min(model.pixels, model.body_bytes);
+  const scale = Math.min(1, longest / Math.max(width, height), Math.sqrt(pixels / (width * height)));
   const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [Math.round(width * scale), Math.round(height * scale)];
+  [canvas.width, canvas.height] = [width, height].map((side) => Math.max(1, Math.floor(side * scale)));
   canvas.getContext("2d").drawImage(source, 0, 0, canvas.width, canvas.height);
-  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", quality));
+  const made = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", quality));
+  if (!width || !height || !made) throw new Refusal("damaged", "The picture cannot be sent: it has no size of its own.");
+  return made;
 }
 
 // The camera. One frame is on its way at a time: the picture is never behind.
 
 async function watch() {
   const latest = ++wanted;
+  again = null;
   if (!model) await known();
-  if (!model || latest !== wanted) return;
+  if (latest !== wanted) return;
+  if (!model) return void (again = watch);
   stop();
   say("Waiting for the camera");
   const run = { stream: null, socket: null, frames: 0, since: performance.now() };
@@ -161,6 +176,8 @@ async function watch() {
     if (!navigator.mediaDevices) throw new Refusal("camera", "The browser gives the camera to pages on this machine or over HTTPS only.");
     run.stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 960 }, facingMode: "user" } });
     if (camera !== run) return end(run);
+    // Unplugged, or taken back from the page.
+    run.stream.getVideoTracks()[0].addEventListener("ended", () => camera === run && (stop(), say("The camera has gone.", true)));
     video.srcObject = run.stream;
     await video.play();
     run.socket = openStream((answer) => seen(run, answer), (reason) => camera === run && (stop(), say(reason ? `Ended: ${reason}.` : "The stream has ended.", true)));

@@ -13,7 +13,7 @@ use crate::config::Limits;
 use crate::error::ApiError;
 
 /// Bodies are counted in units of this many bytes.
-const UNIT_BYTES: usize = 1024;
+pub(crate) const UNIT_BYTES: usize = 1024;
 
 /// The memory that bodies may take together.
 #[derive(Debug)]

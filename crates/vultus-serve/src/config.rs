@@ -92,6 +92,13 @@ impl fmt::Debug for Operator {
     }
 }
 
+impl ServeConfig {
+    /// Whether the server can be reached from its own machine only.
+    pub fn is_local(&self) -> bool {
+        self.address.ip().to_canonical().is_loopback()
+    }
+}
+
 /// How much is taken on, and for how long.
 ///
 /// Numbers of connections, WebSockets and waiting pictures above 2^32 - 1 count as that, and times above 30 years as
@@ -99,7 +106,7 @@ impl fmt::Debug for Operator {
 /// except that `all_bodies_bytes`, `streams`, `linger` and `stop` may be nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of a request's body.
+    /// Most bytes of a request's body; no more than fit into those of all bodies.
     pub body_bytes: usize,
     /// Most bytes of all bodies that are in memory at one time; and again of the messages of all WebSockets.
     pub all_bodies_bytes: usize,
@@ -135,9 +142,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Most bytes of a WebSocket's message: no more than a body's, and no more than leaves room for those of all others.
+    /// Most bytes of a WebSocket's message: no more than a body's, and no more than leaves room for those of all others. While
+    /// it comes it may be there twice, its parts together and the one that comes.
     pub fn message_bytes(&self) -> usize {
-        self.body_bytes.min(self.all_bodies_bytes / self.streams.max(1))
+        self.body_bytes.min(self.all_bodies_bytes / self.streams.max(1) / 2)
     }
 }
 

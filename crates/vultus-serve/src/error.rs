@@ -7,7 +7,7 @@ use std::any::Any;
 use std::fmt;
 
 use axum::Json;
-use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -37,6 +37,9 @@ pub enum ApiError {
     /// A page of another origin wants a WebSocket.
     #[error("pages of this origin may not use this server; its operator can allow them")]
     OriginRefused,
+    /// A WebSocket of another version than that of RFC 6455.
+    #[error("this server speaks version 13 of the WebSocket protocol")]
+    WebSocketVersion,
     /// The model that was asked for is not the one that is served.
     #[error("there is no such model; this server has {served}")]
     UnknownModel {
@@ -189,6 +192,7 @@ impl ApiError {
             Self::Unauthorized => "unauthorized",
             Self::HostRefused => "host_refused",
             Self::OriginRefused => "origin_refused",
+            Self::WebSocketVersion => "websocket_version",
             Self::UnknownModel { .. } => "unknown_model",
             Self::ContentType { .. } => "content_type",
             Self::ContentEncoding { .. } => "content_encoding",
@@ -218,6 +222,7 @@ impl ApiError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::HostRefused => StatusCode::MISDIRECTED_REQUEST,
             Self::OriginRefused => StatusCode::FORBIDDEN,
+            Self::WebSocketVersion => StatusCode::UPGRADE_REQUIRED,
             Self::ContentType { .. } | Self::ContentEncoding { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Malformed(_) | Self::NoPicture { .. } | Self::UrlRefused | Self::NotBase64 | Self::BodyIncomplete => {
                 StatusCode::BAD_REQUEST
@@ -248,6 +253,11 @@ impl ApiError {
         }
         if self.status() == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if matches!(self, Self::WebSocketVersion) {
+            // RFC 6455, section 4.4, and RFC 9110, section 15.5.22.
+            response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
         if matches!(self, Self::ContentEncoding { .. }) {
             response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

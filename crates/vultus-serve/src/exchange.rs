@@ -77,7 +77,7 @@ pub(crate) async fn exchange(State(app): State<App>, mut request: Request, next:
 
 /// Whether errors at `path` have the form of the Open Inference Protocol.
 pub(crate) fn is_inference_protocol(path: &str) -> bool {
-    path.starts_with("/v2")
+    path == "/v2" || path.starts_with("/v2/")
 }
 
 /// The client's id if it is short and plain, or a new one.

@@ -45,7 +45,7 @@ pub(crate) async fn require(State(app): State<App>, request: Request, next: Next
 
 /// Whether each `Host` is one of the server's. Without any it is no browser that asks.
 fn may_be_called(config: &ServeConfig, headers: &HeaderMap) -> bool {
-    if !config.address.ip().to_canonical().is_loopback() {
+    if !config.is_local() {
         return true;
     }
     headers.get_all(HOST).iter().all(|host| {
@@ -54,7 +54,7 @@ fn may_be_called(config: &ServeConfig, headers: &HeaderMap) -> bool {
             let name = authority.host();
             let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
             name.eq_ignore_ascii_case("localhost")
-                || address.is_ok_and(|address| address.is_loopback())
+                || address.is_ok_and(|address| address.to_canonical().is_loopback())
                 || config.hosts.iter().any(|host| host.0.eq_ignore_ascii_case(name))
         })
     })
@@ -91,6 +91,8 @@ mod tests {
         }
         assert!(called(&config, &[]));
         assert!(!called(&config, &["localhost", "evil.test"]));
+        config.address.set_ip("::ffff:127.0.0.1".parse().unwrap());
+        assert!(called(&config, &["[::ffff:127.0.0.1]:8080"]) && !called(&config, &["[::ffff:10.0.0.1]"]));
         config.address.set_ip("::1".parse().unwrap());
         assert!(!called(&config, &["evil.test"]));
         config.address.set_ip("0.0.0.0".parse().unwrap());

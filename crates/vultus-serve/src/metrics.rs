@@ -90,7 +90,8 @@ impl Metrics {
         r.register("vultus_requests", "Requests that were answered", self.requests.clone());
         let help = "Time from a request's head to the head of its answer";
         r.register_with_unit("vultus_request_duration", help, Unit::Seconds, self.seconds.clone());
-        let help = "Pictures, and rows of tensors, by outcome: ok, or an error's code";
+        let help =
+            "Pictures, and rows of tensors, that were taken on or found no room, by outcome: ok, or an error's code";
         r.register("vultus_pictures", help, self.pictures.clone());
         r.register("vultus_faces", "Faces that were classified", self.faces.clone());
         r.register("vultus_batch_faces", "Faces that were classified together", self.batch_faces.clone());

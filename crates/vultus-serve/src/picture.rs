@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use axum::body::{Body, Bytes};
 use axum::http::HeaderMap;
@@ -45,11 +47,9 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// From the header `content-type`.
-    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let unknown = ApiError::ContentType {
-            expected: "multipart/form-data, application/json, image/* or application/octet-stream",
-        };
+    /// From the header `content-type`, which must be one of those `expected`.
+    pub fn of(headers: &HeaderMap, expected: &'static str) -> Result<Self, ApiError> {
+        let unknown = ApiError::ContentType { expected };
         let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Self::Raw) };
         let value = value.to_str().map_err(|_| unknown.clone())?;
         let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -82,15 +82,30 @@ impl<const T: usize> Form<T> {
     ///
     /// # Errors
     /// No form, more pictures than `most_pictures`, or what is no text of at most 1024 bytes where one is asked for.
-    pub async fn read<const N: usize>(
-        boundary: String,
-        body: Bytes,
+    pub fn read<const N: usize>(
+        boundary: &str,
+        body: &Bytes,
+        fields: [&str; N],
+        texts: [&str; T],
+        most_pictures: usize,
+    ) -> Result<Self, ApiError> {
+        let reading = pin!(Self::parts(boundary, body, fields, texts, most_pictures));
+        // The body is here, so that there is nothing to wait for.
+        match reading.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(form) => form,
+            Poll::Pending => Err(ApiError::internal("a form that is here was waited for")),
+        }
+    }
+
+    async fn parts<const N: usize>(
+        boundary: &str,
+        body: &Bytes,
         fields: [&str; N],
         texts: [&str; T],
         most_pictures: usize,
     ) -> Result<Self, ApiError> {
         let broken = |error: multer::Error| ApiError::Malformed(format!("the form cannot be read: {error}"));
-        let mut parts = Multipart::new(Body::from(body).into_data_stream(), boundary);
+        let mut parts = Multipart::new(Body::from(body.clone()).into_data_stream(), boundary);
         let mut pictures = [const { Vec::new() }; N];
         let mut found = [const { None }; T];
         while let Some(part) = parts.next_field().await.map_err(broken)? {
@@ -138,7 +153,7 @@ pub(crate) fn json<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, ApiEr
 /// Does `work` on a body, and does it where no other request waits for it if the body is large.
 pub(crate) async fn read<T: Send + 'static>(
     body: Bytes,
-    work: impl FnOnce(&[u8]) -> Result<T, ApiError> + Send + 'static,
+    work: impl FnOnce(&Bytes) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     if body.len() <= SMALL_BYTES {
         return work(&body);
@@ -239,12 +254,12 @@ mod tests {
 
     fn kind(content_type: &str) -> Result<Kind, &'static str> {
         let headers = [(CONTENT_TYPE, HeaderValue::from_str(content_type).unwrap())].into_iter().collect();
-        Kind::of(&headers).map_err(|error| error.code())
+        Kind::of(&headers, "this").map_err(|error| error.code())
     }
 
     #[test]
     fn the_content_type_says_how_to_read() {
-        assert_eq!(Kind::of(&HeaderMap::new()), Ok(Kind::Raw));
+        assert_eq!(Kind::of(&HeaderMap::new(), "this"), Ok(Kind::Raw));
         assert_eq!(kind("image/png"), Ok(Kind::Raw));
         assert_eq!(kind("application/x-www-form-urlencoded"), Ok(Kind::Raw));
         assert_eq!(kind("Application/JSON; charset=utf-8"), Ok(Kind::Json));
@@ -296,32 +311,32 @@ mod tests {
     }
 
     /// Reads a form with these parts, which is asked for the texts `actions` and `detector`.
-    async fn read_form(parts: &[String], most_pictures: usize) -> Result<Form<2>, ApiError> {
+    fn read_form(parts: &[String], most_pictures: usize) -> Result<Form<2>, ApiError> {
         let body = [&parts.concat(), "--b--\r\n"].concat();
-        Form::read("b".to_owned(), Bytes::from(body), ["image"], ["actions", "detector"], most_pictures).await
+        Form::read("b", &Bytes::from(body), ["image"], ["actions", "detector"], most_pictures)
     }
 
-    #[tokio::test]
-    async fn a_form_gives_its_pictures_and_the_texts_that_are_asked_for() {
+    #[test]
+    fn a_form_gives_its_pictures_and_the_texts_that_are_asked_for() {
         let parts = [part("image", "one"), part("actions", "emotion"), part("image", "two"), part("actions", "age")];
-        let form = read_form(&parts, 2).await.unwrap();
+        let form = read_form(&parts, 2).unwrap();
         assert_eq!(form.pictures, ["one", "two"].map(|picture| Ok(Bytes::from(picture))));
         assert_eq!(form.texts, [Some("emotion".to_owned()), None]);
-        assert_eq!(read_form(&parts, 1).await.unwrap_err(), ApiError::TooManyPictures { limit: 1 });
-        let broken = Form::read("b".to_owned(), Bytes::from(part("image", "x")), ["image"], [], 2).await;
+        assert_eq!(read_form(&parts, 1).unwrap_err(), ApiError::TooManyPictures { limit: 1 });
+        let broken = Form::read("b", &Bytes::from(part("image", "x")), ["image"], [], 2);
         assert_eq!(broken.unwrap_err().code(), "malformed");
     }
 
-    #[tokio::test]
-    async fn no_text_that_is_asked_for_is_lost() {
+    #[test]
+    fn no_text_that_is_asked_for_is_lost() {
         // Neither to the limit of pictures nor to fields that nobody asked for.
         let mut parts = vec![part("other", "x"); 1000];
         parts.extend([part("other", &"x".repeat(2000)), part("image", "one")]);
         parts.extend([part("actions", "emotion"), part("detector", &"x".repeat(TEXT_BYTES))]);
-        let form = read_form(&parts, 1).await.unwrap();
+        let form = read_form(&parts, 1).unwrap();
         assert_eq!(form.texts, ["emotion".to_owned(), "x".repeat(TEXT_BYTES)].map(Some));
 
-        let refused = read_form(&[part("detector", &"x".repeat(TEXT_BYTES + 1))], 1).await;
+        let refused = read_form(&[part("detector", &"x".repeat(TEXT_BYTES + 1))], 1);
         let message = "the form's `detector` must be a text of at most 1024 bytes";
         assert_eq!(refused.unwrap_err(), ApiError::Malformed(message.to_owned()));
     }

@@ -1,6 +1,7 @@
 //! From a picture's bytes to an analysis, for many requests at once.
 //!
-//! A picture is taken on or refused: at most [`Limits::queue`] are waiting or worked on. Decoding and looking for faces
+//! A picture is taken on or refused: at most [`Limits::queue`] are waiting or worked on, those among them for which nobody waits any
+//! more. Decoding and looking for faces
 //! happens in their order, on as many threads as there are processors, and within a budget of memory (`memory`). All faces
 //! meet in one more thread, which classifies together what has come while it classified before. Nobody waits for a batch to
 //! fill. The threads are the pipeline's own, because face finders keep working memory for each thread that they are used on.
@@ -46,7 +47,7 @@ pub(crate) struct Pipeline {
     metrics: Arc<Metrics>,
 }
 
-/// Room for the pictures of one request.
+/// Room for the pictures of one request, held by each until nobody works on it any more.
 #[derive(Debug)]
 struct Ticket {
     _waiting: Counted,
@@ -61,12 +62,14 @@ struct Picture {
     bytes: Bytes,
     faces: Faces,
     reply: Reply,
+    room: Arc<Ticket>,
 }
 
 /// Faces to classify.
 struct Job {
     picture: Prepared,
     reply: Reply,
+    room: Arc<Ticket>,
 }
 
 impl Pipeline {
@@ -109,9 +112,9 @@ impl Pipeline {
         faces: Faces,
     ) -> Result<Vec<Result<Analysis, ApiError>>, ApiError> {
         let count = pictures.len();
-        let work = async {
+        let work = async |room: Arc<Ticket>| {
             // All of them are under way before the first is waited for.
-            let answers: Vec<_> = pictures.into_iter().map(|bytes| self.begin(bytes, faces)).collect();
+            let answers: Vec<_> = pictures.into_iter().map(|bytes| self.begin(bytes, faces, &room)).collect();
             let mut results = Vec::with_capacity(count);
             for answer in answers {
                 results.push(answered(answer).await);
@@ -132,11 +135,11 @@ impl Pipeline {
     /// No room for them, or no answer in time.
     pub async fn classify(&self, crops: Vec<image::GrayImage>) -> Result<Analysis, ApiError> {
         let count = crops.len();
-        let work = async {
+        let work = async |room| {
             let (width, height) = crops.first().map_or((0, 0), image::GrayImage::dimensions);
             let faces = vec![Face::whole(width, height); count];
             let (reply, answer) = oneshot::channel();
-            batch(&self.classifier, Job { picture: Prepared { width, height, faces, crops }, reply });
+            batch(&self.classifier, Job { picture: Prepared { width, height, faces, crops }, reply, room });
             answered(answer).await
         };
         let analysis = self.take_on(count, work).await.flatten();
@@ -145,10 +148,10 @@ impl Pipeline {
     }
 
     /// Does `work` on so many pictures if there is room for them, and for no longer than an answer may take.
-    async fn take_on<T>(&self, pictures: usize, work: impl Future<Output = T>) -> Result<T, ApiError> {
-        let _ticket = self.ticket(pictures)?;
+    async fn take_on<T>(&self, pictures: usize, work: impl AsyncFnOnce(Arc<Ticket>) -> T) -> Result<T, ApiError> {
+        let room = Arc::new(self.ticket(pictures)?);
         let limit = self.limits.answer;
-        timeout(limit, work).await.map_err(|_| ApiError::Timeout { seconds: limit.as_secs() })
+        timeout(limit, work(room)).await.map_err(|_| ApiError::Timeout { seconds: limit.as_secs() })
     }
 
     fn ticket(&self, pictures: usize) -> Result<Ticket, ApiError> {
@@ -157,10 +160,10 @@ impl Pipeline {
         Ok(Ticket { _waiting: Counted::new(&self.metrics.waiting, units.into()), _room: room })
     }
 
-    fn begin(&self, bytes: Bytes, faces: Faces) -> oneshot::Receiver<Result<Analysis, ApiError>> {
+    fn begin(&self, bytes: Bytes, faces: Faces, room: &Arc<Ticket>) -> oneshot::Receiver<Result<Analysis, ApiError>> {
         let (reply, answer) = oneshot::channel();
         // Where no thread takes it, the reply is dropped.
-        let _ = self.pictures.send(Picture { bytes, faces, reply });
+        let _ = self.pictures.send(Picture { bytes, faces, reply, room: Arc::clone(room) });
         answer
     }
 }
@@ -183,16 +186,18 @@ fn prepare(
     memory: &PictureMemory,
     classifier: &mpsc::Sender<Job>,
 ) {
+    let input = analyzer.classifier().preprocessing();
+    let side = input.width.max(input.height);
     loop {
         // Locked until there is memory for the next picture: a large one is not passed over for ever.
         let queue = pictures.lock().unwrap_or_else(PoisonError::into_inner);
-        let Ok(Picture { bytes, faces, reply }) = queue.recv() else { return };
+        let Ok(Picture { bytes, faces, reply, room }) = queue.recv() else { return };
         // Nobody waits for an answer that took too long, here or while there was no memory.
         if reply.is_closed() {
             continue;
         }
         let work = || {
-            let _share = memory.share_for(&bytes, &analyzer.options().limits)?;
+            let _share = memory.share_for(&bytes, &analyzer.options().limits, side)?;
             drop(queue);
             if reply.is_closed() {
                 return Err(ApiError::Overloaded);
@@ -201,8 +206,10 @@ fn prepare(
         };
         // The thread outlives a defect in the work on a picture.
         match catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(ApiError::panicked(&*panic))) {
-            Ok(picture) => batch(classifier, Job { picture, reply }),
+            Ok(picture) => batch(classifier, Job { picture, reply, room }),
             Err(error) => {
+                // Who has the answer may ask again at once.
+                drop(room);
                 let _ = reply.send(Err(error));
             }
         }
@@ -231,7 +238,7 @@ fn whole(analyzer: &Analyzer, picture: &DynamicImage, confidence: f32) -> Prepar
 fn classify(analyzer: &Analyzer, jobs: &mpsc::Receiver<Job>, batch: usize, metrics: &Metrics) {
     while let Ok(first) = jobs.recv() {
         let mut faces = 0;
-        let (mut pictures, mut replies) = (Vec::new(), Vec::new());
+        let (mut pictures, mut replies, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(job) = next {
             // Nobody waits for an answer that took too long.
@@ -239,11 +246,15 @@ fn classify(analyzer: &Analyzer, jobs: &mpsc::Receiver<Job>, batch: usize, metri
                 faces += job.picture.crops.len();
                 pictures.push(job.picture);
                 replies.push(job.reply);
+                rooms.push(job.room);
             }
             next = if faces < batch { jobs.try_recv().ok() } else { None };
         }
         // The thread outlives a defect of the classifier.
-        let analyses = match catch_unwind(AssertUnwindSafe(|| analyzer.classify(pictures))) {
+        let analyses = catch_unwind(AssertUnwindSafe(|| analyzer.classify(pictures)));
+        // Who has the answer may ask again at once.
+        drop(rooms);
+        let analyses = match analyses {
             Ok(analyses) => analyses,
             Err(panic) => {
                 let error = ApiError::panicked(&*panic);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderValue;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -20,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 use vultus::analyze::Analyzer;
 
+use crate::body::UNIT_BYTES;
 use crate::card::ModelCard;
 use crate::config::{Limits, ServeConfig};
 use crate::metrics::Counted;
@@ -38,6 +40,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// Longest time that is measured: every system's clock can count as far from now.
 const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
+/// Time for a client to take the last answer of a server that stops, while the rest of its request is dropped.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Time to wait when the system has no more file handles.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -55,6 +60,9 @@ pub enum ServeError {
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// An origin that is a pattern: each is to be named.
+    #[error("cors_origins has {0:?}: name each origin, as in https://faces.example.com")]
+    Origin(HeaderValue),
     /// A limit with which nothing works.
     #[error("limits.{name} must be at least {least}")]
     Limit {
@@ -78,9 +86,12 @@ impl Server {
     /// Listens, so that clients can already connect.
     ///
     /// # Errors
-    /// An address that cannot be had, or limits with which nothing works.
+    /// An address that cannot be had, limits with which nothing works, or `*` for an origin.
     pub async fn bind(mut config: ServeConfig, analyzer: Analyzer, card: ModelCard) -> Result<Self, ServeError> {
         config.limits = usable(config.limits)?;
+        if let Some(origin) = config.cors_origins.iter().find(|origin| *origin == "*") {
+            return Err(ServeError::Origin(origin.clone()));
+        }
         let refused = |reason| ServeError::Bind { address: config.address, reason };
         let listener = TcpListener::bind(config.address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -164,6 +175,9 @@ fn usable(mut limits: Limits) -> Result<Limits, ServeError> {
     for limit in [&mut limits.queue, &mut limits.connections, &mut limits.streams] {
         *limit = most.min(*limit);
     }
+    // A body of more than all may have would be told to come later for ever.
+    let most_of_one = (limits.all_bodies_bytes / UNIT_BYTES).saturating_sub(1).saturating_mul(UNIT_BYTES);
+    limits.body_bytes = limits.body_bytes.min(most_of_one);
     // More pictures than all the room would never find any.
     limits.pictures = limits.pictures.min(limits.queue);
     // Added to what a clock shows, longer ones would be a panic.
@@ -218,9 +232,13 @@ async fn connection(stream: TcpStream, _room: OwnedSemaphorePermit, router: Rout
     let answered = ended.map_or_else(|error| error.is_parse(), |()| true);
     // A WebSocket has taken its parts with it.
     if answered && let Some(parts) = connection.into_parts() {
+        let soon = async {
+            app.stopped().await;
+            sleep(LAST_WORDS).await;
+        };
         tokio::select! {
             () = drop_rest(parts.io.into_inner(), &app) => {}
-            () = app.stopped() => {}
+            () = soon => {}
         }
     }
 }
@@ -239,6 +257,14 @@ async fn drop_rest(mut stream: impl AsyncRead + AsyncWrite + Unpin, app: &App) {
 mod tests {
     use super::*;
     use std::time::Instant;
+
+    #[test]
+    fn no_body_is_larger_than_all_together() {
+        let most = |all_bodies_bytes| {
+            usable(Limits { body_bytes: 10_000, all_bodies_bytes, ..Limits::default() }).unwrap().body_bytes
+        };
+        assert_eq!([1 << 20, 12 << 10, 4096, 1500, 0].map(most), [10_000, 10_000, 3072, 0, 0]);
+    }
 
     #[test]
     fn the_longest_times_can_still_be_added_to_the_clock() {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 use serde_json::{Value, json};
 use vultus::bundle::Bundle;
+use vultus::labels::canonical;
 use vultus::wording::{counted, or_dash, percent};
 
 use crate::assess::{AssessError, Assessment, assess};
@@ -194,12 +195,20 @@ struct Ratio {
     known: bool,
 }
 
-/// The card of `bundle`, evaluated on `split` of `dataset`; training images are known again by their pixels.
+/// The card of `bundle`, evaluated on `split` of `dataset` without the classes `dropped`; training images are known again by
+/// their pixels.
 ///
 /// # Errors
 /// Data that the bundle cannot be evaluated on, or was trained on.
-pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) -> Result<String, CardError> {
+pub fn card(
+    bundle: &Bundle,
+    dataset: &Dataset,
+    split: &str,
+    dropped: &[String],
+    text: &CardText,
+) -> Result<String, CardError> {
     let facts = TrainingFacts::of(bundle).map_err(AssessError::from)?;
+    let dropped: Vec<String> = dropped.iter().chain(&facts.dropped_classes).map(|class| canonical(class)).collect();
     let train_split = facts.train_split();
     if split == train_split {
         return Err(CardError::Trained(split.to_owned()));
@@ -207,12 +216,11 @@ pub fn card(bundle: &Bundle, dataset: &Dataset, split: &str, text: &CardText) ->
     if facts.role_of(split) == Some(SplitRole::Validated) {
         return Err(CardError::Validated(split.to_owned()));
     }
-    if facts.chose_temperature(dataset, split, &dataset.indices_without(split, &facts.dropped_classes)) {
+    if facts.chose_temperature(dataset, split, &dataset.indices_without(split, &dropped)) {
         return Err(CardError::Calibrated(split.to_owned()));
     }
     let network = bundle.resolve().map_err(AssessError::from)?;
-    let evaluate =
-        |dataset: &Dataset| assess(std::slice::from_ref(bundle), dataset, split, &facts.dropped_classes, &[]);
+    let evaluate = |dataset: &Dataset| assess(std::slice::from_ref(bundle), dataset, split, &dropped, &[]);
     let Assessment { evaluation: whole, ignored, .. } = evaluate(dataset)?;
     let mut results = vec![measurement(format!("all of {split}"), &whole)];
     // Without them nobody has looked for copies.

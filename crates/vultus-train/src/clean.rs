@@ -5,7 +5,6 @@
 //! changed. Steps run in the order of the fields of [`CleaningConfig`]: each sees what the ones before it left.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use vultus::labels::Labels;
@@ -167,19 +166,17 @@ pub fn faults(dataset: &Dataset) -> Vec<Removal> {
     faults
 }
 
-/// Writes the rows to a csv file with a header.
+/// The rows as csv with a header.
 ///
 /// # Errors
-/// The system's refusal.
-pub fn write_removed(removed: &[Removal], path: &Path) -> std::io::Result<()> {
-    vultus::persist::write_atomically(path, |file| {
-        let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(file);
-        writer.write_record(["origin", "split", "label", "reason", "detail"]).map_err(std::io::Error::other)?;
-        for removal in removed {
-            writer.serialize(removal).map_err(std::io::Error::other)?;
-        }
-        writer.flush()
-    })
+/// None is known.
+pub fn rows_of_removed(removed: &[Removal]) -> std::io::Result<Vec<u8>> {
+    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    writer.write_record(["origin", "split", "label", "reason", "detail"]).map_err(std::io::Error::other)?;
+    for removal in removed {
+        writer.serialize(removal).map_err(std::io::Error::other)?;
+    }
+    writer.into_inner().map_err(|error| error.into_error())
 }
 
 /// Class weights as scikit-learn's 'balanced': all images / (classes * images of the class). A class without images

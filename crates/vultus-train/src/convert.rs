@@ -40,18 +40,14 @@ pub fn convert(dataset: &Dataset, out: &Path) -> Result<(), DataError> {
             return Err(unwritable(out, format!("`{split}` is no split that could be read back")));
         }
     }
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs_err::create_dir_all(parent)?;
     let ends_with = |wanted: &str| out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted));
     if ends_with("parquet") {
         Ok(write_atomically(out, |file| write_parquet(dataset, file))?)
     } else if ends_with("csv") {
         let emotions = emotions(dataset, out)?;
         Ok(write_atomically(out, |file| write_csv(dataset, &emotions, file))?)
-    } else if out.exists() && !out.is_dir() {
-        Err(DataError::OutputExists { path: out.to_owned() })
     } else {
-        write_folder(dataset, out, parent)
+        write_folder(dataset, out)
     }
 }
 
@@ -61,7 +57,7 @@ fn refuse_existing(out: &Path) -> Result<(), DataError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(error.into()),
         Ok(metadata) if metadata.is_dir() => fs_err::read_dir(out)?.next().is_some(),
-        Ok(metadata) => metadata.len() > 0,
+        Ok(_) => true,
     };
     if occupied { Err(DataError::OutputExists { path: out.to_owned() }) } else { Ok(()) }
 }
@@ -81,7 +77,7 @@ fn png(sample: &Sample) -> io::Result<Vec<u8>> {
 }
 
 /// Writes `SPLIT/CLASS/imNNNNNN.png`, numbered in the order of the samples.
-fn write_folder(dataset: &Dataset, out: &Path, parent: &Path) -> Result<(), DataError> {
+fn write_folder(dataset: &Dataset, out: &Path) -> Result<(), DataError> {
     for name in dataset.labels.names() {
         let mut components = Path::new(name).components();
         let is_plain = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
@@ -89,6 +85,8 @@ fn write_folder(dataset: &Dataset, out: &Path, parent: &Path) -> Result<(), Data
             return Err(unwritable(out, format!("class `{name}` cannot be the name of a folder")));
         }
     }
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs_err::create_dir_all(parent)?;
     let (unfinished, folder) = folder_in(parent).map_err(|error| unwritable(out, error.to_string()))?;
     for split in dataset.splits() {
         // Step by step: a folder that was abandoned must not come back.

@@ -90,16 +90,8 @@ impl RunDirectory {
     /// # Errors
     /// If the directory already holds a run or anything else.
     pub fn create(path: &Path, config: &TrainConfig) -> Result<Self, RunError> {
-        if path.join(CONFIG).exists() {
-            return Err(RunError::Exists(path.to_owned()));
-        }
-        if path.is_file() {
-            return Err(RunError::IsAFile(path.to_owned()));
-        }
+        Self::check_new(path)?;
         fs_err::create_dir_all(path)?;
-        if fs_err::read_dir(path)?.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK)) {
-            return Err(RunError::NotEmpty(path.to_owned()));
-        }
         let lock = lock(path)?;
         // A second process may have been faster between the check and the lock.
         if path.join(CONFIG).exists() {
@@ -107,6 +99,24 @@ impl RunDirectory {
         }
         write_config(&path.join(CONFIG), config)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Checks that a run may begin in the directory at `path`: it is new or empty.
+    ///
+    /// # Errors
+    /// If the directory already holds a run or anything else.
+    pub fn check_new(path: &Path) -> Result<(), RunError> {
+        if path.join(CONFIG).exists() {
+            return Err(RunError::Exists(path.to_owned()));
+        }
+        if path.is_file() {
+            return Err(RunError::IsAFile(path.to_owned()));
+        }
+        let foreign = |entry: io::Result<fs_err::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != LOCK);
+        if path.exists() && fs_err::read_dir(path)?.any(foreign) {
+            return Err(RunError::NotEmpty(path.to_owned()));
+        }
+        Ok(())
     }
 
     /// Writes `config` in place of the run's configuration, as when a resumed run gets more epochs.
@@ -172,12 +182,13 @@ impl RunDirectory {
     }
 }
 
-/// Whether the directory at `path` holds a search.
+/// Whether the directory at `path` holds a search: its journal, with which each begins. A `search.toml` alone is somebody's
+/// configuration.
 pub fn is_search(path: &Path) -> bool {
     let Ok(entries) = fs_err::read_dir(path) else { return false };
     entries.filter_map(Result::ok).any(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        name == SEARCH_CONFIG || (name.starts_with("journal") && name.ends_with(".jsonl"))
+        name.starts_with("journal") && name.ends_with(".jsonl")
     })
 }
 

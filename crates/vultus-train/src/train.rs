@@ -4,6 +4,7 @@
 //! here they are only put in order.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -11,11 +12,12 @@ use vultus::bundle::{Bundle, BundleError};
 use vultus::classifier::Classifier;
 use vultus::inference::Inference;
 use vultus::labels::canonical;
+use vultus::persist::write_atomically;
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::batches::dataset_probabilities;
 use crate::caveat::{knowing_validation, of_copies, of_repeats, of_role};
-use crate::clean::{CleaningConfig, Policy, write_removed};
+use crate::clean::{CleaningConfig, Policy, rows_of_removed};
 use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
@@ -110,10 +112,13 @@ pub fn train(
         metrics: serde_json::Value::Null,
     };
     bundle.inference.temperature = temperature(&bundle, data)?;
+    let is_another = Bundle::load(&run.bundle())
+        .map_or(true, |earlier| earlier.weights != bundle.weights || earlier.inference != bundle.inference);
     // Saved before it is evaluated: whatever happens there, the model is not lost.
     bundle.save(&run.bundle())?;
     // What an earlier model of this run scored must not stand beside this one's scores.
-    for stale in ["evaluation", "figures"].map(|name| run.path().join(name)).iter().filter(|path| path.exists()) {
+    let stale = if is_another { &["evaluation", "figures"][..] } else { &[] };
+    for stale in stale.iter().map(|name| run.path().join(name)).filter(|path| path.exists()) {
         fs_err::remove_dir_all(stale)?;
     }
     let mut evaluations = Vec::new();
@@ -188,7 +193,8 @@ fn describe(
     };
     let environment = describe_environment(run.path(), environment)?;
     write_json(&run.path().join("data.json"), &Statistics::compute(dataset))?;
-    write_removed(&dataset.removed, &run.path().join("removed.csv"))?;
+    let removed = rows_of_removed(&dataset.removed)?;
+    write_atomically(&run.path().join("removed.csv"), |file| file.write_all(&removed))?;
     Ok(environment)
 }
 

@@ -179,6 +179,19 @@ impl Bundle {
     /// # Errors
     /// Parts that do not belong together (so that no bundle is written that does not load), or the disk's refusal.
     pub fn save(&self, path: &Path) -> Result<(), BundleError> {
+        Ok(self.container(path)?.save(path, FORMAT)?)
+    }
+
+    /// As [`Bundle::save`], to a file that is not there yet.
+    ///
+    /// # Errors
+    /// As there, and a file of this name.
+    pub fn save_new(&self, path: &Path) -> Result<(), BundleError> {
+        Ok(self.container(path)?.save_new(path, FORMAT)?)
+    }
+
+    /// What is written to `path`, if it would load.
+    fn container(&self, path: &Path) -> Result<Container, BundleError> {
         let unusable = |fault| BundleError::Unusable { path: path.to_owned(), fault };
         self.resolve().map_err(unusable)?;
         let texts = [
@@ -193,7 +206,7 @@ impl Bundle {
         for (key, text) in texts {
             container.texts.insert(key.to_owned(), text.map_err(unusable)?);
         }
-        Ok(container.save(path, FORMAT)?)
+        Ok(container)
     }
 
     /// Reads and checks a bundle.

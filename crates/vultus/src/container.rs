@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorView};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::persist::write_atomically;
+use crate::persist::{write_atomically, write_new};
 use crate::weights::{WeightTensor, Weights};
 
 /// Larger files are not written, and refused before they are read: a foreign file should not fill the memory.
@@ -142,6 +142,20 @@ impl Container {
     /// # Errors
     /// The system's refusal, naming `path`, or more than a file of this format may hold.
     pub fn save(&self, path: &Path, format: Format) -> Result<(), ContainerError> {
+        let file = self.to_bytes(path, format)?;
+        Ok(write_atomically(path, |writer| writer.write_all(&file))?)
+    }
+
+    /// As [`Container::save`], to a file that is not there yet.
+    ///
+    /// # Errors
+    /// As there, and a file of this name.
+    pub fn save_new(&self, path: &Path, format: Format) -> Result<(), ContainerError> {
+        Ok(write_new(path, &self.to_bytes(path, format)?)?)
+    }
+
+    /// The bytes of the file, which errors call `path`.
+    fn to_bytes(&self, path: &Path, format: Format) -> Result<Vec<u8>, ContainerError> {
         let content = |reason: SafeTensorError| ContainerError::Content {
             path: path.to_owned(),
             expected: format.name,
@@ -170,8 +184,7 @@ impl Container {
         let mut file = safetensors::serialize(views, Some(metadata)).map_err(content)?;
         sort_texts(&mut file);
         check_size(path, file.len() as u64, format)?;
-        write_atomically(path, |writer| writer.write_all(&file))?;
-        Ok(())
+        Ok(file)
     }
 
     /// Reads and checks a file.

@@ -79,7 +79,7 @@ impl Calibrate {
         let earlier = bundle.inference.temperature;
         let Calibrated { bundle, before, after, evaluations, left_out: others } =
             calibrate(bundle, views, &dataset, &split, &self.drop_class).map_err(with_option)?;
-        bundle.save(&self.out)?;
+        bundle.save_new(&self.out)?;
         report_removed(&dataset, &split);
         for LeftOut { images, reason } in &after.left_out {
             say(format_args!("{} left out: {reason}", counted(*images, "image")));

@@ -2,15 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use vultus::persist::write_new;
 use vultus_train::card::{CardError, CardText, WholeTraining, card};
 use vultus_train::dataset::split_name;
 use vultus_train::facts::load_with_facts;
 use vultus_train::train::source_name;
 
-use super::evaluate::{default_split_of_data, read_sources, usage_or_assess};
-use super::{check_new, model_file};
+use super::evaluate::{check_dropped, default_split_of_data, read_sources, with_option};
+use super::{check_ending, check_new, model_file};
 use crate::failure::Failure;
 use crate::message::say;
 
@@ -26,6 +25,9 @@ pub struct Card {
     /// Split to evaluate on. Without it, the only split that is not train, or test, or public_test.
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
+    /// Class of the data to leave out, as one that the model does not know; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    drop_class: Vec<String>,
     /// The command of the model's last training, for the card.
     #[arg(long, value_name = "TEXT")]
     command: String,
@@ -57,13 +59,12 @@ fn hours(text: &str) -> Result<f64, String> {
 
 impl Card {
     pub fn run(self) -> Result<(), Failure> {
-        if self.out.extension().is_none_or(|ending| ending != "md") {
-            return Err(Failure::usage(anyhow!("{}: the card is a .md file", self.out.display())));
-        }
+        check_ending(&self.out, "md", "the card")?;
         check_new(&self.out)?;
         let name = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let (bundle, facts) = load_with_facts(&model_file(&self.model)?)?;
         let dataset = read_sources(&self.data, &bundle, &facts)?;
+        check_dropped(&self.drop_class, &bundle, std::slice::from_ref(&facts), &dataset)?;
         let split = match &self.split {
             Some(name) => split_name::meant_by(name).to_owned(),
             None => default_split_of_data(&dataset)?,
@@ -79,8 +80,8 @@ impl Card {
                 facts.train_split()
             ));
         }
-        let card = card(&bundle, &dataset, &split, &text).map_err(|error| match error {
-            CardError::Assess(error) => usage_or_assess(error),
+        let card = card(&bundle, &dataset, &split, &self.drop_class, &text).map_err(|error| match error {
+            CardError::Assess(error) => with_option(error),
             CardError::Trained(_) | CardError::Validated(_) | CardError::Calibrated(_) | CardError::Copies { .. } => {
                 Failure::usage(error)
             }

@@ -31,6 +31,9 @@ pub struct Compare {
 
 impl Compare {
     pub fn run(self) -> Result<(), Failure> {
+        if let Some(out) = self.out.as_deref().filter(|out| out.exists() && !out.is_dir()) {
+            return Err(Failure::usage(anyhow!("{} is a file: name a folder", out.display())));
+        }
         if let [first, others @ ..] = &self.runs[..]
             && holds_evaluation(first)
         {
@@ -42,16 +45,12 @@ impl Compare {
             _ => Failure::Run(error.into()),
         })?;
         warn(&comparison);
-        // First, as who reads the other may be gone.
-        if let Some(out) = &self.out {
-            comparison.write(out)?;
-        }
-        if self.json {
-            table::print_json(&comparison)?;
-        } else {
-            print(&comparison)?;
-        }
-        Ok(())
+        // First, as who reads the other may be gone; what cannot be written is printed all the same.
+        let written = self.out.as_deref().map_or(Ok(()), |out| comparison.write(out));
+        let printed =
+            if self.json { table::print_json(&comparison) } else { print(&comparison).map_err(anyhow::Error::from) };
+        written?;
+        Ok(printed?)
     }
 
     /// The runs that are meant. Among several a search without a model is passed over.

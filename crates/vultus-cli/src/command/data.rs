@@ -10,7 +10,7 @@ use vultus::preprocess::Preprocessing;
 use vultus::wording::counted;
 use vultus_train::audit::{Audit, Finding};
 use vultus_train::augment::sheet::rows;
-use vultus_train::clean::{faults, write_removed};
+use vultus_train::clean::{faults, rows_of_removed};
 use vultus_train::config::TrainConfig;
 use vultus_train::convert::convert;
 use vultus_train::dataset::{DataError, Dataset};
@@ -18,8 +18,8 @@ use vultus_train::figure::sheet::sheet;
 use vultus_train::source::{LoadOptions, Source, empty_classes, load};
 use vultus_train::statistics::Statistics;
 
-use super::check_new;
 use super::train::usage_or_data;
+use super::{check_ending, check_new, ends_in, is_taken};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table::{print, print_json, table};
@@ -74,8 +74,8 @@ pub struct Augment {
     source: String,
     /// The sheet, a new .png file.
     out: PathBuf,
-    /// Configuration whose train.augmentation is shown. Without one, and without --set, each change is shown at half
-    /// strength.
+    /// Configuration whose train.augmentation is shown. Without one, and without --set train.augmentation..., each change is
+    /// shown at half strength.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Overrides a key of the configuration, such as train.augmentation.rotation=0.3.
@@ -88,18 +88,16 @@ pub struct Augment {
 
 impl Augment {
     fn run(self) -> Result<(), Failure> {
-        if self.out.extension().is_none_or(|ending| ending != "png") {
-            return Err(Failure::usage(anyhow!("{}: the sheet is a .png file", self.out.display())));
-        }
+        check_ending(&self.out, "png", "the sheet")?;
         check_new(&self.out)?;
         let config = TrainConfig::load(self.config.as_deref(), &self.set).map_err(Failure::usage)?;
-        if let Some(file) = &self.config
+        let sets_some = self.set.iter().any(|pair| pair.trim_start().starts_with("train.augmentation"));
+        if (self.config.is_some() || sets_some)
             && config.train.augmentation.strengths().iter().all(|(_, strength)| *strength == 0.0)
         {
             return Err(Failure::usage(anyhow!(
-                "{} changes no image: add --set train.augmentation.flip=1.0 and the like, or leave --config out to see each \
-                 change at half strength",
-                file.display()
+                "the configuration changes no image: add --set train.augmentation.flip=1.0 and the like, or leave --config \
+                 and such --set out to see each change at half strength"
             )));
         }
         let source = Source::parse(&self.source).map_err(Failure::usage)?;
@@ -124,17 +122,22 @@ impl Data {
             Self::Convert(arguments) => {
                 let source = Source::parse(&arguments.source).map_err(Failure::usage)?;
                 // A csv file is no part of a folder of images.
-                let is_csv = arguments.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("csv"));
+                let is_csv = ends_in(&arguments.out, "csv");
                 if source.holds(&arguments.out) && !is_csv {
                     let out = arguments.out.display();
                     return Err(Failure::usage(anyhow!(
                         "{out} lies in {source}, and would be read with it: name a place elsewhere"
                     )));
                 }
+                if is_csv || ends_in(&arguments.out, "parquet") {
+                    check_new(&arguments.out)?;
+                } else if is_taken(&arguments.out) {
+                    return Err(Failure::usage(DataError::OutputExists { path: arguments.out }));
+                }
                 let dataset = read(std::slice::from_ref(&arguments.source))?;
                 report_removed(&dataset);
                 convert(&dataset, &arguments.out).map_err(|error| match error {
-                    DataError::OutputExists { .. } => Failure::usage(error),
+                    DataError::OutputExists { .. } | DataError::Unwritable { .. } => Failure::usage(error),
                     _ => Failure::Run(error.into()),
                 })?;
                 print(format_args!(
@@ -191,11 +194,12 @@ impl Inspect {
 impl Inspection {
     fn run(&self) -> Result<(), Failure> {
         if let Some(list) = &self.list {
+            check_ending(list, "csv", "the list")?;
             check_new(list)?;
         }
         let dataset = read(&self.inspect.sources)?;
         if let Some(list) = &self.list {
-            write_removed(&faults(&dataset), list)?;
+            write_new(list, &rows_of_removed(&faults(&dataset))?)?;
         }
         let audit = Audit::compute(&dataset);
         if self.inspect.json {

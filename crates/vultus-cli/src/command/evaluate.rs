@@ -95,7 +95,10 @@ impl Evaluate {
         let config = run.as_ref().map(|(_, config)| config);
         let (dataset, split) = self.images(&bundles, &facts, config)?;
         check_dropped(&self.drop_class, bundle, &facts, &dataset)?;
-        let (asked, mut notes) = (dataset.indices_of(&split), Vec::new());
+        let mut dropped = self.drop_class.clone();
+        dropped.extend(facts.iter().flat_map(|facts| facts.dropped_classes.clone()));
+        let left_out: Vec<String> = dropped.iter().chain(&self.without).map(|class| canonical(class)).collect();
+        let (asked, mut notes) = (dataset.indices_without(&split, &left_out), Vec::new());
         if !asked.is_empty() {
             // Before the work, which a wrong table would lose.
             let origins = asked.iter().map(|&index| dataset.samples[index].origin.as_str());
@@ -103,11 +106,9 @@ impl Evaluate {
             if let Some(unused) = groups.as_ref().and_then(|groups| groups.unused(&split, origins)) {
                 say(format_args!("note: {unused}"));
             }
-            notes = self.notes(&facts, &dataset, &split, config.is_some());
+            notes = self.notes(&facts, &dataset, &split, &asked, config.is_some());
             notes.iter().for_each(|note| say(format_args!("note: {note}")));
         }
-        let mut dropped = self.drop_class.clone();
-        dropped.extend(facts.into_iter().flat_map(|facts| facts.dropped_classes));
         let mut assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(with_option)?;
         let models = &assessment.evaluation.models;
         for place in (1..models.len()).filter(|&place| models[..place].contains(&models[place])) {
@@ -189,8 +190,16 @@ impl Evaluate {
         Ok((dataset, split))
     }
 
-    /// What flatters the figures on `split`, model by model; `own` data are known to be those of the first one's training.
-    fn notes(&self, facts: &[TrainingFacts], dataset: &Dataset, split: &str, own: bool) -> Vec<String> {
+    /// What flatters the figures on the `images` of `split`, model by model; `own` data are known to be those of the first one's
+    /// training.
+    fn notes(
+        &self,
+        facts: &[TrainingFacts],
+        dataset: &Dataset,
+        split: &str,
+        images: &[usize],
+        own: bool,
+    ) -> Vec<String> {
         let mut notes = Vec::new();
         // What was held out has a split of its own by now; of the data it was known a moment ago.
         let changed = facts[0].data_sha256.as_ref().is_some_and(|images| *images != fingerprint(dataset));
@@ -198,18 +207,12 @@ impl Evaluate {
             let all = "the images are not all those of the training any more: some were added, removed or changed";
             notes.push(all.to_owned());
         }
-        let left_out: Vec<String> = (facts.iter().flat_map(|facts| &facts.dropped_classes))
-            .chain(&self.drop_class)
-            .chain(&self.without)
-            .map(|class| canonical(class))
-            .collect();
-        let images = dataset.indices_without(split, &left_out);
-        notes.extend(of_repeats(dataset, split, &images));
+        notes.extend(of_repeats(dataset, split, images));
         for (place, (model, facts)) in self.models.iter().zip(facts).enumerate() {
             let sure = self.validation || (place == 0 && own);
             let whose = if self.models.len() > 1 { format!("{}: ", model.display()) } else { String::new() };
-            notes.extend(of_role(facts, dataset, split, &images, sure).map(|note| format!("{whose}{note}")));
-            notes.extend(of_model(facts, dataset, split, &images).iter().map(|note| format!("{whose}{note}")));
+            notes.extend(of_role(facts, dataset, split, images, sure).map(|note| format!("{whose}{note}")));
+            notes.extend(of_model(facts, dataset, split, images).iter().map(|note| format!("{whose}{note}")));
         }
         notes
     }

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use vultus::bundle::{Bundle, BundleError};
 use vultus::export::{INPUT, OUTPUT, onnx};
 use vultus::persist::write_new;
 
-use super::{ViewArguments, check_new, model_file};
+use super::{ViewArguments, check_ending, check_new, model_file};
 use crate::failure::Failure;
 use crate::message::say;
 
@@ -26,9 +25,7 @@ pub struct Export {
 
 impl Export {
     pub fn run(self) -> Result<(), Failure> {
-        if self.out.extension().is_none_or(|ending| ending != "onnx") {
-            return Err(Failure::usage(anyhow!("{}: name a .onnx file", self.out.display())));
-        }
+        check_ending(&self.out, "onnx", "the model")?;
         check_new(&self.out)?;
         let path = model_file(&self.model)?;
         let mut bundle = Bundle::load(&path)?;

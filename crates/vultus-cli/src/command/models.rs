@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use sha2::{Digest, Sha256};
 use vultus::persist::write_atomically;
 
+use super::check_new;
 use crate::failure::Failure;
 use crate::http;
 use crate::message::say;
@@ -83,10 +84,10 @@ impl Get {
             )));
         }
         let out = match self.out {
-            Some(out) if out.exists() => {
-                return Err(Failure::usage(anyhow!("{} exists: name another file", out.display())));
+            Some(out) => {
+                check_new(&out)?;
+                out
             }
-            Some(out) => out,
             None => folder()?.join(offer.file),
         };
         let known: Vec<&str> = offer.homes.iter().map(|(_, checksum)| *checksum).collect();

@@ -27,7 +27,7 @@ impl Pack {
         check_new_model(&self.out)?;
         let bundle = Bundle::load(&model_file(&self.model)?)?;
         let bundle = if self.half { bundle.halved() } else { bundle };
-        bundle.save(&self.out)?;
+        bundle.save_new(&self.out)?;
         say(format_args!("{} bytes written to {}", fs_err::metadata(&self.out)?.len(), self.out.display()));
         Ok(())
     }

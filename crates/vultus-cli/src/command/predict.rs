@@ -81,19 +81,25 @@ impl Predict {
             )));
         }
         let format = self.output_format()?;
-        let drawings = self.drawings()?;
+        let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
+        let drawings = self.drawings(append)?;
         let (analyzer, _) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
-        let append = self.resume && self.output.as_deref().is_some_and(Path::exists);
         // One that cannot be read now keeps the rows that it has.
         let can_be_done_again = |path: &str| {
             let input = sources(self.inputs.clone(), &drawings).find(|source| source.path == path);
             input.is_some_and(|source| (source.read)().is_ok())
         };
         let done = Arc::new(match (&self.output, append) {
-            (Some(output), true) => resume::take_up(output, format, &labels, can_be_done_again)?,
+            (Some(output), true) => {
+                resume::take_up(output, format, &labels, can_be_done_again).map_err(Failure::usage)?
+            }
             _ => HashSet::new(),
         });
+        for folder in [&self.annotate, &self.explain].into_iter().flatten() {
+            // Before the work that would be for nothing.
+            fs_err::create_dir_all(folder).map_err(Failure::usage)?;
+        }
         let mut rows = Some(PictureRows::open(format, &labels, self.output.as_deref(), append)?);
 
         interrupt::listen()?;
@@ -166,8 +172,7 @@ impl Predict {
             return Err(Failure::usage(anyhow!("{} is no file: name another place for the rows", output.display())));
         }
         if self.resume && !format.grows() {
-            let what = if format == Format::Parquet { "a Parquet file" } else { "a table" };
-            return Err(Failure::usage(anyhow!("--resume is for JSON lines and CSV: {what} cannot grow")));
+            return Err(Failure::usage(anyhow!("--resume is for JSON lines and CSV: a Parquet file cannot grow")));
         }
         if output.exists() && !self.resume {
             let way = if format.grows() { "go on with it by --resume, or name" } else { "name" };
@@ -176,9 +181,8 @@ impl Predict {
         Ok(format)
     }
 
-    /// The folders for drawings, made here, without links. They are new or empty, unless an earlier call is gone on with, and
-    /// hold no input.
-    fn drawings(&self) -> Result<Vec<PathBuf>, Failure> {
+    /// The folders for drawings, without links. They are new or empty, unless an earlier call is gone on with, and hold no input.
+    fn drawings(&self, goes_on: bool) -> Result<Vec<PathBuf>, Failure> {
         let folders: Vec<&PathBuf> = [&self.annotate, &self.explain].into_iter().flatten().collect();
         let drawings: Vec<PathBuf> = folders.iter().map(|folder| resolved(folder)).collect();
         if let [one, other] = &drawings[..]
@@ -193,7 +197,7 @@ impl Predict {
             if folder.exists() && !folder.is_dir() {
                 return Err(Failure::usage(anyhow!("{shown} is a file: name a folder for the drawings")));
             }
-            if is_taken(folder) && !self.resume {
+            if is_taken(folder) && !goes_on {
                 return Err(Failure::usage(anyhow!(
                     "{shown} is not empty: name another folder, or go on with --output and --resume"
                 )));
@@ -201,10 +205,6 @@ impl Predict {
             if let Some(input) = self.inputs.iter().find(|input| is_path(input) && resolved(input).starts_with(whole)) {
                 return Err(Failure::usage(anyhow!("{} is in {shown}, which is for drawings", input.display())));
             }
-        }
-        for folder in folders {
-            // Before the work that would be for nothing.
-            fs_err::create_dir_all(folder).map_err(Failure::usage)?;
         }
         Ok(drawings)
     }

@@ -92,7 +92,7 @@ pub struct Serve {
 
 const AFTER_HELP: &str = "\
 The page is at /, the API's description at /openapi.json, figures for Prometheus at /metrics. Ctrl-C finishes what was \
-taken on and ends with 0.";
+taken on and ends with 0, or with 1 if some of it took too long.";
 
 impl Serve {
     pub fn run(self) -> Result<(), Failure> {
@@ -104,7 +104,7 @@ impl Serve {
         let analyzer = Analyzer::new(Classifier::from_bundle(bundle)?, finder, self.analyzer.options(limits));
         let model_name = self.name.clone().unwrap_or_else(|| name_of(&origin));
         let config = ServeConfig { model_name, ..config };
-        let open = config.token.is_none() && !config.address.ip().is_loopback();
+        let open = config.token.is_none() && !config.is_local();
 
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(async {

@@ -44,7 +44,8 @@ impl Train {
     fn start(&self) -> Result<(), Failure> {
         let config = self.settings.load(self.config.as_deref())?;
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("train"));
-        // The directory comes last: a slip in the configuration does not use it up.
+        RunDirectory::check_new(&out).map_err(usage_or_run)?;
+        // It is made last: a slip in the configuration does not use it up.
         let prepared = prepare(&config).map_err(usage_or_data)?;
         let Prepared { dataset, train, validation } = &prepared;
         fit::check(&config, FitData { dataset, train, validation }).map_err(Failure::usage)?;

@@ -178,7 +178,7 @@ impl Video {
             say(format_args!("note: {} is damaged, and was read to its end: {complaint}", self.film.display()));
         }
         // The rows come last: that their reader has gone is no failure, and must not hide one.
-        let mut failures = [unwritten, unreported, failure, missing.failure(), unended].into_iter().flatten();
+        let mut failures = [unwritten, unreported, missing.failure(), failure, unended].into_iter().flatten();
         if let Some(first) = failures.next() {
             failures.for_each(|other| {
                 other.report();

@@ -180,10 +180,10 @@ impl CellRows for ParquetRows {
 
 /// What a file that cannot be written is to be called: until it is complete it has another name.
 fn named<T>(written: anyhow::Result<T>, path: Option<&Path>) -> anyhow::Result<T> {
-    match path {
-        Some(path) => written.with_context(|| format!("cannot write {}", path.display())),
-        None => written,
-    }
+    written.with_context(|| match path {
+        Some(path) => format!("cannot write {}", path.display()),
+        None => "cannot write to stdout".to_owned(),
+    })
 }
 
 #[cfg(test)]

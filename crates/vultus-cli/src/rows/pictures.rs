@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::anyhow;
 use vultus::analyze::{AnalyzedFace, Record, RecordError};
 
 use super::table::TableRows;
@@ -34,9 +33,6 @@ impl PictureRows {
     /// already.
     pub fn open(format: Format, labels: &[String], output: Option<&Path>, append: bool) -> Result<Self, Failure> {
         Ok(match format {
-            Format::Table if output.is_some() => {
-                return Err(Failure::usage(anyhow!("a table is for the terminal: use json, csv or parquet")));
-            }
             Format::Table => Self::Table(TableRows::new(labels)),
             Format::Json => Self::Json(PictureJson(JsonLines(Sink::open(output, append)?))),
             Format::Csv | Format::Parquet => Self::Cells(PictureCells {

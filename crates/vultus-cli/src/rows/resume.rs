@@ -114,7 +114,8 @@ fn csv(
     file.rewind()?;
     let mut reader = csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(file);
     let mut record = csv::StringRecord::new();
-    if !reader.read_record(&mut record)? || record.iter().ne(names()) {
+    let unreadable = || format!("{} is no CSV of text", path.display());
+    if !reader.read_record(&mut record).with_context(unreadable)? || record.iter().ne(names()) {
         return Err(anyhow!(
             "{} has other columns than this model's rows in this form: name another file with --output",
             path.display()
@@ -133,7 +134,7 @@ fn csv(
         anyhow::Ok(())
     };
     let (mut row, mut before) = (csv::ByteRecord::new(), None);
-    while reader.read_byte_record(&mut row)? {
+    while reader.read_byte_record(&mut row).with_context(unreadable)? {
         before.replace(row.clone()).map_or(Ok(()), &mut add)?;
     }
     let mut length = file.metadata()?.len();

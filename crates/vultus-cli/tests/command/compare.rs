@@ -92,6 +92,8 @@ fn other_images_and_other_directories_are_told() {
     place.run(&["compare", "few-again"]).ends_with(0).says(&["no run has been evaluated"]);
     place.run(&["compare", "few", "absent"]).ends_with(2).says(&["absent holds no run"]);
     place.run(&["compare"]).ends_with(2).says(&["<RUN_OR_EVALUATION>"]);
+    place.run(&["compare", "few", "more", "--out", "small.toml"]).ends_with(2).says(&["small.toml is a file"]);
+    place.run(&["compare", "few", "more", "--out", "small.toml/out"]).ends_with(1).prints(&["few", "more"]);
 }
 
 #[test]

@@ -168,6 +168,7 @@ fn duplicates_conflicts_leaks_and_blanks_are_found() {
         "{faults}"
     );
     place.run(&["data", "audit", "faces", "--list", "faults.csv"]).ends_with(2).says(&["faults.csv exists"]);
+    place.run(&["data", "audit", "faces", "--list", "faults.txt"]).ends_with(2).says(&["the list is a .csv file"]);
     // Of the folder above, faces is the only class.
     let above = place.run(&["train", "--config", "small.toml", "--data", ".", "--out", "run"]);
     above.ends_with(2).says(&["all images are of one class, faces", "further down"]);
@@ -177,10 +178,18 @@ fn duplicates_conflicts_leaks_and_blanks_are_found() {
 fn a_conversion_overwrites_nothing() {
     let place = place_with_folder();
     place.write("out.parquet", "precious");
-    let outcome = place.run(&["data", "convert", "faces", "out.parquet"]);
-    assert_ne!(outcome.code, Some(0));
-    outcome.says(&["out.parquet", "already exists"]);
+    place.run(&["data", "convert", "faces", "out.parquet"]).ends_with(2).says(&["out.parquet exists"]);
     assert_eq!(fs_err::read_to_string(place.path("out.parquet")).unwrap(), "precious");
+    place.write("empty.csv", "");
+    place.run(&["data", "convert", "faces", "empty.csv"]).ends_with(2).says(&["empty.csv exists"]);
+    place.run(&["data", "convert", "faces", "new/faces.csv"]).ends_with(2).says(&["there is no folder new"]);
+    place.write("taken/notes.txt", "mine");
+    place.run(&["data", "convert", "faces", "taken"]).ends_with(2).says(&["taken", "already exists"]);
+    // What the form cannot hold is a wrong request, and leaves nothing.
+    place.write("own/bored/1.png", png(1, 48));
+    place.write("own/keen/2.png", png(2, 48));
+    place.run(&["data", "convert", "own", "own.csv"]).ends_with(2).says(&["own.csv", "write a folder or .parquet"]);
+    assert!(!place.path("own.csv").exists());
 }
 
 #[test]
@@ -228,7 +237,11 @@ fn a_sheet_has_the_faces_of_its_configuration() {
         place.run(&[&["data", "augment", "synthetic:2", out, "--faces", "2"], more].concat()).ends_with(0);
         fs_err::read(place.path(out)).unwrap()
     };
-    let usual = sheet("usual.png", &[]);
+    let usual = sheet("usual.PNG", &[]);
+    place
+        .run(&["data", "augment", "synthetic:2", "none.png", "--set", "train.augmentation.flip=0"])
+        .ends_with(2)
+        .says(&["the configuration changes no image"]);
     assert!(usual == sheet("again.png", &["--set", "data.synthetic.seed=1"]));
     assert!(usual != sheet("other.png", &["--set", "data.synthetic.seed=2"]));
 }
@@ -236,6 +249,7 @@ fn a_sheet_has_the_faces_of_its_configuration() {
 #[test]
 fn a_folder_of_two_layouts_is_refused() {
     let place = place_with_folder();
+    fs_err::create_dir(place.path("tables")).unwrap();
     place.run(&["data", "convert", "faces", "tables/old.parquet"]).ends_with(0);
     place.write("tables/notes/readme.txt", "no picture");
     place.run(&["data", "stats", "tables"]).ends_with(0).prints(&["grumpy"]);
@@ -332,6 +346,7 @@ fn a_folder_is_not_converted_into_itself() {
             .ends_with(2)
             .says(&[out, "lies in faces, and would be read with it"]);
     }
+    fs_err::create_dir(place.path("faces-2")).unwrap();
     place.run(&["data", "convert", "faces", "faces-2/all.parquet"]).ends_with(0);
     place.run(&["data", "convert", "faces", "faces/all.csv"]).ends_with(0);
     place.run(&["data", "convert", "faces-2/all.parquet", "faces-2/new"]).ends_with(0);

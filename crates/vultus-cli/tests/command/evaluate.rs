@@ -307,6 +307,10 @@ fn an_evaluation_tells_what_it_is_of() {
         "faces/test/happy/20.png",
     ]);
     place.run(&["evaluate", "run", "--groups", "absent.csv"]).ends_with(2).says(&["absent.csv"]);
+    // A table of images that are left out is refused before the others are evaluated, which would be told.
+    place.write("left.csv", "origin,age\nfaces/test/sad/21.png,young\n");
+    let left = place.run(&["evaluate", "run", "--groups", "left.csv", "--without", "sad"]).ends_with(2);
+    assert!(!left.says(&["left.csv has none of the images"]).stderr.contains("left out:"));
 }
 
 #[test]
@@ -326,6 +330,11 @@ fn an_unknown_class_in_the_test_set_is_named() {
     let outcome = place.run(&[&arguments[..], &["--drop-class", "bored"]].concat()).ends_with(0);
     assert_eq!(outcome.json()["n"], 6);
     outcome.says(&["3 images of class bored left out"]);
+    let card = ["card", "run/model.safetensors", "--data", "faces", "--command", "vultus train", "--out", "card.md"];
+    place.run(&card).ends_with(2).says(&["3 images of class \"bored\"", "--drop-class bored"]);
+    place.run(&[&card[..], &["--drop-class", "Bored"]].concat()).ends_with(0);
+    let card = fs_err::read_to_string(place.path("card.md")).unwrap();
+    assert!(card.contains("| all of test | 6 |") && card.contains("bored"), "{card}");
 }
 
 #[test]
@@ -349,12 +358,15 @@ fn a_run_keeps_only_evaluations_of_its_own_model_on_its_own_data() {
     assert_eq!(stored(), first);
     place.run(&["evaluate", "run", "--split", "train"]).ends_with(0).prints(&["train (84 images)"]);
     assert!(place.path("run/evaluation/train/evaluation.json").is_file());
+    // The same model once more.
+    place.run(&["train", "--resume", "--out", "run"]).ends_with(0);
+    assert!(place.path("run/evaluation/train/evaluation.json").is_file());
     // Another model: what the first one scored goes.
     place.run(&["train", "--resume", "--out", "run", "--set", "train.epochs=3"]).ends_with(0);
     assert!(!place.path("run/evaluation/train").exists());
     assert_ne!(stored(), first);
     let environment = read_json(&place.path("run/environment.json"));
-    assert_eq!(environment["commands"].as_array().unwrap().len(), 2);
+    assert_eq!(environment["commands"].as_array().unwrap().len(), 3);
 }
 
 #[test]

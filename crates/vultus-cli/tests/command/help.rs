@@ -23,16 +23,19 @@ fn the_program_tells_commands_sources_and_exit_codes() {
         "bench",
     ];
     let facts = ["0 done", "1 the run failed", "2 bad usage", "130 interrupted", "synthetic", "fer2013.csv", "Parquet"];
-    Place::new().run(&["--help"]).ends_with(0).prints(&commands).prints(&facts);
+    let lines = commands.map(|command| format!("\n  {command} "));
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    Place::new().run(&["--help"]).ends_with(0).prints(&lines).prints(&facts);
 }
 
 #[test]
 fn every_command_tells_its_flags() {
     let place = Place::new();
-    let cases: [(&[&str], &[&str]); 19] = [
-        (&["data"], &["stats", "audit", "convert"]),
+    let cases: [(&[&str], &[&str]); 20] = [
+        (&["data"], &["stats", "audit", "convert", "augment"]),
         (&["data", "stats"], &["<SOURCE>", "--json"]),
-        (&["data", "audit"], &["<SOURCE>", "--json"]),
+        (&["data", "audit"], &["<SOURCE>", "--json", "--list"]),
+        (&["data", "augment"], &["<SOURCE>", "<OUT>", "--config", "--set", "--faces"]),
         (&["data", "convert"], &["<SOURCE>", "<OUT>"]),
         (&["train"], &["--config", "--data", "--out", "--set", "--device", "--resume"]),
         (&["search"], &["--config", "--data", "--out", "--shard", "I/N", "--then-train"]),
@@ -46,6 +49,7 @@ fn every_command_tells_its_flags() {
                 "--json",
                 "--drop-class",
                 "--without",
+                "--groups",
                 "--flip",
                 "--shift",
                 "--blur",
@@ -65,15 +69,17 @@ fn every_command_tells_its_flags() {
                 "<RUN_OR_BUNDLE>",
                 "--data",
                 "--split",
+                "--drop-class",
                 "--command",
                 "--whole-command",
                 "--hours",
                 "--dataset",
+                "--measured-on",
                 "--license",
                 "--out",
             ],
         ),
-        (&["report"], &["<RUN_OR_EVALUATION>"]),
+        (&["report"], &["<RUN_OR_EVALUATION>", "--no-pictures"]),
         (
             &["predict"],
             &[
@@ -125,12 +131,29 @@ fn every_command_tells_its_flags() {
                 "--cors-origin",
                 "--host",
                 "--queue",
+                "--max-body",
+                "--max-pixels",
+                "--max-decoded",
+                "--max-images",
+                "--timeout",
                 "--log",
             ],
         ),
         (
             &["bench"],
-            &["--network", "FILE|S|R", "--mode", "train", "infer", "--batch", "--threads", "--seconds", "--json"],
+            &[
+                "--network",
+                "FILE|S|R",
+                "--set",
+                "--model",
+                "--mode",
+                "train",
+                "infer",
+                "--batch",
+                "--threads",
+                "--seconds",
+                "--json",
+            ],
         ),
     ];
     for (command, words) in cases {

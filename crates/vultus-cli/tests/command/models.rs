@@ -31,12 +31,14 @@ fn serve(files: Vec<(&'static str, Vec<u8>)>) -> String {
 fn a_download_that_is_not_the_known_file_is_refused_and_leaves_nothing() {
     let place = Place::new();
     let address = serve(vec![("yunet.onnx", b"\x08\x06 something else".to_vec())]);
+    fs_err::create_dir(place.path("models")).unwrap();
     let get = |url: &str| place.run(&["models", "get", "yunet", "--from", url, "--out", "models/yunet.onnx"]);
     get(&format!("{address}/yunet.onnx")).ends_with(1).says(&["SHA-256", "damaged"]);
     get(&format!("{address}/gone.onnx")).ends_with(1).says(&["404"]);
     get("http://127.0.0.1:1/yunet.onnx").ends_with(1).says(&["127.0.0.1:1"]);
     get("file:///yunet.onnx").ends_with(2).says(&["file:///yunet.onnx", "https://"]);
-    assert!(!place.path("models").exists());
+    assert!(fs_err::read_dir(place.path("models")).unwrap().next().is_none());
+    place.run(&["models", "get", "yunet", "--out", "absent/yunet.onnx"]).ends_with(2).says(&["no folder absent"]);
     place.run(&["models", "get", "resnet"]).ends_with(2).says(&["yunet"]);
 }
 

@@ -321,8 +321,14 @@ fn what_would_only_fail_later_is_refused() {
     place.write("file", "no folder");
     let predict = |more: &[&str]| place.run(&[&["predict", "a.png", "--model", "run"], more].concat());
     predict(&["--annotate", "file/boxes"]).ends_with(2).says(&["file/boxes"]);
-    predict(&["--format", "table", "--output", "rows.txt", "--resume"]).ends_with(2).says(&["a table cannot grow"]);
+    predict(&["--format", "table", "--output", "rows.txt"]).ends_with(2).says(&["a table is for the terminal"]);
     predict(&["--output", "rows.json"]).ends_with(0).says(&["rows.json gets JSON lines"]);
+    predict(&["--json", "--output", "mine.csv"])
+        .ends_with(0)
+        .says(&["mine.csv gets JSON lines, whatever its name says"]);
+    // As Excel writes it.
+    place.write("wide.csv", [b"\xff\xfep\0a\0t\0h\0,\0".as_slice(), &[0xd8; 400]].concat());
+    predict(&["--output", "wide.csv", "--resume"]).ends_with(2).says(&["wide.csv is no CSV of text"]);
     let row = place.run(&["predict", "ftp://a.org/b.png", "--model", "run"]).ends_with(1).json();
     assert!(row["error"]["message"].as_str().unwrap().contains("http:// or https://"), "{row}");
 }
@@ -380,11 +386,12 @@ fn drawings_are_pictures_as_large_as_theirs_or_enlarged_for_their_text() {
         };
         (0..2).for_each(again);
         assert_eq!(fs_err::read_to_string(place.path(&output)).unwrap().lines().count(), 1, "{inputs}");
+        fs_err::remove_dir_all(place.path("album/boxes")).unwrap();
     }
     predict(&["--annotate", "new", "--explain", "album/../new"]).ends_with(2).says(&["a folder each"]);
     // Stdin lies in no folder.
-    fs_err::remove_dir_all(place.path("album/boxes")).unwrap();
     place.run(&["predict", "-", "--model", "run", "--annotate", "new"]).ends_with(1).prints(&["\"empty\"", "stdin"]);
+    place.write("rows.jsonl", "");
     predict(&["--annotate", "album", "--output", "rows.jsonl", "--resume"]).ends_with(2).says(&["is for drawings"]);
 }
 
@@ -393,15 +400,17 @@ fn a_drawing_that_fails_costs_no_result() {
     let place = Place::with_config();
     place.train("run", &[]);
     place.write("a.png", png(1, 48));
-    // Where a folder should be there is a file.
-    place.write("boxes/album", "no folder");
     place.write("album/b.png", png(2, 48));
-    let predict = |output: &str| {
-        let arguments = ["predict", "a.png", "album", "--model", "run", "--faces", "whole", "--annotate", "boxes"];
-        place.run(&[&arguments[..], &["--output", output, "--resume"]].concat())
+    let predict = |output: &str, inputs: &[&str], boxes: &str| {
+        let arguments = ["predict", "--model", "run", "--faces", "whole", "--annotate", boxes];
+        place.run(&[&arguments[..], inputs, &["--output", output, "--resume"]].concat())
     };
-    predict("rows.jsonl").ends_with(1);
-    predict("rows.csv").ends_with(1);
+    // Where a folder should be there is a file.
+    for (output, boxes) in [("rows.jsonl", "boxes"), ("rows.csv", "other-boxes")] {
+        predict(output, &["a.png"], boxes).ends_with(0);
+        place.write(&format!("{boxes}/album"), "no folder");
+        predict(output, &["a.png", "album"], boxes).ends_with(1);
+    }
     let rows = json_lines(&fs_err::read_to_string(place.path("rows.jsonl")).unwrap());
     assert!(rows[0]["error"].is_null() && place.path("boxes/a.png.png").exists());
     assert_eq!((&rows[1]["error"]["code"], rows[1]["faces"].as_array().unwrap().len()), (&"unwritable".into(), 1));
@@ -409,8 +418,16 @@ fn a_drawing_that_fails_costs_no_result() {
     assert!(text.lines().nth(2).unwrap().contains(",unwritable,"), "{text}");
     // It is tried again.
     fs_err::remove_file(place.path("boxes/album")).unwrap();
-    predict("rows.jsonl").ends_with(0).says(&["1 picture has rows already"]);
+    predict("rows.jsonl", &["a.png", "album"], "boxes").ends_with(0).says(&["1 picture has rows already"]);
     assert!(place.path("boxes/album/b.png.png").exists());
+    // Rows that are not there are not gone on with, and what lies in the folder is somebody's.
+    place.write("mine/a.png.png", "mine");
+    predict("new.jsonl", &["a.png"], "mine").ends_with(2).says(&["mine is not empty"]);
+    assert!(!place.path("new.jsonl").exists());
+    // A call that is refused leaves no folder behind.
+    let refused = ["predict", "a.png", "--model", "absent", "--annotate", "refused", "--explain", "refused-too"];
+    place.run(&refused).ends_with(2).says(&["absent"]);
+    assert!(place.files_named("refused").is_empty());
 }
 
 #[cfg(unix)]

@@ -54,7 +54,8 @@ fn a_model_teaches_another_and_both_answer_as_one() {
     place.train("first", &[]);
     let teach = |share: &str| {
         let run = format!("taught-{share}");
-        let teachers = "train.targets.teachers=[\"first/model.safetensors\"]";
+        // A run stands for its model.
+        let teachers = "train.targets.teachers=[\"first\"]";
         let share = format!("train.targets.distillation={share}");
         place.train(&run, &["--set", teachers, "--set", &share, "--set", "seed=9"]);
         place.path(&run)
@@ -163,7 +164,10 @@ fn a_model_is_exported_with_the_views_asked_for() {
     let written = bytes("model.onnx");
     place.run(&["export", "run", "--out", "model.onnx"]).ends_with(2).says(&["model.onnx exists"]);
     assert_eq!(bytes("model.onnx"), written);
-    place.run(&["export", "run", "--out", "model.tflite"]).ends_with(2).says(&["model.tflite: name a .onnx file"]);
+    place
+        .run(&["export", "run", "--out", "model.tflite"])
+        .ends_with(2)
+        .says(&["model.tflite: the model is a .onnx file"]);
     place.run(&["export", "run", "--blur", "0.5", "--out", "other.onnx"]).ends_with(2).says(&["--blur is 0.5"]);
     place.run(&["export", "nobody", "--out", "other.onnx"]).ends_with(2).says(&["no model file and no run at nobody"]);
     place.run(&["export", "small.toml", "--out", "other.onnx"]).ends_with(1).says(&["small.toml"]);

@@ -276,6 +276,13 @@ fn a_search_takes_no_directory_of_anything_else() {
     place.write("faces/happy/notes.txt", "mine");
     place.run(&search("faces", &[])).ends_with(2).says(&["faces is not empty and holds no search"]);
     assert_eq!(fs_err::read_dir(place.path("faces")).unwrap().count(), 1);
+    // What a search calls its configuration may be anybody's.
+    let mine = format!("# mine\n{SMALL}{AXES}");
+    place.write("mine/search.toml", &mine);
+    let inside = ["search", "--config", "mine/search.toml", "--out", "mine"];
+    place.run(&inside).ends_with(2).says(&["mine is not empty and holds no search"]);
+    assert_eq!(fs_err::read_to_string(place.path("mine/search.toml")).unwrap(), mine);
+    place.run(&["report", "mine"]).ends_with(2).says(&["mine holds no run"]);
 }
 
 #[test]

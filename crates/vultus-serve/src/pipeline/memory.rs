@@ -18,6 +18,9 @@ const COPIES: u64 = 2;
 /// ...and besides as RGBA and as grey while it becomes grey; as many bytes does a decoder need beside the picture.
 const MORE_PIXEL_BYTES: u64 = 5;
 
+/// Between the two directions of scaling, a pixel is four `f32`.
+const SCALED_PIXEL_BYTES: u64 = 16;
+
 /// What all pictures may take together.
 #[derive(Debug)]
 pub(super) struct PictureMemory {
@@ -39,12 +42,12 @@ impl PictureMemory {
         Self { all, free: Mutex::new(all), freed: Condvar::new() }
     }
 
-    /// Waits until there is as much as a picture needs.
+    /// Waits until there is as much as a picture needs, of which faces become pictures of `side` pixels.
     ///
     /// # Errors
     /// It needs more than all pictures may have.
-    pub fn share_for(&self, picture: &[u8], limits: &DecodeLimits) -> Result<Share<'_>, ApiError> {
-        self.take(needed(picture, limits))
+    pub fn share_for(&self, picture: &[u8], limits: &DecodeLimits, side: u32) -> Result<Share<'_>, ApiError> {
+        self.take(needed(picture, limits, side))
     }
 
     pub fn take(&self, bytes: u64) -> Result<Share<'_>, ApiError> {
@@ -67,7 +70,7 @@ impl Drop for Share<'_> {
 
 /// Most bytes that a picture takes while it is worked on: none where its header is enough to refuse it, or cannot be read,
 /// as decoding begins with it.
-fn needed(bytes: &[u8], limits: &DecodeLimits) -> u64 {
+fn needed(bytes: &[u8], limits: &DecodeLimits, side: u32) -> u64 {
     let readable = |format: &ImageFormat| format.reading_enabled();
     let Some(format) = guess_format(bytes).ok().filter(readable) else { return 0 };
     let header = || {
@@ -78,14 +81,18 @@ fn needed(bytes: &[u8], limits: &DecodeLimits) -> u64 {
         reader.limits(allocation);
         let decoder = reader.into_decoder().ok()?;
         let (width, height) = decoder.dimensions();
-        Some((u64::from(width) * u64::from(height), decoder.total_bytes()))
+        Some((width, height, decoder.total_bytes()))
     };
-    match catch_unwind(header) {
-        Ok(Some((pixels, decoded))) if pixels <= limits.pixels => {
-            decoded.saturating_mul(COPIES).saturating_add(pixels.saturating_mul(MORE_PIXEL_BYTES))
-        }
-        _ => 0,
+    let Ok(Some((width, height, decoded))) = catch_unwind(header) else { return 0 };
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > limits.pixels {
+        return 0;
     }
+    // A face is as long as the picture at most, and is scaled to the side of the network's input in one direction first. Which one
+    // that is depends on how the picture is turned upright.
+    let scaled = u64::from(width.max(height)).saturating_mul(side.into());
+    let parts = [(decoded, COPIES), (pixels, MORE_PIXEL_BYTES), (scaled, SCALED_PIXEL_BYTES)];
+    parts.into_iter().fold(0, |sum, (count, bytes)| sum.saturating_add(count.saturating_mul(bytes)))
 }
 
 #[cfg(test)]
@@ -118,12 +125,16 @@ mod tests {
             bytes.into_inner()
         };
         let png = |picture| encoded(picture, ImageFormat::Png);
-        // Twice as decoded, and five bytes a pixel.
-        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 60)), &limits), 5400 * 7);
-        assert_eq!(needed(&png(DynamicImage::new_rgba16(90, 60)), &limits), 5400 * 21);
+        let needed = |bytes: &[u8], limits: &DecodeLimits| needed(bytes, limits, 10);
+        // Twice as decoded, and five bytes a pixel; and what scaling its longer side to ten pixels takes.
+        let scaled = 90 * 10 * 16;
+        assert_eq!(needed(&png(DynamicImage::new_luma8(90, 60)), &limits), 5400 * 7 + scaled);
+        assert_eq!(needed(&png(DynamicImage::new_luma8(60, 90)), &limits), 5400 * 7 + scaled);
+        assert_eq!(needed(&png(DynamicImage::new_rgba16(90, 60)), &limits), 5400 * 21 + scaled);
+        assert_eq!(needed(&png(DynamicImage::new_luma8(5400, 1)), &limits), 5400 * (7 + 160));
         for format in [ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::WebP] {
             let bytes = encoded(DynamicImage::new_rgb8(90, 60), format);
-            assert_eq!(needed(&bytes, &limits), 5400 * 11, "{format:?}");
+            assert_eq!(needed(&bytes, &limits), 5400 * 11 + scaled, "{format:?}");
         }
         // Texts in front of the pixels hide nothing.
         let mut long = png(DynamicImage::new_luma8(90, 60));
@@ -131,7 +142,7 @@ mod tests {
         // A reader that does not check what it passes over sees no difference.
         let chunk = [&(text.len() as u32 - 4).to_be_bytes()[..], &text, &[0; 4]].concat();
         long.splice(33..33, chunk);
-        assert_eq!(needed(&long, &limits), 5400 * 7);
+        assert_eq!(needed(&long, &limits), 5400 * 7 + scaled);
         // These are not decoded.
         assert_eq!(needed(&png(DynamicImage::new_luma8(90, 61)), &limits), 0);
         for bytes in [&b"dear diary"[..], b"GIF89a\x01\0\x01\0\0\0\0;", b""] {

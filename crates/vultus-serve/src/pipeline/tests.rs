@@ -29,6 +29,17 @@ fn picture(levels: &[u8]) -> Prepared {
     Prepared { width: 90, height: 60, faces: vec![Face::whole(90, 60); levels.len()], crops }
 }
 
+/// Room for one picture.
+fn room() -> Arc<Ticket> {
+    let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    Arc::new(Ticket { _waiting: Counted::new(&Metrics::new().waiting, 1), _room: room })
+}
+
+/// Memory for a grey picture.
+fn memory_of(width: u64, height: u64) -> u64 {
+    width * height * 7 + width.max(height) * u64::from(model::SIDE) * 16
+}
+
 fn labels(analysis: &Analysis) -> Vec<&str> {
     analysis.faces.iter().map(|face| face.label.as_deref().unwrap()).collect()
 }
@@ -40,7 +51,7 @@ fn what_has_come_is_classified_together_up_to_the_batch() {
     let mut answers = Vec::new();
     for levels in pictures {
         let (reply, answer) = oneshot::channel();
-        assert!(jobs.send(Job { picture: picture(levels), reply }).is_ok());
+        assert!(jobs.send(Job { picture: picture(levels), reply, room: room() }).is_ok());
         answers.push(answer);
     }
     drop(jobs);
@@ -61,7 +72,7 @@ fn nothing_is_computed_for_those_who_have_gone() {
     let (gone, waits) = (oneshot::channel(), oneshot::channel());
     drop(gone.1);
     for reply in [gone.0, waits.0] {
-        assert!(jobs.send(Job { picture: picture(&[250]), reply }).is_ok());
+        assert!(jobs.send(Job { picture: picture(&[250]), reply, room: room() }).is_ok());
     }
     drop(jobs);
     let metrics = Metrics::new();
@@ -90,7 +101,7 @@ async fn room_is_taken_and_given_back() {
 async fn every_picture_is_counted_by_how_it_ended() {
     let limits = Limits { queue: 3, answer: Duration::from_millis(50), ..Limits::default() };
     // Nobody takes from the queue of faces: there is no answer, nor an end of waiting for one.
-    let (classifier, _jobs) = mpsc::channel();
+    let (classifier, jobs) = mpsc::channel();
     let metrics = Arc::new(Metrics::new());
     let pipeline = Pipeline::before(classifier, &Arc::new(analyzer()), limits, Arc::clone(&metrics)).unwrap();
     let pictures = |count| vec![Bytes::from(png(&DynamicImage::new_luma8(9, 9))); count];
@@ -99,6 +110,10 @@ async fn every_picture_is_counted_by_how_it_ended() {
     assert_eq!(pipeline.classify(picture(&[3]).crops).await.unwrap_err(), timeout);
     assert_eq!(pipeline.analyze(pictures(4), Faces::Find).await.unwrap_err(), ApiError::Overloaded);
     assert_eq!(pipeline.classify(picture(&[3; 5]).crops).await.unwrap_err(), ApiError::Overloaded);
+    // Those for which nobody waits are still there, and have their room until they are not.
+    assert_eq!((metrics.waiting.get(), pipeline.room.available_permits()), (3, 0));
+    drop(jobs);
+    assert_eq!((metrics.waiting.get(), pipeline.room.available_permits()), (0, 3));
 
     let pipeline = Pipeline::start(analyzer(), Limits::default(), Arc::clone(&metrics)).unwrap();
     let mixed = [pictures(2), vec![Bytes::from("dear diary")]].concat();
@@ -115,7 +130,7 @@ async fn every_picture_is_counted_by_how_it_ended() {
 /// A picture that is not decoded yet, and where its analysis comes.
 fn undecoded(bytes: Vec<u8>) -> (Picture, oneshot::Receiver<Result<Analysis, ApiError>>) {
     let (reply, answer) = oneshot::channel();
-    (Picture { bytes: bytes.into(), faces: Faces::Find, reply }, answer)
+    (Picture { bytes: bytes.into(), faces: Faces::Find, reply, room: room() }, answer)
 }
 
 fn png(picture: &DynamicImage) -> Vec<u8> {
@@ -127,7 +142,7 @@ fn png(picture: &DynamicImage) -> Vec<u8> {
 #[test]
 fn a_picture_waits_for_its_memory_and_those_behind_it_wait_too() {
     let (large, small) = (png(&DynamicImage::new_luma8(90, 60)), png(&DynamicImage::new_luma8(9, 9)));
-    let memory = PictureMemory::new(90 * 60 * 7);
+    let memory = PictureMemory::new(memory_of(90, 60) as usize);
     let ((send, queue), (classifier, jobs)) = (mpsc::channel(), mpsc::channel());
     let queue = Mutex::new(queue);
     let (analyzer, first) = (analyzer(), memory.take(1).unwrap());
@@ -152,7 +167,7 @@ fn a_picture_waits_for_its_memory_and_those_behind_it_wait_too() {
 
 #[test]
 fn what_needs_more_memory_than_there_is_or_breaks_is_answered_and_the_next_one_too() {
-    let memory = PictureMemory::new(9 * 9 * 7);
+    let memory = PictureMemory::new(memory_of(9, 9) as usize);
     let ((send, queue), (classifier, jobs)) = (mpsc::channel(), mpsc::channel());
     let pictures = [(9, 10), (9, 9)].map(|(width, height)| png(&DynamicImage::new_luma8(width, height)));
     let [mut refused, mut used] = pictures.map(|bytes| {
@@ -164,8 +179,10 @@ fn what_needs_more_memory_than_there_is_or_breaks_is_answered_and_the_next_one_t
     prepare(&analyzer(), &Mutex::new(queue), &memory, &classifier);
     let error = refused.try_recv().unwrap().unwrap_err();
     assert_eq!((error.code(), error.status().as_u16()), ("too_large", 413));
-    assert!(error.to_string().contains("630 bytes") && error.to_string().contains("limit of 567"), "{error}");
+    let (needs, limit) = (memory_of(9, 10), memory_of(9, 9));
+    let words = format!("takes {needs} bytes of memory while it is worked on, more than the limit of {limit}");
+    assert!(error.to_string().contains(&words), "{error}");
     assert_eq!(jobs.recv().unwrap().picture.height, 9);
     assert!(used.try_recv().is_err(), "answered before it is classified");
-    assert!(memory.take(9 * 9 * 7).is_ok(), "all memory is free again");
+    assert!(memory.take(memory_of(9, 9)).is_ok(), "all memory is free again");
 }

@@ -137,7 +137,7 @@ pub(crate) async fn analyze(
 ) -> Answer<Json<AnalyzeAnswer>> {
     let parameters = AnalyzeParameters::of(query)?;
     let (head, body) = request.into_parts();
-    let kind = Kind::of(&head.headers)?;
+    let kind = Kind::of(&head.headers, "multipart/form-data, application/json, image/* or application/octet-stream")?;
     let body = app.bodies.collect(&head.headers, body).await?;
     let pictures = pictures(kind, body.clone(), app.config.limits.pictures).await?;
     let usable: Vec<Bytes> = pictures.iter().flatten().map(|picture| held_with(&body, picture.clone())).collect();
@@ -154,7 +154,10 @@ pub(crate) async fn analyze(
 /// The pictures in a body, or why a part of it is none.
 async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Answer<Bytes>>> {
     let pictures = match kind {
-        Kind::Form(boundary) => Form::read(boundary, body, ["image", "images"], [], most).await?.pictures,
+        Kind::Form(boundary) => {
+            let form = move |body: &Bytes| Form::read(&boundary, body, ["image", "images"], [], most);
+            read(body, form).await?.pictures
+        }
         Kind::Json => {
             read(body, move |body| from_json("`image` or `images`", json::<AnalyzeJson>(body)?.image, most)).await?
         }

@@ -22,6 +22,9 @@ use crate::picture::{Form, Kind, OneOrMore, first_filled, from_json, from_text, 
 use crate::pipeline::Faces;
 use crate::state::App;
 
+/// The bodies that are read.
+const KINDS: &str = "application/json or multipart/form-data";
+
 /// What DeepFace's clients ask for. Fields that change nothing here are passed over.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct DeepfaceJson<'a> {
@@ -173,7 +176,7 @@ struct Question {
 )]
 pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<Json<DeepfaceAnswer>> {
     let (head, body) = request.into_parts();
-    let kind = Kind::of(&head.headers)?;
+    let kind = Kind::of(&head.headers, KINDS)?;
     let body = app.bodies.collect(&head.headers, body).await?;
     let question = Question::read(kind, body.clone(), app.config.limits.pictures).await?;
     let pictures = question.pictures.into_iter().map(|picture| held_with(&body, picture)).collect();
@@ -198,7 +201,13 @@ impl Question {
         let (pictures, about_emotion, enforce_detection, detector): (Vec<Answer<Bytes>>, _, _, _) = match kind {
             Kind::Form(boundary) => {
                 let texts = ["actions", "enforce_detection", "detector_backend"];
-                let form = Form::read(boundary, body, ["img", "img_path"], texts, most).await?;
+                let read_all = move |body: &Bytes| {
+                    let form = Form::read(&boundary, body, ["img", "img_path"], texts, most)?;
+                    let pictures: Vec<Answer<Bytes>> =
+                        form.pictures.into_iter().map(|picture| picture.and_then(text_or_bytes)).collect();
+                    Ok(Form { pictures, ..form })
+                };
+                let form = read(body, read_all).await?;
                 let [actions, enforce, detector] = form.texts;
                 let enforce = match enforce.map(|text| text.to_ascii_lowercase()).as_deref() {
                     None | Some("true") => true,
@@ -206,11 +215,10 @@ impl Question {
                     Some(_) => return Err(ApiError::Malformed("`enforce_detection` must be true or false".to_owned())),
                 };
                 let about_emotion = actions.is_none_or(|actions| actions.contains("emotion"));
-                let pictures = form.pictures.into_iter().map(|picture| picture.and_then(text_or_bytes)).collect();
-                (pictures, about_emotion, enforce, detector)
+                (form.pictures, about_emotion, enforce, detector)
             }
             Kind::Json => {
-                let read_all = move |body: &[u8]| {
+                let read_all = move |body: &Bytes| {
                     let asked: DeepfaceJson = json(body)?;
                     let fields = [("`img`", asked.img), ("`img_path`", asked.img_path)].into_iter();
                     let fields: Answer<Vec<_>> =
@@ -221,7 +229,7 @@ impl Question {
                 };
                 read(body, read_all).await?
             }
-            Kind::Raw => return Err(ApiError::ContentType { expected: "application/json or multipart/form-data" }),
+            Kind::Raw => return Err(ApiError::ContentType { expected: KINDS }),
         };
         if !about_emotion {
             return Err(ApiError::Malformed("only the action `emotion` is answered here".to_owned()));

@@ -2,6 +2,7 @@
 //!
 //! One frame is worked on at a time: a client sends the next one when it has the answer, and is never behind.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +70,11 @@ pub(crate) async fn stream(
     if !may_open(&headers, &app) {
         return Err(ApiError::OriginRefused);
     }
-    let upgrade = upgrade.map_err(|error| ApiError::Malformed(error.body_text()))?;
+    let upgrade = upgrade.map_err(|error| match error {
+        WebSocketUpgradeRejection::MethodNotGet(_) => ApiError::MethodNotAllowed,
+        WebSocketUpgradeRejection::InvalidWebSocketVersionHeader(_) => ApiError::WebSocketVersion,
+        error => ApiError::Malformed(error.body_text()),
+    })?;
     let room = Arc::clone(&app.streams).try_acquire_owned().map_err(|_| ApiError::Overloaded)?;
     let limit = app.config.limits.message_bytes();
     let stream = Stream { app, trace, faces, _room: room };
@@ -95,11 +100,22 @@ impl Stream {
     async fn serve(self, mut socket: WebSocket) {
         let _open = Counted::new(&self.app.metrics.streams, 1);
         let end = self.talk(&mut socket).await;
+        let mut closing = matches!(end, End::Server(_));
         if let End::Server(reason) = end {
             self.send(&mut socket, Message::Close(Some(reason))).await;
         }
-        // Reading on sends the answer to a client's close, and takes that to ours (RFC 6455, section 5.5.1).
-        let _ = timeout(GOODBYE, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
+        let goodbye = async {
+            // Reading on sends the answer to a client's close, and takes that to ours (RFC 6455, section 5.5.1).
+            while let Some(Ok(message)) = socket.recv().await {
+                closing &= !matches!(message, Message::Close(_));
+            }
+            // Behind what cannot be read nothing is read any more. Were the connection closed at once, the system would reset it,
+            // and the client lose the reason.
+            if closing {
+                pending::<()>().await;
+            }
+        };
+        let _ = timeout(GOODBYE, goodbye).await;
     }
 
     /// Answers frames until the client goes, says nothing for too long, or the server stops; gives who closes.

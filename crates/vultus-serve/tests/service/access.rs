@@ -3,10 +3,13 @@
 use axum::body::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, Version};
+use vultus::analyze::AnalyzeOptions;
+use vultus::faces::FaceMethod;
+use vultus_serve::config::ServeConfig;
 use vultus_serve::host::HostName;
 use vultus_serve::token::Token;
 
-use crate::client::{Reply, Running, png, start};
+use crate::client::{Reply, Running, png, start, try_bound};
 
 async fn analyze(server: &Running, headers: &[(&str, &str)]) -> Reply {
     let mut request = server.request(Method::POST, "/v1/analyze");
@@ -58,6 +61,13 @@ async fn a_local_server_is_called_by_its_own_names() {
     ask("/v1/model", Some("Faces.test:8080"), Version::HTTP_11).await.succeeds();
     // No browser leaves the name out.
     ask("/v1/model", None, Version::HTTP_10).await.succeeds();
+}
+
+#[tokio::test]
+async fn an_origin_is_named_and_no_pattern() {
+    let any = |config: &mut ServeConfig| config.cors_origins = vec!["*".parse().unwrap()];
+    let refused = try_bound(&FaceMethod::Whole, AnalyzeOptions::default(), any).await.err().unwrap();
+    assert!(refused.to_string().contains("name each origin"), "{refused}");
 }
 
 #[tokio::test]

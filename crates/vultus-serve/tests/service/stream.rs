@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use http_body_util::Full;
+use hyper::Method;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -123,20 +125,22 @@ async fn as_many_as_may_be_are_open_and_their_end_makes_room() {
 #[tokio::test]
 async fn a_message_that_is_too_large_closes_it() {
     let small_bodies = start(|config| config.limits.body_bytes = 1000).await;
-    let many_streams = start(|config| (config.limits.all_bodies_bytes, config.limits.streams) = (64_000, 64)).await;
+    let many_streams = start(|config| (config.limits.all_bodies_bytes, config.limits.streams) = (128_000, 64)).await;
     for server in [small_bodies, many_streams] {
         let mut socket = open(&server, &[]).await.unwrap();
         assert_eq!(ask(&mut socket, Message::binary(vec![0; 1000])).await["error"]["code"], "not_an_image");
-        // A connection that is closed before all is read may lose the server's last words. In parts, each of which is
-        // allowed, the message is too large with its last byte; in one it is so small that it comes with its head.
+        // In parts, each of which is allowed, the message is too large with its last byte.
         let part = |bytes, data, last| Message::Frame(Frame::message(vec![0; bytes], OpCode::Data(data), last));
         socket.feed(part(500, Data::Binary, false)).await.unwrap();
         socket.send(part(501, Data::Continue, true)).await.unwrap();
         assert_eq!(close_code(&mut socket).await, Some(1009));
 
-        let mut socket = open(&server, &[]).await.unwrap();
-        socket.send(Message::binary(vec![0; 1001])).await.unwrap();
-        assert_eq!(close_code(&mut socket).await, Some(1009));
+        // Of a longer one most is not read.
+        for bytes in [1001, 300_000] {
+            let mut socket = open(&server, &[]).await.unwrap();
+            socket.send(Message::binary(vec![0; bytes])).await.unwrap();
+            assert_eq!(close_code(&mut socket).await, Some(1009), "{bytes} bytes");
+        }
     }
 }
 
@@ -233,4 +237,20 @@ async fn a_server_that_stops_says_goodbye() {
     let ended = server.stop();
     assert_eq!(close_code(&mut socket).await, Some(1001));
     assert!(ended.await.unwrap());
+}
+
+#[tokio::test]
+async fn another_version_is_told_which_one_there_is() {
+    let server = start(|_| {}).await;
+    let ask = async |method: Method, version: &str| {
+        let request =
+            server.request(method, "/v1/stream").header("connection", "upgrade").header("upgrade", "websocket");
+        let request =
+            request.header("sec-websocket-version", version).header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
+        server.send(request.body(Full::default()).unwrap()).await
+    };
+    let reply = ask(Method::GET, "8").await;
+    assert_eq!((reply.status.as_u16(), reply.header("sec-websocket-version")), (426, "13"));
+    reply.fails(426, "websocket_version");
+    assert_eq!(ask(Method::HEAD, "13").await.status, 405);
 }

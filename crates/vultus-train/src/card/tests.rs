@@ -70,7 +70,7 @@ fn images_of_the_training_split_are_known_by_their_pixels() {
 
 #[test]
 fn classes_that_training_left_out_are_left_out() {
-    let card = card(&bundle(1), &faces(), "test", &text()).unwrap();
+    let card = card(&bundle(1), &faces(), "test", &[], &text()).unwrap();
     assert!(card.contains("| all of test | 2 |") && card.contains("stand in train | 1 |"), "{card}");
     assert!(card.contains("\nWhether train of these data is what the model was trained on is not known: "), "{card}");
 }
@@ -82,17 +82,17 @@ fn the_training_images_are_known_again() {
     let cleaned = clean(faces(), &serde_json::from_value(model.training["cleaning"].clone()).unwrap(), "train");
     model.training["train_sha256"] = json!(split_fingerprint(&cleaned.unwrap(), "train"));
     let unknown = "is not known: it may have learnt";
-    assert!(!card(&model, &faces(), "test", &text()).unwrap().contains(unknown));
+    assert!(!card(&model, &faces(), "test", &[], &text()).unwrap().contains(unknown));
     let mut others = faces();
     others.samples[0].image = GrayImage::from_pixel(2, 2, Luma([9]));
-    assert!(card(&model, &others, "test", &text()).unwrap().contains(unknown));
+    assert!(card(&model, &others, "test", &[], &text()).unwrap().contains(unknown));
 }
 
 #[test]
 fn images_that_may_all_have_been_learnt_make_no_card() {
     let mut data = faces();
     data.samples.remove(3);
-    let error = card(&bundle(1), &data, "test", &text()).unwrap_err().to_string();
+    let error = card(&bundle(1), &data, "test", &[], &text()).unwrap_err().to_string();
     assert!(error.starts_with("all images of split test stand in train, too"), "{error}");
 }
 
@@ -100,7 +100,7 @@ fn images_that_may_all_have_been_learnt_make_no_card() {
 fn nobody_looked_for_copies_without_training_images() {
     let mut data = faces();
     data.samples.retain(|sample| sample.split != "train");
-    let card = card(&bundle(1), &data, "test", &text()).unwrap();
+    let card = card(&bundle(1), &data, "test", &[], &text()).unwrap();
     assert!(card.contains("| all of test | 2 |") && !card.contains("without images"), "{card}");
     assert!(card.contains("\nNobody has looked which of these images also stand in train.\n"), "{card}");
 }
@@ -109,14 +109,14 @@ fn nobody_looked_for_copies_without_training_images() {
 fn images_that_validated_make_no_card() {
     let mut model = bundle(1);
     model.training["validation_split"] = json!("test");
-    let error = card(&model, &faces(), "test", &text()).unwrap_err().to_string();
+    let error = card(&model, &faces(), "test", &[], &text()).unwrap_err().to_string();
     assert!(error.starts_with("split test is called like the one that validated"), "{error}");
 }
 
 #[test]
 fn other_data_are_named_as_what_was_measured_on() {
     let text = CardText { measured_on: Some("New Faces".to_owned()), command: "run `x|y`".to_owned(), ..text() };
-    let card = card(&bundle(1), &faces(), "test", &text).unwrap();
+    let card = card(&bundle(1), &faces(), "test", &[], &text).unwrap();
     for line in [
         "  - \"a: b and faces\"\n",
         "          name: \"New Faces test\"\n          type: \"newfaces\"\n",
@@ -134,7 +134,7 @@ fn a_table_has_as_many_cells_whatever_the_names_are() {
     bundle.labels = Labels::new(["happy", "sad|blue"]).unwrap();
     let data = dataset(&["happy", "sad|blue"], &[("test", 0, 1), ("test", 1, 2)]);
     let text = CardText { command: "vultus train --set a='b|c'".to_owned(), ..text() };
-    let card = card(&bundle, &data, "test", &text).unwrap();
+    let card = card(&bundle, &data, "test", &[], &text).unwrap();
     for line in ["| sad\\|blue | 1 |", "| | happy | sad\\|blue |", "| `vultus train --set a='b\\|c'` |"] {
         assert!(card.contains(line), "{line} not in {card}");
     }
@@ -151,16 +151,16 @@ fn models_that_it_learnt_from_are_told() {
         fit.start = start.to_owned();
         fit.targets.teachers = teachers.into_iter().map(str::to_owned).collect();
         bundle.training["train"] = json!(fit);
-        let card = card(&bundle, &faces(), "test", &text()).unwrap();
+        let card = card(&bundle, &faces(), "test", &[], &text()).unwrap();
         assert_eq!([began, named].map(|words| card.contains(words)), expected, "{card}");
     }
     let mut bundle = bundle(1);
     bundle.training["validation_known_to"] = json!(["runs/a", "runs/b"]);
-    let card = card(&bundle, &faces(), "test", &text()).unwrap();
+    let card = card(&bundle, &faces(), "test", &[], &text()).unwrap();
     assert!(card.contains("among those that runs/a and runs/b learnt"), "{card}");
     // Of images that calibrated it later nothing is known.
     bundle.training["calibration"] = json!({ "split": "mine", "images": 100, "data_sha256": null });
-    let card = super::card(&bundle, &faces(), "test", &text()).unwrap();
+    let card = super::card(&bundle, &faces(), "test", &[], &text()).unwrap();
     assert!(card.contains("fitted to 100 images of split mine") && !card.contains("among those that"), "{card}");
 }
 
@@ -168,7 +168,7 @@ fn models_that_it_learnt_from_are_told() {
 fn labels_that_are_unknown_are_no_guess() {
     let mut bundle = bundle(1);
     bundle.training["labels"] = json!("crowd");
-    let error = card(&bundle, &faces(), "test", &text()).unwrap_err().to_string();
+    let error = card(&bundle, &faces(), "test", &[], &text()).unwrap_err().to_string();
     assert!(error.contains("labels \"crowd\" are not known"), "{error}");
 }
 
@@ -179,7 +179,7 @@ fn what_a_model_does_not_tell_is_left_out() {
         bundle.training = training;
         let data = dataset(&["happy", "sad"], &[("train", 0, 1), ("test", 0, 1), ("test", 1, 2)]);
         let text = CardText { dataset: Some("faces".to_owned()), ..text() };
-        let card = card(&bundle, &data, "test", &text).unwrap();
+        let card = card(&bundle, &data, "test", &[], &text).unwrap();
         let rows = card.lines().skip_while(|line| *line != "## Training").filter(|line| line.starts_with('|'));
         assert_eq!(rows.collect::<Vec<_>>(), ["| | |", "|---|---|", "| last training | `vultus train` |"]);
         assert!(!card.to_lowercase().contains("none"), "{card}");
@@ -188,19 +188,19 @@ fn what_a_model_does_not_tell_is_left_out() {
 
 #[test]
 fn images_that_were_trained_on_are_refused() {
-    let error = card(&bundle(1), &faces(), "train", &text()).unwrap_err().to_string();
+    let error = card(&bundle(1), &faces(), "train", &[], &text()).unwrap_err().to_string();
     assert!(error.starts_with("split train is called like the one that the model was trained on"), "{error}");
 }
 
 #[test]
 fn the_card_claims_what_is_known() {
-    let unnamed = card(&bundle(0), &faces(), "test", &text()).unwrap();
+    let unnamed = card(&bundle(0), &faces(), "test", &[], &text()).unwrap();
     assert!(unnamed.contains("datasets:\n  - \"a: b and faces\"\n"), "{unnamed}");
     for claim in ["license", "FER-2013", "temperature 1"] {
         assert!(!unnamed.contains(claim), "{claim} in {unnamed}");
     }
     let named = CardText { dataset: Some("FER-2013".to_owned()), license: Some("mit".to_owned()), ..text() };
-    let named = card(&bundle(1), &faces(), "test", &named).unwrap();
+    let named = card(&bundle(1), &faces(), "test", &[], &named).unwrap();
     for claim in [
         "license: \"mit\"\n",
         "  - \"FER-2013\"\n",
@@ -218,16 +218,16 @@ fn the_card_claims_what_is_known() {
     calibrated.training["calibration"] = json!({ "split": "mine", "images": 5 });
     let mut chosen_here = calibrated.clone();
     chosen_here.training["calibration"]["data_sha256"] = json!(split_fingerprint(&faces(), "test"));
-    let error = card(&chosen_here, &faces(), "test", &text()).unwrap_err().to_string();
+    let error = card(&chosen_here, &faces(), "test", &[], &text()).unwrap_err().to_string();
     assert!(error.starts_with("the images of split test chose"), "{error}");
     let mut of_that_name = calibrated.clone();
     of_that_name.training["calibration"]["split"] = json!("test");
-    let of_that_name = card(&of_that_name, &faces(), "test", &text()).unwrap();
+    let of_that_name = card(&of_that_name, &faces(), "test", &[], &text()).unwrap();
     assert!(
         of_that_name.contains("these images chose no epoch, and a split of that name the temperature, as far as"),
         "{of_that_name}"
     );
-    let calibrated = card(&calibrated, &faces(), "test", &text()).unwrap();
+    let calibrated = card(&calibrated, &faces(), "test", &[], &text()).unwrap();
     for claim in ["neighbour of a pixel has a share of 0.1.", "fitted to 5 images of split mine.", "; 2.0 hours |"] {
         assert!(calibrated.contains(claim), "{claim} not in {calibrated}");
     }
@@ -240,7 +240,7 @@ fn a_card_of_votes_says_so_and_one_of_several_trainings_how_to_repeat_them() {
     let mut model = bundle(1);
     let facts = [("labels", json!("ferplus")), ("cleaning", json!({ "leaks": "drop" }))];
     facts.into_iter().for_each(|(name, fact)| model.training[name] = fact);
-    let card = card(&model, &faces(), "test", &CardText { whole, ..text() }).unwrap();
+    let card = card(&model, &faces(), "test", &[], &CardText { whole, ..text() }).unwrap();
     for claim in [
         "majority of FER+'s",
         "| from nothing | a part of `all.sh`: 2.2 hours",

@@ -141,13 +141,14 @@ trait Backwards: Layers {
 
 // ---- flex ------------------------------------------------------------------------------------------------------
 
-/// The values of a tensor whose layout [`contiguous`] has made plain.
+/// The values of a tensor that [`contiguous`] has made plain.
 fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice::<f32>().expect("operations run on contiguous f32 tensors")
 }
 
+/// The tensor, row after row, as all that its memory holds: a part of another one is copied, and any other layout.
 fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
+    tensor.to_contiguous()
 }
 
 fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
@@ -289,7 +290,7 @@ impl Backwards for Flex {
         activation: Activation,
         wants_dx: bool,
     ) -> LayerGradients<Self> {
-        let dy = contiguous(dy);
+        let ([x, weight, y], dy) = ([x, weight, y].map(contiguous), contiguous(dy));
         let mut dx = wants_dx.then(|| take(shape.input_len()));
         let (mut dweight, mut dbias) = (take(shape.weight_len()), biased.then(|| vec![0.0; shape.out_channels]));
         convolution::backward(
@@ -326,7 +327,7 @@ impl Backwards for Flex {
         activation: Activation,
         wants_dx: bool,
     ) -> LayerGradients<Self> {
-        let dy = contiguous(dy);
+        let ([x, weight, y], dy) = ([x, weight, y].map(contiguous), contiguous(dy));
         let DenseShape { batch, inputs, outputs } = *shape;
         let mut dx = wants_dx.then(|| take(batch * inputs));
         let (mut dweight, mut dbias) = (take(inputs * outputs), vec![0.0; outputs]);
@@ -356,7 +357,7 @@ impl Backwards for Flex {
         shape: &ChannelShape,
         epsilon: f32,
     ) -> LayerGradients<Self> {
-        let dy = contiguous(dy);
+        let ([x, gamma, mean, variance], dy) = ([x, gamma, mean, variance].map(contiguous), contiguous(dy));
         let ChannelShape { batch, channels, spatial } = *shape;
         let mut dx = take(batch * channels * spatial);
         let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);

@@ -125,6 +125,53 @@ fn batch_norms() {
     });
 }
 
+/// Tensors that are a part of another one, or another way to look at it.
+#[test]
+fn views() {
+    type View = fn(Tensor<2>) -> Tensor<2>;
+    let part: View = |x| x.slice([1..4, 0..18]);
+    let turned: View = |x| x.reshape([6, 18]).slice([0..6, 0..3]).transpose().repeat_dim(1, 3);
+    for view in [part, turned] {
+        let compare = |what: &str, operation: fn(Operations, Tensor<2>, Tensor<1>, Tensor<1>) -> Tensor<2>| {
+            compare(what, (6, 18), [18, 3], |operations, x, weight, bias| operation(operations, view(x), weight, bias));
+        };
+        compare("a view of a dense layer", |operations, x, weight, bias| {
+            let shape = DenseShape { batch: 3, inputs: 18, outputs: 1 };
+            operations.dense(x, weight, bias.slice([1..2]), shape, Activation::Linear)
+        });
+        compare("a view of a convolution", |operations, x, weight, _| {
+            let shape = ConvolutionShape {
+                batch: 3,
+                in_channels: 2,
+                in_height: 3,
+                in_width: 3,
+                out_channels: 1,
+                kernel_height: 3,
+                kernel_width: 3,
+                stride: 1,
+                padding: 1,
+            };
+            operations.convolution(x, weight, None, shape, Activation::Linear)
+        });
+        compare("a view of a depthwise convolution", |operations, x, weight, _| {
+            let shape =
+                DepthwiseShape { batch: 3, channels: 2, in_height: 3, in_width: 3, kernel: 3, stride: 1, padding: 1 };
+            operations.depthwise(x, weight, None, shape, Activation::Linear)
+        });
+        compare("a view of a batch norm", |operations, x, gamma, beta| {
+            let shape = ChannelShape { batch: 3, channels: 3, spatial: 6 };
+            operations.batch_norm_training(x, gamma.slice([3..6]), beta, shape, 1e-3).0
+        });
+        compare("a view that is activated", |operations, x, _, _| operations.activation(x, Activation::Relu));
+    }
+    // What is masked on the way there is masked on the way back.
+    let ones = Tensor::<2>::ones([6, 64], &device()).require_grad();
+    let y = Operations::Kernels.dropout(ones.clone().slice([2..4, 0..64]), 0.25, 7);
+    let gradients = y.clone().sum().backward();
+    let dx = values_of(ones.grad(&gradients).unwrap());
+    assert_eq!(values_of(y.inner()), dx[2 * 64..4 * 64]);
+}
+
 /// Output, both statistics and all gradients of a block.
 fn block_results(operations: Operations, block: Block) -> Vec<(&'static str, Vec<f32>)> {
     let filters = block.filters;

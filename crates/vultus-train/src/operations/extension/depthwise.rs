@@ -58,7 +58,7 @@ impl DepthwiseBackwards for Flex {
         activation: Activation,
         wants_dx: bool,
     ) -> LayerGradients<Self> {
-        let dy = contiguous(dy);
+        let ([x, weight, y], dy) = ([x, weight, y].map(contiguous), contiguous(dy));
         let mut dx = wants_dx.then(|| take(shape.input_len()));
         let (mut dweight, mut dbias) = (take(shape.weight_len()), biased.then(|| vec![0.0; shape.channels]));
         depthwise::backward(
