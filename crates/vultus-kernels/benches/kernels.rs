@@ -20,7 +20,7 @@ use vultus_kernels::optimizer::{self, AdamUpdate, SgdUpdate};
 use vultus_kernels::pooling::{self, PoolingShape};
 use vultus_kernels::simd::InstructionSet;
 use vultus_kernels::squeeze_excitation::{self, SqueezeShape, WeightGradients, Weights};
-use vultus_kernels::{dense, orthogonal, peak, softmax};
+use vultus_kernels::{dense, muon, peak, softmax};
 
 /// As in the program: large buffers lie in large pages, without which some kernels take twice as long.
 #[global_allocator]
@@ -383,15 +383,22 @@ impl Table<'_> {
             self.passes("dropout 1 M", forward, Some(backward));
         }
         if self.has("Adam 1 M") {
-            let update =
-                AdamUpdate { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 1, scale: 1.0 };
+            let update = AdamUpdate {
+                learning_rate: 1e-3,
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-7,
+                step: 1,
+                scale: 1.0,
+                kept: 1.0,
+            };
             let step = Pass::new(13 * length, 7 * length, || {
                 optimizer::adam(&update, &mut parameter, &gradient, &mut first, &mut second);
             });
             self.passes("Adam 1 M", step, None);
         }
         if self.has("SGD, Nesterov 1 M") {
-            let update = SgdUpdate { learning_rate: 1e-3, momentum: 0.9, nesterov: true, scale: 1.0 };
+            let update = SgdUpdate { learning_rate: 1e-3, momentum: 0.9, nesterov: true, scale: 1.0, kept: 1.0 };
             let step = Pass::new(6 * length, 5 * length, || {
                 optimizer::sgd(&update, &mut parameter, &gradient, &mut first);
             });
@@ -405,7 +412,7 @@ impl Table<'_> {
             let operations = 2 * columns * columns * (2 * rows + 17 * columns);
             let step = Pass::new(operations, 0, || {
                 work.copy_from_slice(&matrix);
-                orthogonal::orthogonalize(rows, columns, &mut work);
+                muon::orthogonalize(rows, columns, &mut work);
             });
             self.passes("orthogonal 1152 x 128", step, None);
         }

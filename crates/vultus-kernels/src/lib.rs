@@ -8,7 +8,7 @@
 //!    [`norm_squeeze`], several in one; [`block`], with the convolution in front; [`sum`], where gradients of two ways
 //!    meet;
 //! 3. [`softmax`]: probabilities and the weighted cross-entropy;
-//! 4. [`optimizer`]: Adam and SGD, one pass over memory a step; [`orthogonal`]: the direction of Muon's.
+//! 4. [`optimizer`]: Adam and SGD, one pass over memory a step; [`muon`]: Muon.
 //!
 //! Around them: [`simd`], the instructions that they use; [`threads`], which they run on; [`aligned`], memory for them; [`peak`], what the
 //! machine could do.
@@ -34,10 +34,10 @@ pub mod convolution;
 pub mod dense;
 pub mod depthwise;
 pub mod dropout;
+pub mod muon;
 pub mod norm_pool;
 pub mod norm_squeeze;
 pub mod optimizer;
-pub mod orthogonal;
 pub mod peak;
 pub mod pooling;
 pub mod softmax;

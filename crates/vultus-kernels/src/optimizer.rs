@@ -1,7 +1,8 @@
 //! Optimiser updates: Adam and SGD with momentum, as Keras writes them, each in one pass over memory.
 //!
 //! In: a tensor's parameter, gradient and state slices, all of one length. Out: the same parameter and state slices,
-//! updated in place. Schedules, penalties, and how much clipping scales a gradient down are the caller's.
+//! updated in place. Schedules, penalties, how much weights decay, and how much clipping scales a gradient down are the
+//! caller's.
 
 use crate::ELEMENTS_PER_TASK;
 use crate::simd::{InstructionSet, Kernel, Lanes};
@@ -22,11 +23,13 @@ pub struct AdamUpdate {
     pub step: u64,
     /// Multiplies the gradient first: 1, or what clipping makes of it.
     pub scale: f32,
+    /// Multiplies the parameter first: 1, or what decay leaves of it (Loshchilov and Hutter 2019).
+    pub kept: f32,
 }
 
 /// One step of Adam in Keras' form, with the bias correction in the step size (so that `epsilon` is not corrected):
 /// `alpha = learning_rate * sqrt(1 - beta2^step) / (1 - beta1^step)`, `m += (1 - beta1)(g - m)`,
-/// `v += (1 - beta2)(g^2 - v)`, `p -= alpha * m / (sqrt(v) + epsilon)`.
+/// `v += (1 - beta2)(g^2 - v)`, `p = kept * p - alpha * m / (sqrt(v) + epsilon)`.
 ///
 /// # Panics
 /// If the slices differ in length or the step is 0.
@@ -49,8 +52,8 @@ pub fn adam(
     let moments = first_moment.chunks_mut(ELEMENTS_PER_TASK).zip(second_moment.chunks_mut(ELEMENTS_PER_TASK));
     let values = parameter.chunks_mut(ELEMENTS_PER_TASK).zip(gradient.chunks(ELEMENTS_PER_TASK));
     share_items(values.zip(moments), |_, ((parameter, gradient), (first, second))| {
-        let (epsilon, scale) = (update.epsilon, update.scale);
-        set.run(Adam { alpha, pace1, pace2, epsilon, scale, parameter, gradient, first, second });
+        let (epsilon, scale, kept) = (update.epsilon, update.scale, update.kept);
+        set.run(Adam { alpha, pace1, pace2, epsilon, scale, kept, parameter, gradient, first, second });
     });
 }
 
@@ -62,6 +65,7 @@ struct Adam<'a> {
     pace2: f32,
     epsilon: f32,
     scale: f32,
+    kept: f32,
     parameter: &'a mut [f32],
     gradient: &'a [f32],
     first: &'a mut [f32],
@@ -73,7 +77,7 @@ impl Kernel for Adam<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { alpha, pace1, pace2, epsilon, scale, parameter, gradient, first, second } = self;
+        let Self { alpha, pace1, pace2, epsilon, scale, kept, parameter, gradient, first, second } = self;
         let length = parameter.len();
         assert!(gradient.len() == length && first.len() == length && second.len() == length);
         let (parameter, gradient) = (parameter.as_mut_ptr(), gradient.as_ptr());
@@ -89,7 +93,7 @@ impl Kernel for Adam<'_> {
                 let step = m.times(alpha).div(v.sqrt().add(L::splat(epsilon)));
                 m.store_within(first, index, length);
                 v.store_within(second, index, length);
-                L::load_within(parameter, index, length).sub(step).store_within(parameter, index, length);
+                L::load_within(parameter, index, length).times(kept).sub(step).store_within(parameter, index, length);
             }
         }
     }
@@ -106,10 +110,12 @@ pub struct SgdUpdate {
     pub nesterov: bool,
     /// Multiplies the gradient first: 1, or what clipping makes of it.
     pub scale: f32,
+    /// Multiplies the parameter first: 1, or what decay leaves of it.
+    pub kept: f32,
 }
 
-/// One step of SGD in Keras' form: `v = momentum * v - learning_rate * g`, then `p += v`, or with Nesterov
-/// `p += momentum * v - learning_rate * g`.
+/// One step of SGD in Keras' form: `v = momentum * v - learning_rate * g`, then `p = kept * p + v`, or with Nesterov
+/// `p = kept * p + momentum * v - learning_rate * g`.
 ///
 /// # Panics
 /// If the slices differ in length.
@@ -137,7 +143,7 @@ impl Kernel for Sgd<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let Self { update, parameter, gradient, velocity } = self;
-        let SgdUpdate { learning_rate, momentum, nesterov, scale } = *update;
+        let SgdUpdate { learning_rate, momentum, nesterov, scale, kept } = *update;
         let length = parameter.len();
         assert!(gradient.len() == length && velocity.len() == length);
         let (parameter, gradient, velocity) = (parameter.as_mut_ptr(), gradient.as_ptr(), velocity.as_mut_ptr());
@@ -148,7 +154,7 @@ impl Kernel for Sgd<'_> {
                 let v = L::load_within(velocity, index, length).times(momentum).sub(downhill);
                 v.store_within(velocity, index, length);
                 let step = if nesterov { v.times(momentum).sub(downhill) } else { v };
-                L::load_within(parameter, index, length).add(step).store_within(parameter, index, length);
+                L::load_within(parameter, index, length).times(kept).add(step).store_within(parameter, index, length);
             }
         }
     }
@@ -183,7 +189,7 @@ mod tests {
     use proptest::prelude::*;
 
     const ADAM: AdamUpdate =
-        AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 1, scale: 1.0 };
+        AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 1, scale: 1.0, kept: 1.0 };
 
     /// Parameter, gradient and moments of one step, the gradient left as it is. In Kingma and Ba's form with corrected moments;
     /// equal to Keras' up to the epsilon.
@@ -194,6 +200,7 @@ mod tests {
         for (index, g) in gradient.iter().map(|g| f64::from(update.scale) * g).enumerate() {
             first[index] = beta1 * first[index] + (1.0 - beta1) * g;
             second[index] = beta2 * second[index] + (1.0 - beta2) * g * g;
+            parameter[index] *= f64::from(update.kept);
             parameter[index] -= rate * first[index] / rest(beta1) / ((second[index] / rest(beta2)).sqrt() + epsilon);
         }
     }
@@ -204,7 +211,7 @@ mod tests {
         for (index, g) in gradient.iter().map(|g| scale * g).enumerate() {
             velocity[index] = momentum * velocity[index] - rate * g;
             let step = if update.nesterov { momentum * velocity[index] - rate * g } else { velocity[index] };
-            parameter[index] += step;
+            parameter[index] = f64::from(update.kept) * parameter[index] + step;
         }
     }
 
@@ -212,7 +219,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn updates_equal_the_formulas_over_several_steps(
-            length in 1_usize..200, seed in 0_u64..1000, scale in prop_oneof![Just(1.0_f32), 0.01_f32..1.0],
+            length in 1_usize..200, seed in 0_u64..1000, [scale, kept] in [prop_oneof![Just(1.0_f32), 0.01_f32..1.0], prop_oneof![Just(1.0_f32), 0.9_f32..1.0]],
             beta1 in 0.5_f32..0.95, beta2 in 0.9_f32..0.9999,
             momentum in prop_oneof![Just(0.0_f32), 0.1_f32..0.99], nesterov in any::<bool>(),
         ) {
@@ -221,7 +228,7 @@ mod tests {
                 let mut wide = start.each_ref().map(|values| widen(values));
                 let [mut parameter, _, mut first, mut second] = start.clone();
                 for step in 1..=5 {
-                    let (gradient, update) = (numbers(seed + step, length), AdamUpdate { step, scale, beta1, beta2, ..ADAM });
+                    let (gradient, update) = (numbers(seed + step, length), AdamUpdate { step, scale, kept, beta1, beta2, ..ADAM });
                     adam(&update, &mut parameter, &gradient, &mut first, &mut second);
                     wide[1] = widen(&gradient);
                     adam_reference(&update, &mut wide);
@@ -233,7 +240,7 @@ mod tests {
                 let mut wide = [&parameter, &velocity, &velocity].map(|values| widen(values));
                 for step in 1..=5 {
                     let gradient = numbers(seed + step, length);
-                    let update = SgdUpdate { learning_rate: 0.1, momentum, nesterov, scale };
+                    let update = SgdUpdate { learning_rate: 0.1, momentum, nesterov, scale, kept };
                     sgd(&update, &mut parameter, &gradient, &mut velocity);
                     wide[1] = widen(&gradient);
                     sgd_reference(&update, &mut wide);
@@ -265,13 +272,14 @@ mod tests {
                     pace2,
                     epsilon,
                     scale,
+                    kept: 0.9,
                     parameter: &mut parameter,
                     gradient: &gradient,
                     first: &mut first,
                     second: &mut second,
                 });
                 for nesterov in [false, true] {
-                    let update = &SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov, scale: 0.7 };
+                    let update = &SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov, scale: 0.7, kept: 1.0 };
                     set.run(Sgd { update, parameter: &mut parameter, gradient: &gradient, velocity: &mut first });
                 }
                 [parameter, first, second].concat()
@@ -293,7 +301,7 @@ mod tests {
     #[test]
     fn sgd_equals_a_hand_calculation() {
         let step = |nesterov, momentum| {
-            let update = SgdUpdate { learning_rate: 0.1, momentum, nesterov, scale: 1.0 };
+            let update = SgdUpdate { learning_rate: 0.1, momentum, nesterov, scale: 1.0, kept: 1.0 };
             let (mut parameter, mut velocity) = ([1.0], [0.5]);
             sgd(&update, &mut parameter, &[2.0], &mut velocity);
             (parameter[0], velocity[0])
@@ -313,7 +321,7 @@ mod tests {
         let run = |scale: f32, gradient: &[f32]| {
             let (mut parameter, mut first, mut second) = (numbers(1, 40), numbers(3, 40), vec![0.2; 40]);
             adam(&AdamUpdate { scale, ..ADAM }, &mut parameter, gradient, &mut first, &mut second);
-            let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov: true, scale };
+            let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov: true, scale, kept: 1.0 };
             sgd(&update, &mut parameter, gradient, &mut first);
             [parameter, first, second].concat()
         };
@@ -327,7 +335,7 @@ mod tests {
         same_for_any_thread_count(|| {
             let (mut parameter, mut first, mut second) = (start.clone(), vec![0.1; length], vec![0.2; length]);
             adam(&ADAM, &mut parameter, &gradient, &mut first, &mut second);
-            let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov: true, scale: 1.0 };
+            let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov: true, scale: 1.0, kept: 1.0 };
             sgd(&update, &mut parameter, &gradient, &mut first);
             let sum = squared_sum(&parameter);
             parameter.extend([sum as f32, (sum - sum as f32 as f64) as f32]);
@@ -354,7 +362,7 @@ mod tests {
         });
         with_each_input_broken([numbers(1, 21), numbers(2, 21), numbers(3, 21)], [20; 3], |broken, inputs| {
             for nesterov in [false, true] {
-                let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov, scale: 1.0 };
+                let update = SgdUpdate { learning_rate: 0.1, momentum: 0.9, nesterov, scale: 1.0, kept: 1.0 };
                 let mut expected = inputs.each_ref().map(|values| widen(values));
                 sgd_reference(&update, &mut expected);
                 with_every_instruction_set(|| {

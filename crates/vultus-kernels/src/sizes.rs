@@ -26,7 +26,7 @@ mod tests {
     use crate::pooling::{self, PoolingShape};
     use crate::simd::InstructionSet;
     use crate::squeeze_excitation::SqueezeShape;
-    use crate::{dense, orthogonal, softmax};
+    use crate::{dense, muon, softmax};
 
     /// Two of them make one more than a `usize` counts.
     const HALF: usize = 1 << (usize::BITS / 2);
@@ -115,7 +115,7 @@ mod tests {
         refused("norm and pooling", || pooled.input_len());
         refused("squeeze", || SqueezeShape { batch: 1, spatial: HALF, channels, hidden: 1 }.len());
         refused("dense", || dense::forward(HALF, HALF, 1, &[], &[], &[1.0], LINEAR, &mut []));
-        refused("orthogonal", || orthogonal::orthogonalize(HALF, HALF, &mut []));
+        refused("orthogonal", || muon::orthogonalize(HALF, HALF, &mut []));
         refused("softmax", || softmax::cross_entropy_forward(usize::MAX, &[], &[], &[1.0, 1.0], &mut []));
     }
 }

@@ -18,6 +18,7 @@ pub use vultus_kernels::activation::Activation;
 pub use vultus_kernels::block::{Block, Filters, Tail};
 pub use vultus_kernels::convolution::ConvolutionShape;
 pub use vultus_kernels::depthwise::DepthwiseShape;
+pub use vultus_kernels::muon::MuonUpdate;
 pub use vultus_kernels::optimizer::{AdamUpdate, SgdUpdate};
 pub use vultus_kernels::pooling::PoolingShape;
 pub use vultus_kernels::squeeze_excitation::SqueezeShape;
@@ -365,11 +366,27 @@ impl Operations {
         }
     }
 
-    /// The orthogonal matrix nearest to `matrix` `[rows * columns]`, about; see [`vultus_kernels::orthogonal`].
-    pub fn orthogonalize(self, matrix: Tensor<1>, rows: usize, columns: usize) -> Tensor<1> {
+    /// One update of Muon for a matrix of `[rows, columns]`; see [`MuonUpdate`]. Gives the parameter and the velocity.
+    pub fn muon(
+        self,
+        parameter: Tensor<1>,
+        gradient: Tensor<1>,
+        velocity: Tensor<1>,
+        shape: [usize; 2],
+        update: MuonUpdate,
+    ) -> (Tensor<1>, Tensor<1>) {
         match self {
-            Self::Kernels => Tensor::from_dispatch(Dispatch::orthogonalize(matrix.into_dispatch(), rows, columns)),
-            Self::Stock => stock::orthogonalize(matrix, rows, columns),
+            Self::Kernels => {
+                let (parameter, velocity) = Dispatch::muon(
+                    parameter.into_dispatch(),
+                    gradient.into_dispatch(),
+                    velocity.into_dispatch(),
+                    shape,
+                    update,
+                );
+                (Tensor::from_dispatch(parameter), Tensor::from_dispatch(velocity))
+            }
+            Self::Stock => stock::muon(parameter, gradient, velocity, shape, update),
         }
     }
 

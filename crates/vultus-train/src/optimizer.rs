@@ -1,9 +1,8 @@
 //! The optimiser's state, one list of slots for each trainable parameter.
 //!
 //! In: a network and its gradients. Out: the same network, moved. The update rules themselves are
-//! operations ([`Operations::adam`](crate::operations::Operations::adam),
-//! [`Operations::sgd`](crate::operations::Operations::sgd)), and so is the largest part of Muon's
-//! ([`Operations::orthogonalize`](crate::operations::Operations::orthogonalize)).
+//! operations: [`Operations::adam`](crate::operations::Operations::adam), [`Operations::sgd`](crate::operations::Operations::sgd)
+//! and [`Operations::muon`](crate::operations::Operations::muon).
 
 use burn::tensor::Tensor;
 use vultus::network::{ParameterRole, ParameterSpec};
@@ -11,7 +10,7 @@ use vultus::weights::{WeightTensor, Weights, WeightsError};
 
 use crate::config::OptimizerConfig;
 use crate::model::{Network, flat, values_of};
-use crate::operations::{AdamUpdate, Operations, SgdUpdate};
+use crate::operations::{AdamUpdate, MuonUpdate, Operations, SgdUpdate};
 
 /// Moments or velocities of every trainable parameter.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub struct Optimizer {
 enum Rule {
     Adam { beta1: f32, beta2: f32, epsilon: f32 },
     Sgd { momentum: f32, nesterov: bool },
-    Muon { momentum: f64 },
+    Muon { momentum: f32 },
 }
 
 impl Rule {
@@ -47,7 +46,7 @@ impl Rule {
         match config {
             OptimizerConfig::Adam(config) => adam(config.beta1, config.beta2, config.epsilon),
             OptimizerConfig::Sgd(config) => Self::Sgd { momentum: config.momentum as f32, nesterov: config.nesterov },
-            OptimizerConfig::Muon(config) if hidden => Self::Muon { momentum: config.momentum },
+            OptimizerConfig::Muon(config) if hidden => Self::Muon { momentum: config.momentum as f32 },
             OptimizerConfig::Muon(config) => adam(config.beta1, config.beta2, config.epsilon),
         }
     }
@@ -64,9 +63,9 @@ impl Rule {
 const MUON_SCALE: f64 = 0.2;
 
 /// Rows and columns of a kernel as a matrix from all that reaches an output to the outputs.
-fn matrix(spec: &ParameterSpec) -> (usize, usize) {
+fn matrix(spec: &ParameterSpec) -> [usize; 2] {
     let columns = spec.shape.last().copied().unwrap_or(1);
-    (spec.len() / columns.max(1), columns)
+    [spec.len() / columns.max(1), columns]
 }
 
 impl Optimizer {
@@ -104,35 +103,32 @@ impl Optimizer {
             let Some(gradient) = gradient else { continue };
             let spec = network.specs()[index].clone();
             let kept = match spec.role {
-                ParameterRole::Kernel { .. } => 1.0 - learning_rate * self.weight_decay,
+                ParameterRole::Kernel { .. } => (1.0 - learning_rate * self.weight_decay) as f32,
                 _ => 1.0,
             };
-            if kept < 1.0 {
-                network.update(index, |parameter| parameter * kept);
-            }
             let slots = std::mem::take(&mut self.slots[index]);
             let mut moved = Vec::with_capacity(slots.len());
             network.update(index, |parameter| match (self.rules[index], <[Tensor<1>; 2]>::try_from(slots)) {
                 (Rule::Adam { beta1, beta2, epsilon }, Ok(moments)) => {
                     let learning_rate = learning_rate as f32;
-                    let update = AdamUpdate { learning_rate, beta1, beta2, epsilon, step: self.step, scale };
+                    let update = AdamUpdate { learning_rate, beta1, beta2, epsilon, step: self.step, scale, kept };
                     let (parameter, moments) = operations.adam(parameter, gradient, moments, update);
                     moved.extend(moments);
                     parameter
                 }
                 (Rule::Sgd { momentum, nesterov }, Err(mut slots)) if slots.len() == 1 => {
-                    let update = SgdUpdate { learning_rate: learning_rate as f32, momentum, nesterov, scale };
+                    let update = SgdUpdate { learning_rate: learning_rate as f32, momentum, nesterov, scale, kept };
                     let (parameter, velocity) = operations.sgd(parameter, gradient, slots.remove(0), update);
                     moved.push(velocity);
                     parameter
                 }
                 (Rule::Muon { momentum }, Err(mut slots)) if slots.len() == 1 => {
-                    let gradient = gradient * scale;
-                    let velocity = slots.remove(0) * momentum + gradient.clone();
-                    moved.push(velocity.clone());
-                    let (rows, columns) = matrix(&spec);
-                    let direction = operations.orthogonalize(gradient + velocity * momentum, rows, columns);
-                    parameter - direction * (learning_rate * MUON_SCALE * (rows.max(columns) as f64).sqrt())
+                    let shape = matrix(&spec);
+                    let learning_rate = learning_rate * MUON_SCALE * (shape[0].max(shape[1]) as f64).sqrt();
+                    let update = MuonUpdate { learning_rate: learning_rate as f32, momentum, scale, kept };
+                    let (parameter, velocity) = operations.muon(parameter, gradient, slots.remove(0), shape, update);
+                    moved.push(velocity);
+                    parameter
                 }
                 _ => unreachable!("slots are made for this rule in `new`"),
             });

@@ -99,16 +99,17 @@ pub(crate) fn join_statistics(
         let (mut count, mut centre, mut squares) = (0.0, [0.0; TOGETHER], [0.0; TOGETHER]);
         for (more, sums) in counts.clone().zip(partial.chunks_exact(3 * channels)) {
             let more = more as f64;
+            let (of_one, pace, weight) = (1.0 / more, more / (count + more), count * more / (count + more));
             let row = |kind: usize| &sums[kind * channels + first..][..here];
             let sums = row(0).iter().zip(row(1)).zip(row(2));
             for (((&shift, &sum), &sum_of_squares), (centre, joined)) in
                 sums.zip(centre.iter_mut().zip(squares.iter_mut()))
             {
                 let [shift, sum, sum_of_squares] = [f64::from(shift), f64::from(sum), f64::from(sum_of_squares)];
-                let (task_mean, task_squares) = (shift + sum / more, sum_of_squares - sum * sum / more);
+                let (task_mean, task_squares) = (shift + sum * of_one, sum_of_squares - sum * sum * of_one);
                 let difference = task_mean - *centre;
-                *joined += task_squares + difference * difference * count * more / (count + more);
-                *centre += difference * more / (count + more);
+                *joined += task_squares + difference * difference * weight;
+                *centre += difference * pace;
             }
             count += more;
         }

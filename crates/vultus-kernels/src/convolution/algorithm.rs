@@ -103,8 +103,8 @@ impl Algorithm {
     }
 
     /// Bound of the error, relative to the largest output, or to a tenth of the largest product where all sums cancel. It
-    /// holds for sums of up to some thousand products, and for gradients of weights of up to 60,000, as 128 images of 21 x
-    /// 21 pixels make them: products of one size, of one sign or of either.
+    /// holds for sums of up to some thousand products, and for gradients of weights of up to 150,000, as 64 images of 48 x
+    /// 48 pixels make them: products of one size, of one sign or of either.
     pub fn tolerance(self) -> f64 {
         match self {
             Self::Direct | Self::Winograd2 | Self::Winograd3By2 => 5e-6,

@@ -489,10 +489,10 @@ fn what_is_no_number_shows_in_prepared_convolutions_and_behind_their_pooling() {
 
 #[test]
 fn gradients_of_weights_over_many_images_equal_the_definition() {
-    // Some 56,000 products make one number.
+    // Some 147,000 products make one number.
     for inputs in [3, 17] {
         let shape =
-            ConvolutionShape { batch: 128, in_channels: inputs, in_height: 21, in_width: 21, out_channels: 5, ..FACE };
+            ConvolutionShape { batch: 64, in_channels: inputs, in_height: 48, in_width: 48, out_channels: 2, ..FACE };
         for algorithm in Algorithm::ALL {
             let shape = for_algorithm(algorithm, shape);
             let (x, dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
@@ -510,6 +510,40 @@ fn gradients_of_weights_over_many_images_equal_the_definition() {
                     assert_close(&dweight, &expected, algorithm.tolerance());
                 }
             }
+        }
+    }
+}
+
+/// As at the end of a residual network: tasks are made larger for their many weights, and the sums of one group, which are many, are
+/// added to in more than one round. Winograd's against the direct ones, which other tests hold to the definition.
+#[test]
+fn many_channels_at_few_pixels_are_right() {
+    let shape = ConvolutionShape {
+        batch: 64,
+        in_channels: 256,
+        in_height: 6,
+        in_width: 6,
+        out_channels: 256,
+        kernel_height: 3,
+        kernel_width: 3,
+        stride: 1,
+        padding: 1,
+    };
+    let (x, dy) = (numbers(1, shape.input_len()), numbers(2, shape.output_len()));
+    let weight = numbers(3, shape.weight_len());
+    let set = InstructionSet::best();
+    let results = |algorithm| {
+        let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
+        let mut dweight = vec![f32::NAN; weight.len()];
+        forward_by(algorithm, set, &shape, &x, &weight, None, Activation::Linear, &mut y);
+        input_gradient_by(algorithm, set, &shape, &dy, &weight, &mut dx);
+        weight_gradient_by(algorithm, set, &shape, &x, &dy, &mut dweight);
+        [y, dx, dweight]
+    };
+    let direct = results(Algorithm::Direct).map(|values| widen(&values));
+    for algorithm in [Algorithm::Winograd4, Algorithm::Winograd6] {
+        for (found, expected) in results(algorithm).iter().zip(&direct) {
+            assert_close(found, expected, algorithm.tolerance() + Algorithm::Direct.tolerance());
         }
     }
 }

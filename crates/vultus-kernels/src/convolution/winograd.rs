@@ -222,8 +222,8 @@ impl<T: Transform> Stages<'_, T> {
         let (inputs, outputs) = (self.tiling.in_channels, self.tiling.out_channels);
         let (padded_in, padded_out) = (self.tiling.padded_in(), self.tiling.padded_out());
         let weights = &self.weights[point * weight_stride(inputs, outputs)..][..padded_out * inputs];
-        // SAFETY: `count` rows of `padded_in` numbers were written at this point's place, as many of `padded_out` fit
-        // behind (the buffers have `points` strides), and only this call writes to them.
+        // SAFETY: `count` rows of `in_channels` numbers, `padded_in` apart, were written at this point's place, as many of `padded_out`
+        // fit behind (the buffers have `points` strides), and only this call writes to them.
         unsafe {
             let a = points_in.at(point * self.in_stride);
             let c = points_out.at(point * self.out_stride);

@@ -5,11 +5,11 @@ use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Distribution, Tensor};
 use vultus_kernels::activation::LEAKY_SLOPE;
-use vultus_kernels::orthogonal::{COEFFICIENTS, STEPS, TINY};
+use vultus_kernels::muon::{COEFFICIENTS, STEPS, TINY};
 
 use super::{
-    Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, DepthwiseShape, Pooling, PoolingShape,
-    SgdUpdate, SqueezeShape,
+    Activation, AdamUpdate, ChannelShape, ConvolutionShape, DenseShape, DepthwiseShape, MuonUpdate, Pooling,
+    PoolingShape, SgdUpdate, SqueezeShape,
 };
 
 pub(super) fn convolution(
@@ -130,7 +130,7 @@ pub(super) fn adam(
     let rate = update.learning_rate * (1.0 - beta2.powi(step)).sqrt() / (1.0 - beta1.powi(step));
     let first = first * beta1 + gradient.clone() * (1.0 - beta1);
     let second = second * beta2 + gradient.powi_scalar(2) * (1.0 - beta2);
-    let parameter = parameter - first.clone() * rate / (second.clone().sqrt() + update.epsilon);
+    let parameter = parameter * update.kept - first.clone() * rate / (second.clone().sqrt() + update.epsilon);
     (parameter, [first, second])
 }
 
@@ -143,10 +143,23 @@ pub(super) fn sgd(
     let descent = gradient * update.scale * update.learning_rate;
     let velocity = velocity * update.momentum - descent.clone();
     let change = if update.nesterov { velocity.clone() * update.momentum - descent } else { velocity.clone() };
-    (parameter + change, velocity)
+    (parameter * update.kept + change, velocity)
 }
 
-pub(super) fn orthogonalize(matrix: Tensor<1>, rows: usize, columns: usize) -> Tensor<1> {
+pub(super) fn muon(
+    parameter: Tensor<1>,
+    gradient: Tensor<1>,
+    velocity: Tensor<1>,
+    [rows, columns]: [usize; 2],
+    update: MuonUpdate,
+) -> (Tensor<1>, Tensor<1>) {
+    let gradient = gradient * update.scale;
+    let velocity = velocity * update.momentum + gradient.clone();
+    let direction = orthogonalize(gradient + velocity.clone() * update.momentum, rows, columns);
+    (parameter * update.kept - direction * update.learning_rate, velocity)
+}
+
+fn orthogonalize(matrix: Tensor<1>, rows: usize, columns: usize) -> Tensor<1> {
     let [a, b, c] = COEFFICIENTS;
     let norm = matrix.clone().powi_scalar(2).sum().sqrt() + TINY;
     let mut x: Tensor<2> = (matrix / norm).reshape([rows, columns]);

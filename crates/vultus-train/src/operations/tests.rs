@@ -403,8 +403,9 @@ fn dropout_sends_gradients_through_the_same_mask() {
 
 #[test]
 fn optimisers() {
-    let adam = AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 3, scale: 0.6 };
-    let sgd = SgdUpdate { learning_rate: 0.01, momentum: 0.9, nesterov: true, scale: 0.6 };
+    let adam =
+        AdamUpdate { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-7, step: 3, scale: 0.6, kept: 0.9 };
+    let sgd = SgdUpdate { learning_rate: 0.01, momentum: 0.9, nesterov: true, scale: 0.6, kept: 0.9 };
     let plain = |seed| flat(numbers(seed, 9), &Device::flex());
     let run = |operations: Operations| {
         let second = plain(4).powi_scalar(2);
@@ -418,15 +419,15 @@ fn optimisers() {
 }
 
 #[test]
-fn orthogonal_matrices_agree() {
-    for (rows, columns) in [(12, 5), (5, 12), (8, 8)] {
-        let matrix = || {
-            let values = numbers(7, rows * columns);
-            Tensor::<1>::from_data(TensorData::new(values, [rows * columns]), &Device::flex())
-        };
-        let results = [Operations::Kernels, Operations::Stock]
-            .map(|operations| values_of(operations.orthogonalize(matrix(), rows, columns)));
+fn muons_matrices_agree() {
+    let update = MuonUpdate { learning_rate: 1.0, momentum: 0.9, scale: 0.6, kept: 0.9 };
+    for shape in [[12, 5], [5, 12], [8, 8]] {
+        let matrix = |seed| flat(numbers(seed, shape[0] * shape[1]), &Device::flex());
+        let results = [Operations::Kernels, Operations::Stock].map(|operations| {
+            let (parameter, velocity) = operations.muon(matrix(7), matrix(8), matrix(9), shape, update);
+            [values_of(parameter), values_of(velocity)].concat()
+        });
         let difference = results[0].iter().zip(&results[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(difference < 1e-4, "{rows} x {columns}: {difference}");
+        assert!(difference < 1e-4, "{shape:?}: {difference}");
     }
 }

@@ -1,9 +1,9 @@
 //! The optimisers' kernels as operations of Burn's `flex` backend. They run outside the graph.
 
-use vultus_kernels::{optimizer, orthogonal};
+use vultus_kernels::{muon, optimizer};
 
 use super::*;
-use crate::operations::{AdamUpdate, SgdUpdate};
+use crate::operations::{AdamUpdate, MuonUpdate, SgdUpdate};
 
 /// Optimiser updates, in place where the tensors are not shared.
 #[backend_extension(Flex)]
@@ -23,7 +23,13 @@ pub(crate) trait Updates: Backend {
         update: SgdUpdate,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    fn orthogonalize(matrix: FloatTensor<Self>, rows: usize, columns: usize) -> FloatTensor<Self>;
+    fn muon(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        velocity: FloatTensor<Self>,
+        shape: [usize; 2],
+        update: MuonUpdate,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 impl Updates for Flex {
@@ -55,9 +61,17 @@ impl Updates for Flex {
         (parameter, velocity)
     }
 
-    fn orthogonalize(matrix: FlexTensor, rows: usize, columns: usize) -> FlexTensor {
-        let mut matrix = contiguous(matrix);
-        orthogonal::orthogonalize(rows, columns, matrix.storage_mut());
-        matrix
+    fn muon(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        velocity: FlexTensor,
+        shape: [usize; 2],
+        update: MuonUpdate,
+    ) -> (FlexTensor, FlexTensor) {
+        let (mut gradient, mut parameter, mut velocity) =
+            (contiguous(gradient), contiguous(parameter), contiguous(velocity));
+        muon::muon(&update, shape, parameter.storage_mut(), gradient.storage_mut(), velocity.storage_mut());
+        give(gradient);
+        (parameter, velocity)
     }
 }

@@ -1,15 +1,18 @@
-//! The orthogonal matrix nearest to a given one, approximately, for the Muon optimiser (Jordan et al. 2024, "Muon: an
-//! optimizer for hidden layers in neural networks").
+//! Updates of the Muon optimiser (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"), whose direction
+//! is the orthogonal matrix nearest to what other optimisers would take.
 //!
-//! In: a matrix. Out: with `U S V^T` its singular value decomposition, about `U V^T`: singular values between 0.7 and 1.2
-//! instead of all 1, which is as good for an update and takes five steps of a Newton-Schulz iteration.
+//! In: a matrix, its gradient and its velocity. Out: matrix and velocity, updated in place. With `U S V^T` the singular value
+//! decomposition of the direction it becomes about `U V^T`: singular values between 0.7 and 1.2 instead of all 1, which is as
+//! good for an update and takes five steps of a Newton-Schulz iteration.
 
+use crate::ELEMENTS_PER_TASK;
 use crate::activation::Activation;
 use crate::dense;
 use crate::optimizer::squared_sum;
 use crate::scratch::Scratch;
-use crate::simd::InstructionSet;
+use crate::simd::{InstructionSet, Kernel, Lanes};
 use crate::sizes::elements;
+use crate::threads::{share_chunks, share_items};
 use crate::transpose::Transpose;
 
 /// Steps of the iteration.
@@ -20,6 +23,97 @@ pub const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 
 /// Added to the norm of the matrix, so that one of zeros is not divided by zero.
 pub const TINY: f64 = 1e-7;
+
+/// What one step of Muon needs to know besides the tensors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MuonUpdate {
+    /// Step size, the matrix's share of it included.
+    pub learning_rate: f32,
+    /// Share of the velocity that is kept.
+    pub momentum: f32,
+    /// Multiplies the gradient first: 1, or what clipping makes of it.
+    pub scale: f32,
+    /// Multiplies the parameter first: 1, or what decay leaves of it.
+    pub kept: f32,
+}
+
+/// One step of Muon (Jordan et al. 2024) for a matrix `[rows, columns]`: `v = momentum * v + g`, then
+/// `p = kept * p - learning_rate * O(g + momentum * v)` with [`orthogonalize`] for `O`. `gradient` is overwritten. Products
+/// are rounded before they are added, so that every instruction set gives the same velocities.
+///
+/// # Panics
+/// If a slice's length is not `rows * columns`.
+pub fn muon(
+    update: &MuonUpdate,
+    [rows, columns]: [usize; 2],
+    parameter: &mut [f32],
+    gradient: &mut [f32],
+    velocity: &mut [f32],
+) {
+    assert_eq!(gradient.len(), parameter.len(), "length of gradient");
+    assert_eq!(velocity.len(), parameter.len(), "length of velocity");
+    let set = InstructionSet::best();
+    let values = gradient.chunks_mut(ELEMENTS_PER_TASK).zip(velocity.chunks_mut(ELEMENTS_PER_TASK));
+    share_items(values, |_, (gradient, velocity)| set.run(Momentum { update, gradient, velocity }));
+    orthogonalize(rows, columns, gradient);
+    let values = parameter.chunks_mut(ELEMENTS_PER_TASK).zip(gradient.chunks(ELEMENTS_PER_TASK));
+    share_items(values, |_, (parameter, direction)| set.run(Descent { update, parameter, direction }));
+}
+
+/// Velocity and direction of [`muon`], before the latter is orthogonal.
+struct Momentum<'a> {
+    update: &'a MuonUpdate,
+    /// Becomes the direction.
+    gradient: &'a mut [f32],
+    velocity: &'a mut [f32],
+}
+
+impl Kernel for Momentum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let MuonUpdate { momentum, scale, .. } = *self.update;
+        let length = self.gradient.len();
+        assert_eq!(self.velocity.len(), length);
+        let (gradient, velocity) = (self.gradient.as_mut_ptr(), self.velocity.as_mut_ptr());
+        for index in (0..length).step_by(L::WIDTH) {
+            // SAFETY: both slices hold `length` numbers, as checked above; nothing is read or written beyond.
+            unsafe {
+                let g = L::load_within(gradient, index, length).times(scale);
+                let v = L::load_within(velocity, index, length).times(momentum).add(g);
+                v.store_within(velocity, index, length);
+                g.add(v.times(momentum)).store_within(gradient, index, length);
+            }
+        }
+    }
+}
+
+/// The parameter of [`muon`].
+struct Descent<'a> {
+    update: &'a MuonUpdate,
+    parameter: &'a mut [f32],
+    direction: &'a [f32],
+}
+
+impl Kernel for Descent<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let MuonUpdate { learning_rate, kept, .. } = *self.update;
+        let length = self.parameter.len();
+        assert_eq!(self.direction.len(), length);
+        let (parameter, direction) = (self.parameter.as_mut_ptr(), self.direction.as_ptr());
+        for index in (0..length).step_by(L::WIDTH) {
+            // SAFETY: both slices hold `length` numbers, as checked above; nothing is read or written beyond.
+            unsafe {
+                let step = L::load_within(direction, index, length).times(learning_rate);
+                L::load_within(parameter, index, length).times(kept).sub(step).store_within(parameter, index, length);
+            }
+        }
+    }
+}
 
 /// Makes `matrix` `[rows, columns]`, row-major, about orthogonal. A matrix of zeros stays one; with a NaN or an
 /// infinity in it all becomes NaN.
@@ -32,7 +126,7 @@ pub fn orthogonalize(rows: usize, columns: usize, matrix: &mut [f32]) {
         return;
     }
     let factor = (1.0 / (squared_sum(matrix).sqrt() + TINY)) as f32;
-    matrix.iter_mut().for_each(|value| *value *= factor);
+    share_chunks(matrix, ELEMENTS_PER_TASK, |_, part| part.iter_mut().for_each(|value| *value *= factor));
     if rows < columns {
         let mut tall = transposed(rows, columns, matrix);
         iterate(columns, rows, &mut tall);
@@ -47,6 +141,7 @@ pub fn orthogonalize(rows: usize, columns: usize, matrix: &mut [f32]) {
 fn iterate(rows: usize, columns: usize, x: &mut [f32]) {
     let [a, b, c] = COEFFICIENTS;
     let zeros = Scratch::zeros(columns);
+    let rows_at_once = ELEMENTS_PER_TASK.div_ceil(columns);
     let product = |rows: usize, left: &[f32], right: &[f32], out: &mut [f32]| {
         dense::forward(rows, columns, columns, left, right, &zeros, Activation::Linear, out);
     };
@@ -54,8 +149,12 @@ fn iterate(rows: usize, columns: usize, x: &mut [f32]) {
     dense::weight_gradient_by(InstructionSet::best(), rows, columns, columns, x, x, &mut gram);
     for count in 1..=STEPS {
         product(columns, &gram, &gram, &mut step);
-        step.iter_mut().zip(gram.iter()).for_each(|(square, gram)| *square = b * gram + c * *square);
-        step.iter_mut().step_by(columns + 1).for_each(|value| *value += a);
+        share_chunks(&mut step, rows_at_once * columns, |task, squares| {
+            let first = task * rows_at_once;
+            let gram = &gram[first * columns..][..squares.len()];
+            squares.iter_mut().zip(gram).for_each(|(square, gram)| *square = b * gram + c * *square);
+            squares[first..].iter_mut().step_by(columns + 1).for_each(|value| *value += a);
+        });
         if count == 1 {
             all.copy_from_slice(&step);
         } else {
@@ -69,7 +168,9 @@ fn iterate(rows: usize, columns: usize, x: &mut [f32]) {
     }
     let mut orthogonal = Scratch::take(x.len());
     product(rows, x, &all, &mut orthogonal);
-    x.copy_from_slice(&orthogonal);
+    share_chunks(x, ELEMENTS_PER_TASK, |task, part| {
+        part.copy_from_slice(&orthogonal[task * ELEMENTS_PER_TASK..][..part.len()]);
+    });
 }
 
 fn transposed(rows: usize, columns: usize, matrix: &[f32]) -> Scratch {
@@ -83,6 +184,19 @@ fn transposed(rows: usize, columns: usize, matrix: &[f32]) -> Scratch {
 mod tests {
     use super::*;
     use crate::testing::{numbers, same_for_any_thread_count};
+
+    /// With a matrix of one row and one column the direction is the sign of what it is made of, about.
+    #[test]
+    fn muon_equals_a_hand_calculation() {
+        let update = MuonUpdate { learning_rate: 0.1, momentum: 0.5, scale: 0.5, kept: 0.9 };
+        let (mut parameter, mut gradient, mut velocity) = ([1.0], [2.0], [-8.0]);
+        muon(&update, [1, 1], &mut parameter, &mut gradient, &mut velocity);
+        // g = 0.5 * 2 = 1; v = 0.5 * -8 + 1 = -3; g + 0.5 v = -0.5.
+        let mut direction = [-0.5];
+        orthogonalize(1, 1, &mut direction);
+        assert_eq!((velocity, gradient), ([-3.0], direction));
+        assert!((parameter[0] - (0.9 - 0.1 * direction[0])).abs() < 1e-6 && direction[0] < -0.6, "{parameter:?}");
+    }
 
     /// `X^T X` of a tall matrix, `X X^T` of a wide one.
     fn gram(rows: usize, columns: usize, x: &[f32]) -> Vec<f64> {
@@ -173,11 +287,11 @@ mod tests {
 
     #[test]
     fn results_do_not_depend_on_the_number_of_threads() {
-        let start = numbers(5, 576 * 64);
+        let update = MuonUpdate { learning_rate: 0.1, momentum: 0.5, scale: 0.5, kept: 0.9 };
         same_for_any_thread_count(|| {
-            let mut matrix = start.clone();
-            orthogonalize(576, 64, &mut matrix);
-            matrix
+            let [mut parameter, mut gradient, mut velocity] = [5, 6, 7].map(|seed| numbers(seed, 576 * 64));
+            muon(&update, [576, 64], &mut parameter, &mut gradient, &mut velocity);
+            [parameter, gradient, velocity].concat()
         });
     }
 }
