@@ -70,7 +70,7 @@ impl BodyMemory {
         }
         match timeout(self.limits.body, self.read(body, announced.unwrap_or(0))).await {
             Ok(collected) => collected,
-            Err(_) => Err(ApiError::BodyTimeout { seconds: self.limits.body.as_secs() }),
+            Err(_) => Err(ApiError::BodyTimeout { limit: self.limits.body }),
         }
     }
 
@@ -167,7 +167,7 @@ mod tests {
         let memory = BodyMemory::new(Limits { body: Duration::from_secs(3), ..Limits::default() });
         let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
         let refused = memory.collect(&HeaderMap::new(), body).await;
-        assert_eq!(refused.err(), Some(ApiError::BodyTimeout { seconds: 3 }));
+        assert_eq!(refused.err(), Some(ApiError::BodyTimeout { limit: Duration::from_secs(3) }));
         assert_eq!(memory.free.available_permits(), (256 << 20) / UNIT_BYTES);
     }
 }

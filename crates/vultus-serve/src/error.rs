@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
@@ -12,7 +13,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
-use vultus::analyze::AnalyzeError;
+use vultus::analyze::{AnalyzeError, RecordError};
 use vultus::decode::DecodeError;
 use vultus::wording::counted;
 
@@ -86,10 +87,10 @@ pub enum ApiError {
         limit: usize,
     },
     /// The body did not arrive in time.
-    #[error("the request's body did not arrive within {}", counted(*seconds, "second"))]
+    #[error("the request's body did not arrive within {}", in_words(*limit))]
     BodyTimeout {
         /// The limit.
-        seconds: u64,
+        limit: Duration,
     },
     /// The body broke off.
     #[error("the request's body broke off")]
@@ -113,7 +114,7 @@ pub enum ApiError {
         error: Box<Self>,
     },
     /// There is no face, and one is demanded.
-    #[error("no face was found that is large and certain enough")]
+    #[error("{}", RecordError::no_face().message)]
     NoFace,
     /// As much is waiting as may wait.
     #[error("the server has as much to do as it may take on: try again later")]
@@ -122,14 +123,21 @@ pub enum ApiError {
     #[error("the server is stopping")]
     Stopping,
     /// The answer took too long.
-    #[error("there was no answer within {}", counted(*seconds, "second"))]
+    #[error("there was no answer within {}", in_words(*limit))]
     Timeout {
         /// The limit.
-        seconds: u64,
+        limit: Duration,
     },
     /// The server failed. The reason is not for the client: it goes to the [`Operator`](crate::config::Operator).
     #[error("the server failed; its operator may find more under the request's id")]
     Internal(String),
+}
+
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        0 => counted(time.as_millis(), "millisecond"),
+        seconds => counted(seconds, "second"),
+    }
 }
 
 /// A failure of the server's own, for its operator.
@@ -344,8 +352,12 @@ mod tests {
             (ApiError::TooManyPictures { limit: 1 }, "a request may hold 1 picture"),
             (ApiError::TooManyPictures { limit: 2 }, "a request may hold 2 pictures"),
             (ApiError::BodyTooLarge { limit: 1 }, "a request may have 1 byte"),
-            (ApiError::BodyTimeout { seconds: 1 }, "the request's body did not arrive within 1 second"),
-            (ApiError::Timeout { seconds: 30 }, "there was no answer within 30 seconds"),
+            (
+                ApiError::BodyTimeout { limit: Duration::from_secs(1) },
+                "the request's body did not arrive within 1 second",
+            ),
+            (ApiError::Timeout { limit: Duration::from_secs(30) }, "there was no answer within 30 seconds"),
+            (ApiError::Timeout { limit: Duration::from_millis(50) }, "there was no answer within 50 milliseconds"),
         ] {
             assert_eq!(error.to_string(), message);
         }

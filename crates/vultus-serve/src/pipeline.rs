@@ -151,7 +151,7 @@ impl Pipeline {
     async fn take_on<T>(&self, pictures: usize, work: impl AsyncFnOnce(Arc<Ticket>) -> T) -> Result<T, ApiError> {
         let room = Arc::new(self.ticket(pictures)?);
         let limit = self.limits.answer;
-        timeout(limit, work(room)).await.map_err(|_| ApiError::Timeout { seconds: limit.as_secs() })
+        timeout(limit, work(room)).await.map_err(|_| ApiError::Timeout { limit })
     }
 
     fn ticket(&self, pictures: usize) -> Result<Ticket, ApiError> {

@@ -1,6 +1,6 @@
 //! From a picture to the expressions of all faces in it.
 //!
-//! In: decoded pictures. Out: an [`Analysis`] each, which serialises as the product's JSON does everywhere. The work has
+//! In: decoded pictures. Out: an [`Analysis`] each, which serialises as in the product's JSON (a server adds the entropy). The work has
 //! two halves, so that the faces of many pictures can be classified together: [`Analyzer::prepare`] finds faces and cuts
 //! them out, one picture at a time, on any thread; [`Analyzer::classify`] names what it finds in all of them at once.
 

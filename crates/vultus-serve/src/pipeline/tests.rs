@@ -105,7 +105,7 @@ async fn every_picture_is_counted_by_how_it_ended() {
     let metrics = Arc::new(Metrics::new());
     let pipeline = Pipeline::before(classifier, &Arc::new(analyzer()), limits, Arc::clone(&metrics)).unwrap();
     let pictures = |count| vec![Bytes::from(png(&DynamicImage::new_luma8(9, 9))); count];
-    let timeout = ApiError::Timeout { seconds: 0 };
+    let timeout = ApiError::Timeout { limit: limits.answer };
     assert_eq!(pipeline.analyze(pictures(2), Faces::Find).await.unwrap_err(), timeout);
     assert_eq!(pipeline.classify(picture(&[3]).crops).await.unwrap_err(), timeout);
     assert_eq!(pipeline.analyze(pictures(4), Faces::Find).await.unwrap_err(), ApiError::Overloaded);
