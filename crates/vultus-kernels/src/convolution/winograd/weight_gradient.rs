@@ -154,10 +154,13 @@ impl<T: Forward> Group<T> {
     }
 }
 
-/// Tiles of one round of each group.
+/// Tiles of one round of each group; of an only one at least so many that a round brings as many numbers as there are sums, which it
+/// reads and writes.
 fn round_tiles<T: Forward>(tiling: &Tiling, groups: usize) -> usize {
     let numbers = T::POINTS * T::POINTS * (tiling.padded_in() + tiling.padded_out());
-    (ROUND_NUMBERS / groups / numbers).clamp(32, 512)
+    let (inputs, outputs) = (tiling.padded_in(), tiling.padded_out());
+    let for_sums = if groups == 1 { inputs * outputs / (inputs + outputs) } else { 0 };
+    (ROUND_NUMBERS / groups / numbers).max(for_sums).clamp(32, 512)
 }
 
 /// Numbers from one point's sums to the next's.
