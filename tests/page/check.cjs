@@ -481,6 +481,10 @@ async function locked() {
   await page.waitForSelector("#lock[open]");
   assert.equal(await page.inputValue("#token"), "");
   await page.click("#later");
+  // What is put off is not done later, unasked.
+  await page.click("#camera");
+  await page.waitForSelector("#lock[open]");
+  await page.click("#later");
   await page.setInputFiles("#file", portrait);
   await page.waitForSelector("#lock[open]");
   await page.fill("#token", "not-the-token");

@@ -49,6 +49,11 @@ impl Failure {
     }
 }
 
+/// What is wrong with a request, or the system's refusal of it.
+pub fn usage_unless_of_the_system(error: anyhow::Error) -> Failure {
+    if error.chain().any(|cause| cause.is::<std::io::Error>()) { Failure::Run(error) } else { Failure::Usage(error) }
+}
+
 /// The message with its causes, without those that it already tells.
 fn in_full(error: &anyhow::Error) -> String {
     let mut text = error.to_string();

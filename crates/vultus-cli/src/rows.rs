@@ -68,6 +68,13 @@ impl Format {
         if io::stdout().is_terminal() { Self::Table } else { Self::Json }
     }
 
+    /// Says so where the file's name tells another form.
+    pub fn note_for(self, output: &Path) {
+        if Self::of(output).is_some_and(|of_name| of_name != self) {
+            say(format_args!("note: {} gets {self}, whatever its name says", output.display()));
+        }
+    }
+
     /// The form that is asked for, or that of the file `output`, or that for stdout.
     ///
     /// # Errors
@@ -80,20 +87,15 @@ impl Format {
             }
             return Ok(format);
         };
-        let (of_name, shown) = (Self::of(output), output.display());
-        match asked.or(of_name) {
+        let shown = output.display();
+        match asked.or_else(|| Self::of(output)) {
             None => Err(Failure::usage(anyhow!(
                 "which form has {shown}? Name it with --format, or end it in .jsonl, .csv or .parquet"
             ))),
             Some(Self::Table) => {
                 Err(Failure::usage(anyhow!("a table is for the terminal: use json, csv or parquet for {shown}")))
             }
-            Some(format) => {
-                if of_name.is_some_and(|of_name| of_name != format) {
-                    say(format_args!("note: {shown} gets {format}, whatever its name says"));
-                }
-                Ok(format)
-            }
+            Some(format) => Ok(format),
         }
     }
 }

@@ -185,6 +185,21 @@ mod tests {
     use super::*;
     use crate::testing::{numbers, same_for_any_thread_count};
 
+    #[test]
+    fn every_instruction_set_gives_the_same_velocities() {
+        let update = MuonUpdate { learning_rate: 0.1, momentum: 0.5, scale: 0.7, kept: 0.9 };
+        for length in [1, 7, 16, 45] {
+            let results = InstructionSet::available().into_iter().map(|set| {
+                let [mut parameter, mut gradient, mut velocity] = [1, 2, 3].map(|seed| numbers(seed, length));
+                set.run(Momentum { update: &update, gradient: &mut gradient, velocity: &mut velocity });
+                set.run(Descent { update: &update, parameter: &mut parameter, direction: &gradient });
+                [parameter, gradient, velocity].concat()
+            });
+            let results: Vec<_> = results.collect();
+            assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "length {length}");
+        }
+    }
+
     /// With a matrix of one row and one column the direction is the sign of what it is made of, about.
     #[test]
     fn muon_equals_a_hand_calculation() {

@@ -70,7 +70,7 @@ let starting = null;
 const known = () => (starting ??= start().finally(() => (starting = null)));
 /** Counts what people wanted opened: of what waits for the model, the last is opened. */
 let wanted = 0;
-/** Opens what was wanted while the server asked for a token. */
+/** Opens what was wanted before the model was known, as when the server asks for a token; nothing once that is put off. */
 let again = null;
 
 async function start() {
@@ -89,9 +89,9 @@ async function start() {
   prepareBars(model.labels, colours);
   showCard(model);
   say("");
-  const open = again;
+  const wish = again;
   again = null;
-  open?.();
+  wish?.();
 }
 
 // Pictures.
@@ -304,7 +304,11 @@ element("lock").addEventListener("submit", () => {
 element("lock").addEventListener("close", () => {
   element("token").value = "";
 });
-element("later").addEventListener("click", () => element("lock").close());
+element("lock").addEventListener("cancel", () => (again = null));
+element("later").addEventListener("click", () => {
+  again = null;
+  element("lock").close();
+});
 element("unlock").addEventListener("click", known);
 window.addEventListener("pagehide", stop);
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::header::{ACCEPT_ENCODING, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, CONNECTION, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -266,6 +266,7 @@ impl ApiError {
             // RFC 6455, section 4.4, and RFC 9110, section 15.5.22.
             response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         if matches!(self, Self::ContentEncoding { .. }) {
             response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

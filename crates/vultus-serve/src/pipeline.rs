@@ -1,8 +1,7 @@
 //! From a picture's bytes to an analysis, for many requests at once.
 //!
-//! A picture is taken on or refused: at most [`Limits::queue`] are waiting or worked on, those among them for which nobody waits any
-//! more. Decoding and looking for faces
-//! happens in their order, on as many threads as there are processors, and within a budget of memory (`memory`). All faces
+//! A picture is taken on or refused: at most [`Limits::queue`] are waiting or worked on, those among them for which nobody
+//! waits any more. Decoding and looking for faces happens in their order, on as many threads as there are processors, and within a budget of memory (`memory`). All faces
 //! meet in one more thread, which classifies together what has come while it classified before. Nobody waits for a batch to
 //! fill. The threads are the pipeline's own, because face finders keep working memory for each thread that they are used on.
 

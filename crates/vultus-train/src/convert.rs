@@ -31,7 +31,7 @@ const ROWS_AT_ONCE: usize = 4096;
 /// Writes the data set to `out`.
 ///
 /// # Errors
-/// Output that exists and is not empty, data that the form cannot hold, or a disk that cannot be written; in each case
+/// Output that exists and is no empty folder, data that the form cannot hold, or a disk that cannot be written; in each case
 /// `out` is left as it was.
 pub fn convert(dataset: &Dataset, out: &Path) -> Result<(), DataError> {
     refuse_existing(out)?;
@@ -87,7 +87,7 @@ fn write_folder(dataset: &Dataset, out: &Path) -> Result<(), DataError> {
     }
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs_err::create_dir_all(parent)?;
-    let (unfinished, folder) = folder_in(parent).map_err(|error| unwritable(out, error.to_string()))?;
+    let (unfinished, folder) = folder_in(parent)?;
     for split in dataset.splits() {
         // Step by step: a folder that was abandoned must not come back.
         fs_err::create_dir(folder.path().join(&split))?;

@@ -112,15 +112,18 @@ pub fn train(
         metrics: serde_json::Value::Null,
     };
     bundle.inference.temperature = temperature(&bundle, data)?;
-    let is_another = Bundle::load(&run.bundle())
-        .map_or(true, |earlier| earlier.weights != bundle.weights || earlier.inference != bundle.inference);
+    // What an earlier model of this run scored, or this one on other images, must not stand beside its scores.
+    let is_the_same = |earlier: Bundle| {
+        let data = |bundle: &Bundle| bundle.training["data_sha256"].clone();
+        earlier.weights == bundle.weights && earlier.inference == bundle.inference && data(&earlier) == data(&bundle)
+    };
+    if !Bundle::load(&run.bundle()).is_ok_and(is_the_same) {
+        for stale in ["evaluation", "figures"].map(|name| run.path().join(name)).iter().filter(|path| path.exists()) {
+            fs_err::remove_dir_all(stale)?;
+        }
+    }
     // Saved before it is evaluated: whatever happens there, the model is not lost.
     bundle.save(&run.bundle())?;
-    // What an earlier model of this run scored must not stand beside this one's scores.
-    let stale = if is_another { &["evaluation", "figures"][..] } else { &[] };
-    for stale in stale.iter().map(|name| run.path().join(name)).filter(|path| path.exists()) {
-        fs_err::remove_dir_all(stale)?;
-    }
     let mut evaluations = Vec::new();
     for split in evaluated_splits(config, dataset) {
         let mut assessment = assess(std::slice::from_ref(&bundle), dataset, &split, &[], &[])?;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,9 +15,9 @@ use vultus::batch;
 use vultus::explain::{Saliency, overlay};
 use vultus::persist::write_atomically;
 
-use super::{check_place_of_rows, is_taken, quoted_path, resolved, until_it_fails};
+use super::{check_place_of_rows, ends_in, is_taken, quoted_path, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
-use crate::failure::{Failure, is_closed_pipe};
+use crate::failure::{Failure, is_closed_pipe, usage_unless_of_the_system};
 use crate::inputs::{is_path, is_stdin, listed_in, sources};
 use crate::interrupt;
 use crate::message::say;
@@ -90,17 +91,17 @@ impl Predict {
             let input = sources(self.inputs.clone(), &drawings).find(|source| source.path == path);
             input.is_some_and(|source| (source.read)().is_ok())
         };
+        // Before the rows are touched, and the work that would be for nothing.
+        let folders =
+            NewFolders::make([&self.annotate, &self.explain].into_iter().flatten()).map_err(Failure::usage)?;
         let done = Arc::new(match (&self.output, append) {
             (Some(output), true) => {
-                resume::take_up(output, format, &labels, can_be_done_again).map_err(Failure::usage)?
+                resume::take_up(output, format, &labels, can_be_done_again).map_err(usage_unless_of_the_system)?
             }
             _ => HashSet::new(),
         });
-        for folder in [&self.annotate, &self.explain].into_iter().flatten() {
-            // Before the work that would be for nothing.
-            fs_err::create_dir_all(folder).map_err(Failure::usage)?;
-        }
         let mut rows = Some(PictureRows::open(format, &labels, self.output.as_deref(), append)?);
+        folders.keep();
 
         interrupt::listen()?;
         // Drawings may lie among the pictures, and are none of them.
@@ -162,12 +163,6 @@ impl Predict {
         let Some(output) = &self.output else { return Format::choose(asked, None) };
         check_place_of_rows(output)?;
         let format = Format::choose(asked, Some(output))?;
-        if format == Format::Json
-            && asked.is_none()
-            && output.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("json"))
-        {
-            say(format_args!("note: {} gets JSON lines, one object a picture", output.display()));
-        }
         if output.exists() && !output.is_file() {
             return Err(Failure::usage(anyhow!("{} is no file: name another place for the rows", output.display())));
         }
@@ -178,6 +173,10 @@ impl Predict {
             let way = if format.grows() { "go on with it by --resume, or name" } else { "name" };
             return Err(Failure::usage(anyhow!("{} exists: {way} another file", output.display())));
         }
+        if format == Format::Json && asked.is_none() && ends_in(output, "json") {
+            say(format_args!("note: {} gets JSON lines, one object a picture", output.display()));
+        }
+        format.note_for(output);
         Ok(format)
     }
 
@@ -198,15 +197,48 @@ impl Predict {
                 return Err(Failure::usage(anyhow!("{shown} is a file: name a folder for the drawings")));
             }
             if is_taken(folder) && !goes_on {
-                return Err(Failure::usage(anyhow!(
-                    "{shown} is not empty: name another folder, or go on with --output and --resume"
-                )));
+                let way = match &self.output {
+                    Some(output) if self.resume => format!("{} is not there to go on with", output.display()),
+                    _ => "or go on with --output and --resume".to_owned(),
+                };
+                return Err(Failure::usage(anyhow!("{shown} is not empty: name another folder, {way}")));
             }
             if let Some(input) = self.inputs.iter().find(|input| is_path(input) && resolved(input).starts_with(whole)) {
                 return Err(Failure::usage(anyhow!("{} is in {shown}, which is for drawings", input.display())));
             }
         }
         Ok(drawings)
+    }
+}
+
+/// Folders that were made, with those above them, and go again when this is dropped, unless they are kept.
+struct NewFolders(Vec<PathBuf>);
+
+impl NewFolders {
+    /// Makes those of `folders` that are not there.
+    fn make<'a>(folders: impl Iterator<Item = &'a PathBuf>) -> io::Result<Self> {
+        let mut made = Self(Vec::new());
+        for folder in folders {
+            let missing = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+            let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+            // The deepest last; they go in the other order.
+            made.0.extend(missing.into_iter().rev());
+            fs_err::create_dir_all(folder)?;
+        }
+        Ok(made)
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for NewFolders {
+    fn drop(&mut self) {
+        for folder in self.0.iter().rev() {
+            // One that is not empty is somebody's by now.
+            let _ = std::fs::remove_dir(folder);
+        }
     }
 }
 
@@ -235,13 +267,13 @@ fn draw(
 }
 
 fn write_picture(path: &Path, picture: RgbImage) -> Result<(), RecordError> {
-    let unwritable = |error: std::io::Error| RecordError { code: "unwritable", message: error.to_string() };
+    let unwritable = |error: io::Error| RecordError { code: "unwritable", message: error.to_string() };
     if let Some(folder) = path.parent() {
         fs_err::create_dir_all(folder).map_err(unwritable)?;
     }
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| unwritable(std::io::Error::other(error)))?;
-    write_atomically(path, |file| std::io::Write::write_all(file, bytes.get_ref())).map_err(unwritable)
+    let mut bytes = io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| unwritable(io::Error::other(error)))?;
+    write_atomically(path, |file| io::Write::write_all(file, bytes.get_ref())).map_err(unwritable)
 }
 
 /// The longest name of a file that every system takes, in bytes, less `.png` and what is put in front while it is written.

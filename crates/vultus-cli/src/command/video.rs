@@ -98,6 +98,7 @@ impl Video {
             (None, None) => Format::Json,
             (asked, output) => Format::choose(asked, output.as_deref())?,
         };
+        self.output.iter().for_each(|output| format.note_for(output));
         if !is_there(&self.film)? {
             let kind = if self.film.starts_with("/dev") { "camera" } else { "film" };
             return Err(Failure::usage(anyhow!("there is no {kind} {}", self.film.display())));

@@ -422,9 +422,16 @@ fn a_drawing_that_fails_costs_no_result() {
     assert!(place.path("boxes/album/b.png.png").exists());
     // Rows that are not there are not gone on with, and what lies in the folder is somebody's.
     place.write("mine/a.png.png", "mine");
-    predict("new.jsonl", &["a.png"], "mine").ends_with(2).says(&["mine is not empty"]);
+    predict("new.jsonl", &["a.png"], "mine").ends_with(2).says(&["mine is not empty", "new.jsonl is not there"]);
     assert!(!place.path("new.jsonl").exists());
-    // A call that is refused leaves no folder behind.
+    // A call that is refused leaves the rows as they are.
+    let before = fs_err::read(place.path("rows.csv")).unwrap();
+    predict("rows.csv", &["a.png"], "a.png/boxes").ends_with(2).says(&["a.png/boxes"]);
+    assert_eq!(fs_err::read(place.path("rows.csv")).unwrap(), before);
+    // And leaves no folder behind, at whatever depth.
+    place.write("torn.jsonl", "no row\n");
+    predict("torn.jsonl", &["a.png"], "deep/er/boxes").ends_with(2).says(&["torn.jsonl is no row"]);
+    assert!(!place.path("deep").exists());
     let refused = ["predict", "a.png", "--model", "absent", "--annotate", "refused", "--explain", "refused-too"];
     place.run(&refused).ends_with(2).says(&["absent"]);
     assert!(place.files_named("refused").is_empty());

@@ -202,6 +202,23 @@ fn a_run_goes_on_where_its_images_have_moved_to() {
     assert!(fs_err::read_to_string(place.path("run/config.toml")).unwrap().contains("elsewhere/faces.parquet"));
 }
 
+/// The model stays the same, and its evaluations are of images that are no longer all there.
+#[test]
+fn what_was_scored_on_other_images_goes() {
+    let place = Place::with_config();
+    place.run(&["data", "convert", "synthetic:12", "faces"]).ends_with(0);
+    place.train("run", &["--data", "faces"]);
+    place.run(&["evaluate", "run", "--split", "train"]).ends_with(0);
+    let again = || place.run(&["train", "--resume", "--out", "run"]).ends_with(0);
+    again();
+    assert!(place.path("run/evaluation/train").exists());
+    let folder = place.path("faces/test/happy");
+    let first = fs_err::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    fs_err::remove_file(first).unwrap();
+    again();
+    assert!(!place.path("run/evaluation/train").exists() && place.path("run/evaluation/test").exists());
+}
+
 /// As with images: it is what a teacher says that counts.
 #[test]
 fn a_run_goes_on_where_its_teacher_has_moved_to() {

@@ -71,7 +71,6 @@ pub(crate) async fn stream(
         return Err(ApiError::OriginRefused);
     }
     let upgrade = upgrade.map_err(|error| match error {
-        WebSocketUpgradeRejection::MethodNotGet(_) => ApiError::MethodNotAllowed,
         WebSocketUpgradeRejection::InvalidWebSocketVersionHeader(_) => ApiError::WebSocketVersion,
         error => ApiError::Malformed(error.body_text()),
     })?;
@@ -100,10 +99,10 @@ impl Stream {
     async fn serve(self, mut socket: WebSocket) {
         let _open = Counted::new(&self.app.metrics.streams, 1);
         let end = self.talk(&mut socket).await;
-        let mut closing = matches!(end, End::Server(_));
-        if let End::Server(reason) = end {
-            self.send(&mut socket, Message::Close(Some(reason))).await;
-        }
+        let mut closing = match end {
+            End::Server(reason) => self.send(&mut socket, Message::Close(Some(reason))).await,
+            End::Client => false,
+        };
         let goodbye = async {
             // Reading on sends the answer to a client's close, and takes that to ours (RFC 6455, section 5.5.1).
             while let Some(Ok(message)) = socket.recv().await {

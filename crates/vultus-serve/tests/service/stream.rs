@@ -242,15 +242,15 @@ async fn a_server_that_stops_says_goodbye() {
 #[tokio::test]
 async fn another_version_is_told_which_one_there_is() {
     let server = start(|_| {}).await;
-    let ask = async |method: Method, version: &str| {
+    let ask = async |version: &str| {
         let request =
-            server.request(method, "/v1/stream").header("connection", "upgrade").header("upgrade", "websocket");
+            server.request(Method::GET, "/v1/stream").header("connection", "upgrade").header("upgrade", "websocket");
         let request =
             request.header("sec-websocket-version", version).header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
         server.send(request.body(Full::default()).unwrap()).await
     };
-    let reply = ask(Method::GET, "8").await;
-    assert_eq!((reply.status.as_u16(), reply.header("sec-websocket-version")), (426, "13"));
+    let reply = ask("8").await;
+    let told = ["sec-websocket-version", "upgrade", "connection"].map(|name| reply.header(name));
+    assert_eq!(told, ["13", "websocket", "upgrade"]);
     reply.fails(426, "websocket_version");
-    assert_eq!(ask(Method::HEAD, "13").await.status, 405);
 }

@@ -17,7 +17,7 @@ use crate::sizes::elements;
 use crate::threads::{share, share_items};
 
 /// Numbers of the transformed tiles that one round of the weight gradient works on, of all groups: 6 MB, so that they stay in
-/// the last-level cache.
+/// the last-level cache, unless their sums are more.
 const ROUND_NUMBERS: usize = 3 * 512 * 1024;
 /// Groups of tiles with sums of their own where there are many tiles for each sum.
 const GROUPS: usize = 2;
@@ -154,8 +154,8 @@ impl<T: Forward> Group<T> {
     }
 }
 
-/// Tiles of one round of each group; of an only one at least so many that a round brings as many numbers as there are sums, which it
-/// reads and writes.
+/// Tiles of one round of each group; of an only one so many that a round brings as many numbers as there are sums, which it reads and
+/// writes, if that is no more than 512.
 fn round_tiles<T: Forward>(tiling: &Tiling, groups: usize) -> usize {
     let numbers = T::POINTS * T::POINTS * (tiling.padded_in() + tiling.padded_out());
     let (inputs, outputs) = (tiling.padded_in(), tiling.padded_out());
