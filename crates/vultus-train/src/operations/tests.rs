@@ -137,7 +137,7 @@ fn views() {
         };
         compare("a view of a dense layer", |operations, x, weight, bias| {
             let shape = DenseShape { batch: 3, inputs: 18, outputs: 1 };
-            operations.dense(x, weight, bias.slice([1..2]), shape, Activation::Linear)
+            operations.dense(x, weight, bias.slice(1..2), shape, Activation::Linear)
         });
         compare("a view of a convolution", |operations, x, weight, _| {
             let shape = ConvolutionShape {
@@ -160,7 +160,7 @@ fn views() {
         });
         compare("a view of a batch norm", |operations, x, gamma, beta| {
             let shape = ChannelShape { batch: 3, channels: 3, spatial: 6 };
-            operations.batch_norm_training(x, gamma.slice([3..6]), beta, shape, 1e-3).0
+            operations.batch_norm_training(x, gamma.slice(3..6), beta, shape, 1e-3).0
         });
         compare("a view that is activated", |operations, x, _, _| operations.activation(x, Activation::Relu));
     }
