@@ -89,41 +89,33 @@ impl<const T: usize> Form<T> {
         texts: [&str; T],
         most_pictures: usize,
     ) -> Result<Self, ApiError> {
-        let reading = pin!(Self::parts(boundary, body, fields, texts, most_pictures));
+        let reading = async {
+            let broken = |error: multer::Error| ApiError::Malformed(format!("the form cannot be read: {error}"));
+            let mut parts = Multipart::new(Body::from(body.clone()).into_data_stream(), boundary);
+            let mut pictures = [const { Vec::new() }; N];
+            let mut found = [const { None }; T];
+            while let Some(part) = parts.next_field().await.map_err(broken)? {
+                let name = part.name().unwrap_or_default().to_owned();
+                let bytes = part.bytes().await.map_err(broken)?;
+                if let Some(field) = fields.iter().position(|field| *field == name) {
+                    if pictures[field].len() == most_pictures {
+                        return Err(ApiError::TooManyPictures { limit: most_pictures });
+                    }
+                    pictures[field].push(Ok(bytes));
+                } else if let Some(place) = texts.iter().position(|text| *text == name) {
+                    let text = short_text(bytes).ok_or_else(|| {
+                        ApiError::Malformed(format!("the form's `{name}` must be a text of at most {TEXT_BYTES} bytes"))
+                    })?;
+                    found[place].get_or_insert(text);
+                }
+            }
+            Ok(Self { pictures: first_filled(pictures), texts: found })
+        };
         // The body is here, so that there is nothing to wait for.
-        match reading.poll(&mut Context::from_waker(Waker::noop())) {
+        match pin!(reading).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(form) => form,
             Poll::Pending => Err(ApiError::internal("a form that is here was waited for")),
         }
-    }
-
-    async fn parts<const N: usize>(
-        boundary: &str,
-        body: &Bytes,
-        fields: [&str; N],
-        texts: [&str; T],
-        most_pictures: usize,
-    ) -> Result<Self, ApiError> {
-        let broken = |error: multer::Error| ApiError::Malformed(format!("the form cannot be read: {error}"));
-        let mut parts = Multipart::new(Body::from(body.clone()).into_data_stream(), boundary);
-        let mut pictures = [const { Vec::new() }; N];
-        let mut found = [const { None }; T];
-        while let Some(part) = parts.next_field().await.map_err(broken)? {
-            let name = part.name().unwrap_or_default().to_owned();
-            let bytes = part.bytes().await.map_err(broken)?;
-            if let Some(field) = fields.iter().position(|field| *field == name) {
-                if pictures[field].len() == most_pictures {
-                    return Err(ApiError::TooManyPictures { limit: most_pictures });
-                }
-                pictures[field].push(Ok(bytes));
-            } else if let Some(place) = texts.iter().position(|text| *text == name) {
-                let text = short_text(bytes).ok_or_else(|| {
-                    ApiError::Malformed(format!("the form's `{name}` must be a text of at most {TEXT_BYTES} bytes"))
-                })?;
-                found[place].get_or_insert(text);
-            }
-        }
-        Ok(Self { pictures: first_filled(pictures), texts: found })
     }
 }
 
