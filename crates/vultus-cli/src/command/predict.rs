@@ -173,10 +173,13 @@ impl Predict {
             let way = if format.grows() { "go on with it by --resume, or name" } else { "name" };
             return Err(Failure::usage(anyhow!("{} exists: {way} another file", output.display())));
         }
-        if format == Format::Json && asked.is_none() && ends_in(output, "json") {
-            say(format_args!("note: {} gets JSON lines, one object a picture", output.display()));
+        // Of a file that is gone on with it is known what it has.
+        if !output.exists() {
+            if format == Format::Json && asked.is_none() && ends_in(output, "json") {
+                say(format_args!("note: {} gets JSON lines, one object a picture", output.display()));
+            }
+            format.note_for(output);
         }
-        format.note_for(output);
         Ok(format)
     }
 

@@ -326,6 +326,10 @@ fn what_would_only_fail_later_is_refused() {
     predict(&["--json", "--output", "mine.csv"])
         .ends_with(0)
         .says(&["mine.csv gets JSON lines, whatever its name says"]);
+    // Nothing is told of a file that does not get it.
+    place.write("rows.csv", "path,width\n");
+    let refused = predict(&["--json", "--output", "rows.csv", "--resume"]).ends_with(2);
+    assert!(!refused.stderr.contains("gets JSON lines"), "{}", refused.stderr);
     // As Excel writes it.
     place.write("wide.csv", [b"\xff\xfep\0a\0t\0h\0,\0".as_slice(), &[0xd8; 400]].concat());
     predict(&["--output", "wide.csv", "--resume"]).ends_with(2).says(&["wide.csv is no CSV of text"]);
