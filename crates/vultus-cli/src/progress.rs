@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -124,6 +125,10 @@ impl Observer for Progress {
             record.wait_share * 100.0,
             record.seconds
         ));
+    }
+
+    fn outdated(&mut self, directory: &Path) {
+        self.line(&format!("note: {} is removed: it is not of this model", directory.display()));
     }
 }
 

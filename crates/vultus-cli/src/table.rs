@@ -25,6 +25,11 @@ pub fn print(text: impl std::fmt::Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", printable_lines(text)).map_err(of_stdout)
 }
 
+/// Writes a table to stdout.
+pub fn print_table(table: &Table) -> io::Result<()> {
+    print(table.trim_fmt())
+}
+
 /// The system's refusal of what goes to stdout.
 pub fn of_stdout(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot write to stdout: {error}"))
@@ -83,7 +88,7 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
         row.extend(confusion.iter().map(usize::to_string));
         rows.add_row(row);
     }
-    print(rows)?;
+    print_table(&rows)?;
     print("")?;
     let all = GroupScores::new("all images", evaluation);
     evaluation.groups.iter().try_for_each(|attribute| print_groups(&all, attribute))
@@ -109,7 +114,7 @@ fn print_groups(all: &GroupScores, attribute: &Attribute) -> io::Result<()> {
     if attribute.unknown > 0 {
         rows.add_row(["(not known)".to_owned(), attribute.unknown.to_string()]);
     }
-    print(rows)?;
+    print_table(&rows)?;
     if !attribute.same_classes() {
         print(
             "not all groups have images of the same classes: their balanced accuracies are means of different recalls",
@@ -129,7 +134,7 @@ fn print_groups(all: &GroupScores, attribute: &Attribute) -> io::Result<()> {
             or_dash(group.ece_by_chance, |error| format!("{error:.4}")),
         ]);
     }
-    print(rows)?;
+    print_table(&rows)?;
     print("")?;
     print_rates(&format!("recall {by}"), &groups, |group| &group.recalls)?;
     print_rates(&format!("false positives {by}"), &groups, |group| &group.false_positive_rates)
@@ -149,6 +154,6 @@ fn print_rates(title: &str, groups: &[&GroupScores], rates: fn(&GroupScores) -> 
         };
         rows.add_row([group.group.clone()].into_iter().chain(all.iter().map(cell)));
     }
-    print(rows)?;
+    print_table(&rows)?;
     print("")
 }

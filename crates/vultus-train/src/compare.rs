@@ -134,7 +134,7 @@ pub enum CompareError {
 struct Run {
     path: PathBuf,
     seed: u64,
-    /// The configuration with the default's seed, so that runs that differ by it alone are alike.
+    /// The configuration with the default's seed and search, so that runs that differ by these alone are alike.
     config: TrainConfig,
     /// Of all its images; `None` where nothing was noted.
     data_sha256: Option<String>,
@@ -192,7 +192,8 @@ impl Run {
         }
         let minutes = (!history.is_empty()).then(|| history.iter().map(|record| record.seconds).sum::<f64>() / 60.0);
         let seed = config.seed;
-        let config = TrainConfig { seed: TrainConfig::default().seed, ..config };
+        let TrainConfig { seed: same, search, .. } = TrainConfig::default();
+        let config = TrainConfig { seed: same, search, ..config };
         let environment = environment_path(path);
         let data_sha256 = if environment.exists() { Some(read_json::<Made>(&environment)?.data_sha256) } else { None };
         let train_sha256 = load_with_facts(&bundle_path(path)).ok().and_then(|(_, facts)| facts.train_sha256);

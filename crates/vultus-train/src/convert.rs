@@ -1,7 +1,6 @@
 //! A data set written in another form.
 //!
-//! In: a [`Dataset`] and the output's name, whose ending chooses the form: `.parquet` (our columns), `.csv`
-//! (`fer2013.csv`), anything else a folder in the Kaggle layout. Out: files that [`crate::source`] reads back to the
+//! In: a [`Dataset`] and the output's name, whose ending chooses the [`Form`]. Out: files that [`crate::source`] reads back to the
 //! same images, labels and splits; they are complete or absent. Removed images and origins are not written, and votes
 //! only to Parquet.
 
@@ -28,6 +27,43 @@ use crate::source::parquet::vote_column;
 /// Rows of one Parquet row group: bounds the memory for encoded pictures.
 const ROWS_AT_ONCE: usize = 4096;
 
+/// A form that a data set may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A `.parquet` file, of our columns.
+    Parquet,
+    /// A `.csv` file like `fer2013.csv`.
+    Csv,
+    /// A folder in the Kaggle layout.
+    Folder,
+}
+
+impl Form {
+    /// The form that the name `out` asks for.
+    ///
+    /// # Errors
+    /// A name with another ending, which may be a slip: a folder may have it if it is there, or if a slash is behind its name.
+    pub fn of(out: &Path) -> Result<Self, DataError> {
+        let Some(ending) = out.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()) else {
+            return Ok(Self::Folder);
+        };
+        match ending.as_str() {
+            "parquet" => Ok(Self::Parquet),
+            "csv" => Ok(Self::Csv),
+            // A version, as in faces-1.2, is no ending.
+            _ if !ending.starts_with(|c: char| c.is_ascii_alphabetic()) => Ok(Self::Folder),
+            _ if out.as_os_str().as_encoded_bytes().ends_with(b"/") || out.is_dir() => Ok(Self::Folder),
+            _ => {
+                let folder = out.display();
+                Err(unwritable(
+                    out,
+                    format!("a file ends in .parquet or .csv; for a folder of this name write {folder}/"),
+                ))
+            }
+        }
+    }
+}
+
 /// Writes the data set to `out`.
 ///
 /// # Errors
@@ -35,19 +71,19 @@ const ROWS_AT_ONCE: usize = 4096;
 /// `out` is left as it was.
 pub fn convert(dataset: &Dataset, out: &Path) -> Result<(), DataError> {
     refuse_existing(out)?;
+    let form = Form::of(out)?;
     for split in dataset.splits() {
         if split_name::canonical(&split) != Some(split.as_str()) {
             return Err(unwritable(out, format!("`{split}` is no split that could be read back")));
         }
     }
-    let ends_with = |wanted: &str| out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted));
-    if ends_with("parquet") {
-        Ok(write_atomically(out, |file| write_parquet(dataset, file))?)
-    } else if ends_with("csv") {
-        let emotions = emotions(dataset, out)?;
-        Ok(write_atomically(out, |file| write_csv(dataset, &emotions, file))?)
-    } else {
-        write_folder(dataset, out)
+    match form {
+        Form::Parquet => Ok(write_atomically(out, |file| write_parquet(dataset, file))?),
+        Form::Csv => {
+            let emotions = emotions(dataset, out)?;
+            Ok(write_atomically(out, |file| write_csv(dataset, &emotions, file))?)
+        }
+        Form::Folder => write_folder(dataset, out),
     }
 }
 

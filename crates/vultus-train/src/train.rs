@@ -28,7 +28,9 @@ use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, re
 use crate::history::EpochRecord;
 use crate::prepare::Prepared;
 use crate::report::{self, ReportError};
-use crate::run::{RunDirectory, bundle_path, describe_environment, evaluation_path, write_json};
+use crate::run::{
+    RunDirectory, bundle_path, describe_environment, evaluation_directories, evaluation_path, write_json,
+};
 use crate::source::{Source, last_names};
 use crate::statistics::Statistics;
 use crate::temperature::fit_temperature;
@@ -117,7 +119,11 @@ pub fn train(
         let data = |bundle: &Bundle| bundle.training["data_sha256"].clone();
         earlier.weights == bundle.weights && earlier.inference == bundle.inference && data(&earlier) == data(&bundle)
     };
+    let splits = evaluated_splits(config, dataset);
     if !Bundle::load(&run.bundle()).is_ok_and(is_the_same) {
+        let renewed: Vec<PathBuf> = splits.iter().map(|split| evaluation_path(run.path(), split)).collect();
+        let directories = evaluation_directories(run.path(), &config.data.train_split)?;
+        directories.iter().filter(|path| !renewed.contains(path)).for_each(|path| observer.outdated(path));
         for stale in ["evaluation", "figures"].map(|name| run.path().join(name)).iter().filter(|path| path.exists()) {
             fs_err::remove_dir_all(stale)?;
         }
@@ -125,7 +131,7 @@ pub fn train(
     // Saved before it is evaluated: whatever happens there, the model is not lost.
     bundle.save(&run.bundle())?;
     let mut evaluations = Vec::new();
-    for split in evaluated_splits(config, dataset) {
+    for split in splits {
         let mut assessment = assess(std::slice::from_ref(&bundle), dataset, &split, &[], &[])?;
         let (images, dropped) = (dataset.indices_of(&split), config.cleaning.leaks == Policy::Drop);
         let copies = of_copies(dataset, &split, &images, &config.data.train_split, dropped);

@@ -32,7 +32,7 @@ const LEGIBLE_PX: u32 = 384;
 const VEIL: f32 = 0.65;
 
 /// `picture` with `faces` drawn on it; `names` are the texts above the boxes, such as labels, one a face; where
-/// there is no room, they are in the boxes' upper corners.
+/// there is no room, they are below, or else in the boxes' upper corners.
 pub fn annotate(picture: &DynamicImage, faces: &[AnalyzedFace], names: &[String]) -> RgbImage {
     let mut canvas = canvas(picture);
     draw(&mut canvas, faces, names, true);
@@ -81,29 +81,11 @@ pub fn enlargement(width: u32, height: u32) -> u32 {
 fn draw(canvas: &mut RgbImage, faces: &[AnalyzedFace], names: &[String], with_bars: bool) {
     let Ok(font) = FontRef::try_from_slice(dejavu::sans::regular()) else { return };
     let (width, height) = canvas.dimensions();
-    let most = (width.max(height) / 64).max(22);
-    // Bars take up to a third of the box; text stays readable and no larger than need be.
-    let line_of =
-        |face: &AnalyzedFace| (face.area.height / (3 * face.probabilities.len().max(1) as u32)).clamp(11, most);
-    let label_of = |face: &AnalyzedFace, name: &String, labels: &[Area]| {
-        let line = line_of(face);
-        let wide = (text_width(&font, name, line as f32) + 6).max(face.area.width);
-        // Moved to the left where it would end outside the picture.
-        let x = face.area.x.min(width.saturating_sub(wide));
-        let label = |y: u32| Area { x, y, width: wide.min(width), height: line + 2 };
-        let is_free =
-            |place: &Area| faces.iter().map(|other| &other.area).chain(labels).all(|other| other.overlap(place) == 0.0);
-        let above = face.area.y.checked_sub(line + 2).map(label);
-        above.filter(is_free).unwrap_or_else(|| label(face.area.y))
-    };
-    let mut labels: Vec<Area> = Vec::with_capacity(faces.len());
-    for (face, name) in faces.iter().zip(names) {
-        labels.push(label_of(face, name, &labels));
-    }
+    let labels = labels(&font, faces, names, (width, height));
     // Bars over a face or a text would hide it.
     let mut taken: Vec<Area> = faces.iter().map(|face| face.area).chain(labels.iter().copied()).collect();
     for ((face, name), label) in faces.iter().zip(names).zip(&labels) {
-        let line = line_of(face);
+        let line = line_of(face, (width, height));
         let colour = face.label.as_deref().map_or(LIGHT, |label| colour_of(face, label));
         outline(canvas, face.area, (line / 6).max(1), colour);
         fill(canvas, *label, colour, 1.0);
@@ -119,6 +101,33 @@ fn draw(canvas: &mut RgbImage, faces: &[AnalyzedFace], names: &[String], with_ba
             taken.push(place);
         }
     }
+}
+
+/// The height of a line of a face's texts. Bars take up to a third of the box; text stays readable and no larger than need be.
+fn line_of(face: &AnalyzedFace, (canvas_width, canvas_height): (u32, u32)) -> u32 {
+    let most = (canvas_width.max(canvas_height) / 64).max(22);
+    (face.area.height / (3 * face.probabilities.len().max(1) as u32)).clamp(11, most)
+}
+
+/// Where the names go: above the box, or below it, where they hide no face and no other name; else in its upper corner.
+fn labels(font: &FontRef, faces: &[AnalyzedFace], names: &[String], canvas: (u32, u32)) -> Vec<Area> {
+    let mut labels: Vec<Area> = Vec::with_capacity(faces.len());
+    for (face, name) in faces.iter().zip(names) {
+        let line = line_of(face, canvas);
+        let wide = (text_width(font, name, line as f32) + 6).max(face.area.width);
+        // Moved to the left where it would end outside the picture.
+        let x = face.area.x.min(canvas.0.saturating_sub(wide));
+        let label = |y: u32| Area { x, y, width: wide.min(canvas.0), height: line + 2 };
+        let is_free = |place: &Area| {
+            faces.iter().map(|other| &other.area).chain(&labels).all(|other| other.overlap(place) == 0.0)
+        };
+        let above = face.area.y.checked_sub(line + 2).map(label);
+        let bottom = face.area.y + face.area.height;
+        let below = (bottom + line + 2 <= canvas.1).then(|| label(bottom));
+        let place = [above, below].into_iter().flatten().find(is_free).unwrap_or_else(|| label(face.area.y));
+        labels.push(place);
+    }
+    labels
 }
 
 /// The colours of `picture`, transparent ones over black, as the classifier sees them.
@@ -304,6 +313,18 @@ mod tests {
         let drawn = annotate(&picture, &[upper, lower], &names);
         assert_eq!(drawn.get_pixel(100, 130), &Rgb([77; 3]), "the lower face");
         assert_ne!(drawn.get_pixel(60, 160), &Rgb([77; 3]), "the lower face's bars");
+    }
+
+    /// Two faces side by side below two others, narrower than their names.
+    #[test]
+    fn names_of_crowded_faces_do_not_hide_each_other() {
+        let faces = [face(100, 100, 40, 40), face(145, 100, 40, 40), face(100, 142, 40, 40), face(145, 142, 40, 40)];
+        let font = FontRef::try_from_slice(dejavu::sans::regular()).unwrap();
+        let labels = labels(&font, &faces, &vec!["surprised 0.97".to_owned(); 4], (400, 300));
+        for (place, label) in labels.iter().enumerate() {
+            assert!(label.width > 45, "{label:?}");
+            assert!(labels[..place].iter().all(|other| other.overlap(label) == 0.0), "{labels:?}");
+        }
     }
 
     #[test]

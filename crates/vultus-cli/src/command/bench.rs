@@ -120,5 +120,9 @@ fn describe(name: &str, measured: &Measured) -> String {
     if let Some(share) = measured.wait_share {
         text += &format!("; {:.1} % of the time spent waiting for data", 100.0 * share);
     }
+    if measured.peak_fraction > 1.0 {
+        text +=
+            "\n(above the peak: operations are counted as a plain convolution needs them, and Winograd's need fewer)";
+    }
     text
 }

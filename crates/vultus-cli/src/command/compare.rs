@@ -137,7 +137,7 @@ fn print_pairs(compared: &PairedComparison) -> std::io::Result<()> {
             p,
         ]);
     }
-    table::print(rows)?;
+    table::print_table(&rows)?;
     table::print(
         "\ndifference in percentage points; alone: where the first is not; p: McNemar's exact test, two-sided\n",
     )?;
@@ -153,7 +153,7 @@ fn print_pairs(compared: &PairedComparison) -> std::io::Result<()> {
         };
         rows.add_row([vec![pair.name.clone()], cells(&pair.log_loss).into(), cells(&pair.brier_score).into()].concat());
     }
-    table::print(rows)?;
+    table::print_table(&rows)?;
     table::print("\nlower is better")
 }
 
@@ -205,7 +205,7 @@ fn print(comparison: &Comparison) -> std::io::Result<()> {
         cells.push(row.minutes.as_ref().map_or_else(String::new, |minutes| format!("{:.1}", minutes.mean)));
         rows.add_row(cells);
     }
-    table::print(rows)?;
+    table::print_table(&rows)?;
     // Below the table, which the longest of them would make too wide to be read.
     let first = comparison.rows.first().map_or("", |row| row.name.as_str());
     let changed = comparison.rows.iter().filter(|row| !row.changes.is_empty());

@@ -12,17 +12,17 @@ use vultus_train::audit::{Audit, Finding};
 use vultus_train::augment::sheet::rows;
 use vultus_train::clean::{faults, rows_of_removed};
 use vultus_train::config::TrainConfig;
-use vultus_train::convert::convert;
+use vultus_train::convert::{Form, convert};
 use vultus_train::dataset::{DataError, Dataset};
 use vultus_train::figure::sheet::sheet;
 use vultus_train::source::{LoadOptions, Source, empty_classes, load};
 use vultus_train::statistics::Statistics;
 
 use super::train::usage_or_data;
-use super::{check_ending, check_new, ends_in, is_taken};
+use super::{check_ending, check_new, is_taken};
 use crate::failure::Failure;
 use crate::message::say;
-use crate::table::{print, print_json, table};
+use crate::table::{print, print_json, print_table, table};
 
 /// Count, audit and convert data sets, and look at what training does to images.
 #[derive(clap::Subcommand)]
@@ -63,7 +63,7 @@ pub struct Inspection {
 pub struct Convert {
     /// Images.
     source: String,
-    /// A new folder, or a new file ending in .parquet or .csv.
+    /// A new folder, or a new file ending in .parquet or .csv. A folder with another ending needs a slash behind it.
     out: PathBuf,
 }
 
@@ -121,15 +121,15 @@ impl Data {
             Self::Augment(arguments) => arguments.run(),
             Self::Convert(arguments) => {
                 let source = Source::parse(&arguments.source).map_err(Failure::usage)?;
+                let form = Form::of(&arguments.out).map_err(Failure::usage)?;
                 // A csv file is no part of a folder of images.
-                let is_csv = ends_in(&arguments.out, "csv");
-                if source.holds(&arguments.out) && !is_csv {
+                if source.holds(&arguments.out) && form != Form::Csv {
                     let out = arguments.out.display();
                     return Err(Failure::usage(anyhow!(
                         "{out} lies in {source}, and would be read with it: name a place elsewhere"
                     )));
                 }
-                if is_csv || ends_in(&arguments.out, "parquet") {
+                if form != Form::Folder {
                     check_new(&arguments.out)?;
                 } else if is_taken(&arguments.out) {
                     return Err(Failure::usage(DataError::OutputExists { path: arguments.out }));
@@ -175,7 +175,7 @@ impl Inspect {
         totals.extend(statistics.splits.iter().map(|split| split.images.to_string()));
         totals.push(statistics.images.to_string());
         rows.add_row(totals);
-        print(rows)?;
+        print_table(&rows)?;
         print("")?;
         print(format_args!(
             "pixels    mean {:.2}, standard deviation {:.2}",
@@ -200,6 +200,7 @@ impl Inspection {
         let dataset = read(&self.inspect.sources)?;
         if let Some(list) = &self.list {
             write_new(list, &rows_of_removed(&faults(&dataset))?)?;
+            say(format_args!("list written to {}", list.display()));
         }
         let audit = Audit::compute(&dataset);
         if self.inspect.json {

@@ -86,7 +86,7 @@ fn print_table(network: &ResolvedNetwork) -> std::io::Result<()> {
         let output = layer.output.to_string();
         rows.add_row(row(&layer.place, layer.kind, layer.details, output, layer.parameters, layer.multiply_adds));
     }
-    table::print(rows)?;
+    table::print_table(&rows)?;
     table::print(format_args!(
         "\n{} parameters, {} of them trained; {} multiply-adds a picture",
         network.parameter_count(),

@@ -257,6 +257,6 @@ fn print_results(results: &SearchResults) -> io::Result<()> {
         line.extend(row.scores.iter().map(|score| number(*score)));
         rows.add_row(line);
     }
-    table::print(rows)?;
+    table::print_table(&rows)?;
     table::print("")
 }

@@ -43,6 +43,9 @@ impl Train {
 
     fn start(&self) -> Result<(), Failure> {
         let config = self.settings.load(self.config.as_deref())?;
+        if !config.search.axes.is_empty() {
+            say("note: one training, with the keys as they are: what [search] varies is for vultus search");
+        }
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("train"));
         RunDirectory::check_new(&out).map_err(usage_or_run)?;
         // It is made last: a slip in the configuration does not use it up.

@@ -183,6 +183,13 @@ fn a_conversion_overwrites_nothing() {
     place.write("empty.csv", "");
     place.run(&["data", "convert", "faces", "empty.csv"]).ends_with(2).says(&["empty.csv exists"]);
     place.run(&["data", "convert", "faces", "new/faces.csv"]).ends_with(2).says(&["there is no folder new"]);
+    let misspelt = place.run(&["data", "convert", "faces", "faces.parqet"]);
+    misspelt.ends_with(2).says(&["cannot write faces.parqet", ".parquet or .csv", "faces.parqet/"]);
+    assert!(!place.path("faces.parqet").exists());
+    for folder in ["faces-1.2", "faces.d/"] {
+        place.run(&["data", "convert", "faces", folder]).ends_with(0);
+        assert!(place.path(folder).is_dir());
+    }
     place.write("taken/notes.txt", "mine");
     place.run(&["data", "convert", "faces", "taken"]).ends_with(2).says(&["taken", "already exists"]);
     // What the form cannot hold is a wrong request, and leaves nothing.

@@ -155,9 +155,13 @@ fn a_line_lost_with_the_kill_is_written_again() {
 #[test]
 fn a_finished_run_can_get_more_epochs() {
     let place = Place::with_config();
-    place.train("all", &["--set", "train.epochs=4"]);
-    place.train("run", &["--set", "train.epochs=2"]);
-    place.run(&["train", "--resume", "--out", "run", "--set", "train.epochs=4"]).ends_with(0);
+    let last = ["--set", "train.keep=last", "--set"];
+    place.train("all", &[&last[..], &["train.epochs=4"]].concat());
+    place.train("run", &[&last[..], &["train.epochs=2"]].concat());
+    place.run(&["evaluate", "run", "--split", "train"]).ends_with(0);
+    let resumed = place.run(&["train", "--resume", "--out", "run", "--set", "train.epochs=4"]);
+    let resumed = resumed.ends_with(0).says(&["train is removed: it is not of this model"]);
+    assert!(!resumed.stderr.contains("test is removed"), "{}", resumed.stderr);
     let texts = ["all", "run"].map(|run| fs_err::read_to_string(place.path(run).join("config.toml")).unwrap());
     assert_eq!(texts[0], texts[1], "the configuration does not say how long the run was");
     let environment = read_json(&place.path("run/environment.json"));

@@ -3,6 +3,8 @@
 //! In: reports of steps and epochs. Out: nothing but the wish to stop. It shows nothing itself: progress bars are the
 //! caller's.
 
+use std::path::Path;
+
 use crate::history::EpochRecord;
 use crate::start::Start;
 
@@ -37,6 +39,8 @@ pub trait Observer {
     fn step(&mut self, _report: &StepReport) {}
     /// After each epoch.
     fn epoch(&mut self, _record: &EpochRecord) {}
+    /// Before an evaluation of this run is removed that is not made again: it is of an earlier model, or of other images.
+    fn outdated(&mut self, _directory: &Path) {}
 }
 
 /// An observer that sees nothing and never stops.
