@@ -410,7 +410,7 @@ fn check(labels: &Labels, truth: &[usize], probabilities: &[f32]) -> Result<(), 
         if truth >= classes {
             return Err(EvaluationError::Truth { row, truth, classes });
         }
-        if let Some(class) = values.iter().position(|value| !(-SUM_TOLERANCE..=1.0 + SUM_TOLERANCE).contains(value)) {
+        if let Some(class) = values.iter().position(|&value| !is_probability(value)) {
             let (label, value) = (labels.name(class).to_owned(), values[class]);
             return Err(EvaluationError::NotAProbability { row, label, value });
         }
@@ -420,6 +420,11 @@ fn check(labels: &Labels, truth: &[usize], probabilities: &[f32]) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Whether it is one, but for rounding.
+fn is_probability(value: f32) -> bool {
+    (-SUM_TOLERANCE..=1.0 + SUM_TOLERANCE).contains(&value)
 }
 
 /// Number of classes that rank above `class`.

@@ -328,6 +328,13 @@ mod tests {
         fs_err::copy(at("a").join("predictions.csv"), at("moved").join("predictions.csv")).unwrap();
         let message = compare_pairs(&at("a"), &[at("moved")]).unwrap_err().to_string();
         assert!(message.contains("is not of the same evaluation as evaluation.json"), "{message}");
+        let text = fs_err::read_to_string(at("a").join("predictions.csv")).unwrap();
+        let last = text.trim_end().rfind(',').unwrap();
+        for value in ["NaN", "-7"] {
+            fs_err::write(at("b").join("predictions.csv"), format!("{},{value}\n", &text[..last])).unwrap();
+            let message = compare_pairs(&at("a"), &[at("b")]).unwrap_err().to_string();
+            assert!(message.contains(&format!("{value:?} is no probability")), "{message}");
+        }
         fs_err::write(at("b").join("predictions.csv"), "origin,truth\nx,happy\n").unwrap();
         let message = compare_pairs(&at("a"), &[at("b")]).unwrap_err().to_string();
         assert!(message.contains("predictions.csv"), "{message}");

@@ -4,7 +4,7 @@
 use vultus::network::NetworkError;
 
 use crate::clean::clean;
-use crate::config::{LabelSource, TrainConfig};
+use crate::config::{ConfigError, LabelSource, TrainConfig};
 use crate::dataset::{DataError, Dataset, split_name};
 use crate::device::{DeviceError, device};
 use crate::source::ferplus;
@@ -44,6 +44,9 @@ impl Prepared {
 /// Data that cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
+    /// The configuration asks for what it gives no images for.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Reading or cleaning failed.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -129,6 +132,7 @@ pub fn with_labels(dataset: Dataset, labels: LabelSource) -> Result<Dataset, Dat
 /// # Errors
 /// See [`PrepareError`].
 pub fn prepare(config: &TrainConfig) -> Result<Prepared, PrepareError> {
+    config.check_stopping()?;
     device(&config.device)?;
     let dataset = read(config)?;
     if let [only] = dataset.labels.names() {

@@ -16,13 +16,13 @@ pub fn learning_rate(config: &ScheduleConfig, peak: f64, step: u64, steps: u64) 
     let part = match config.kind {
         ScheduleKind::OneCycle => {
             let rise = if config.warmup > 0.0 { config.warmup } else { ONE_CYCLE_RISE };
-            if position < rise {
+            if position <= rise {
                 along_cosine(ONE_CYCLE_START, 1.0, position / rise)
             } else {
                 along_cosine(1.0, config.floor, progress(position, rise))
             }
         }
-        _ if position < config.warmup => position / config.warmup,
+        _ if config.warmup > 0.0 && position <= config.warmup => position / config.warmup,
         ScheduleKind::Constant => 1.0,
         ScheduleKind::Cosine => along_cosine(1.0, config.floor, progress(position, config.warmup)),
         ScheduleKind::Triangular => 1.0 + (config.floor - 1.0) * progress(position, config.warmup),
@@ -55,6 +55,14 @@ mod tests {
         let rates = curve(ScheduleKind::Constant, 0.1, 0.0);
         assert!((rates[4] - 1.0).abs() < 1e-12, "{}", rates[4]);
         assert_eq!(rates[10], 2.0);
+    }
+
+    #[test]
+    fn what_only_warms_up_ends_at_the_peak() {
+        for kind in [ScheduleKind::Constant, ScheduleKind::OneCycle, ScheduleKind::Cosine, ScheduleKind::Triangular] {
+            let rates = curve(kind, 1.0, 0.0);
+            assert!(rates.windows(2).all(|pair| pair[1] > pair[0]) && (rates[99] - 2.0).abs() < 1e-12, "{kind:?}");
+        }
     }
 
     #[test]

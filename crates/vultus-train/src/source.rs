@@ -332,14 +332,20 @@ fn draw(
         .collect())
 }
 
+/// Whether it can be the name of a class.
+fn is_class_name(name: &str) -> bool {
+    let name = canonical(name);
+    !name.is_empty() && !name.contains(char::is_control)
+}
+
 /// Gives every class its index and parts the samples from the removals.
 pub(crate) fn combine(readings: Vec<Reading>) -> Result<Dataset, DataError> {
     let mut named = Vec::with_capacity(readings.len());
     let mut removed = Vec::new();
     for reading in readings {
         match reading {
-            Ok(sample) if canonical(&sample.label).is_empty() => removed.push(Removal {
-                detail: format!("its class name {:?} is blank", sample.label),
+            Ok(sample) if !is_class_name(&sample.label) => removed.push(Removal {
+                detail: format!("its class name {:?} is blank, or has a control character", sample.label),
                 origin: sample.origin,
                 split: sample.split.to_owned(),
                 label: None,

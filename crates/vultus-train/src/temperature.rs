@@ -18,7 +18,8 @@ const RANGE: (f64, f64) = (-2.0, 3.0);
 const PRECISION: f64 = 1e-4;
 
 /// The temperature for `probabilities` `[n, classes]` (made at temperature 1) with the lowest mean log loss of `labels`;
-/// 1 where there are none. The loss is convex in `1 / temperature`, so that a golden-section search finds it.
+/// 1 where there are none. The loss has one minimum (it is convex in `1 / temperature`, and flat where all is lost), so that a
+/// golden-section search finds it.
 pub fn fit_temperature(probabilities: &[f32], labels: &[usize]) -> f32 {
     if labels.is_empty() {
         return 1.0;
@@ -68,6 +69,8 @@ mod tests {
         assert!((row[0] - 0.8).abs() < 1e-3, "{temperature} {row:?}");
         assert_eq!(fit_temperature(&[], &[]), 1.0);
         assert!(caveat(temperature).is_none() && caveat(1.0).is_none());
+        // So sure that the true class has nothing left: as far from it as the search goes.
+        assert!(fit_temperature(&[1.0, 0.0, 0.0, 1.0], &[1, 0]) > 20.0);
         // Always right, or always wrong.
         for right in [0.6, 0.9, 0.99, 0.999] {
             let row = [right, 1.0 - right];

@@ -150,7 +150,8 @@ fn add_view(views: &mut Vec<f32>, pixels: &[f32], width: usize, height: usize, (
     }
 }
 
-/// Raises each row of `classes` probabilities to the power of `1 / temperature` and makes it sum to 1 again.
+/// Raises each row of `classes` probabilities to the power of `1 / temperature` and makes it sum to 1 again. A probability of 0
+/// was too small for single precision, and counts as its least positive number: a high temperature raises it as well.
 pub fn sharpen(probabilities: &mut [f32], classes: usize, temperature: f32) {
     if temperature == 1.0 {
         return;
@@ -159,7 +160,8 @@ pub fn sharpen(probabilities: &mut [f32], classes: usize, temperature: f32) {
         // Relative to the highest, so that no power of all vanishes; in double precision for the sum.
         let highest = row.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
         let power = 1.0 / f64::from(temperature);
-        let powers: Vec<f64> = row.iter().map(|&p| (f64::from(p) / f64::from(highest)).powf(power)).collect();
+        let positive = |p: f32| f64::from(if p == 0.0 { f32::from_bits(1) } else { p });
+        let powers: Vec<f64> = row.iter().map(|&p| (positive(p) / f64::from(highest)).powf(power)).collect();
         let sum: f64 = powers.iter().sum();
         row.iter_mut().zip(powers).for_each(|(p, power)| *p = (power / sum) as f32);
     }

@@ -58,8 +58,9 @@ impl Search {
             check_winner(&config, &out)?;
         }
         let mut whole = config.clone();
-        // Folds validate; there is no split beside them.
+        // Folds validate; there is no split beside them, which to stop by.
         whole.train.validation_fraction = 0.0;
+        whole.train.early_stopping.patience = 0;
         let dataset = prepare(&whole).map_err(usage_or_data)?.dataset;
         let indices = training_indices(&config, &dataset).map_err(usage_or_data)?;
         let all = FitData { dataset: &dataset, train: &indices, validation: &[] };
@@ -112,8 +113,13 @@ fn usage_or_trial(error: SearchError) -> Failure {
     }
 }
 
-/// Refuses a winner that an earlier search has left in `out` and that can be none of this one, before all trials are run.
+/// Refuses a winner that could not be trained, and one that an earlier search has left in `out` and that can be none of this
+/// one, before all trials are run.
 fn check_winner(config: &TrainConfig, out: &Path) -> Result<(), Failure> {
+    for setting in settings(&config.search).map_err(Failure::usage)? {
+        let winner = winner_config(config, &setting).map_err(Failure::usage)?;
+        winner.check_stopping().map_err(Failure::usage)?;
+    }
     let directory = out.join("winner");
     let saved = match RunDirectory::config_of(&directory) {
         Err(RunError::Missing { .. }) => return Ok(()),

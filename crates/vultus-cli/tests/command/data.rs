@@ -200,6 +200,14 @@ fn a_conversion_overwrites_nothing() {
 }
 
 #[test]
+fn images_of_a_class_that_cannot_be_named_are_left_out_and_told() {
+    let place = place_with_folder();
+    place.write("faces/train/a\u{1}b/1.png", png(3, 48));
+    let audit = place.run(&["data", "audit", "faces"]).ends_with(0);
+    audit.prints(&["1 image cannot be used", "1.png: its class name", "has a control character"]);
+}
+
+#[test]
 fn a_folder_with_no_images_is_named() {
     let place = Place::with_config();
     fs_err::create_dir_all(place.path("empty/train/happy")).unwrap();

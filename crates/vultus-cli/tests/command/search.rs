@@ -257,6 +257,20 @@ fn a_search_without_axes_or_with_bad_ones_is_refused() {
     assert!(!outcome.stderr.contains("search directory"), "{}", outcome.stderr);
 }
 
+/// Of the trials, that is: their folds validate. The winner has none.
+#[test]
+fn a_search_without_a_validation_part_may_stop_early() {
+    let place = place_with_search(AXES);
+    let stopping = ["--set", "train.validation_fraction=0", "--set", "train.early_stopping.patience=1"];
+    place.run(&search("out", &stopping)).ends_with(0);
+    let arguments = [&stopping[..], &["--then-train"]].concat();
+    let refused = place.run(&search("trained", &arguments)).ends_with(2);
+    refused.says(&["train.early_stopping.patience is 1", "train.validation_fraction"]);
+    assert!(!place.path("trained").exists());
+    let alone = [&["train", "--config", "search.toml", "--data", "synthetic:15"], &stopping[..]].concat();
+    place.run(&alone).ends_with(2).says(&["train.early_stopping.patience is 1"]);
+}
+
 #[test]
 fn two_searches_do_not_share_a_journal() {
     let place = place_with_search(AXES);

@@ -121,17 +121,25 @@ impl TrainConfig {
         )
     }
 
-    /// Checkpoints and early stopping.
+    /// Checkpoints, and by how much a monitored value must improve.
     fn check_course(&self) -> Result<(), ConfigError> {
         let (minutes, stopping) = (self.train.checkpoint_minutes, &self.train.early_stopping);
         require((0.0..=1e6).contains(&minutes), "train.checkpoint_minutes", minutes.to_string(), "use 0 to 1000000")?;
         let delta = stopping.min_delta;
         let usable = delta >= 0.0 && delta.is_finite();
-        require(usable, "train.early_stopping.min_delta", delta.to_string(), "use 0 or more")?;
+        require(usable, "train.early_stopping.min_delta", delta.to_string(), "use 0 or more")
+    }
+
+    /// Whether a training of its own can stop early as it is told to; in the trials of a search a fold validates.
+    ///
+    /// # Errors
+    /// Early stopping where no image validates.
+    pub fn check_stopping(&self) -> Result<(), ConfigError> {
+        let patience = self.train.early_stopping.patience;
         require(
-            stopping.patience == 0 || self.validates(),
+            patience == 0 || self.validates(),
             "train.early_stopping.patience",
-            stopping.patience.to_string(),
+            patience.to_string(),
             "early stopping needs train.validation_fraction above 0, or data.validation_split",
         )
     }

@@ -75,9 +75,10 @@ fn splits_may_be_spelt_as_in_the_data() {
     assert_eq!(set(&["data.validation_split=VAL"]).unwrap().data.validation_split, "validation");
     let same = set(&["data.validation_split=training"]).unwrap_err().to_string();
     assert!(same.starts_with("data.validation_split is train: "), "{same}");
-    assert!(set(&["train.validation_fraction=0.0", "train.early_stopping.patience=2"]).is_err());
+    let without = set(&["train.validation_fraction=0.0", "train.early_stopping.patience=2"]).unwrap();
+    assert!(without.check_stopping().is_err(), "only folds of a search could stop it");
     let own = ["train.validation_fraction=0.0", "data.validation_split=val", "train.early_stopping.patience=2"];
-    assert!(set(&own).is_ok());
+    assert!(set(&own).unwrap().check_stopping().is_ok());
     assert_eq!(config.data.train_split, "train");
     assert_eq!(config.data.evaluate_splits, ["public_test", "mine"]);
     let text = "[data]\ntrain_split = \"VAL\"\n";

@@ -11,7 +11,7 @@ use vultus::classifier::highest;
 use vultus::labels::Labels;
 use vultus::persist::write_atomically;
 
-use super::{EvaluationError, LEAST_PROBABILITY, check, cross_entropy, squared_distance};
+use super::{EvaluationError, LEAST_PROBABILITY, check, cross_entropy, is_probability, squared_distance};
 
 /// What was predicted for one image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -118,15 +118,16 @@ impl Predictions {
                 let place = labels.iter().position(|label| *label == record[column]);
                 place.ok_or_else(|| at(number, format!("{:?} is no class of the evaluation", &record[column])))
             };
-            let number_at = |column: usize| {
-                record[column].parse::<f32>().map_err(|_| at(number, format!("{:?} is no number", &record[column])))
+            let probability = |column: usize| {
+                let value = record[column].parse().ok().filter(|&value| is_probability(value));
+                value.ok_or_else(|| at(number, format!("{:?} is no probability", &record[column])))
             };
             Ok(PredictionRow {
                 origin: record[0].to_owned(),
                 truth: class(1)?,
                 predicted: class(2)?,
-                score: number_at(3)?,
-                probabilities: (4..record.len()).map(number_at).collect::<io::Result<_>>()?,
+                score: probability(3)?,
+                probabilities: (4..record.len()).map(probability).collect::<io::Result<_>>()?,
             })
         });
         Ok(Self { labels: labels.to_vec(), rows: rows.collect::<io::Result<_>>()? })

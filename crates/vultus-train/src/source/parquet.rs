@@ -2,7 +2,7 @@
 //!
 //! In: our own layout (`split`, `label`, `image` as bytes, perhaps ten `ferplus_*` columns of votes) or the image
 //! layout of Hugging Face (`image` as a struct of `bytes` and `path`, `label` as a number whose name stands in the
-//! file's metadata, the split in the file's name). Out: one reading for each row, in row order. Other columns are not
+//! file's metadata, the split in the name of the file or of its folder). Out: one reading for each row, in row order. Other columns are not
 //! read. Compressions: none, snappy, gzip, zstd.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +17,7 @@ use ::parquet::schema::types::Type;
 use rayon::prelude::*;
 use serde::Deserialize;
 use vultus::decode::DecodeLimits;
+use vultus::picture_file::is_hidden;
 use vultus::preprocess::Preprocessing;
 
 use super::{NamedSample, Reading, face_from_bytes, ferplus};
@@ -33,19 +34,35 @@ pub fn vote_column(class: &str) -> String {
     format!("ferplus_{}", class.to_ascii_lowercase())
 }
 
-/// The Parquet files directly inside `folder`, sorted; a downloaded data set is often a folder of them.
+/// The Parquet files inside `folder`, or else inside the folders there that are called as splits, sorted; a downloaded data set
+/// is often a folder of them.
 ///
 /// # Errors
 /// A folder that cannot be listed.
 pub fn files_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut files = Vec::new();
-    for entry in fs_err::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet")) && path.is_file() {
-            files.push(path);
+    let mut files = files_directly_in(folder)?;
+    if files.is_empty() {
+        for entry in fs_err::read_dir(folder)? {
+            let path = entry?.path();
+            let is_split = split_name::canonical(&path.file_name().unwrap_or_default().to_string_lossy()).is_some();
+            if is_split && path.is_dir() {
+                files.extend(files_directly_in(&path)?);
+            }
         }
     }
     files.sort();
+    Ok(files)
+}
+
+fn files_directly_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        let is_table = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
+        if is_table && !is_hidden(&path) && path.is_file() {
+            files.push(path);
+        }
+    }
     Ok(files)
 }
 
@@ -284,11 +301,16 @@ fn class_names(json: &str) -> Option<Vec<String>> {
     names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
-/// The split that a file name such as `test-00000-of-00001.parquet` announces; `train` if it announces none.
+/// The split that a file name such as `test-00000-of-00001.parquet` announces, or else the folder's, as in
+/// `test/0000.parquet`; `train` if neither announces one.
 fn split_of_file(path: &Path) -> &'static str {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let first = stem.split('-').next().unwrap_or_default();
-    split_name::canonical(first).unwrap_or(split_name::TRAIN)
+    let folder = || {
+        let path = std::path::absolute(path).ok()?;
+        split_name::canonical(&path.parent()?.file_name()?.to_string_lossy())
+    };
+    split_name::canonical(first).or_else(folder).unwrap_or(split_name::TRAIN)
 }
 
 /// Whether one of `fields` has this name.
@@ -436,6 +458,27 @@ mod tests {
         let detail = |row: usize| readings[row].as_ref().unwrap_err().detail.as_str();
         assert_eq!(detail(2), "the row has no bytes, only the path elsewhere/c.png");
         assert_eq!(detail(4), "label -1 has no name in the metadata");
+    }
+
+    /// As Hugging Face converts data sets: `train/0000.parquet`, `test/0000.parquet`.
+    #[test]
+    fn the_name_of_a_folder_tells_the_split_where_no_file_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let bytes = fs_err::read(test_file("test-00000-of-00001.parquet")).unwrap();
+        let files = ["train/0000.parquet", "train/._0000.parquet", "test/0000.parquet", "other/0000.parquet"];
+        for file in files.map(at) {
+            fs_err::create_dir_all(file.parent().unwrap()).unwrap();
+            fs_err::write(file, &bytes).unwrap();
+        }
+        assert_eq!(files_in(folder.path()).unwrap(), ["test/0000.parquet", "train/0000.parquet"].map(at));
+        let split = |file: &str| read_all(&at(file)).unwrap()[0].as_ref().unwrap().split;
+        let found = ["train/0000.parquet", "test/0000.parquet", "other/0000.parquet"].map(split);
+        assert_eq!(found, ["train", "test", "train"]);
+        fs_err::rename(at("train/0000.parquet"), at("train/test.parquet")).unwrap();
+        assert_eq!(split("train/test.parquet"), "test");
+        fs_err::write(at("all.parquet"), &bytes).unwrap();
+        assert_eq!(files_in(folder.path()).unwrap(), [at("all.parquet")]);
     }
 
     #[test]
