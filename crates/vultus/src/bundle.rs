@@ -158,15 +158,17 @@ impl Bundle {
     }
 
     /// The bundle with its kernels rounded to half precision (11 significant bits), which halves its file. Vectors, such
-    /// as biases and statistics, stay as they are: they are small, and some are small numbers.
+    /// as biases and statistics, stay as they are: they are small, and some are small numbers. So do kernels with a number too large
+    /// for it.
     pub fn halved(mut self) -> Self {
         self.weights = self
             .weights
             .iter()
             .map(|(name, tensor)| {
                 let mut tensor = tensor.clone();
-                if tensor.shape.len() > 1 {
-                    tensor.data.iter_mut().for_each(|value| *value = half::f16::from_f32(*value).to_f32());
+                let halved = |value: &f32| half::f16::from_f32(*value).to_f32();
+                if tensor.shape.len() > 1 && tensor.data.iter().all(|value| halved(value).is_finite()) {
+                    tensor.data.iter_mut().for_each(|value| *value = halved(value));
                 }
                 (name.to_owned(), tensor)
             })
@@ -355,6 +357,13 @@ pub(crate) mod tests {
             assert!(tensor.data.iter().zip(original).all(near), "{name}");
         }
         assert_eq!(halved.weights.get("layers.0.bias").unwrap().data, [1e-9]);
+        // Half precision ends at 65,504.
+        let mut large = brightness();
+        let (name, tensor) = large.weights.iter().find(|(_, tensor)| tensor.shape.len() > 1).unwrap();
+        let (name, mut tensor) = (name.to_owned(), tensor.clone());
+        tensor.data[0] = 1e5;
+        large.weights.insert(name.clone(), tensor.clone());
+        assert_eq!(large.halved().weights.get(&name).unwrap(), &tensor);
     }
 
     #[test]

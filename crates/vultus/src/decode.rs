@@ -439,10 +439,10 @@ mod tests {
     fn a_jpeg_of_a_kind_that_is_not_read_is_not_damaged() {
         let mut bytes = encoded(ImageFormat::Jpeg);
         let frame = bytes.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
-        // Lossless, and with arithmetic coding.
-        for kind in [0xC3, 0xC9] {
-            bytes[frame + 1] = kind;
-            assert_eq!(decode(&bytes, &DecodeLimits::default()), Err(DecodeError::NotAnImage), "{kind:x}");
+        // Lossless, with arithmetic coding, and of 12 bits.
+        for (kind, bits) in [(0xC3, 8), (0xC9, 8), (0xC1, 12)] {
+            (bytes[frame + 1], bytes[frame + 4]) = (kind, bits);
+            assert_eq!(decode(&bytes, &DecodeLimits::default()), Err(DecodeError::NotAnImage), "{kind:x} {bits}");
         }
     }
 

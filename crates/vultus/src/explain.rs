@@ -26,14 +26,14 @@ const STRENGTH: f32 = 0.6;
 /// How important each part of a face is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saliency {
-    /// `CELLS` x `CELLS` importances, row by row, 0..1; 1 is a cell that matters most, and no less than [`LEAST_FALL`], 0 one without influence.
+    /// `CELLS` x `CELLS` importances, row by row, 0..1; 1 is a cell that matters most, and no less than [`LEAST_FALL`], 0 one that does not speak for the class.
     cells: Vec<f32>,
 }
 
 impl Saliency {
     /// Hides one part of `crop` after the other, under its mean grey, and asks `classifier` about all of these pictures in
-    /// one batch. A cell's importance is the mean fall of the predicted class's log odds over the patches that hide it: of
-    /// a face that leaves no doubt, the odds tell what still speaks for the class where its probability hardly moves.
+    /// one batch. A cell's importance is the mean fall of the predicted class's log odds over the patches that hide it, where a
+    /// rise counts as none: of a face that leaves no doubt, the odds tell what still speaks for the class where its probability hardly moves.
     pub fn of(classifier: &Classifier, crop: &GrayImage) -> Self {
         let places = CELLS - PATCH + 1;
         let mean = crop.iter().map(|&pixel| u64::from(pixel)).sum::<u64>() / (crop.len() as u64).max(1);

@@ -11,7 +11,7 @@ mod tests;
 
 use self::graph::{Named, Windows, Writer};
 use crate::bundle::{Bundle, BundleFault};
-use crate::inference::{Inference, Views};
+use crate::inference::{Inference, LEAST_PROBABILITY, Views};
 use crate::onnx::{Entry, Graph, Model, Node, Value};
 use crate::plan::{Convolution, Step, compile};
 use crate::preprocess::Preprocessing;
@@ -146,6 +146,8 @@ impl Writer {
         if temperature == 1.0 {
             return;
         }
+        let least = self.floats(&[1], &[LEAST_PROBABILITY]);
+        let probabilities = self.add("Max", &[&probabilities, &least]);
         let rows = |node: Node| node.with_ints("axes", &[1]).with_int("keepdims", 1);
         let highest = self.add_with("ReduceMax", &[&probabilities], rows);
         let relative = self.add("Div", &[&probabilities, &highest]);

@@ -85,7 +85,7 @@ impl Face {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaceMethod {
     /// SeetaFace's cascade by the crate `rustface`; its model is part of this crate. Upright faces seen from the front,
-    /// from about 40 pixels.
+    /// from about 40 pixels, and from a 26th of the longer side of a picture of more than 1,024 pixels.
     Rustface,
     /// The network YuNet, from an ONNX file.
     Yunet {

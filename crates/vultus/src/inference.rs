@@ -150,17 +150,21 @@ fn add_view(views: &mut Vec<f32>, pixels: &[f32], width: usize, height: usize, (
     }
 }
 
-/// Raises each row of `classes` probabilities to the power of `1 / temperature` and makes it sum to 1 again. A probability of 0
-/// was too small for single precision, and counts as its least positive number: a high temperature raises it as well.
+/// What a probability counts for that is smaller, before a temperature: it was too small for single precision, and a high temperature
+/// raises it as well.
+pub(crate) const LEAST_PROBABILITY: f32 = f32::MIN_POSITIVE;
+
+/// Raises each row of `classes` probabilities, at least 2^-126 each, to the power of `1 / temperature` and makes it sum to 1 again.
 pub fn sharpen(probabilities: &mut [f32], classes: usize, temperature: f32) {
     if temperature == 1.0 {
         return;
     }
     for row in probabilities.chunks_exact_mut(classes) {
         // Relative to the highest, so that no power of all vanishes; in double precision for the sum.
-        let highest = row.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+        let highest = row.iter().copied().fold(LEAST_PROBABILITY, f32::max);
         let power = 1.0 / f64::from(temperature);
-        let positive = |p: f32| f64::from(if p == 0.0 { f32::from_bits(1) } else { p });
+        // `f32::max` would turn NaN into the other value.
+        let positive = |p: f32| f64::from(if p < LEAST_PROBABILITY { LEAST_PROBABILITY } else { p });
         let powers: Vec<f64> = row.iter().map(|&p| (positive(p) / f64::from(highest)).powf(power)).collect();
         let sum: f64 = powers.iter().sum();
         row.iter_mut().zip(powers).for_each(|(p, power)| *p = (power / sum) as f32);

@@ -9,7 +9,7 @@ use image::{DynamicImage, GrayImage, imageops};
 use serde::{Deserialize, Serialize};
 
 /// Longest side of a network input that is accepted.
-const MAXIMUM_SIDE_PX: u32 = 2048;
+pub(crate) const MAXIMUM_SIDE_PX: u32 = 2048;
 
 /// How pixels become numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -86,7 +86,8 @@ impl Preprocessing {
             PixelScaling::Standard { mean, std_dev } => {
                 // A tiny deviation makes pixels infinite.
                 let (factor, offset) = self.factor_and_offset();
-                let usable = std_dev > 0.0 && std_dev.is_finite() && factor.is_finite() && offset.is_finite();
+                let usable =
+                    std_dev > 0.0 && std_dev.is_finite() && (255.0 * factor + offset).is_finite() && offset.is_finite();
                 if usable { Ok(()) } else { Err(PreprocessingError::Standard { mean, std_dev }) }
             }
             _ => Ok(()),
@@ -234,9 +235,12 @@ mod tests {
         assert!(read(r#"{"widht": 48}"#).is_err());
         let standard = read(r#"{"pixels": {"standard": {"mean": 0.5, "std_dev": 0.0}}}"#).unwrap();
         assert!(matches!(standard.validate(), Err(PreprocessingError::Standard { .. })));
-        let tiny = PixelScaling::Standard { mean: 0.0, std_dev: 1e-42 };
-        let tiny = Preprocessing { pixels: tiny, ..Preprocessing::default() };
-        assert!(matches!(tiny.validate(), Err(PreprocessingError::Standard { .. })));
+        // With the second one only the brightest pixels become infinite.
+        for std_dev in [1e-42, 1e-40] {
+            let pixels = PixelScaling::Standard { mean: 0.0, std_dev };
+            let tiny = Preprocessing { pixels, ..Preprocessing::default() };
+            assert!(matches!(tiny.validate(), Err(PreprocessingError::Standard { .. })));
+        }
         let flat = Preprocessing { height: 0, ..Preprocessing::default() };
         assert_eq!(flat.validate(), Err(PreprocessingError::Side { key: "height", value: 0 }));
         assert_eq!(Preprocessing::default().validate(), Ok(()));

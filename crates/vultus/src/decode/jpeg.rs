@@ -74,13 +74,16 @@ pub(super) fn end(bytes: &[u8]) -> Option<usize> {
     markers(bytes).find_map(|(marker, position)| (marker == END_OF_IMAGE).then_some(position))
 }
 
-/// Whether the pixels are of a kind that is read, and not lossless, for example, or with arithmetic coding: the decoder takes
-/// such files for broken ones.
+/// Whether the pixels are of a kind that is read, and not lossless, for example, with arithmetic coding or of 12 bits: the decoder
+/// takes such files for broken ones.
 pub(super) fn is_read(bytes: &[u8]) -> bool {
     // Between them are those for tables, and one for nothing yet.
     let is_frame = |marker| matches!(marker, 0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF);
-    let kind = markers(bytes).find_map(|(marker, _)| is_frame(marker).then_some(marker));
-    kind.is_none_or(|kind| kind <= 0xC2)
+    // Behind the marker and the length of what it begins are the bits of a sample.
+    let bits = |position: usize| bytes.get(position + 4).copied();
+    markers(bytes)
+        .find(|&(marker, _)| is_frame(marker))
+        .is_none_or(|(kind, position)| kind <= 0xC2 && bits(position).is_none_or(|bits| bits == 8))
 }
 
 /// The markers that end a file or have a length, each with its place, as far as they make sense.

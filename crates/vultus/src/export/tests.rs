@@ -170,6 +170,8 @@ fn scaling_views_and_temperature_are_in_the_file() {
         (standard, views(false, 2, 0.0), 0.8),
         (standard, views(true, 3, 0.1), 1.3),
         (standard, views(false, 0, 0.25), 1.0),
+        // So sure that nothing is left for a class, before a high temperature.
+        (PixelScaling::Standard { mean: 0.5, std_dev: 1e-3 }, views(false, 0, 0.0), 20.0),
     ] {
         check(&bundle(&layers, pixels, Inference { views, temperature }));
     }

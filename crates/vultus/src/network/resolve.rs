@@ -8,6 +8,7 @@ use super::{
     NetworkConfig, Padding, ParameterRole, ParameterSpec, PoolConfig, ResidualConfig, ResolvedLayer, ResolvedNetwork,
     SqueezeExcitationConfig,
 };
+use crate::preprocess::MAXIMUM_SIDE_PX;
 
 /// Most parameters of a network: with an optimiser's two moments they must fit into a checkpoint, which
 /// [`crate::container`] limits to 2 GiB.
@@ -74,6 +75,17 @@ pub enum NetworkError {
         /// Values of all layers up to this one.
         values: usize,
     },
+    /// Pictures of no pixels, or of too many.
+    #[error(
+        "pictures of {width} x {height} pixels (preprocessing.width and preprocessing.height): each side must be between 1 and \
+         {MAXIMUM_SIDE_PX}"
+    )]
+    Pictures {
+        /// Of the pictures.
+        width: usize,
+        /// Of the pictures.
+        height: usize,
+    },
     /// A classifier needs classes.
     #[error("a classifier needs at least 2 classes, not {0}")]
     Classes(usize),
@@ -85,10 +97,13 @@ impl NetworkConfig {
     ///
     /// # Errors
     /// A value out of range, a layer that does not fit and one that is too much name the layer's index; more parameters than
-    /// are supported.
+    /// are supported; sides of no pixels or more than 2048.
     pub fn resolve(&self, height: usize, width: usize, classes: usize) -> Result<ResolvedNetwork, NetworkError> {
         if classes < 2 {
             return Err(NetworkError::Classes(classes));
+        }
+        if [height, width].iter().any(|side| !(1..=MAXIMUM_SIDE_PX as usize).contains(side)) {
+            return Err(NetworkError::Pictures { width, height });
         }
         let input = FeatureShape::Planes { channels: 1, height, width };
         let head = LayerConfig::Dense(DenseConfig { units: classes, activation: Activation::Linear, l2: 0.0 });

@@ -53,6 +53,9 @@ fn errors_name_the_layer_and_the_key() {
     let message = paper().resolve(4, 4, 6).unwrap_err().to_string();
     assert!(message.contains("network.layers.3 (conv)"), "{message}");
     assert_eq!(paper().resolve(48, 48, 1), Err(NetworkError::Classes(1)));
+    for (height, width) in [(0, 48), (48, 1 << 31)] {
+        assert_eq!(paper().resolve(height, width, 7), Err(NetworkError::Pictures { width, height }));
+    }
 }
 
 #[test]

@@ -94,6 +94,10 @@ pub struct Film {
     pub frames_per_second: Option<f64>,
     /// Its length in seconds, where it is known.
     pub seconds: Option<f64>,
+    /// Whether that is the time of its end, whenever it begins, as Matroska has it.
+    pub counts_from_zero: bool,
+    /// How many frames it has, where that is known.
+    pub frames: Option<u64>,
 }
 
 /// The part of ffprobe's JSON that is needed.
@@ -119,13 +123,14 @@ struct Stream {
     side_data_list: Vec<SideData>,
     /// Of the pictures alone, in seconds: sound may be longer.
     duration: Option<String>,
+    nb_frames: Option<String>,
     #[serde(default)]
     tags: Tags,
 }
 
 #[derive(Default, Deserialize)]
 struct Tags {
-    /// The same as hours, minutes and seconds, where Matroska has it.
+    /// When they end, as hours, minutes and seconds, where Matroska has it.
     #[serde(rename = "DURATION")]
     duration: Option<String>,
 }
@@ -158,7 +163,7 @@ impl Film {
         command
             .args(["-v", "error", "-select_streams", PICTURES, "-of", "json", "-show_entries"])
             .arg(
-                "stream=width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate,duration:\
+                "stream=width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate,duration,nb_frames:\
                  stream_side_data=rotation:stream_tags=DURATION:format=duration",
             )
             .args(source(path, is_camera))
@@ -197,9 +202,18 @@ impl Film {
             return Err(unreadable(format!("its frames are {width} x {height} pixels")));
         }
         let frames_per_second = rate(&stream.avg_frame_rate).or_else(|| rate(&stream.r_frame_rate));
-        let durations = [stream.duration, stream.tags.duration, probe.format.duration];
-        let seconds = durations.iter().flatten().find_map(|text| duration(text));
-        Ok(Self { path: path.to_owned(), is_camera, width, height, frames_per_second, seconds })
+        let length = |text: &Option<String>| text.as_deref().and_then(duration);
+        let (own, end) = (length(&stream.duration), length(&stream.tags.duration));
+        Ok(Self {
+            path: path.to_owned(),
+            is_camera,
+            width,
+            height,
+            frames_per_second,
+            seconds: own.or(end).or(length(&probe.format.duration)),
+            counts_from_zero: own.is_none() && end.is_some(),
+            frames: stream.nb_frames.and_then(|frames| frames.parse().ok()),
+        })
     }
 
     /// Frames a second that a [`FilmReader`] gives, in the mean, where `asked` is the most that is wanted; of a camera, at most.
@@ -292,12 +306,24 @@ fn unstartable(program: &'static str, reason: io::Error) -> VideoError {
 
 /// A file without a name for a program's messages, which no pipe can block.
 fn messages() -> Result<(File, File), io::Error> {
-    let file = tempfile::tempfile()?;
+    // What is appended stays in its place when what is old is forgotten.
+    let file = tempfile::Builder::new().append(true).tempfile()?.into_file();
     Ok((file.try_clone()?, file))
 }
 
 /// Bytes of a program's messages that are read, from their end.
 const LAST_MESSAGES: u64 = 64 << 10;
+
+/// Bytes of a program's messages after which they are forgotten: a camera may complain of each frame for days.
+const MOST_MESSAGES: u64 = 1 << 20;
+
+/// Makes room where a program goes on and on; what it says last is kept by what comes after.
+fn forget_old_messages(messages: &File) {
+    if messages.metadata().is_ok_and(|metadata| metadata.len() > MOST_MESSAGES) {
+        // Else the file goes on growing, which harms nothing soon.
+        let _ = messages.set_len(0);
+    }
+}
 
 /// What a program has written to its messages.
 fn read_messages(messages: &File) -> Option<String> {
@@ -308,7 +334,7 @@ fn read_messages(messages: &File) -> Option<String> {
 fn last_messages(messages: &File) -> Option<Vec<u8>> {
     let mut file = messages.try_clone().ok()?;
     let mut bytes = Vec::new();
-    // A camera may complain of each frame for days; the last lines are shown.
+    // The last lines are shown.
     let length = file.metadata().ok()?.len();
     io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(LAST_MESSAGES))).ok()?;
     file.take(LAST_MESSAGES).read_to_end(&mut bytes).ok()?;
@@ -326,6 +352,9 @@ fn choice(rate: f64, film_rate: f64) -> String {
 /// way out carries pixels or messages already. The line comes before the pixels.
 const TELL_TIMES: &str =
     r"settb=AVTB,metadata=add:key=vultus:value=frame,metadata=print:key=vultus:file=pipe\\:0:direct=1";
+
+/// Times that only grow, once the film's own have been told: of equal ones the program would complain.
+const EVEN: &str = "setpts=N";
 
 /// The time in a line of [`TELL_TIMES`], in seconds where it is known; `None` for another line.
 fn time_in(line: &str) -> Option<Option<f64>> {
@@ -354,6 +383,8 @@ pub struct FilmReader {
     times: BufReader<PipeReader>,
     messages: File,
     frames_per_second: f64,
+    /// How many frames have been read, if none was left out.
+    read: Option<u64>,
     /// Time of the first frame by the film's own count.
     start_s: f64,
     /// Seconds from the first frame to the last one that was read.
@@ -380,7 +411,7 @@ impl FilmReader {
         command
             .args(["-v", "error", "-nostdin"])
             .args(source(&film.path, film.is_camera))
-            .args(["-map", &format!("0:{PICTURES}"), "-vf", &format!("{choice}{TELL_TIMES},{size}")])
+            .args(["-map", &format!("0:{PICTURES}"), "-vf", &format!("{choice}{TELL_TIMES},{EVEN},{size}")])
             // In the film's rate, frames that are closer than others would have the same time.
             .args(["-fps_mode", "passthrough", "-enc_time_base", "1:1000000"])
             .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
@@ -398,6 +429,7 @@ impl FilmReader {
             times: BufReader::new(times),
             messages,
             frames_per_second: rate,
+            read: frames_per_second.is_none().then_some(0),
             start_s: 0.0,
             last_s: None,
             complaint: None,
@@ -444,6 +476,8 @@ impl FilmReader {
         let read = self.pixels.by_ref().take(bytes).read_to_end(&mut pixels);
         read.map_err(|error| unreadable(error.to_string()))?;
         if pixels.len() as u64 == bytes {
+            forget_old_messages(&self.messages);
+            self.read = self.read.map(|read| read + 1);
             let told = told(&mut self.times).map_err(|error| unreadable(error.to_string()))?;
             let time_s = self.time(told);
             let frame = RgbImage::from_raw(self.film.width, self.film.height, pixels);
@@ -466,11 +500,17 @@ impl FilmReader {
         Ok(None)
     }
 
-    /// Whether the next frame would come after the film's end, with two of the film's own frames to spare.
+    /// Whether all its frames were read, or the next one would come after the film's end: with two of the film's own frames to
+    /// spare.
     fn is_whole(&self) -> bool {
+        // The last frame may stand for long.
+        if self.read.zip(self.film.frames).is_some_and(|(read, frames)| read + 2 >= frames) {
+            return true;
+        }
         let own_rate = self.film.frames_per_second.unwrap_or(self.frames_per_second);
         let next_s = self.last_s.map(|last| last + 1.0 / self.frames_per_second);
-        self.film.seconds.zip(next_s).is_some_and(|(seconds, next)| next + 2.0 / own_rate >= seconds)
+        let start_s = if self.film.counts_from_zero { self.start_s } else { 0.0 };
+        self.film.seconds.zip(next_s).is_some_and(|(seconds, next)| next + 2.0 / own_rate >= seconds - start_s)
     }
 
     /// Seconds from the first frame to the next one. Time goes on evenly where nothing is told of it, or nonsense.

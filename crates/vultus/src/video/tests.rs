@@ -57,7 +57,16 @@ fn a_source_without_a_frame_can_be_stopped() {
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     // Somebody who opens it for writing and writes nothing.
     let _silent = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let film = Film { path, is_camera: false, width: 64, height: 48, frames_per_second: Some(10.0), seconds: None };
+    let film = Film {
+        path,
+        is_camera: false,
+        width: 64,
+        height: 48,
+        frames_per_second: Some(10.0),
+        seconds: None,
+        counts_from_zero: false,
+        frames: None,
+    };
     let mut reader = FilmReader::open(&film, None).unwrap();
     let asked = std::cell::Cell::new(0);
     let stop = || asked.replace(asked.get() + 1) == 3;
@@ -77,7 +86,16 @@ fn a_panic_is_an_error_of_its_frame() {
 fn the_larger_frames_are_the_fewer_are_in_memory() {
     let at_once = |width, height, is_camera| {
         let path = "film.mp4".into();
-        frames_at_once(&Film { path, is_camera, width, height, frames_per_second: None, seconds: None })
+        frames_at_once(&Film {
+            path,
+            is_camera,
+            width,
+            height,
+            frames_per_second: None,
+            seconds: None,
+            counts_from_zero: false,
+            frames: None,
+        })
     };
     let sizes = [(64, 48), (1920, 1080), (3840, 2160), (7680, 4320), (8000, 8000)];
     assert_eq!(sizes.map(|(width, height)| at_once(width, height, false)), [8, 8, 4, 1, 1]);

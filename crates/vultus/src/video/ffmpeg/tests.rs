@@ -167,6 +167,58 @@ fn sound_that_is_longer_is_no_sign_of_a_cut() {
     );
 }
 
+/// Their bytes damaged in the middle, films are whole all the same: one whose pictures begin after its sound, one whose last
+/// frame stands for four seconds, and one with two frames of the same time.
+#[test]
+fn a_damaged_film_that_is_read_to_its_end_is_whole() {
+    let pictures = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=6"];
+    let sound = ["-f", "lavfi", "-i", "sine=duration=11", "-c:a", "pcm_s16le"];
+    let coded = ["-c:v", "mpeg4", "-g", "1"];
+    let late = [&["-itsoffset", "5"], &pictures[..], &sound, &coded].concat();
+    let Some((_late, late)) = film("late.mkv", &late) else { return };
+    let Some((_even, even)) = film("even.mp4", &[&pictures[..], &coded].concat()) else { return };
+    let longer = ["-i", even.to_str().unwrap(), "-c", "copy", "-bsf:v", "setts=duration=DURATION*(1+39*eq(N\\,59))"];
+    let Some((_still, still)) = film("still.mp4", &longer) else { return };
+    for path in [late, still] {
+        let mut bytes = fs_err::read(&path).unwrap();
+        let half = bytes.len() / 2;
+        let picture = (half..).find(|&at| bytes[at..].starts_with(&[0, 0, 1, 0xB6])).unwrap();
+        bytes[picture + 5..picture + 25].fill(0xFF);
+        fs_err::write(&path, bytes).unwrap();
+        let mut reader = FilmReader::open(&Film::probe(&path).unwrap(), None).unwrap();
+        let frames = reader.frames(1000).unwrap();
+        assert!(frames.len() >= 58 && reader.frames(1).unwrap().is_empty(), "{path:?}: {}", frames.len());
+        assert!(reader.complaint().is_some(), "{path:?} is not damaged");
+    }
+    let twice = ["-pix_fmt", "yuvj420p", "-c:v", "mjpeg", "-bsf:v", "setts=ts=PTS-100*gte(N\\,5)"];
+    let Some((_twice, twice)) = film("twice.mkv", &[&second("null")[..], &twice].concat()) else { return };
+    let mut reader = FilmReader::open(&Film::probe(&twice).unwrap(), None).unwrap();
+    assert_eq!((reader.frames(1000).unwrap().len(), reader.frames(1).unwrap().len()), (10, 0));
+    assert_eq!(reader.complaint(), None);
+}
+
+#[test]
+fn a_film_may_have_a_name_as_long_as_the_system_allows() {
+    let Some((directory, _)) = film("film.mp4", &second("null")) else { return };
+    let path = directory.path().join("a".repeat(251) + ".mp4");
+    let mut writer = FilmWriter::create(&path, 32, 32, 10.0).unwrap();
+    writer.write(0.0, RgbImage::new(32, 32)).unwrap();
+    writer.finish().unwrap();
+    assert!(path.exists());
+}
+
+#[test]
+fn what_a_program_says_is_forgotten_before_it_fills_a_disk() {
+    let (mut theirs, ours) = messages().unwrap();
+    for line in 0..3 {
+        io::Write::write_all(&mut theirs, format!("line {line} {}\n", "-".repeat(600_000)).as_bytes()).unwrap();
+        forget_old_messages(&ours);
+    }
+    assert!(ours.metadata().unwrap().len() < 700_000);
+    io::Write::write_all(&mut theirs, b"the end\n").unwrap();
+    assert!(read_messages(&ours).unwrap().ends_with("the end"));
+}
+
 /// Also where the film's own clock does not begin at 0, so that differences of its times are rounded.
 #[test]
 fn frames_that_are_told_the_same_time_come_after_each_other() {

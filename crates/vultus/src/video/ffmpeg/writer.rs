@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use image::RgbImage;
 use tempfile::TempPath;
@@ -16,6 +17,9 @@ use crate::program::Program;
 
 /// A frame of a written film stands still for no longer than this: clocks that jump would fill a disk with one picture.
 const LONGEST_STILL_S: f64 = 60.0;
+
+/// Films that this process has begun, so that two never grow in one file.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
 
 /// Writes frames as a film of even rate; the file is complete or absent.
 #[derive(Debug)]
@@ -60,9 +64,12 @@ impl FilmWriter {
     fn begin(path: &Path, width: u32, height: u32, frames_per_second: f64) -> Result<Self, VideoError> {
         let without = |reason| VideoError::Start { program: "ffmpeg", reason };
         let (stderr, messages) = messages().map_err(without)?;
-        let mut unfinished = std::ffi::OsString::from(format!("{UNFINISHED}{}-", std::process::id()));
-        // For kinds of pictures, % would begin a number of a series of files.
-        unfinished.push(path.file_name().unwrap_or_default().to_string_lossy().replace('%', "_"));
+        // Its ending decides its kind; the rest of a long name would make this one too long.
+        let mut unfinished = format!("{UNFINISHED}{}-{}", std::process::id(), BEGUN.fetch_add(1, Ordering::Relaxed));
+        if let Some(ending) = path.extension() {
+            // For kinds of pictures, % would begin a number of a series of files.
+            unfinished += &format!(".{}", ending.to_string_lossy().replace('%', "_"));
+        }
         let unfinished = TempPath::try_from_path(path.with_file_name(unfinished)).map_err(without)?;
         let place = Unfinished::new(&unfinished);
         let mut name = std::ffi::OsString::from("file:");
