@@ -292,6 +292,18 @@ pub fn ends_in(file: &Path, ending: &str) -> bool {
     file.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
 }
 
+/// Refuses a folder to write to whose files would be read with the images of `sources`.
+pub fn check_outside(sources: &[String], out: &Path) -> Result<(), Failure> {
+    let sources = sources.iter().filter_map(|source| Source::parse(source).ok());
+    match sources.into_iter().find(|source| source.would_read(out)) {
+        Some(source) => Err(Failure::usage(anyhow!(
+            "{} lies in {source}, and would be read with it: name a place elsewhere with --out",
+            out.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Whether something is in the way of a new folder's files.
 pub fn is_taken(folder: &Path) -> bool {
     std::fs::read_dir(folder).map_or(folder.exists(), |mut entries| entries.next().is_some())

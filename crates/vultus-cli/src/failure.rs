@@ -51,7 +51,11 @@ impl Failure {
 
 /// What is wrong with a request, or the system's refusal of it.
 pub fn usage_unless_of_the_system(error: anyhow::Error) -> Failure {
-    if error.chain().any(|cause| cause.is::<std::io::Error>()) { Failure::Run(error) } else { Failure::Usage(error) }
+    // A file that another process is at is no failure of the system.
+    let of_the_system = |cause: &&(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() != std::io::ErrorKind::ResourceBusy)
+    };
+    if error.chain().any(|cause| of_the_system(&cause)) { Failure::Run(error) } else { Failure::Usage(error) }
 }
 
 /// The message with its causes, without those that it already tells.

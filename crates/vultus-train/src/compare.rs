@@ -168,13 +168,13 @@ impl Run {
         Some(json!((part, config.validation(), data.labels, cleaning)).to_string())
     }
 
-    /// What the images are brought to, and their fingerprint: of the training split, where those that validate are a part of it.
-    /// `None` where it is not known, or none validate.
-    fn validating_images(&self) -> Option<(String, &String)> {
+    /// What the images are brought to, and their fingerprint: of the training split, where those that validate are a part of it and
+    /// all runs tell that (`by_split`), else of all. `None` where it is not known, or none validate.
+    fn validating_images(&self, by_split: bool) -> Option<(String, &String)> {
         let known = match self.config.validation() {
             Validation::Nothing => return None,
-            Validation::Split(_) => &self.data_sha256,
-            Validation::Part { .. } => &self.train_sha256,
+            Validation::Part { .. } if by_split => &self.train_sha256,
+            Validation::Split(_) | Validation::Part { .. } => &self.data_sha256,
         };
         Some((json!(self.config.preprocessing).to_string(), known.as_ref()?))
     }
@@ -247,7 +247,9 @@ pub fn compare(directories: &[PathBuf]) -> Result<Comparison, CompareError> {
         groups.iter().map(|group| group.iter().filter_map(Run::validating_part).collect()).collect();
     let validated: Vec<_> = parts.iter().filter(|parts| !parts.is_empty()).collect();
     let mut images: BTreeMap<String, BTreeSet<&String>> = BTreeMap::new();
-    for (brought_to, known) in runs.iter().filter_map(|run| run.validating_images()) {
+    // Those that are not finished do not.
+    let by_split = runs.iter().all(|run| run.train_sha256.is_some());
+    for (brought_to, known) in runs.iter().filter_map(|run| run.validating_images(by_split)) {
         images.entry(brought_to).or_default().insert(known);
     }
     let other_parts = validated.windows(2).any(|pair| pair[0] != pair[1]);

@@ -112,6 +112,12 @@ impl Source {
         there.is_some_and(|there| there.starts_with(place))
     }
 
+    /// Whether a folder of images with this one in it would have other images, or other ones that are left out.
+    pub fn would_read(&self, path: &Path) -> bool {
+        self.holds(path)
+            && !matches!((self, self.place()), (Self::Folder(_), Some(root)) if folder::lies_beside_splits(&root, path))
+    }
+
     /// The names of the classes that a folder of images has a folder for and no image of.
     fn empty_classes(&self) -> Vec<String> {
         match self {
@@ -292,11 +298,7 @@ fn read_folder(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits
     if let Some(image) = folder::first_file(path)? {
         return Err(DataError::TwoLayouts { folder: path.to_owned(), file: file.clone(), image });
     }
-    let mut readings = Vec::new();
-    for file in &files {
-        readings.extend(parquet::read(file, preprocessing, limits)?);
-    }
-    Ok(readings)
+    parquet::read_all(path, &files, preprocessing, limits)
 }
 
 /// The path, if something is there.

@@ -120,7 +120,8 @@ pub fn train(
         earlier.weights == bundle.weights && earlier.inference == bundle.inference && data(&earlier) == data(&bundle)
     };
     let splits = evaluated_splits(config, dataset);
-    if !Bundle::load(&run.bundle()).is_ok_and(is_the_same) {
+    let is_the_same = Bundle::load(&run.bundle()).is_ok_and(is_the_same);
+    if !is_the_same {
         let renewed: Vec<PathBuf> = splits.iter().map(|split| evaluation_path(run.path(), split)).collect();
         let directories = evaluation_directories(run.path(), &config.data.train_split)?;
         directories.iter().filter(|path| !renewed.contains(path)).for_each(|path| observer.outdated(path));
@@ -139,6 +140,13 @@ pub fn train(
         assessment.evaluation.notes =
             of_repeats(dataset, &split, &images).into_iter().chain(role).chain(copies).collect();
         assessment.name_models([run.path()]);
+        if is_the_same
+            && let Ok(earlier) = Evaluation::load(&evaluation_path(run.path(), &split))
+            && earlier.images_sha256 == assessment.evaluation.images_sha256
+        {
+            // What the same answers to the same images are, group by group.
+            assessment.evaluation.groups = earlier.groups;
+        }
         assessment.save(&evaluation_path(run.path(), &split))?;
         evaluations.push(assessment.evaluation);
     }

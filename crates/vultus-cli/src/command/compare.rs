@@ -1,5 +1,6 @@
 //! `vultus compare`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -38,6 +39,13 @@ impl Compare {
             && holds_evaluation(first)
         {
             return self.run_pairs(first, others);
+        }
+        if let Some(evaluation) = self.runs.iter().find(|run| holds_evaluation(run)) {
+            return Err(Failure::usage(anyhow!(
+                "{} is an evaluation, and {} is none: name runs, or evaluations alone, such as those in RUN/evaluation",
+                evaluation.display(),
+                self.runs[0].display()
+            )));
         }
         let runs = self.run_directories()?;
         let comparison = compare(&runs).map_err(|error| match error {
@@ -165,10 +173,20 @@ fn signed_decimals(score: f64) -> String {
     format!("{score:+.4}")
 }
 
+/// Runs that one line names.
+const NAMED_RUNS: usize = 3;
+
 /// Says what makes figures doubtful.
 fn warn(comparison: &Comparison) {
+    let mut missing: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (run, split) in &comparison.missing {
-        say(format_args!("{} was not evaluated on {split}: its row has no figure for it", run.display()));
+        missing.entry(split).or_default().push(run.display().to_string());
+    }
+    for (split, runs) in missing {
+        let others = runs.len().saturating_sub(NAMED_RUNS);
+        let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+        let (named, number) = (runs[..runs.len() - others].join(", "), if runs.len() == 1 { "was" } else { "were" });
+        say(format_args!("note: {named}{more} {number} not evaluated on {split}: there is no figure for it"));
     }
     if comparison.splits().is_empty() {
         say(

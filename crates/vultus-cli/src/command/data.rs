@@ -140,6 +140,9 @@ impl Data {
                     DataError::OutputExists { .. } | DataError::Unwritable { .. } => Failure::usage(error),
                     _ => Failure::Run(error.into()),
                 })?;
+                if form != Form::Parquet && dataset.samples.iter().any(|sample| sample.votes.is_some()) {
+                    say("note: the votes of FER+ are not in it: only Parquet files hold them");
+                }
                 print(format_args!(
                     "{} written to {}",
                     counted(dataset.samples.len(), "image"),

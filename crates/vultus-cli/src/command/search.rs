@@ -17,12 +17,12 @@ use vultus_train::search::journal::score_of;
 use vultus_train::search::results::SearchResults;
 use vultus_train::search::trial::{check_settings, train_trial};
 use vultus_train::search::{
-    PlannedWork, SearchConfig, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner,
+    PlannedWork, Score, SearchConfig, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner,
     TrialTask, run_search, settings, winner_config,
 };
 
 use super::train::{train_and_show, usage_or_data, usage_or_run};
-use super::{ConfigArguments, invocation, next_run_directory, quoted_path};
+use super::{ConfigArguments, check_outside, invocation, next_run_directory, quoted_path};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::{interrupt, table};
@@ -54,8 +54,15 @@ impl Search {
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("search"));
         // All of it, so that nothing comes to light only when the winner is trained.
         check_search_directory(&out).map_err(usage_or_run)?;
+        check_outside(&config.data.sources, &out)?;
         if self.then_train {
             check_winner(&config, &out)?;
+        }
+        if config.train.early_stopping.patience > 0 && config.search.score == Score::Last {
+            say(
+                "note: trials that stop early end behind their best epoch, and search.score = \"last\" counts the last one: \
+                 --set search.score=best counts the best",
+            );
         }
         let mut whole = config.clone();
         // Folds validate; there is no split beside them, which to stop by.

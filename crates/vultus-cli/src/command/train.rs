@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
+use vultus_train::checkpoint::CheckpointError;
 use vultus_train::config::TrainConfig;
 use vultus_train::dataset::DataError;
 use vultus_train::fit::{self, FitData, FitError};
@@ -12,7 +13,7 @@ use vultus_train::run::{RunDirectory, RunError};
 use vultus_train::temperature;
 use vultus_train::train::{TrainError, Trained, train};
 
-use super::{ConfigArguments, invocation, next_run_directory, quoted_path};
+use super::{ConfigArguments, check_outside, invocation, next_run_directory, quoted_path};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::progress::Progress;
@@ -48,6 +49,7 @@ impl Train {
         }
         let out = self.out.clone().unwrap_or_else(|| next_run_directory("train"));
         RunDirectory::check_new(&out).map_err(usage_or_run)?;
+        check_outside(&config.data.sources, &out)?;
         // It is made last: a slip in the configuration does not use it up.
         let prepared = prepare(&config).map_err(usage_or_data)?;
         let Prepared { dataset, train, validation } = &prepared;
@@ -99,6 +101,7 @@ pub fn train_and_show(
     drop(progress);
     let trained = trained.map_err(|error| match error {
         TrainError::Fit(FitError::Begun(_)) => Failure::usage(anyhow!("{}: {error}", run.path().display())),
+        TrainError::Fit(FitError::Checkpoint(CheckpointError::OtherRun { .. })) => Failure::usage(error),
         error => error.into(),
     })?;
     show(&trained, run)

@@ -91,7 +91,8 @@ fn other_images_and_other_directories_are_told() {
     place.train("few-again", &["--set", "train.epochs=1"]);
     place.run(&["compare", "few", "few-again"]).ends_with(0).says(&["few-again has the seed of another run"]);
     fs_err::remove_dir_all(place.path("few-again/evaluation")).unwrap();
-    place.run(&["compare", "few", "few-again"]).ends_with(0).says(&["few-again was not evaluated on test"]);
+    place.run(&["compare", "few", "few-again"]).ends_with(0).says(&["note: few-again was not evaluated on test"]);
+    place.run(&["compare", "few", "few/evaluation/test"]).ends_with(2).says(&["few/evaluation/test is an evaluation"]);
     place.run(&["compare", "few-again"]).ends_with(0).says(&["no run has been evaluated"]);
     place.run(&["compare", "few", "absent"]).ends_with(2).says(&["absent holds no run"]);
     place.run(&["compare"]).ends_with(2).says(&["<RUN_OR_EVALUATION>"]);

@@ -170,7 +170,8 @@ fn duplicates_conflicts_leaks_and_blanks_are_found() {
     place.run(&["data", "audit", "faces", "--list", "faults.csv"]).ends_with(2).says(&["faults.csv exists"]);
     place.run(&["data", "audit", "faces", "--list", "faults.txt"]).ends_with(2).says(&["the list is a .csv file"]);
     // Of the folder above, faces is the only class.
-    let above = place.run(&["train", "--config", "small.toml", "--data", ".", "--out", "run"]);
+    let elsewhere = Place::new();
+    let above = place.run(&["train", "--config", "small.toml", "--data", ".", "--out", &elsewhere.text("run")]);
     above.ends_with(2).says(&["all images are of one class, faces", "further down"]);
 }
 
@@ -348,6 +349,25 @@ fn a_class_with_one_image_is_named_before_training() {
     let arguments = ["train", "--config", "small.toml", "--data", "faces", "--out", "run"];
     place.run(&arguments).ends_with(2).says(&["\"rare\"", "1 image", "validation"]);
     assert!(!place.path("run").exists());
+}
+
+/// What they write would be images of a class by the next time.
+#[test]
+fn no_training_and_no_search_lies_among_its_images() {
+    let place = place_with_folder();
+    for (data, out) in
+        [("faces/train", "faces/train/run"), ("faces", "faces/test/happy/run"), ("faces", "faces/test/run")]
+    {
+        let refused = place.run(&["train", "--config", "small.toml", "--data", data, "--out", out]).ends_with(2);
+        refused.says(&[&format!("{out} lies in "), &format!("{data}, and would be read with it"), "--out"]);
+        assert!(!place.path(out).exists());
+    }
+    place.write("search.toml", SMALL.to_owned() + "[[search.axes]]\nkeys = [\"seed\"]\nvalues = [1, 2]\n");
+    let search = ["search", "--config", "search.toml", "--data", "faces", "--out", "faces/train/search"];
+    place.run(&search).ends_with(2).says(&["faces/train/search lies in "]);
+    // Beside the folders of splits nothing is read.
+    place.train("faces/runs/one", &["--data", "faces", "--set", "train.epochs=1"]);
+    place.run(&["data", "stats", "faces"]).ends_with(0).prints(&["left out  1 no class"]);
 }
 
 #[test]

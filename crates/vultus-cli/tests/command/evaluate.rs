@@ -298,6 +298,9 @@ fn an_evaluation_tells_what_it_is_of() {
     assert_eq!(age["groups"][0]["false_positive_rates"][0]["rate_interval"].as_array().map(Vec::len), Some(2));
     let report = fs_err::read_to_string(place.path("run/report.html")).unwrap();
     assert!(report.contains("By age.") && report.contains("Recall by age:") && report.contains("1 (unreadable)"));
+    // The same model answers the same when its run is gone through again.
+    place.run(&["train", "--resume", "--out", "run"]).ends_with(0);
+    assert_eq!(read_json(&place.path("run/evaluation/test/evaluation.json"))["groups"], evaluation["groups"]);
     place.run(&["evaluate", "run"]).ends_with(0).says(&["the figures of groups that were kept there are replaced"]);
     place.write("other.csv", "origin,age\nelsewhere.png,young\n");
     let other = ["evaluate", "run", "--groups", "other.csv"];

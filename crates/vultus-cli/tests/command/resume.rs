@@ -197,7 +197,7 @@ fn a_run_goes_on_where_its_images_have_moved_to() {
     let resume = ["train", "--resume", "--out", "run", "--set", "train.epochs=4"];
     place.run(&resume).ends_with(2).says(&["faces.parquet"]);
     let other = [&resume[..], &["--data", "others.parquet"]].concat();
-    place.run(&other).ends_with(1).says(&["run/checkpoints/", "its data differs"]);
+    place.run(&other).ends_with(2).says(&["run/checkpoints/", "its data differs"]);
     assert_eq!(metrics_of(&place.path("run")), before, "other images changed the run");
     let moved = ["--data", "elsewhere/faces.parquet"];
     place.run(&[&resume[..], &moved].concat()).ends_with(0);
@@ -236,7 +236,7 @@ fn a_run_goes_on_where_its_teacher_has_moved_to() {
         let more = ["--set", "train.epochs=3", "--set", &named(teacher)];
         place.run(&[&["train", "--resume", "--out", "run"], &more[..]].concat())
     };
-    resume("other").ends_with(1).says(&["run/checkpoints/", "its teachers differs"]);
+    resume("other").ends_with(2).says(&["run/checkpoints/", "its teachers differs"]);
     resume("elsewhere").ends_with(0).says(&["resuming run after 2 of 3 epochs"]);
 }
 
@@ -250,7 +250,7 @@ fn a_checkpoint_of_another_network_is_refused() {
     for (other, part) in [("wide", "its network.layers differs"), ("seeded", "its seed differs")] {
         let name = "checkpoints/last.safetensors";
         fs_err::copy(place.path(other).join(name), place.path("run").join(name)).unwrap();
-        let outcome = place.run(&["train", "--resume", "--out", "run"]).ends_with(1);
+        let outcome = place.run(&["train", "--resume", "--out", "run"]).ends_with(2);
         outcome.says(&["run/checkpoints/last.safetensors", part]);
     }
     let broken = "this is no checkpoint\n";

@@ -32,6 +32,8 @@ struct Columns {
     emotion: usize,
     pixels: usize,
     usage: Option<usize>,
+    /// Of all columns, in lower case.
+    names: Vec<String>,
 }
 
 impl Columns {
@@ -47,14 +49,28 @@ impl Columns {
                 found: format!("{:.120}{}", names.join(", "), separator_hint(&names.join(""))),
             })
         };
-        Ok(Self { emotion: needed("emotion")?, pixels: needed("pixels")?, usage: position("usage") })
+        Ok(Self {
+            emotion: needed("emotion")?,
+            pixels: needed("pixels")?,
+            usage: position("usage"),
+            names: names.clone(),
+        })
+    }
+
+    /// Where there is no column `Usage`: another one in which a record names a split, and what that says.
+    fn column_of_splits(&self, record: &ByteRecord) -> Option<(&str, String)> {
+        let unknown = |&(column, _): &(usize, &[u8])| ![self.emotion, self.pixels].contains(&column);
+        let mut cells = record.iter().enumerate().filter(unknown);
+        let (column, cell) = cells.find(|(_, cell)| split_name::canonical(&String::from_utf8_lossy(cell)).is_some())?;
+        let name = self.names.get(column)?;
+        self.usage.is_none().then(|| (name.as_str(), String::from_utf8_lossy(cell).trim().to_owned()))
     }
 }
 
 /// Reads all rows.
 ///
 /// # Errors
-/// A file that cannot be read, has no needed column, or has no rows.
+/// A file that cannot be read, has no needed column, has its splits in a column of another name, or has no rows.
 pub fn read(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<Reading>, DataError> {
     let failed = |error: csv::Error| DataError::Csv { path: path.to_owned(), detail: error.to_string() };
     let file = fs_err::File::open(path)?;
@@ -68,6 +84,10 @@ pub fn read(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<Reading>, 
             break;
         }
         let first_row = readings.len();
+        if let Some((column, split)) = columns.column_of_splits(&batch[0]).filter(|_| first_row == 0) {
+            let detail = format!("its column {column} holds splits, such as {split}: call it Usage");
+            return Err(DataError::Csv { path: path.to_owned(), detail });
+        }
         readings.par_extend(batch.into_par_iter().enumerate().map(|(place, record)| {
             let origin = format!("{} row {}", path.display(), first_row + place);
             read_row(&columns, &record, origin, preprocessing)
@@ -181,6 +201,14 @@ mod tests {
     fn without_a_usage_column_all_is_train() {
         let readings = read_text(&format!("emotion,pixels\n5,{}\n", pixels(PIXELS, 1))).unwrap();
         assert_eq!(readings[0].as_ref().unwrap().split, "train");
+    }
+
+    #[test]
+    fn splits_in_a_column_of_another_name_are_not_all_taken_for_training() {
+        let face = pixels(PIXELS, 1);
+        let message = read_text(&format!("emotion,pixels,Ussage\n5,{face},PublicTest\n")).unwrap_err().to_string();
+        assert!(message.contains("its column ussage holds splits, such as PublicTest: call it Usage"), "{message}");
+        assert!(read_text(&format!("emotion,pixels,by\n5,{face},me\n")).is_ok());
     }
 
     #[test]

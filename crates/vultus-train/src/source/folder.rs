@@ -50,6 +50,23 @@ pub fn first_file(root: &Path) -> Result<Option<PathBuf>, DataError> {
     Ok(find(root)?.candidates.into_iter().next().map(|candidate| candidate.path))
 }
 
+/// Whether `path`, which is below `root` and need not be there, lies beside the folders of splits, of which none has its name: what
+/// is put there is left out, whatever it is.
+pub fn lies_beside_splits(root: &Path, path: &Path) -> bool {
+    let has_splits = || {
+        let folders = Listing::of(root).unwrap_or_default().folders;
+        folders.iter().any(|(path, name)| {
+            split_name::canonical(name).is_some() && Listing::of(path).is_ok_and(|inside| !inside.folders.is_empty())
+        })
+    };
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let inside = path.ancestors().find(|folder| {
+        folder.parent().is_some_and(|parent| fs_err::canonicalize(parent).is_ok_and(|parent| parent == root))
+    });
+    let name = inside.and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    split_name::canonical(&name).is_none() && has_splits()
+}
+
 /// The names of the classes under `root` that have a folder and no image file; none where it cannot be listed.
 pub fn empty_classes(root: &Path) -> Vec<String> {
     let Found { candidates, empty, .. } = find(root).unwrap_or_default();

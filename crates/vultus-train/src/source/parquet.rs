@@ -17,8 +17,9 @@ use ::parquet::schema::types::Type;
 use rayon::prelude::*;
 use serde::Deserialize;
 use vultus::decode::DecodeLimits;
-use vultus::picture_file::is_hidden;
+use vultus::picture_file::{is_hidden, name};
 use vultus::preprocess::Preprocessing;
+use vultus::wording::counted;
 
 use super::{NamedSample, Reading, face_from_bytes, ferplus};
 use crate::dataset::{DataError, Removal, RemovalReason, split_name};
@@ -90,25 +91,84 @@ struct EncodedRow {
     odd_vote: Option<String>,
 }
 
+/// Reads all rows of a folder's `files`, and gives a row for each folder beside them that is not read.
+///
+/// # Errors
+/// As [`read`]; and a file that tells no split, where others do by their names: its rows would be trained on, whatever they
+/// are for.
+pub fn read_all(
+    folder: &Path,
+    files: &[PathBuf],
+    preprocessing: &Preprocessing,
+    limits: &DecodeLimits,
+) -> Result<Vec<Reading>, DataError> {
+    let has_named = files.iter().any(|file| split_told(file).is_some());
+    let mut readings = Vec::new();
+    for file in files {
+        readings.extend(read_carefully(file, has_named, preprocessing, limits)?);
+    }
+    readings.extend(passed_over(folder, files)?.into_iter().map(Err));
+    Ok(readings)
+}
+
+/// The folders in `folder` that have none of `files`, and Parquet files all the same or the name of a split.
+fn passed_over(folder: &Path, files: &[PathBuf]) -> Result<Vec<Removal>, DataError> {
+    let mut removals = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        if is_hidden(&path) || !path.is_dir() || files.iter().any(|file| file.starts_with(&path)) {
+            continue;
+        }
+        let split = split_name::canonical(&path.file_name().unwrap_or_default().to_string_lossy());
+        let tables = files_directly_in(&path).map_or(0, |files| files.len());
+        if tables > 0 || split.is_some() {
+            removals.push(Removal {
+                origin: name(&path),
+                split: split.unwrap_or(split_name::TRAIN).to_owned(),
+                label: None,
+                reason: RemovalReason::NoClass,
+                detail: format!("it lies beside what is read, with {}", counted(tables, "Parquet file")),
+            });
+        }
+    }
+    removals.sort_by(|one, other| one.origin.cmp(&other.origin));
+    Ok(removals)
+}
+
 /// Reads all rows.
 ///
 /// # Errors
 /// A file that is no Parquet file or is damaged, lacks the `image` or `label` column or some of those of the votes, has
-/// columns of another type or votes that are no counts, is compressed in a way that is not built in, has numbers for labels
-/// and no names for them, or has no rows.
+/// columns of another type or votes that are no counts, has its splits in a column of another name, is compressed in a way that
+/// is not built in, has numbers for labels and no names for them, or has no rows.
 pub fn read(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
+    read_carefully(path, false, preprocessing, limits)
+}
+
+/// [`read`] of a file that `must_tell` of which split it is, or need not.
+fn read_carefully(
+    path: &Path,
+    must_tell: bool,
+    preprocessing: &Preprocessing,
+    limits: &DecodeLimits,
+) -> Result<Vec<Reading>, DataError> {
     // The parquet crate asserts some things that a damaged file can break. Its words still go to stderr: whoever silences a
     // panic silences those of all threads.
-    catch_unwind(AssertUnwindSafe(|| read_rows(path, preprocessing, limits))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| read_rows(path, must_tell, preprocessing, limits))).unwrap_or_else(|_| {
         Err(DataError::Parquet { path: path.to_owned(), detail: "damaged: its reader gave up".to_owned() })
     })
 }
 
-fn read_rows(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
+fn read_rows(
+    path: &Path,
+    must_tell: bool,
+    preprocessing: &Preprocessing,
+    limits: &DecodeLimits,
+) -> Result<Vec<Reading>, DataError> {
     let failed = |detail: String| DataError::Parquet { path: path.to_owned(), detail };
     let file = fs_err::File::open(path)?.into_file();
     let reader = SerializedFileReader::new(file).map_err(|error| failed(error.to_string()))?;
-    let layout = Layout::of(path, &reader)?;
+    let layout = Layout::of(path, must_tell, &reader)?;
     let mut rows = reader.get_row_iter(Some(layout.projection.clone())).map_err(|error| failed(error.to_string()))?;
     let mut readings: Vec<Reading> = Vec::new();
     loop {
@@ -141,7 +201,7 @@ fn read_rows(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) 
 
 impl Layout {
     /// Looks at the schema, the metadata and the name of the file.
-    fn of(path: &Path, reader: &dyn FileReader) -> Result<Self, DataError> {
+    fn of(path: &Path, must_tell: bool, reader: &dyn FileReader) -> Result<Self, DataError> {
         let metadata = reader.metadata();
         let root = metadata.file_metadata().schema_descr().root_schema();
         let vote_columns = ferplus::CLASSES.map(vote_column);
@@ -191,7 +251,21 @@ impl Layout {
             .and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface"))
             .and_then(|pair| pair.value.as_deref())
             .and_then(class_names);
-        let file_split = (!has(projection.get_fields(), "split")).then(|| split_of_file(path));
+        let mut file_split = None;
+        if !has(projection.get_fields(), "split") {
+            if let Some((column, split)) = column_of_splits(reader, &wanted) {
+                return Err(failed(format!("its column {column} holds splits, such as {split}: call it split")));
+            }
+            let told = split_told(path);
+            if told.is_none() && must_tell {
+                return Err(failed(
+                    "it has no column split, and its name tells none, as those of others in its folder do: call it \
+                     train-... or test-..., say"
+                        .to_owned(),
+                ));
+            }
+            file_split = Some(told.unwrap_or(split_name::TRAIN));
+        }
         Ok(Self { projection, class_names, file_split, votes_absent })
     }
 
@@ -301,16 +375,37 @@ fn class_names(json: &str) -> Option<Vec<String>> {
     names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
 }
 
-/// The split that a file name such as `test-00000-of-00001.parquet` announces, or else the folder's, as in
-/// `test/0000.parquet`; `train` if neither announces one.
-fn split_of_file(path: &Path) -> &'static str {
+/// The split that a file name such as `test-00000-of-00001.parquet` or `my_test.parquet` announces, or else the folder's, as in
+/// `test/0000.parquet`.
+fn split_told(path: &Path) -> Option<&'static str> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let first = stem.split('-').next().unwrap_or_default();
+    let first = split_name::canonical(stem.split('-').next().unwrap_or_default());
+    let only_word = || {
+        let words = stem.split(|c: char| !c.is_alphanumeric());
+        let mut splits: Vec<&str> = words.filter_map(split_name::canonical).collect();
+        splits.dedup();
+        if let [only] = splits[..] { Some(only) } else { None }
+    };
     let folder = || {
         let path = std::path::absolute(path).ok()?;
         split_name::canonical(&path.parent()?.file_name()?.to_string_lossy())
     };
-    split_name::canonical(first).or_else(folder).unwrap_or(split_name::TRAIN)
+    first.or_else(only_word).or_else(folder)
+}
+
+/// A column of text, none of those that are `wanted`, whose first row names a split, and what that says.
+fn column_of_splits(reader: &dyn FileReader, wanted: &dyn Fn(&str) -> bool) -> Option<(String, String)> {
+    let root = reader.metadata().file_metadata().schema_descr().root_schema();
+    let is_text = |field: &&Arc<Type>| field.is_primitive() && field.get_physical_type() == Physical::BYTE_ARRAY;
+    let others = root.get_fields().iter().filter(|field| !wanted(field.name())).filter(is_text).cloned();
+    let others = Type::group_type_builder(root.name()).with_fields(others.collect()).build().ok()?;
+    if others.get_fields().is_empty() {
+        return None;
+    }
+    // One that cannot be read is nobody's split.
+    let row = reader.get_row_iter(Some(others)).ok()?.next()?.ok()?;
+    let mut texts = row.into_columns().into_iter().filter_map(|(column, field)| Some((column, text(field)?)));
+    texts.find(|(_, text)| split_name::canonical(text).is_some())
 }
 
 /// Whether one of `fields` has this name.
@@ -421,212 +516,4 @@ fn whole(number: f64) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use ::parquet::data_type::{ByteArray, ByteArrayType, Int32Type};
-    use ::parquet::file::writer::SerializedFileWriter;
-    use ::parquet::schema::parser::parse_message_type;
-
-    use super::*;
-
-    fn read_all(path: &Path) -> Result<Vec<Reading>, DataError> {
-        read(path, &Preprocessing::default(), &DecodeLimits::default())
-    }
-
-    /// Files written by `tests/data/make_parquet.py`.
-    fn test_file(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-    }
-
-    #[test]
-    fn the_layout_of_hugging_face_is_read() {
-        let readings = read_all(&test_file("test-00000-of-00001.parquet")).unwrap();
-        let found: Vec<Result<(&str, &str, u8), RemovalReason>> = readings
-            .iter()
-            .map(|reading| match reading {
-                Ok(sample) => Ok((sample.label.as_str(), sample.split, sample.image.as_raw()[0])),
-                Err(removal) => Err(removal.reason),
-            })
-            .collect();
-        let expected = [
-            Ok(("angry", "test", 10)),
-            Ok(("surprise", "test", 20)),
-            Err(RemovalReason::Missing),
-            Err(RemovalReason::Unreadable),
-            Err(RemovalReason::Missing),
-        ];
-        assert_eq!(found, expected);
-        let detail = |row: usize| readings[row].as_ref().unwrap_err().detail.as_str();
-        assert_eq!(detail(2), "the row has no bytes, only the path elsewhere/c.png");
-        assert_eq!(detail(4), "label -1 has no name in the metadata");
-    }
-
-    /// As Hugging Face converts data sets: `train/0000.parquet`, `test/0000.parquet`.
-    #[test]
-    fn the_name_of_a_folder_tells_the_split_where_no_file_does() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let bytes = fs_err::read(test_file("test-00000-of-00001.parquet")).unwrap();
-        let files = ["train/0000.parquet", "train/._0000.parquet", "test/0000.parquet", "other/0000.parquet"];
-        for file in files.map(at) {
-            fs_err::create_dir_all(file.parent().unwrap()).unwrap();
-            fs_err::write(file, &bytes).unwrap();
-        }
-        assert_eq!(files_in(folder.path()).unwrap(), ["test/0000.parquet", "train/0000.parquet"].map(at));
-        let split = |file: &str| read_all(&at(file)).unwrap()[0].as_ref().unwrap().split;
-        let found = ["train/0000.parquet", "test/0000.parquet", "other/0000.parquet"].map(split);
-        assert_eq!(found, ["train", "test", "train"]);
-        fs_err::rename(at("train/0000.parquet"), at("train/test.parquet")).unwrap();
-        assert_eq!(split("train/test.parquet"), "test");
-        fs_err::write(at("all.parquet"), &bytes).unwrap();
-        assert_eq!(files_in(folder.path()).unwrap(), [at("all.parquet")]);
-    }
-
-    #[test]
-    fn a_compression_that_is_not_built_in_is_named() {
-        let error = read_all(&test_file("brotli.parquet")).unwrap_err().to_string();
-        assert!(error.contains("is compressed with brotli, which is not built in"), "{error}");
-    }
-
-    #[test]
-    fn what_is_no_parquet_or_a_broken_one_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("train-0.parquet");
-        let whole = fs_err::read(test_file("test-00000-of-00001.parquet")).unwrap();
-        let mut scrambled = whole.clone();
-        scrambled[200..260].fill(0xA5);
-        for bytes in [&b""[..], b"PAR1 but nothing more PAR1", &whole[..whole.len() / 2], &scrambled] {
-            fs_err::write(&path, bytes).unwrap();
-            let error = read_all(&path).unwrap_err();
-            assert!(matches!(error, DataError::Parquet { .. }), "{error}");
-        }
-    }
-
-    /// Writes a row for each of `splits`, which is a column of text or, with `as_numbers`, of their places.
-    fn write_rows(path: &Path, splits: &[Option<&str>], as_numbers: bool) {
-        let split = if as_numbers { "optional int32 split" } else { "optional binary split (STRING)" };
-        let schema = format!("message faces {{ {split}; required binary label (STRING); required binary image; }}");
-        let schema = Arc::new(parse_message_type(&schema).unwrap());
-        let file = std::fs::File::create(path).unwrap();
-        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
-        let mut group = writer.next_row_group().unwrap();
-        let mut png = std::io::Cursor::new(Vec::new());
-        image::GrayImage::new(48, 48).write_to(&mut png, image::ImageFormat::Png).unwrap();
-        let bytes = |bytes: &[u8]| vec![ByteArray::from(bytes.to_vec()); splits.len()];
-        let present: Vec<i16> = splits.iter().map(|split| i16::from(split.is_some())).collect();
-        let mut columns = [bytes(b"happy"), bytes(png.get_ref())].into_iter();
-        let mut column = group.next_column().unwrap().unwrap();
-        if as_numbers {
-            let numbers: Vec<i32> = (0..splits.iter().flatten().count() as i32).collect();
-            column.typed::<Int32Type>().write_batch(&numbers, Some(&present), None).unwrap();
-        } else {
-            let texts: Vec<ByteArray> = splits.iter().flatten().map(|&text| ByteArray::from(text)).collect();
-            column.typed::<ByteArrayType>().write_batch(&texts, Some(&present), None).unwrap();
-        }
-        column.close().unwrap();
-        while let Some(mut column) = group.next_column().unwrap() {
-            column.typed::<ByteArrayType>().write_batch(&columns.next().unwrap(), None, None).unwrap();
-            column.close().unwrap();
-        }
-        group.close().unwrap();
-        writer.close().unwrap();
-    }
-
-    #[test]
-    fn a_row_without_its_split_is_no_training_image() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("faces.parquet");
-        let split_of = |reading: &Reading| match reading {
-            Ok(sample) => sample.split.to_owned(),
-            Err(removal) => format!("{}: {}", removal.reason.name(), removal.detail),
-        };
-        let missing = "unreadable: the split is missing, or no text";
-        write_rows(&path, &[Some("Training"), None, Some("test")], false);
-        let splits: Vec<String> = read_all(&path).unwrap().iter().map(split_of).collect();
-        assert_eq!(splits, ["train", missing, "test"]);
-        write_rows(&path, &[Some("0"), Some("1")], true);
-        let splits: Vec<String> = read_all(&path).unwrap().iter().map(split_of).collect();
-        assert_eq!(splits, [missing, missing]);
-    }
-
-    #[test]
-    fn a_column_of_another_type_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("faces.parquet");
-        let message_of = |columns: &str| {
-            let schema = Arc::new(parse_message_type(&format!("message faces {{ {columns} }}")).unwrap());
-            let file = std::fs::File::create(&path).unwrap();
-            SerializedFileWriter::new(file, schema, Arc::default()).unwrap().close().unwrap();
-            read_all(&path).unwrap_err().to_string()
-        };
-        let (image, label) = ("required binary image;", "required binary label (STRING);");
-        let votes = |kind: &str| ferplus::CLASSES.map(|class| format!("optional {kind} {};", vote_column(class)));
-        for (columns, expected) in [
-            (format!("{image} {label}"), "no images found"),
-            (format!("{image} required double label;"), "no images found"),
-            (format!("{image} {label} {}", votes("double").concat()), "no images found"),
-            (format!("{image} required boolean label;"), "the column label is of the type BOOLEAN"),
-            (format!("{label} required binary image (STRING);"), "the column image is of the type text"),
-            (
-                format!("{label} repeated group image {{ required int32 pixel; }}"),
-                "the column image is of the type a list",
-            ),
-            (
-                format!("{image} {label} {}", votes("binary").concat()),
-                "the column ferplus_neutral is of the type BYTE_ARRAY",
-            ),
-            (format!("{image} {label} {}", votes("int32")[1..].concat()), "it lacks ferplus_neutral"),
-            (format!("{image} {label} {}", votes("int32")[..8].concat()), "no images found"),
-            (format!("{image} required int32 label (DATE);"), "the column label is of the type DATE"),
-            (format!("{image} repeated binary label (STRING);"), "the column label is of the type a list"),
-            (format!("{label} required fixed_len_byte_array(9) image;"), "no images found"),
-        ] {
-            let message = message_of(&columns);
-            assert!(message.contains(expected) && message.contains("faces.parquet"), "{columns}: {message}");
-        }
-    }
-
-    #[test]
-    fn a_vote_is_a_count_in_any_type_of_number() {
-        assert_eq!(whole(3.0), Some(3));
-        assert_eq!([whole(2.5), whole(f64::NAN), whole(f64::INFINITY), whole(1e12)], [None; 4]);
-        let votes = |last: Field| {
-            let mut columns = vec![("label".to_owned(), Field::Str("happy".to_owned()))];
-            columns.extend(ferplus::CLASSES.map(|class| (vote_column(class), Field::Double(1.0))));
-            columns[10].1 = last;
-            let row = EncodedRow::of(Row::new(columns));
-            (row.votes[9], row.odd_vote)
-        };
-        assert_eq!(votes(Field::Double(4.0)), (Some(4), None));
-        for missing in [Field::Null, Field::Double(f64::NAN), Field::Float(f32::NAN)] {
-            assert_eq!(votes(missing), (None, None));
-        }
-        for odd in [Field::Double(0.5), Field::Int(300), Field::Int(-1)] {
-            let (vote, complaint) = votes(odd);
-            assert_eq!(vote, None);
-            assert!(complaint.unwrap().contains("ferplus_nf is "), "named");
-        }
-    }
-
-    #[test]
-    fn the_file_name_tells_the_split() {
-        for (name, split) in [
-            ("data/test-00000-of-00001.parquet", "test"),
-            ("validation.parquet", "validation"),
-            ("train-00003-of-00009.parquet", "train"),
-            ("faces.parquet", "train"),
-        ] {
-            assert_eq!(split_of_file(Path::new(name)), split, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_real_file_is_read_whole() {
-        let Some(path) = crate::dataset::fer2013() else { return };
-        let readings = read_all(&path).unwrap();
-        assert_eq!(readings.len(), 32_298);
-        let samples: Vec<NamedSample> = readings.into_iter().map(|reading| reading.unwrap()).collect();
-        assert_eq!(samples.iter().filter(|sample| sample.split == "public_test").count(), 3589);
-        assert_eq!(samples.iter().filter(|sample| sample.label == "disgust").count(), 436 + 56);
-        assert!(samples.iter().all(|sample| sample.votes.is_some_and(|votes| votes.iter().sum::<u8>() >= 9)));
-    }
-}
+mod tests;
