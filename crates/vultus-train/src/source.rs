@@ -109,7 +109,10 @@ impl Source {
             return false;
         };
         let there = path.ancestors().find_map(|folder| fs_err::canonicalize(folder).ok());
-        there.is_some_and(|there| there.starts_with(place))
+        // Links in it are followed when it is read.
+        let by_link =
+            || path.ancestors().skip(1).any(|folder| fs_err::canonicalize(folder).is_ok_and(|it| it == place));
+        there.is_some_and(|there| there.starts_with(&place)) || by_link()
     }
 
     /// Whether a folder of images with this one in it would have other images, or other ones that are left out.

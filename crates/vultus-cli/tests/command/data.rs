@@ -362,6 +362,15 @@ fn no_training_and_no_search_lies_among_its_images() {
         refused.says(&[&format!("{out} lies in "), &format!("{data}, and would be read with it"), "--out"]);
         assert!(!place.path(out).exists());
     }
+    // Through a link, too.
+    #[cfg(unix)]
+    {
+        fs_err::create_dir(place.path("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(place.path("elsewhere"), place.path("faces/train/runs")).unwrap();
+        let out = ["train", "--config", "small.toml", "--data", "faces/train", "--out", "faces/train/runs/one"];
+        place.run(&out).ends_with(2).says(&["faces/train/runs/one lies in "]);
+        fs_err::remove_file(place.path("faces/train/runs")).unwrap();
+    }
     place.write("search.toml", SMALL.to_owned() + "[[search.axes]]\nkeys = [\"seed\"]\nvalues = [1, 2]\n");
     let search = ["search", "--config", "search.toml", "--data", "faces", "--out", "faces/train/search"];
     place.run(&search).ends_with(2).says(&["faces/train/search lies in "]);

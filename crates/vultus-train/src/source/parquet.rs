@@ -21,7 +21,7 @@ use vultus::picture_file::{is_hidden, name};
 use vultus::preprocess::Preprocessing;
 use vultus::wording::counted;
 
-use super::{NamedSample, Reading, face_from_bytes, ferplus};
+use super::{NamedSample, Reading, face_from_bytes, ferplus, folder};
 use crate::dataset::{DataError, Removal, RemovalReason, split_name};
 
 /// Rows that are read before their pictures are decoded in parallel, if their pictures have fewer than [`BYTES_AT_ONCE`].
@@ -35,14 +35,14 @@ pub fn vote_column(class: &str) -> String {
     format!("ferplus_{}", class.to_ascii_lowercase())
 }
 
-/// The Parquet files inside `folder`, or else inside the folders there that are called as splits, sorted; a downloaded data set
-/// is often a folder of them.
+/// The Parquet files inside `folder`, or else, where there are no images of classes, inside the folders there that are called as
+/// splits, sorted; a downloaded data set is often a folder of them.
 ///
 /// # Errors
 /// A folder that cannot be listed.
 pub fn files_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut files = files_directly_in(folder)?;
-    if files.is_empty() {
+    if files.is_empty() && folder::first_file(folder)?.is_none() {
         for entry in fs_err::read_dir(folder)? {
             let path = entry?.path();
             let is_split = split_name::canonical(&path.file_name().unwrap_or_default().to_string_lossy()).is_some();
@@ -102,10 +102,15 @@ pub fn read_all(
     preprocessing: &Preprocessing,
     limits: &DecodeLimits,
 ) -> Result<Vec<Reading>, DataError> {
-    let has_named = files.iter().any(|file| split_told(file).is_some());
+    let split_of = |file: &Path| {
+        // Else it would not be among them.
+        let parent = file.parent().filter(|parent| *parent != folder).and_then(Path::file_name);
+        split_told(file).or_else(|| split_name::canonical(&parent?.to_string_lossy()))
+    };
+    let must_tell = files.iter().any(|file| split_of(file).is_some());
     let mut readings = Vec::new();
     for file in files {
-        readings.extend(read_carefully(file, has_named, preprocessing, limits)?);
+        readings.extend(read_as(file, split_of(file), must_tell, preprocessing, limits)?);
     }
     readings.extend(passed_over(folder, files)?.into_iter().map(Err));
     Ok(readings)
@@ -142,25 +147,27 @@ fn passed_over(folder: &Path, files: &[PathBuf]) -> Result<Vec<Removal>, DataErr
 /// columns of another type or votes that are no counts, has its splits in a column of another name, is compressed in a way that
 /// is not built in, has numbers for labels and no names for them, or has no rows.
 pub fn read(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
-    read_carefully(path, false, preprocessing, limits)
+    read_as(path, split_told(path), false, preprocessing, limits)
 }
 
-/// [`read`] of a file that `must_tell` of which split it is, or need not.
-fn read_carefully(
+/// [`read`] of a file whose name, or its place, has `told` a split; without a column for it either it `must_tell` one, or need not.
+fn read_as(
     path: &Path,
+    told: Option<&'static str>,
     must_tell: bool,
     preprocessing: &Preprocessing,
     limits: &DecodeLimits,
 ) -> Result<Vec<Reading>, DataError> {
     // The parquet crate asserts some things that a damaged file can break. Its words still go to stderr: whoever silences a
     // panic silences those of all threads.
-    catch_unwind(AssertUnwindSafe(|| read_rows(path, must_tell, preprocessing, limits))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| read_rows(path, told, must_tell, preprocessing, limits))).unwrap_or_else(|_| {
         Err(DataError::Parquet { path: path.to_owned(), detail: "damaged: its reader gave up".to_owned() })
     })
 }
 
 fn read_rows(
     path: &Path,
+    told: Option<&'static str>,
     must_tell: bool,
     preprocessing: &Preprocessing,
     limits: &DecodeLimits,
@@ -168,7 +175,7 @@ fn read_rows(
     let failed = |detail: String| DataError::Parquet { path: path.to_owned(), detail };
     let file = fs_err::File::open(path)?.into_file();
     let reader = SerializedFileReader::new(file).map_err(|error| failed(error.to_string()))?;
-    let layout = Layout::of(path, must_tell, &reader)?;
+    let layout = Layout::of(path, told, must_tell, &reader)?;
     let mut rows = reader.get_row_iter(Some(layout.projection.clone())).map_err(|error| failed(error.to_string()))?;
     let mut readings: Vec<Reading> = Vec::new();
     loop {
@@ -201,7 +208,12 @@ fn read_rows(
 
 impl Layout {
     /// Looks at the schema, the metadata and the name of the file.
-    fn of(path: &Path, must_tell: bool, reader: &dyn FileReader) -> Result<Self, DataError> {
+    fn of(
+        path: &Path,
+        told: Option<&'static str>,
+        must_tell: bool,
+        reader: &dyn FileReader,
+    ) -> Result<Self, DataError> {
         let metadata = reader.metadata();
         let root = metadata.file_metadata().schema_descr().root_schema();
         let vote_columns = ferplus::CLASSES.map(vote_column);
@@ -253,11 +265,11 @@ impl Layout {
             .and_then(class_names);
         let mut file_split = None;
         if !has(projection.get_fields(), "split") {
-            if let Some((column, split)) = column_of_splits(reader, &wanted) {
+            let unknown = told.is_none();
+            if let Some((column, split)) = unknown.then(|| column_of_splits(reader, &wanted)).flatten() {
                 return Err(failed(format!("its column {column} holds splits, such as {split}: call it split")));
             }
-            let told = split_told(path);
-            if told.is_none() && must_tell {
+            if unknown && must_tell {
                 return Err(failed(
                     "it has no column split, and its name tells none, as those of others in its folder do: call it \
                      train-... or test-..., say"
@@ -376,21 +388,29 @@ fn class_names(json: &str) -> Option<Vec<String>> {
 }
 
 /// The split that a file name such as `test-00000-of-00001.parquet` or `my_test.parquet` announces, or else the folder's, as in
-/// `test/0000.parquet`.
+/// `test/0000.parquet`, where there is another one beside it that is called as a split.
 fn split_told(path: &Path) -> Option<&'static str> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let first = split_name::canonical(stem.split('-').next().unwrap_or_default());
-    let only_word = || {
-        let words = stem.split(|c: char| !c.is_alphanumeric());
-        let mut splits: Vec<&str> = words.filter_map(split_name::canonical).collect();
+    let words: Vec<&str> = stem.split(|c: char| !c.is_alphanumeric()).collect();
+    // `public_test` is not `test`.
+    let in_words = || {
+        let mut splits = [2, 1].into_iter().map(|length| -> Vec<&str> {
+            words.windows(length).filter_map(|words| split_name::canonical(&words.join("_"))).collect()
+        });
+        let mut splits = splits.find(|splits| !splits.is_empty())?;
         splits.dedup();
         if let [only] = splits[..] { Some(only) } else { None }
     };
-    let folder = || {
+    let of_folder = || {
         let path = std::path::absolute(path).ok()?;
-        split_name::canonical(&path.parent()?.file_name()?.to_string_lossy())
+        let is_split = |folder: &Path| split_name::canonical(&folder.file_name()?.to_string_lossy());
+        let folder = path.parent()?;
+        let split = is_split(folder)?;
+        let mut beside = std::fs::read_dir(folder.parent()?).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        beside.any(|other| other != folder && other.is_dir() && is_split(&other).is_some()).then_some(split)
     };
-    first.or_else(only_word).or_else(folder)
+    first.or_else(in_words).or_else(of_folder)
 }
 
 /// A column of text, none of those that are `wanted`, whose first row names a split, and what that says.

@@ -94,7 +94,7 @@ pub struct Film {
     pub frames_per_second: Option<f64>,
     /// Its length in seconds, where it is known.
     pub seconds: Option<f64>,
-    /// Whether that is the time of its end, whenever it begins, as Matroska has it.
+    /// Whether that is the time of the pictures' end, though they may begin later than other streams, as Matroska has it.
     pub counts_from_zero: bool,
     /// How many frames it has, where that is known.
     pub frames: Option<u64>,
@@ -144,6 +144,7 @@ struct SideData {
 #[derive(Default, Deserialize)]
 struct Container {
     duration: Option<String>,
+    start_time: Option<String>,
 }
 
 impl Film {
@@ -164,7 +165,7 @@ impl Film {
             .args(["-v", "error", "-select_streams", PICTURES, "-of", "json", "-show_entries"])
             .arg(
                 "stream=width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate,duration,nb_frames:\
-                 stream_side_data=rotation:stream_tags=DURATION:format=duration",
+                 stream_side_data=rotation:stream_tags=DURATION:format=duration,start_time",
             )
             .args(source(path, is_camera))
             .stdin(Stdio::null())
@@ -203,7 +204,9 @@ impl Film {
         }
         let frames_per_second = rate(&stream.avg_frame_rate).or_else(|| rate(&stream.r_frame_rate));
         let length = |text: &Option<String>| text.as_deref().and_then(duration);
-        let (own, end) = (length(&stream.duration), length(&stream.tags.duration));
+        // ffmpeg counts from where the first of all streams begins.
+        let start_s = probe.format.start_time.and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+        let (own, end) = (length(&stream.duration), length(&stream.tags.duration).map(|end| end - start_s));
         Ok(Self {
             path: path.to_owned(),
             is_camera,
@@ -317,9 +320,10 @@ const LAST_MESSAGES: u64 = 64 << 10;
 /// Bytes of a program's messages after which they are forgotten: a camera may complain of each frame for days.
 const MOST_MESSAGES: u64 = 1 << 20;
 
-/// Makes room where a program goes on and on; what it says last is kept by what comes after.
-fn forget_old_messages(messages: &File) {
+/// Makes room where a program goes on and on; the end of what it has said is then in `earlier`.
+fn forget_old_messages(messages: &File, earlier: &mut Vec<u8>) {
     if messages.metadata().is_ok_and(|metadata| metadata.len() > MOST_MESSAGES) {
+        *earlier = last_messages(messages).unwrap_or_default();
         // Else the file goes on growing, which harms nothing soon.
         let _ = messages.set_len(0);
     }
@@ -382,6 +386,8 @@ pub struct FilmReader {
     pixels: ChildStdout,
     times: BufReader<PipeReader>,
     messages: File,
+    /// What was said before that is there no more.
+    earlier: Vec<u8>,
     frames_per_second: f64,
     /// How many frames have been read, if none was left out.
     read: Option<u64>,
@@ -428,6 +434,7 @@ impl FilmReader {
             pixels,
             times: BufReader::new(times),
             messages,
+            earlier: Vec::new(),
             frames_per_second: rate,
             read: frames_per_second.is_none().then_some(0),
             start_s: 0.0,
@@ -476,7 +483,7 @@ impl FilmReader {
         let read = self.pixels.by_ref().take(bytes).read_to_end(&mut pixels);
         read.map_err(|error| unreadable(error.to_string()))?;
         if pixels.len() as u64 == bytes {
-            forget_old_messages(&self.messages);
+            forget_old_messages(&self.messages, &mut self.earlier);
             self.read = self.read.map(|read| read + 1);
             let told = told(&mut self.times).map_err(|error| unreadable(error.to_string()))?;
             let time_s = self.time(told);
@@ -484,7 +491,8 @@ impl FilmReader {
             return Ok(frame.map(|frame| (time_s, frame)));
         }
         let status = self.program.wait().map_err(|error| unreadable(error.to_string()))?;
-        let all = last_messages(&self.messages).unwrap_or_default();
+        let mut all = self.earlier.clone();
+        all.extend(last_messages(&self.messages).unwrap_or_default());
         let messages = said(&all);
         // The program ends well where a file is cut off, but does not do so in silence (but for uncompressed films); nor does
         // it where the file is whole and parts of it are damaged.

@@ -66,7 +66,12 @@ fn the_name_of_a_folder_tells_the_split_where_no_file_does() {
     assert_eq!(found, ["train", "test", "train"]);
     fs_err::rename(at("train/0000.parquet"), at("train/test.parquet")).unwrap();
     assert_eq!(split("train/test.parquet"), "test");
-    for (name, told) in [("my_test.parquet", Some("test")), ("train_and_test.parquet", None), ("0000.parquet", None)] {
+    for (name, told) in [
+        ("my_test.parquet", Some("test")),
+        ("fer_public_test.parquet", Some("public_test")),
+        ("train_and_test.parquet", None),
+        ("0000.parquet", None),
+    ] {
         assert_eq!(split_told(Path::new("/data").join(name).as_path()), told, "{name}");
     }
     // What is in no split's folder is a row.
@@ -75,6 +80,16 @@ fn the_name_of_a_folder_tells_the_split_where_no_file_does() {
     let other = readings.last().unwrap().as_ref().unwrap_err();
     assert_eq!((other.origin.as_str(), other.reason), (at("other").to_str().unwrap(), RemovalReason::NoClass));
     assert_eq!(other.detail, "it lies beside what is read, with 1 Parquet file");
+    // A table of something else among images of classes is none of them.
+    fs_err::create_dir_all(at("train/happy")).unwrap();
+    fs_err::write(at("train/happy/1.png"), "").unwrap();
+    assert!(files_in(folder.path()).unwrap().is_empty());
+    fs_err::remove_dir_all(at("train/happy")).unwrap();
+    // A folder that is called as a split by chance says nothing.
+    fs_err::create_dir_all(at("alone/val")).unwrap();
+    fs_err::write(at("alone/val/faces.parquet"), &bytes).unwrap();
+    assert_eq!(split("alone/val/faces.parquet"), "train");
+    fs_err::remove_dir_all(at("alone")).unwrap();
     fs_err::write(at("all.parquet"), &bytes).unwrap();
     assert_eq!(files_in(folder.path()).unwrap(), [at("all.parquet")]);
     // And no test is trained on because of a slip in its name.

@@ -167,7 +167,7 @@ fn sound_that_is_longer_is_no_sign_of_a_cut() {
     );
 }
 
-/// Their bytes damaged in the middle, films are whole all the same: one whose pictures begin after its sound, one whose last
+/// Their bytes damaged in the middle, films are whole all the same: one whose pictures begin after its sound, one that does not begin at 0, one whose last
 /// frame stands for four seconds, and one with two frames of the same time.
 #[test]
 fn a_damaged_film_that_is_read_to_its_end_is_whole() {
@@ -176,10 +176,14 @@ fn a_damaged_film_that_is_read_to_its_end_is_whole() {
     let coded = ["-c:v", "mpeg4", "-g", "1"];
     let late = [&["-itsoffset", "5"], &pictures[..], &sound, &coded].concat();
     let Some((_late, late)) = film("late.mkv", &late) else { return };
+    let Some((_offset, offset)) = film("offset.mkv", &[&pictures[..], &coded, &["-output_ts_offset", "10"]].concat())
+    else {
+        return;
+    };
     let Some((_even, even)) = film("even.mp4", &[&pictures[..], &coded].concat()) else { return };
     let longer = ["-i", even.to_str().unwrap(), "-c", "copy", "-bsf:v", "setts=duration=DURATION*(1+39*eq(N\\,59))"];
     let Some((_still, still)) = film("still.mp4", &longer) else { return };
-    for path in [late, still] {
+    for path in [late, offset, still] {
         let mut bytes = fs_err::read(&path).unwrap();
         let half = bytes.len() / 2;
         let picture = (half..).find(|&at| bytes[at..].starts_with(&[0, 0, 1, 0xB6])).unwrap();
@@ -209,12 +213,13 @@ fn a_film_may_have_a_name_as_long_as_the_system_allows() {
 
 #[test]
 fn what_a_program_says_is_forgotten_before_it_fills_a_disk() {
-    let (mut theirs, ours) = messages().unwrap();
+    let ((mut theirs, ours), mut earlier) = (messages().unwrap(), Vec::new());
     for line in 0..3 {
         io::Write::write_all(&mut theirs, format!("line {line} {}\n", "-".repeat(600_000)).as_bytes()).unwrap();
-        forget_old_messages(&ours);
+        forget_old_messages(&ours, &mut earlier);
     }
     assert!(ours.metadata().unwrap().len() < 700_000);
+    assert!(said(&earlier).is_some() && earlier.len() as u64 <= LAST_MESSAGES, "something was said");
     io::Write::write_all(&mut theirs, b"the end\n").unwrap();
     assert!(read_messages(&ours).unwrap().ends_with("the end"));
 }
