@@ -27,7 +27,7 @@ const INDENT: f64 = 24.0;
 const LEFT: f64 = 130.0;
 
 /// Where values flow from row to row.
-const FLOW: f64 = 300.0;
+const FLOW: f64 = 330.0;
 
 /// Height of the head of the columns.
 const HEADER: f64 = 34.0;
