@@ -241,7 +241,9 @@ impl TrialRunner for Runner<'_> {
         ));
         caveat::of_search(self.config, self.dataset, self.indices).iter().for_each(say);
         if work.ignored > 0 {
-            say(format_args!("{} lines of the journals belong to another configuration or other data", work.ignored));
+            let belong = if work.ignored == 1 { "belongs" } else { "belong" };
+            let lines = counted(work.ignored, "line");
+            say(format_args!("{lines} of the journals {belong} to another configuration or other data"));
         }
         Ok(())
     }
