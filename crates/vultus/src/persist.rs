@@ -123,8 +123,17 @@ pub fn write_together<E: From<io::Error>>(
     directory: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let _new = (!directory.exists()).then(|| Unfinished::new(directory));
+    let new = (!directory.exists()).then(|| Unfinished::new(directory));
     fs_err::create_dir_all(directory)?;
+    let written = write_all_into(directory, write);
+    if written.is_err() && new.is_some() {
+        // Unless what was written is kept there.
+        let _ = std::fs::remove_dir(directory);
+    }
+    written
+}
+
+fn write_all_into<E: From<io::Error>>(directory: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
     let (unfinished, folder) = folder_in(directory)?;
     write(folder.path())?;
     let inside = folder.path().to_owned();
@@ -331,6 +340,12 @@ mod tests {
             })
         };
         fs_err::write(directory.path().join("other"), "other").unwrap();
+        let absent = directory.path().join("absent");
+        let fails = write_together(&absent, |folder| {
+            fs_err::write(folder.join("list"), "new")?;
+            Err(io::Error::other("no space left"))
+        });
+        assert!(fails.is_err() && !absent.exists());
         write("old", false).unwrap();
         write("new", true).unwrap_err();
         assert_eq!([read("list"), read("files/old")], [Some("old".to_owned()), Some("old".to_owned())]);

@@ -110,7 +110,7 @@ pub fn read_all(
     let must_tell = files.iter().any(|file| split_of(file).is_some());
     let mut readings = Vec::new();
     for file in files {
-        readings.extend(read_as(file, split_of(file), must_tell, preprocessing, limits)?);
+        readings.extend(caught(file, || read_rows(file, split_of(file), must_tell, preprocessing, limits))?);
     }
     readings.extend(passed_over(folder, files)?.into_iter().map(Err));
     Ok(readings)
@@ -147,24 +147,18 @@ fn passed_over(folder: &Path, files: &[PathBuf]) -> Result<Vec<Removal>, DataErr
 /// columns of another type or votes that are no counts, has its splits in a column of another name, is compressed in a way that
 /// is not built in, has numbers for labels and no names for them, or has no rows.
 pub fn read(path: &Path, preprocessing: &Preprocessing, limits: &DecodeLimits) -> Result<Vec<Reading>, DataError> {
-    read_as(path, split_told(path), false, preprocessing, limits)
+    caught(path, || read_rows(path, split_told(path), false, preprocessing, limits))
 }
 
-/// [`read`] of a file whose name, or its place, has `told` a split; without a column for it either it `must_tell` one, or need not.
-fn read_as(
-    path: &Path,
-    told: Option<&'static str>,
-    must_tell: bool,
-    preprocessing: &Preprocessing,
-    limits: &DecodeLimits,
-) -> Result<Vec<Reading>, DataError> {
-    // The parquet crate asserts some things that a damaged file can break. Its words still go to stderr: whoever silences a
-    // panic silences those of all threads.
-    catch_unwind(AssertUnwindSafe(|| read_rows(path, told, must_tell, preprocessing, limits))).unwrap_or_else(|_| {
+/// The parquet crate asserts some things that a damaged file can break. Its words still go to stderr: whoever silences a
+/// panic silences those of all threads.
+fn caught(path: &Path, reading: impl FnOnce() -> Result<Vec<Reading>, DataError>) -> Result<Vec<Reading>, DataError> {
+    catch_unwind(AssertUnwindSafe(reading)).unwrap_or_else(|_| {
         Err(DataError::Parquet { path: path.to_owned(), detail: "damaged: its reader gave up".to_owned() })
     })
 }
 
+/// [`read`] of a file whose name, or its place, has `told` a split; without a column for it either it `must_tell` one, or need not.
 fn read_rows(
     path: &Path,
     told: Option<&'static str>,
