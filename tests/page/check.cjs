@@ -371,6 +371,26 @@ async function camera(address) {
   console.log(`camera: ${await page.textContent("#rate")}`);
   await boxesAreInside(page);
   await shoot(page, "camera");
+
+  // What cannot be opened is said for as long as it takes to read it, and the camera stays on.
+  await page.setInputFiles("#file", { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no picture") });
+  await says(page, "no picture");
+  await page.waitForTimeout(500);
+  await says(page, "no picture");
+  // A frame that the browser cannot make: nothing is shown of earlier ones, and the next is tried.
+  await page.evaluate(() => {
+    const { toBlob } = HTMLCanvasElement.prototype;
+    HTMLCanvasElement.prototype.toBlob = (done) => done(null);
+    window.mend = () => (HTMLCanvasElement.prototype.toBlob = toBlob);
+  });
+  await says(page, "cannot be sent");
+  assert.equal(await page.locator("#boxes button").count(), 0);
+  assert.deepEqual([await page.textContent("#rate"), await page.textContent("#who")], ["", "–"]);
+  await page.evaluate(() => window.mend());
+  await says(page, "camera is on");
+  await page.waitForFunction(() => document.querySelectorAll("#boxes button").length === 1);
+
+  await page.locator("#camera").focus();
   await page.keyboard.press("Space");
   await page.waitForFunction(() => document.getElementById("video").hidden && !document.getElementById("video").srcObject);
   await show(page, two);

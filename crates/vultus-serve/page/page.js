@@ -170,8 +170,9 @@ async function watch() {
   if (!model) return void (again = watch);
   stop();
   say("Waiting for the camera");
-  const run = { stream: null, socket: null, frames: 0, since: performance.now() };
+  const run = { stream: null, socket: null, isSeen: false, frames: 0, since: performance.now() };
   camera = run;
+  element("camera").textContent = "Stop waiting";
   try {
     if (!navigator.mediaDevices) throw new Refusal("camera", "The browser gives the camera to pages on this machine or over HTTPS only.");
     run.stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 960 }, facingMode: "user" } });
@@ -206,18 +207,30 @@ async function watch() {
 
 async function next(run) {
   if (camera !== run) return;
-  const frame = await smaller(video, video.videoWidth, video.videoHeight, FRAME_PX, 0.85);
-  if (camera === run) run.socket.send(frame);
+  try {
+    const frame = await smaller(video, video.videoWidth, video.videoHeight, FRAME_PX, 0.85);
+    if (camera === run) run.socket.send(frame);
+  } catch (error) {
+    if (camera === run) unseen(run, error.message);
+  }
+}
+
+/** A frame of which nothing is known: what is known of earlier ones is not shown with it. */
+function unseen(run, reason) {
+  say(reason, true);
+  show(null);
+  showRate(null);
+  timeline.add();
+  [run.isSeen, run.frames, run.since] = [false, 0, performance.now()];
+  setTimeout(() => next(run), 1000);
 }
 
 function seen(run, answer) {
   if (camera !== run) return;
-  if (answer.error) {
-    say(answer.error.message, true);
-    setTimeout(() => next(run), 1000);
-    return;
-  }
-  say("The camera is on.");
+  if (answer.error) return unseen(run, answer.error.message);
+  // Once: other messages are there to be read.
+  if (!run.isSeen) say("The camera is on.");
+  run.isSeen = true;
   selected = person.follow(answer.faces);
   if (selected < 0 && answer.faces.length && person.isGone()) {
     // Somebody else, from here on.

@@ -8,8 +8,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::error::ApiError;
-
 /// The content type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -26,11 +24,14 @@ pub(crate) struct RouteLabels {
     pub route: String,
 }
 
-/// How a picture ended: `ok`, or an error's code.
+/// How a picture ended: `ok`, an error's code, or [`GONE`].
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct OutcomeLabels {
     pub outcome: &'static str,
 }
+
+/// The outcome of pictures whose client did not wait for their answer.
+pub(crate) const GONE: &str = "gone";
 
 /// A part of what a gauge shows, until it is dropped: however the work ends, by a panic too.
 #[derive(Debug)]
@@ -90,8 +91,7 @@ impl Metrics {
         r.register("vultus_requests", "Requests that were answered", self.requests.clone());
         let help = "Time from a request's head to the head of its answer";
         r.register_with_unit("vultus_request_duration", help, Unit::Seconds, self.seconds.clone());
-        let help =
-            "Pictures, and rows of tensors, that were taken on or found no room, by outcome: ok, or an error's code";
+        let help = "Pictures, and rows of tensors, that were taken on or found no room, by outcome: ok, gone, or an error's code";
         r.register("vultus_pictures", help, self.pictures.clone());
         r.register("vultus_faces", "Faces that were classified", self.faces.clone());
         r.register("vultus_batch_faces", "Faces that were classified together", self.batch_faces.clone());
@@ -102,9 +102,8 @@ impl Metrics {
         self
     }
 
-    /// Counts pictures that ended in the same way: with `error`, or well.
-    pub fn ended(&self, pictures: usize, error: Option<&ApiError>) {
-        let outcome = error.map_or("ok", ApiError::code);
+    /// Counts pictures that ended in the same way.
+    pub fn ended(&self, pictures: usize, outcome: &'static str) {
         self.pictures.get_or_create(&OutcomeLabels { outcome }).inc_by(pictures as u64);
     }
 

@@ -77,15 +77,15 @@ pub(crate) struct Form<const T: usize> {
 }
 
 impl<const T: usize> Form<T> {
-    /// Reads a form whose pictures are in fields of the names `fields`, and whose texts are in those of the names
-    /// `texts`. Other fields are passed over, however many and long they are.
+    /// Reads a form whose pictures are in fields of the names `fields`, where those of one list mean the same, and whose texts
+    /// are in those of the names `texts`. Other fields are passed over, however many and long they are.
     ///
     /// # Errors
     /// No form, more pictures than `most_pictures`, or what is no text of at most 1024 bytes where one is asked for.
     pub fn read<const N: usize>(
         boundary: &str,
         body: &Bytes,
-        fields: [&str; N],
+        fields: [&[&str]; N],
         texts: [&str; T],
         most_pictures: usize,
     ) -> Result<Self, ApiError> {
@@ -97,7 +97,7 @@ impl<const T: usize> Form<T> {
             while let Some(part) = parts.next_field().await.map_err(broken)? {
                 let name = part.name().unwrap_or_default().to_owned();
                 let bytes = part.bytes().await.map_err(broken)?;
-                if let Some(field) = fields.iter().position(|field| *field == name) {
+                if let Some(field) = fields.iter().position(|names| names.contains(&name.as_str())) {
                     if pictures[field].len() == most_pictures {
                         return Err(ApiError::TooManyPictures { limit: most_pictures });
                     }
@@ -109,7 +109,7 @@ impl<const T: usize> Form<T> {
                     found[place].get_or_insert(text);
                 }
             }
-            Ok(Self { pictures: first_filled(pictures), texts: found })
+            Ok(Self { pictures: first_filled(pictures, |field| field).unwrap_or_default(), texts: found })
         };
         // The body is here, so that there is nothing to wait for.
         match pin!(reading).poll(&mut Context::from_waker(Waker::noop())) {
@@ -123,14 +123,14 @@ fn short_text(bytes: Bytes) -> Option<String> {
     if bytes.len() <= TEXT_BYTES { String::from_utf8(bytes.into()).ok() } else { None }
 }
 
-/// The pictures of the first field that has any bytes; some clients send all fields and leave the others empty. Where none
-/// has any, those of the first.
-pub(crate) fn first_filled(
-    fields: impl IntoIterator<Item = Vec<Result<Bytes, ApiError>>>,
-) -> Vec<Result<Bytes, ApiError>> {
-    let blank = |pictures: &[Result<Bytes, _>]| pictures.iter().all(|one| one.as_ref().is_ok_and(Bytes::is_empty));
-    let chosen = fields.into_iter().reduce(|first, next| if blank(&first) && !blank(&next) { next } else { first });
-    chosen.unwrap_or_default()
+/// The first field whose `pictures` have any bytes; some clients send all fields and leave the others empty. Where none
+/// has any, the first.
+pub(crate) fn first_filled<T>(
+    fields: impl IntoIterator<Item = T>,
+    pictures: impl Fn(&T) -> &[Result<Bytes, ApiError>],
+) -> Option<T> {
+    let blank = |field: &T| pictures(field).iter().all(|one| one.as_ref().is_ok_and(Bytes::is_empty));
+    fields.into_iter().reduce(|first, next| if blank(&first) && !blank(&next) { next } else { first })
 }
 
 /// Reads a body that is a JSON object.
@@ -305,7 +305,7 @@ mod tests {
     /// Reads a form with these parts, which is asked for the texts `actions` and `detector`.
     fn read_form(parts: &[String], most_pictures: usize) -> Result<Form<2>, ApiError> {
         let body = [&parts.concat(), "--b--\r\n"].concat();
-        Form::read("b", &Bytes::from(body), ["image"], ["actions", "detector"], most_pictures)
+        Form::read("b", &Bytes::from(body), [&["image"]], ["actions", "detector"], most_pictures)
     }
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(form.pictures, ["one", "two"].map(|picture| Ok(Bytes::from(picture))));
         assert_eq!(form.texts, [Some("emotion".to_owned()), None]);
         assert_eq!(read_form(&parts, 1).unwrap_err(), ApiError::TooManyPictures { limit: 1 });
-        let broken = Form::read("b", &Bytes::from(part("image", "x")), ["image"], [], 2);
+        let broken = Form::read("b", &Bytes::from(part("image", "x")), [&["image"]], [], 2);
         assert_eq!(broken.unwrap_err().code(), "malformed");
     }
 

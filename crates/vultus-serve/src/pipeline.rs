@@ -22,7 +22,7 @@ use vultus::faces::Face;
 use self::memory::PictureMemory;
 use crate::config::Limits;
 use crate::error::ApiError;
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::{Counted, GONE, Metrics};
 
 /// Where the faces are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,11 +120,12 @@ impl Pipeline {
             }
             results
         };
+        let unanswered = Unanswered { pictures: count, metrics: &self.metrics };
         let results = self.take_on(count, work).await;
-        match &results {
-            Ok(results) => results.iter().for_each(|result| self.metrics.ended(1, result.as_ref().err())),
-            Err(error) => self.metrics.ended(count, Some(error)),
-        }
+        unanswered.answered(|metrics| match &results {
+            Ok(results) => results.iter().for_each(|result| metrics.ended(1, outcome(result))),
+            Err(error) => metrics.ended(count, error.code()),
+        });
         results
     }
 
@@ -141,8 +142,9 @@ impl Pipeline {
             batch(&self.classifier, Job { picture: Prepared { width, height, faces, crops }, reply, room });
             answered(answer).await
         };
+        let unanswered = Unanswered { pictures: count, metrics: &self.metrics };
         let analysis = self.take_on(count, work).await.flatten();
-        self.metrics.ended(count, analysis.as_ref().err());
+        unanswered.answered(|metrics| metrics.ended(count, outcome(&analysis)));
         analysis
     }
 
@@ -165,6 +167,32 @@ impl Pipeline {
         let _ = self.pictures.send(Picture { bytes, faces, reply, room: Arc::clone(room) });
         answer
     }
+}
+
+/// Pictures that are worked on for a client, who may go: then nobody goes on with what waits for them.
+struct Unanswered<'a> {
+    pictures: usize,
+    metrics: &'a Metrics,
+}
+
+impl Unanswered<'_> {
+    /// The client is there; `count` says how they ended.
+    fn answered(mut self, count: impl FnOnce(&Metrics)) {
+        self.pictures = 0;
+        count(self.metrics);
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.pictures > 0 {
+            self.metrics.ended(self.pictures, GONE);
+        }
+    }
+}
+
+fn outcome(result: &Result<Analysis, ApiError>) -> &'static str {
+    result.as_ref().map_or_else(ApiError::code, |_| "ok")
 }
 
 async fn answered(answer: oneshot::Receiver<Result<Analysis, ApiError>>) -> Result<Analysis, ApiError> {

@@ -68,6 +68,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(page::router())
         .route_layer(middleware::from_fn_with_state(app.clone(), host::require));
     let routes = open
+        // As the protocol's own description has it.
+        .route("/v2/", get(inference::server))
         .merge(named)
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed);

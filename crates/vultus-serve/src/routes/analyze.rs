@@ -155,7 +155,7 @@ pub(crate) async fn analyze(
 async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Answer<Bytes>>> {
     let pictures = match kind {
         Kind::Form(boundary) => {
-            let form = move |body: &Bytes| Form::read(&boundary, body, ["image", "images"], [], most);
+            let form = move |body: &Bytes| Form::read(&boundary, body, [&["image", "images"]], [], most);
             read(body, form).await?.pictures
         }
         Kind::Json => {

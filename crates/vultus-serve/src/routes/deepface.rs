@@ -2,6 +2,7 @@
 //!
 //! Only the emotion is answered, and no URL or path is followed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use axum::Json;
@@ -42,7 +43,8 @@ pub(crate) struct DeepfaceJson<'a> {
     actions: Option<Actions>,
     /// Whether a picture without a face is an error; if not, all of it is taken for one. True by default.
     #[serde(default)]
-    enforce_detection: Option<bool>,
+    #[schema(value_type = Option<bool>)]
+    enforce_detection: Option<Switch>,
     /// `skip` takes the whole picture for a face; any other name leaves the server's finder to it.
     #[serde(default)]
     detector_backend: Option<String>,
@@ -82,6 +84,38 @@ impl<'de> Deserialize<'de> for Actions {
     }
 }
 
+/// True or false, or one of these words.
+#[derive(Debug, PartialEq)]
+struct Switch {
+    on: bool,
+}
+
+impl Switch {
+    const EXPECTED: &str = "`enforce_detection` must be true or false";
+
+    fn of(text: &str) -> Option<Self> {
+        text.to_ascii_lowercase().parse().ok().map(|on| Self { on })
+    }
+}
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Said<'a> {
+            On(bool),
+            Text(#[serde(borrow)] Cow<'a, str>),
+        }
+
+        let switch = match Said::deserialize(deserializer) {
+            Ok(Said::On(on)) => Some(Self { on }),
+            Ok(Said::Text(text)) => Self::of(&text),
+            Err(_) => None,
+        };
+        switch.ok_or_else(|| D::Error::custom(Self::EXPECTED))
+    }
+}
+
 /// The same as a form.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes the form for people and programs")]
@@ -107,13 +141,13 @@ pub(crate) struct DeepfaceAnswer {
     results: Results,
 }
 
-/// A face each; for several pictures, a list of faces each.
+/// A face each; for several pictures or a list of one, a list of faces each.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 enum Results {
     /// The faces in one picture.
     One(Vec<DeepfaceResult>),
-    /// The faces in each of several pictures.
+    /// The faces in each picture.
     Several(Vec<Vec<DeepfaceResult>>),
 }
 
@@ -127,7 +161,7 @@ pub(crate) struct DeepfaceResult {
     dominant_emotion: Option<String>,
     /// Where the face is.
     region: Region,
-    /// How sure the finder is that this is a face, 0 to 1.
+    /// How sure the finder is that this is a face, 0 to 1; 0 where none was found or looked for.
     face_confidence: f32,
 }
 
@@ -151,6 +185,8 @@ pub(crate) struct Region {
 /// A request, however it came.
 struct Question {
     pictures: Vec<Bytes>,
+    /// Whether the answer has a list for each picture.
+    several: bool,
     faces: Faces,
 }
 
@@ -179,6 +215,7 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
     let kind = Kind::of(&head.headers, KINDS)?;
     let body = app.bodies.collect(&head.headers, body).await?;
     let question = Question::read(kind, body.clone(), app.config.limits.pictures).await?;
+    let finds = question.faces != Faces::Whole;
     let pictures = question.pictures.into_iter().map(|picture| held_with(&body, picture)).collect();
     let analyzed = app.pipeline.analyze(pictures, question.faces).await?;
     let count = analyzed.len();
@@ -189,43 +226,46 @@ pub(crate) async fn analyze(State(app): State<App>, request: Request) -> Answer<
             result => result.map(|analysis| analysis.faces),
         };
         let faces = faces.map_err(|error| error.of_picture(index, count))?;
-        results.push(faces.into_iter().map(DeepfaceResult::from).collect());
+        let confidence = |face: &AnalyzedFace| if finds { face.confidence } else { 0.0 };
+        let face = |face: AnalyzedFace| DeepfaceResult { face_confidence: confidence(&face), ..face.into() };
+        results.push(faces.into_iter().map(face).collect());
     }
-    let results = if count == 1 { Results::One(results.remove(0)) } else { Results::Several(results) };
+    let results = if question.several { Results::Several(results) } else { Results::One(results.remove(0)) };
     Ok(Json(DeepfaceAnswer { results }))
 }
 
 impl Question {
     async fn read(kind: Kind, body: Bytes, most: usize) -> Answer<Self> {
         const EXPECTED: &str = "JSON with `img` in base64, or a form with fields `img`";
-        let (pictures, about_emotion, enforce_detection, detector): (Vec<Answer<Bytes>>, _, _, _) = match kind {
+        let (pictures, several, about_emotion, enforce, detector): (Vec<Answer<Bytes>>, _, _, _, _) = match kind {
             Kind::Form(boundary) => {
                 let texts = ["actions", "enforce_detection", "detector_backend"];
                 let read_all = move |body: &Bytes| {
-                    let form = Form::read(&boundary, body, ["img", "img_path"], texts, most)?;
+                    let form = Form::read(&boundary, body, [&["img"], &["img_path"]], texts, most)?;
                     let pictures: Vec<Answer<Bytes>> =
                         form.pictures.into_iter().map(|picture| picture.and_then(text_or_bytes)).collect();
                     Ok(Form { pictures, ..form })
                 };
                 let form = read(body, read_all).await?;
                 let [actions, enforce, detector] = form.texts;
-                let enforce = match enforce.map(|text| text.to_ascii_lowercase()).as_deref() {
-                    None | Some("true") => true,
-                    Some("false") => false,
-                    Some(_) => return Err(ApiError::Malformed("`enforce_detection` must be true or false".to_owned())),
-                };
+                let odd = || ApiError::Malformed(Switch::EXPECTED.to_owned());
+                let enforce = enforce.map(|text| Switch::of(&text).ok_or_else(odd)).transpose()?;
                 let about_emotion = actions.is_none_or(|actions| actions.contains("emotion"));
-                (form.pictures, about_emotion, enforce, detector)
+                let several = form.pictures.len() > 1;
+                (form.pictures, several, about_emotion, enforce, detector)
             }
             Kind::Json => {
                 let read_all = move |body: &Bytes| {
                     let asked: DeepfaceJson = json(body)?;
                     let fields = [("`img`", asked.img), ("`img_path`", asked.img_path)].into_iter();
-                    let fields: Answer<Vec<_>> =
-                        fields.filter_map(|(name, field)| Some(from_json(name, field?, most))).collect();
-                    let pictures = first_filled(fields?);
+                    let read_one = |(name, field): (&str, Option<&RawValue>)| {
+                        let field = field?;
+                        Some(from_json(name, field, most).map(|pictures| (pictures, field.get().starts_with('['))))
+                    };
+                    let fields = fields.filter_map(read_one).collect::<Answer<Vec<_>>>()?;
+                    let (pictures, several) = first_filled(fields, |(pictures, _)| pictures).unwrap_or_default();
                     let about_emotion = asked.actions.is_none_or(|actions| actions.emotion);
-                    Ok((pictures, about_emotion, asked.enforce_detection.unwrap_or(true), asked.detector_backend))
+                    Ok((pictures, several, about_emotion, asked.enforce_detection, asked.detector_backend))
                 };
                 read(body, read_all).await?
             }
@@ -239,13 +279,13 @@ impl Question {
         }
         let faces = match detector.as_deref() {
             Some("skip") => Faces::Whole,
-            _ if enforce_detection => Faces::Find,
+            _ if enforce.is_none_or(|enforce| enforce.on) => Faces::Find,
             _ => Faces::FindOrWhole,
         };
         let count = pictures.len();
         let named = |(index, picture): (usize, Answer<Bytes>)| picture.map_err(|error| error.of_picture(index, count));
         let pictures = pictures.into_iter().enumerate().map(named).collect::<Answer<Vec<Bytes>>>()?;
-        Ok(Self { pictures, faces })
+        Ok(Self { pictures, several, faces })
     }
 }
 

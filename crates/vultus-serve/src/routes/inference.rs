@@ -52,9 +52,18 @@ pub(crate) struct Live {
     live: bool,
 }
 
-/// Whether the server or the model answers.
+/// Whether the server answers.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Ready {
+    /// True, until the server stops.
+    ready: bool,
+}
+
+/// Whether a model answers.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelReady {
+    /// Its name.
+    name: String,
     /// True, until the server stops.
     ready: bool,
 }
@@ -145,7 +154,8 @@ pub(crate) async fn live() -> Json<Live> {
     ),
 )]
 pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, Json<Ready>) {
-    readiness(&app)
+    let ready = !app.is_stopping();
+    (status_of(ready), Json(Ready { ready }))
 }
 
 /// What the model reads and says.
@@ -180,18 +190,19 @@ pub(crate) async fn model(State(app): State<App>, InPath(name): InPath<String>) 
     get, path = "/v2/models/{model}/ready", tag = "inference",
     params(("model" = String, Path, description = "The model's name")),
     responses(
-        (status = 200, description = "It does", body = Ready),
+        (status = 200, description = "It does", body = ModelReady),
         (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody),
-        (status = 503, description = "The server is stopping", body = Ready),
+        (status = 503, description = "The server is stopping", body = ModelReady),
     ),
     security(("token" = [])),
 )]
 pub(crate) async fn model_ready(
     State(app): State<App>,
     InPath(name): InPath<String>,
-) -> Answer<(StatusCode, Json<Ready>)> {
+) -> Answer<(StatusCode, Json<ModelReady>)> {
     known(&app, &name)?;
-    Ok(readiness(&app))
+    let ready = !app.is_stopping();
+    Ok((status_of(ready), Json(ModelReady { name, ready })))
 }
 
 /// Classifies grey faces of the network's size.
@@ -257,16 +268,16 @@ pub(crate) async fn version(state: State<App>, InPath(path): InPath<VersionPath>
 #[utoipa::path(
     get, path = "/v2/models/{model}/versions/{version}/ready", tag = "inference", params(VersionPath),
     responses(
-        (status = 200, description = "It does", body = Ready),
+        (status = 200, description = "It does", body = ModelReady),
         (status = "4XX", description = "It may not be asked, or there is none of this name", body = InferenceErrorBody),
-        (status = 503, description = "The server is stopping", body = Ready),
+        (status = 503, description = "The server is stopping", body = ModelReady),
     ),
     security(("token" = [])),
 )]
 pub(crate) async fn version_ready(
     state: State<App>,
     InPath(path): InPath<VersionPath>,
-) -> Answer<(StatusCode, Json<Ready>)> {
+) -> Answer<(StatusCode, Json<ModelReady>)> {
     model_ready(state.clone(), path.model(&state)?).await
 }
 
@@ -330,9 +341,8 @@ impl VersionPath {
     }
 }
 
-fn readiness(app: &Shared) -> (StatusCode, Json<Ready>) {
-    let ready = !app.is_stopping();
-    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(Ready { ready }))
+fn status_of(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 fn known(app: &Shared, name: &str) -> Answer<()> {

@@ -156,7 +156,7 @@ impl Stream {
                     }
                 }
                 _ = pings.tick() => Message::Ping(axum::body::Bytes::new()),
-                () = sleep_until(heard + silence) => return closed(close_code::POLICY, "nothing was heard for too long"),
+                () = sleep_until(heard + silence) => return closed(close_code::POLICY, "neither a whole frame nor the answer to a ping came for too long"),
             };
             if !self.send(socket, answer).await {
                 return End::Client;

@@ -145,6 +145,18 @@ async fn a_request_may_hold_so_many_pictures() {
     server.post("/v1/analyze", FORM, form(&many)).await.fails(413, "too_many_images");
     let text = STANDARD.encode(&picture);
     server.post_json("/v1/analyze", json!({ "images": [text, text, text] })).await.fails(413, "too_many_images");
+    let mixed = [("image", picture.as_slice()), ("images", &picture), ("image", &picture)];
+    server.post("/v1/analyze", FORM, form(&mixed)).await.fails(413, "too_many_images");
+}
+
+#[tokio::test]
+async fn pictures_under_both_names_are_answered_in_their_order() {
+    let server = start(|_| {}).await;
+    let [bright, dark] = [250, 3].map(|level| png(8, 8, level));
+    let fields = [("images", dark.as_slice()), ("image", &bright), ("images", &dark)];
+    let answer = server.post("/v1/analyze", FORM, form(&fields)).await.succeeds();
+    let labels: Vec<&Value> = answer["images"].as_array().unwrap().iter().map(label).collect();
+    assert_eq!(labels, ["dark", "bright", "dark"]);
 }
 
 #[tokio::test]
@@ -167,6 +179,8 @@ async fn a_deepface_client_gets_deepfaces_answer() {
     assert_eq!(text_in_form.succeeds()["results"], results);
     let several = server.post_json("/analyze", json!({ "img": [img, img] })).await.succeeds();
     assert_eq!(several["results"], json!([results, results]));
+    let list_of_one = server.post_json("/analyze", json!({ "img": [img] })).await.succeeds();
+    assert_eq!(list_of_one["results"], json!([results]));
 }
 
 #[tokio::test]
@@ -184,11 +198,10 @@ async fn a_deepface_client_names_its_picture_one_way_or_the_other() {
             assert_eq!(answer["results"][0]["dominant_emotion"], seen, "{img} {img_path}");
         }
     }
-    for asked in [
-        json!({ "img_path": dark }),
-        json!({ "img": null, "img_path": dark }),
-        json!({ "img": [], "img_path": [dark] }),
-    ] {
+    let listed = json!({ "img": [], "img_path": [dark] });
+    let answer = server.post_json("/analyze", listed).await.succeeds();
+    assert_eq!(answer["results"][0][0]["dominant_emotion"], "dark");
+    for asked in [json!({ "img_path": dark }), json!({ "img": null, "img_path": dark })] {
         let answer = server.post_json("/analyze", asked.clone()).await.succeeds();
         assert_eq!(answer["results"][0]["dominant_emotion"], "dark", "{asked}");
     }
@@ -211,8 +224,18 @@ async fn a_deepface_client_is_refused_what_is_not_done_here() {
     let lenient = server.post_json("/analyze", json!({ "img": img, "enforce_detection": false })).await.succeeds();
     assert_eq!(lenient["results"][0]["face_confidence"], 0.0);
     assert_eq!(lenient["results"][0]["region"]["w"], 90);
+    let in_words = server.post_json("/analyze", json!({ "img": img, "enforce_detection": "False" })).await;
+    assert_eq!(in_words.succeeds(), lenient);
+    for unclear in [json!("maybe"), json!(0), json!([])] {
+        let reply = server.post_json("/analyze", json!({ "img": img, "enforce_detection": unclear })).await;
+        reply.fails(400, "malformed");
+        assert!(
+            reply.json()["error"]["message"].as_str().unwrap().contains("`enforce_detection` must be"),
+            "{reply:?}"
+        );
+    }
     let skipped = server.post_json("/analyze", json!({ "img": img, "detector_backend": "skip" })).await.succeeds();
-    assert_eq!(skipped["results"][0]["face_confidence"], 1.0);
+    assert_eq!(skipped["results"][0]["face_confidence"], 0.0);
     server.post_json("/analyze", json!({ "img": img, "actions": ["age"] })).await.fails(400, "malformed");
     server.post_json("/analyze", json!({ "img": "http://127.0.0.1:1/a.png" })).await.fails(400, "url_refused");
     server.post_json("/analyze", json!({ "img_path": "/etc/passwd" })).await.fails(400, "not_base64");
@@ -230,7 +253,7 @@ async fn a_deepface_client_is_heard_in_a_form_however_few_pictures_it_may_hold()
     assert_eq!(lenient["results"][0]["face_confidence"], 0.0);
     let skipped = [&asked[..], &[("align", b"true"), ("detector_backend", b"skip")]].concat();
     let skipped = server.post("/analyze", FORM, form(&skipped)).await.succeeds();
-    assert_eq!(skipped["results"][0]["face_confidence"], 1.0);
+    assert_eq!(skipped["results"][0]["face_confidence"], 0.0);
     let unclear = [("img", wall.as_slice()), ("enforce_detection", b"maybe")];
     server.post("/analyze", FORM, form(&unclear)).await.fails(400, "malformed");
     let long = [("img", wall.as_slice()), ("actions", &[b"emotion".as_slice(), &[b' '; 2000]].concat())];

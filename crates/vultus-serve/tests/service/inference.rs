@@ -24,7 +24,9 @@ async fn server_and_model_describe_themselves() {
     assert_eq!(server.get("/v2").await.succeeds()["name"], "vultus");
     assert_eq!(server.get("/v2/health/live").await.succeeds(), json!({ "live": true }));
     assert_eq!(server.get("/v2/health/ready").await.succeeds(), json!({ "ready": true }));
-    assert_eq!(server.get(&format!("{MODEL}/ready")).await.succeeds(), json!({ "ready": true }));
+    assert_eq!(server.get("/v2/").await.succeeds(), server.get("/v2").await.succeeds());
+    let ready = json!({ "name": "expressions", "ready": true });
+    assert_eq!(server.get(&format!("{MODEL}/ready")).await.succeeds(), ready);
     let model = server.get(MODEL).await.succeeds();
     assert_eq!((&model["name"], &model["versions"]), (&json!("expressions"), &json!(["1"])));
     assert_eq!(model["inputs"], json!([{ "name": "input", "datatype": "UINT8", "shape": [-1, 8, 8, 1] }]));
@@ -55,7 +57,8 @@ async fn the_only_version_is_the_model() {
     let server = start(|_| {}).await;
     let version = format!("{MODEL}/versions/1");
     assert_eq!(server.get(&version).await.succeeds(), server.get(MODEL).await.succeeds());
-    assert_eq!(server.get(&format!("{version}/ready")).await.succeeds(), json!({ "ready": true }));
+    let ready = json!({ "name": "expressions", "ready": true });
+    assert_eq!(server.get(&format!("{version}/ready")).await.succeeds(), ready);
     let asked =
         json!({ "inputs": [{ "name": "input", "datatype": "UINT8", "shape": [1, 8, 8], "data": vec![0; 64] }] });
     let answer = server.post_json(&format!("{version}/infer"), asked.clone()).await.succeeds();

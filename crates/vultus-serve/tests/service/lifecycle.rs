@@ -59,7 +59,11 @@ async fn the_end_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn idle_connections_do_not_hold_up_the_end() {
-    let server = start(|_| {}).await;
+    // The time for the next head would end it, too.
+    let server = start(|config| {
+        (config.limits.head, config.limits.stop) = (Duration::from_secs(600), Duration::from_secs(20));
+    })
+    .await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
@@ -103,6 +107,24 @@ async fn an_answer_that_takes_too_long_is_given_up() {
     let reply = server.post("/v1/analyze", "image/png", png(3000, 3000, 9)).await;
     reply.fails(503, "timeout");
     assert_eq!(reply.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn pictures_of_a_client_that_goes_are_counted() {
+    let server = start(|_| {}).await;
+    let picture = png(3000, 3000, 9);
+    let mut stream = begun(&server, &picture).await;
+    stream.write_all(&picture[1..]).await.unwrap();
+    let in_work = async || !String::from_utf8_lossy(&server.get("/metrics").await.body).contains("in_work 0\n");
+    while !in_work().await {}
+    drop(stream);
+    let gone = "vultus_pictures_total{outcome=\"gone\"} 1\n";
+    let counted = async {
+        while !String::from_utf8_lossy(&server.get("/metrics").await.body).contains(gone) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), counted).await.unwrap();
 }
 
 #[tokio::test]

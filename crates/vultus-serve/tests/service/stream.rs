@@ -198,7 +198,7 @@ async fn silence_closes_it() {
     let ended = timeout(PATIENCE, socket.read_to_end(&mut all)).await;
     assert!(ended.is_ok(), "the server keeps it open");
     let text = String::from_utf8_lossy(&all);
-    assert!(text.starts_with("HTTP/1.1 101") && text.ends_with("nothing was heard for too long"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 101") && text.ends_with("the answer to a ping came for too long"), "{text}");
 }
 
 #[tokio::test]
