@@ -18,6 +18,7 @@ pub mod train;
 pub mod video;
 
 use std::borrow::Cow;
+use std::io;
 use std::path::{Component, Path, PathBuf, is_separator};
 use std::time::Instant;
 
@@ -267,7 +268,7 @@ pub fn check_place_of_rows(file: &Path) -> Result<(), Failure> {
 /// A file to write is new, and in a folder that there is.
 pub fn check_new(file: &Path) -> Result<(), Failure> {
     check_place(file)?;
-    if file.exists() {
+    if is_occupied(file) {
         return Err(Failure::usage(anyhow!("{} exists: name another file", file.display())));
     }
     Ok(())
@@ -292,12 +293,12 @@ pub fn ends_in(file: &Path, ending: &str) -> bool {
     file.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
 }
 
-/// Refuses a folder to write to whose files would be read with the images of `sources`.
-pub fn check_outside(sources: &[String], out: &Path) -> Result<(), Failure> {
+/// Refuses a place to write to that would be read with the images of `sources`; `by` says how another one is named.
+pub fn check_outside(sources: &[String], out: &Path, by: &str) -> Result<(), Failure> {
     let sources = sources.iter().filter_map(|source| Source::parse(source).ok());
     match sources.into_iter().find(|source| source.would_read(out)) {
         Some(source) => Err(Failure::usage(anyhow!(
-            "{} lies in {source}, and would be read with it: name a place elsewhere with --out",
+            "{} lies in {source}, and would be read with it: name a place elsewhere {by}",
             out.display()
         ))),
         None => Ok(()),
@@ -306,7 +307,12 @@ pub fn check_outside(sources: &[String], out: &Path) -> Result<(), Failure> {
 
 /// Whether something is in the way of a new folder's files.
 pub fn is_taken(folder: &Path) -> bool {
-    std::fs::read_dir(folder).map_or(folder.exists(), |mut entries| entries.next().is_some())
+    std::fs::read_dir(folder).map_or(is_occupied(folder), |mut entries| entries.next().is_some())
+}
+
+/// Whether a name is given, if only to a link that leads nowhere.
+pub fn is_occupied(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 /// The model file that `path` means: itself, or that of a run.
@@ -390,15 +396,59 @@ pub fn invocation() -> Invocation {
     }
 }
 
-/// The first of `runs/<name>-001`, `-002`, ... that does not exist.
-pub fn next_run_directory(name: &str) -> PathBuf {
-    let mut number = 1;
-    loop {
+/// The directory `asked` for, or else the first of `runs/<name>-001`, `-002`, ... that does not exist: it is made at once, so
+/// that no other process takes it.
+///
+/// # Errors
+/// The system's refusal, naming the path.
+pub fn run_directory_for(asked: Option<&Path>, name: &str) -> io::Result<(PathBuf, NewFolders)> {
+    if let Some(asked) = asked {
+        return Ok((asked.to_owned(), NewFolders::default()));
+    }
+    let mut folders = NewFolders::make(std::iter::once(Path::new("runs")))?;
+    for number in 1.. {
         let path = Path::new("runs").join(format!("{name}-{number:03}"));
-        if !path.exists() {
-            return path;
+        match fs_err::create_dir(&path) {
+            Ok(()) => {
+                folders.0.push(path.clone());
+                return Ok((path, folders));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
-        number += 1;
+    }
+    unreachable!("there are more numbers than directories")
+}
+
+/// Folders that were made, with those above them. Those that are empty go again when this is dropped, unless they are kept.
+#[derive(Default)]
+pub struct NewFolders(Vec<PathBuf>);
+
+impl NewFolders {
+    /// Makes those of `folders` that are not there.
+    fn make<'a>(folders: impl Iterator<Item = &'a Path>) -> io::Result<Self> {
+        let mut made = Self::default();
+        for folder in folders {
+            let missing = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+            let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
+            // The deepest last; they go in the other order.
+            made.0.extend(missing.into_iter().rev());
+            fs_err::create_dir_all(folder)?;
+        }
+        Ok(made)
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for NewFolders {
+    fn drop(&mut self) {
+        for folder in self.0.iter().rev() {
+            // One that is not empty is somebody's by now.
+            let _ = std::fs::remove_dir(folder);
+        }
     }
 }
 

@@ -23,9 +23,9 @@ use crate::http;
 const STDIN: &str = "-";
 
 /// The sources that `arguments` mean, in their order; folders and patterns in the order of the names. A path comes once,
-/// however many arguments mean it. What lies in folders `left_out`, which are named without links, is none.
-pub fn sources(arguments: Vec<PathBuf>, left_out: &[PathBuf]) -> impl Iterator<Item = Source> + Send + use<> {
-    let left_out = LeftOut(left_out.into());
+/// however many arguments mean it.
+pub fn sources(arguments: Vec<PathBuf>, left_out: &LeftOut) -> impl Iterator<Item = Source> + Send + use<> {
+    let left_out = left_out.clone();
     // Hashes, because there may be a million.
     let (hashes, mut met) = (RandomState::new(), HashSet::new());
     let all = arguments.into_iter().flat_map(move |path| argument(path, &left_out));
@@ -53,6 +53,8 @@ pub fn listed_in(list: &Path, end: u8) -> io::Result<Vec<PathBuf>> {
     } else {
         bytes = fs_err::read(list)?;
     }
+    // Which Windows' editors put in front of a text.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").filter(|_| end == b'\n').unwrap_or(&bytes);
     let whole = |name: &[u8]| {
         // Windows ends lines with two characters.
         let line = name.strip_suffix(b"\r").filter(|_| end == b'\n');
@@ -73,14 +75,28 @@ fn path_of(name: Vec<u8>) -> io::Result<PathBuf> {
     String::from_utf8(name).map(Into::into).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// Folders with what is no input.
-#[derive(Clone)]
-struct LeftOut(Arc<[PathBuf]>);
+/// What is no input, wherever it lies.
+#[derive(Clone, Default)]
+pub struct LeftOut {
+    folders: Arc<[PathBuf]>,
+    file: Option<Arc<Path>>,
+}
 
 impl LeftOut {
+    /// All that lies in `folders`, and a `file`; they are named without links.
+    pub fn new(folders: &[PathBuf], file: Option<PathBuf>) -> Self {
+        Self { folders: folders.into(), file: file.map(Into::into) }
+    }
+
     fn has(&self, folder: &Path) -> bool {
-        let inside = |folder: PathBuf| self.0.iter().any(|left_out| folder.starts_with(left_out));
-        !self.0.is_empty() && folder.canonicalize().is_ok_and(inside)
+        let inside = |folder: PathBuf| self.folders.iter().any(|left_out| folder.starts_with(left_out));
+        !self.folders.is_empty() && folder.canonicalize().is_ok_and(inside)
+    }
+
+    fn is(&self, file: &Path) -> bool {
+        let same_name = |left_out: &&Arc<Path>| left_out.file_name() == file.file_name();
+        let left_out = self.file.as_ref().filter(same_name);
+        left_out.is_some_and(|left_out| file.canonicalize().is_ok_and(|file| file == **left_out))
     }
 }
 
@@ -112,6 +128,9 @@ fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
         }
         return Box::new(pictures);
     }
+    if left_out.is(&path) {
+        return Box::new(std::iter::empty());
+    }
     // A file may be called what looks like a pattern.
     if path.exists() || !is_pattern(&path) {
         return only(file(path));
@@ -137,6 +156,7 @@ fn expand(path: &Path, left_out: &LeftOut) -> Result<Sources, glob::PatternError
         Ok(path) if here(&path).is_dir() => Box::new(Folder::new(path, recursive.clone(), &left_out)) as Sources,
         Ok(_) if recursive.is_some() => Box::new(std::iter::empty()),
         Ok(path) if path.parent().is_some_and(|folder| left_out.has(here(folder))) => Box::new(std::iter::empty()),
+        Ok(path) if left_out.is(&path) => Box::new(std::iter::empty()),
         Ok(path) => only(Source::file(path)),
         Err((folder, error)) => only(failed(name(&folder), error.to_string())),
     })))
@@ -182,6 +202,9 @@ impl Iterator for Folder {
     fn next(&mut self) -> Option<Source> {
         while let Some(path) = self.waiting.pop() {
             if !here(&path).is_dir() {
+                if self.left_out.is(&path) {
+                    continue;
+                }
                 return Some(Source::file(path));
             }
             if self.left_out.has(here(&path)) {
@@ -232,7 +255,9 @@ mod tests {
     fn names(folder: &Path, arguments: &[&str]) -> Vec<String> {
         let arguments = arguments.iter().map(|name| folder.join(name)).collect();
         let prefix = format!("{}/", folder.display());
-        sources(arguments, &[]).map(|source| source.path.trim_start_matches(&prefix).to_owned()).collect()
+        sources(arguments, &LeftOut::default())
+            .map(|source| source.path.trim_start_matches(&prefix).to_owned())
+            .collect()
     }
 
     #[test]
@@ -306,7 +331,7 @@ mod tests {
         let path = folder.path().join("empty");
         fs_err::create_dir_all(path.join("deeper")).unwrap();
         fs_err::write(path.join("notes.txt"), "x").unwrap();
-        let found: Vec<Source> = sources(vec![path.clone()], &[]).collect();
+        let found: Vec<Source> = sources(vec![path.clone()], &LeftOut::default()).collect();
         assert_eq!(found.len(), 1);
         let Source { path: named, read } = found.into_iter().next().unwrap();
         assert_eq!(named, path.display().to_string());
@@ -335,7 +360,7 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.is_ok_and(|status| status.success()), "mkfifo");
         for argument in [folder.path().to_owned(), folder.path().join("*")] {
-            let source = sources(vec![argument], &[]).next().unwrap();
+            let source = sources(vec![argument], &LeftOut::default()).next().unwrap();
             assert_eq!(source.path, pipe.display().to_string());
             assert_eq!((source.read)().unwrap_err().code, "unreadable");
         }
@@ -354,7 +379,7 @@ mod tests {
         let both = ["\\xFE.png", "\\xFF.png"];
         let prefix = format!("{}/", folder.path().display());
         let read = |name: &[u8]| -> Vec<(String, Vec<u8>)> {
-            let found = sources(vec![path(name)], &[]);
+            let found = sources(vec![path(name)], &LeftOut::default());
             found.map(|source| (source.path.replace(&prefix, ""), (source.read)().unwrap_or_default())).collect()
         };
         for (byte, name) in [(0xfe, both[0]), (0xff, both[1])] {
@@ -382,7 +407,7 @@ mod tests {
         for (argument, code) in
             [("absent.png", "unreadable"), ("none-*.png", "unreadable"), ("http://127.0.0.1:1/", "unreachable")]
         {
-            let source = sources(vec![PathBuf::from(argument)], &[]).next().unwrap();
+            let source = sources(vec![PathBuf::from(argument)], &LeftOut::default()).next().unwrap();
             assert_eq!((source.read)().unwrap_err().code, code, "{argument}");
         }
     }

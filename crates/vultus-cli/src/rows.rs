@@ -221,6 +221,11 @@ impl Sink {
         Ok(Self { writer: BufWriter::new(Box::new(file)), path: Some(path.to_owned()) })
     }
 
+    /// Whether somebody sees the lines as they come.
+    fn is_terminal(&self) -> bool {
+        self.path.is_none() && io::stdout().is_terminal()
+    }
+
     fn named(&self, error: io::Error) -> io::Error {
         match &self.path {
             Some(path) => io::Error::new(error.kind(), format!("cannot write {}: {error}", path.display())),

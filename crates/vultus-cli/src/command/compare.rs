@@ -7,9 +7,10 @@ use anyhow::anyhow;
 use vultus::wording::{counted, or_dash, percent};
 use vultus_train::compare::{CompareError, Comparison, Spread, compare};
 use vultus_train::paired::{MeanDifference, PairedComparison, PairedError, compare_pairs, holds_evaluation};
+use vultus_train::run::RunDirectory;
 
-use super::run_directory;
 use super::train::usage_or_run;
+use super::{check_outside, run_directory};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
@@ -48,6 +49,9 @@ impl Compare {
             )));
         }
         let runs = self.run_directories()?;
+        for (run, out) in runs.iter().zip(self.out.iter().cycle()) {
+            check_outside(&RunDirectory::config_of(run).map_err(usage_or_run)?.data.sources, out, "with --out")?;
+        }
         let comparison = compare(&runs).map_err(|error| match error {
             CompareError::Run(error) => usage_or_run(error),
             _ => Failure::Run(error.into()),

@@ -19,7 +19,7 @@ use vultus_train::source::{LoadOptions, Source, empty_classes, load};
 use vultus_train::statistics::Statistics;
 
 use super::train::usage_or_data;
-use super::{check_ending, check_new, is_taken};
+use super::{check_ending, check_new, check_outside, is_taken};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table::{print, print_json, print_table, table};
@@ -101,6 +101,7 @@ impl Augment {
             )));
         }
         let source = Source::parse(&self.source).map_err(Failure::usage)?;
+        check_outside(std::slice::from_ref(&self.source), &self.out, "for OUT")?;
         let dataset = load(&[source], &config.preprocessing, &LoadOptions::of(&config.data))
             .map_err(|error| usage_or_data(error.into()))?;
         let count = usize::from(self.faces).min(dataset.samples.len());

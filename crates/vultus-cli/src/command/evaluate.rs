@@ -22,7 +22,7 @@ use vultus_train::source::{LoadOptions, Source, load};
 use vultus_train::train::add_assessment;
 
 use super::train::{usage_or_data, usage_or_run};
-use super::{ViewArguments, is_in_a_run, is_taken, model_file, quoted, run_directory};
+use super::{ViewArguments, check_outside, is_in_a_run, is_taken, model_file, quoted, run_directory};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::table;
@@ -82,6 +82,10 @@ impl Evaluate {
         }
         let groups = self.groups.as_deref().map(GroupTable::read).transpose().map_err(Failure::usage)?;
         let run = if self.on_own_data() { Some(self.open_run()?) } else { None };
+        if let Some(out) = &self.out {
+            let own = run.as_ref().map(|(_, config)| &config.data.sources);
+            check_outside(own.unwrap_or(&self.data), out, "with --out")?;
+        }
         let (mut bundles, mut facts) = (Vec::new(), Vec::new());
         for model in &self.models {
             let (bundle, told) = load_with_facts(&model_file(model)?)?;

@@ -15,10 +15,10 @@ use vultus::batch;
 use vultus::explain::{Saliency, overlay};
 use vultus::persist::write_atomically;
 
-use super::{check_place_of_rows, ends_in, is_taken, quoted_path, resolved, until_it_fails};
+use super::{NewFolders, check_place_of_rows, ends_in, is_occupied, is_taken, quoted_path, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::{Failure, is_closed_pipe, usage_unless_of_the_system};
-use crate::inputs::{is_path, is_stdin, listed_in, sources};
+use crate::inputs::{LeftOut, is_path, is_stdin, listed_in, sources};
 use crate::interrupt;
 use crate::message::say;
 use crate::progress::Pictures;
@@ -68,10 +68,10 @@ pub struct Predict {
 impl Predict {
     pub fn run(mut self) -> Result<(), Failure> {
         if let Some(list) = &self.files_from {
+            self.inputs.extend(listed_in(list, if self.null { 0 } else { b'\n' }).map_err(Failure::usage)?);
             if is_stdin(list) && self.inputs.iter().any(|input| is_stdin(input)) {
                 return Err(Failure::usage(anyhow!("stdin is a picture or the list of --files-from, not both")));
             }
-            self.inputs.extend(listed_in(list, if self.null { 0 } else { b'\n' }).map_err(Failure::usage)?);
             if self.inputs.is_empty() {
                 say(format_args!("note: {} lists no picture", list.display()));
             }
@@ -86,14 +86,16 @@ impl Predict {
         let drawings = self.drawings(append)?;
         let (analyzer, _) = self.analyzer.load()?;
         let labels = analyzer.classifier().labels().names().to_vec();
-        // One that cannot be read now keeps the rows that it has.
+        let left_out = LeftOut::new(&drawings, self.output.as_deref().map(resolved));
+        // One that cannot be read now keeps the rows that it has; a pipe gives what it holds only once.
         let can_be_done_again = |path: &str| {
-            let input = sources(self.inputs.clone(), &drawings).find(|source| source.path == path);
-            input.is_some_and(|source| (source.read)().is_ok())
+            let input = sources(self.inputs.clone(), &left_out).find(|source| source.path == path);
+            let may_be_read = Path::new(path).metadata().map_or(true, |there| there.is_file());
+            may_be_read && input.is_some_and(|source| (source.read)().is_ok())
         };
         // Before the rows are touched, and the work that would be for nothing.
-        let folders =
-            NewFolders::make([&self.annotate, &self.explain].into_iter().flatten()).map_err(Failure::usage)?;
+        let folders = [&self.annotate, &self.explain].into_iter().flatten().map(PathBuf::as_path);
+        let folders = NewFolders::make(folders).map_err(Failure::usage)?;
         let done = Arc::new(match (&self.output, append) {
             (Some(output), true) => {
                 resume::take_up(output, format, &labels, can_be_done_again).map_err(usage_unless_of_the_system)?
@@ -104,10 +106,10 @@ impl Predict {
         folders.keep();
 
         interrupt::listen()?;
-        // Drawings may lie among the pictures, and are none of them.
+        // Drawings and rows may lie among the pictures, and are none of them.
         let to_do = || {
             let done = Arc::clone(&done);
-            sources(self.inputs.clone(), &drawings).filter(move |source| !done.contains(&source.path))
+            sources(self.inputs.clone(), &left_out).filter(move |source| !done.contains(&source.path))
         };
         let counted = to_do();
         // A table comes as a whole, at the end.
@@ -163,7 +165,7 @@ impl Predict {
         let Some(output) = &self.output else { return Format::choose(asked, None) };
         check_place_of_rows(output)?;
         let format = Format::choose(asked, Some(output))?;
-        if output.exists() && !output.is_file() {
+        if is_occupied(output) && !output.is_file() {
             return Err(Failure::usage(anyhow!("{} is no file: name another place for the rows", output.display())));
         }
         if self.resume && !format.grows() {
@@ -214,37 +216,6 @@ impl Predict {
     }
 }
 
-/// Folders that were made, with those above them, and go again when this is dropped, unless they are kept.
-struct NewFolders(Vec<PathBuf>);
-
-impl NewFolders {
-    /// Makes those of `folders` that are not there.
-    fn make<'a>(folders: impl Iterator<Item = &'a PathBuf>) -> io::Result<Self> {
-        let mut made = Self(Vec::new());
-        for folder in folders {
-            let missing = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
-            let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
-            // The deepest last; they go in the other order.
-            made.0.extend(missing.into_iter().rev());
-            fs_err::create_dir_all(folder)?;
-        }
-        Ok(made)
-    }
-
-    fn keep(mut self) {
-        self.0.clear();
-    }
-}
-
-impl Drop for NewFolders {
-    fn drop(&mut self) {
-        for folder in self.0.iter().rev() {
-            // One that is not empty is somebody's by now.
-            let _ = std::fs::remove_dir(folder);
-        }
-    }
-}
-
 /// Writes the drawings that are wanted of one picture.
 fn draw(
     analyzer: &Analyzer,
@@ -269,8 +240,12 @@ fn draw(
     Ok(())
 }
 
+/// Writes a picture, but over nothing: what is there is that of an earlier call, or somebody's.
 fn write_picture(path: &Path, picture: RgbImage) -> Result<(), RecordError> {
     let unwritable = |error: io::Error| RecordError { code: "unwritable", message: error.to_string() };
+    if is_occupied(path) {
+        return Ok(());
+    }
     if let Some(folder) = path.parent() {
         fs_err::create_dir_all(folder).map_err(unwritable)?;
     }

@@ -22,7 +22,7 @@ use vultus_train::search::{
 };
 
 use super::train::{train_and_show, usage_or_data, usage_or_run};
-use super::{ConfigArguments, check_outside, invocation, next_run_directory, quoted_path};
+use super::{ConfigArguments, check_outside, invocation, quoted_path, run_directory_for};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::{interrupt, table};
@@ -51,10 +51,10 @@ impl Search {
     pub fn run(self) -> Result<(), Failure> {
         interrupt::listen()?;
         let config = self.settings.load(Some(&self.config))?;
-        let out = self.out.clone().unwrap_or_else(|| next_run_directory("search"));
+        let (out, _new) = run_directory_for(self.out.as_deref(), "search").map_err(Failure::usage)?;
         // All of it, so that nothing comes to light only when the winner is trained.
         check_search_directory(&out).map_err(usage_or_run)?;
-        check_outside(&config.data.sources, &out)?;
+        check_outside(&config.data.sources, &out, "with --out")?;
         if self.then_train {
             check_winner(&config, &out)?;
         }

@@ -13,7 +13,7 @@ use vultus_train::run::{RunDirectory, RunError};
 use vultus_train::temperature;
 use vultus_train::train::{TrainError, Trained, train};
 
-use super::{ConfigArguments, check_outside, invocation, next_run_directory, quoted_path};
+use super::{ConfigArguments, check_outside, invocation, quoted_path, run_directory_for};
 use crate::failure::Failure;
 use crate::message::say;
 use crate::progress::Progress;
@@ -47,9 +47,9 @@ impl Train {
         if !config.search.axes.is_empty() {
             say("note: one training, with the keys as they are: what [search] varies is for vultus search");
         }
-        let out = self.out.clone().unwrap_or_else(|| next_run_directory("train"));
+        let (out, _new) = run_directory_for(self.out.as_deref(), "train").map_err(Failure::usage)?;
         RunDirectory::check_new(&out).map_err(usage_or_run)?;
-        check_outside(&config.data.sources, &out)?;
+        check_outside(&config.data.sources, &out, "with --out")?;
         // It is made last: a slip in the configuration does not use it up.
         let prepared = prepare(&config).map_err(usage_or_data)?;
         let Prepared { dataset, train, validation } = &prepared;

@@ -3,18 +3,23 @@
 use std::io;
 
 use super::{Cell, CellRows, Column, Sink};
+use crate::message::printable;
 
 /// Writes a header and one line a row.
-pub struct CsvRows(csv::Writer<Sink>);
+pub struct CsvRows {
+    writer: csv::Writer<Sink>,
+    is_shown: bool,
+}
 
 impl CsvRows {
     /// With the header, unless the file has one.
     pub fn new(sink: Sink, columns: &[Column], has_header: bool) -> anyhow::Result<Self> {
+        let is_shown = sink.is_terminal();
         let mut writer = csv::Writer::from_writer(sink);
         if !has_header {
             writer.write_record(columns.iter().map(|column| column.name.as_str())).map_err(system_error)?;
         }
-        Ok(Self(writer))
+        Ok(Self { writer, is_shown })
     }
 }
 
@@ -30,19 +35,20 @@ impl CellRows for CsvRows {
     fn write(&mut self, cells: Vec<Option<Cell>>) -> anyhow::Result<()> {
         let fields = cells.into_iter().map(|cell| match cell {
             None => String::new(),
+            Some(Cell::Text(text)) if self.is_shown => printable(&text),
             Some(Cell::Text(text)) => text,
             Some(Cell::Whole(number)) => number.to_string(),
             Some(Cell::Real(number)) => number.to_string(),
             Some(Cell::Double(number)) => number.to_string(),
         });
-        Ok(self.0.write_record(fields.collect::<Vec<_>>()).map_err(system_error)?)
+        Ok(self.writer.write_record(fields.collect::<Vec<_>>()).map_err(system_error)?)
     }
 
     fn flush(&mut self) -> anyhow::Result<()> {
-        Ok(self.0.flush()?)
+        Ok(self.writer.flush()?)
     }
 
     fn finish(mut self: Box<Self>) -> anyhow::Result<()> {
-        Ok(self.0.flush()?)
+        Ok(self.writer.flush()?)
     }
 }

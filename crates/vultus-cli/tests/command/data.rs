@@ -374,6 +374,18 @@ fn no_training_and_no_search_lies_among_its_images() {
     place.write("search.toml", SMALL.to_owned() + "[[search.axes]]\nkeys = [\"seed\"]\nvalues = [1, 2]\n");
     let search = ["search", "--config", "search.toml", "--data", "faces", "--out", "faces/train/search"];
     place.run(&search).ends_with(2).says(&["faces/train/search lies in "]);
+    // Nor do evaluations, comparisons and sheets.
+    place.train("run", &["--data", "faces", "--set", "train.epochs=1"]);
+    let read_with = "and would be read with it";
+    let evaluate = ["evaluate", "run", "--data", "faces", "--split", "test", "--out", "faces/test/results"];
+    place.run(&evaluate).ends_with(2).says(&["faces/test/results lies in faces", read_with]);
+    let own = ["evaluate", "run", "--out", "faces/test/results"];
+    place.run(&own).ends_with(2).says(&["faces/test/results lies in ", read_with]);
+    let compare = ["compare", "run", "--out", "faces/test/results"];
+    place.run(&compare).ends_with(2).says(&["faces/test/results lies in ", read_with]);
+    let sheet = ["data", "augment", "faces", "faces/test/happy/sheet.png"];
+    place.run(&sheet).ends_with(2).says(&["faces/test/happy/sheet.png lies in faces", read_with]);
+    assert!(place.files_named("results").is_empty() && place.files_named("sheet").is_empty());
     // Beside the folders of splits nothing is read.
     place.train("faces/runs/one", &["--data", "faces", "--set", "train.epochs=1"]);
     place.run(&["data", "stats", "faces"]).ends_with(0).prints(&["left out  1 no class"]);

@@ -235,7 +235,9 @@ fn an_output_is_gone_on_with_and_never_overwritten() {
         predict(7, &["--resume"]).ends_with(0).says(&["rows already"]);
         assert!(fs_err::read(place.path(output)).unwrap() == whole, "{output} differs from that of one call");
     }
-    place.run(&["predict", "0.png", "--model", "run", "--output", "rows.parquet", "--resume"]).ends_with(2);
+    let arguments = ["predict", "0.png", "--model", "run", "--output", "rows.parquet", "--resume"];
+    place.run(&arguments).ends_with(2).says(&["a Parquet file cannot grow"]);
+    assert!(!place.path("rows.parquet").exists());
     place.run(&["predict", "0.png", "--model", "run", "--output", "rows"]).ends_with(2).says(&["--format"]);
 }
 
@@ -250,6 +252,59 @@ fn an_output_is_a_file_in_a_folder_that_there_is_and_its_ending_may_be_in_capita
     predict("rows.jsonl").ends_with(2).says(&["rows.jsonl is a folder"]);
     predict("ROWS.CSV").ends_with(0);
     assert!(fs_err::read_to_string(place.path("ROWS.CSV")).unwrap().starts_with("path,width,"));
+}
+
+#[test]
+fn rows_that_lie_among_the_pictures_are_none() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("album/a.png", png(1, 48));
+    for output in ["album/rows.jsonl", "album/rows.csv"] {
+        for inputs in [&["album/*"][..], &["album/**/*"], &["album/a.png", "album/rows.jsonl", "album/rows.csv"]] {
+            let arguments = ["--model", "run", "--faces", "whole", "--output", output, "--resume"];
+            // Of the three that are named one is not there.
+            let ends_with = i32::from(inputs.len() == 3);
+            place.run(&[&["predict"], inputs, &arguments].concat()).ends_with(ends_with);
+            let rows = fs_err::read_to_string(place.path(output)).unwrap();
+            assert!(rows.contains("a.png") && !rows.contains(output), "{inputs:?}: {rows}");
+        }
+        fs_err::remove_file(place.path(output)).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_not_read_to_see_whether_it_can_be_read_again() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("a.png", png(1, 48));
+    let made = std::process::Command::new("mkfifo").arg(place.path("pipe")).status();
+    assert!(made.is_ok_and(|status| status.success()), "mkfifo");
+    let arguments = ["predict", "pipe", "--model", "run", "--faces", "whole", "--output", "rows.csv", "--resume"];
+    let [picture, pipe] = ["a.png", "pipe"].map(|name| place.path(name));
+    let writer = std::thread::spawn(move || std::fs::copy(picture, pipe));
+    place.run(&arguments).ends_with(0);
+    writer.join().unwrap().unwrap();
+    let rows = fs_err::read(place.path("rows.csv")).unwrap();
+    // Nobody writes into it now.
+    place.run(&arguments).ends_with(0).says(&["1 picture has rows already"]);
+    assert_eq!(fs_err::read(place.path("rows.csv")).unwrap(), rows);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_in_the_way() {
+    let place = Place::with_config();
+    place.train("run", &[]);
+    place.write("a.png", png(1, 48));
+    for link in ["rows.jsonl", "boxes", "model.onnx", "packed.safetensors"] {
+        std::os::unix::fs::symlink("nowhere/at/all", place.path(link)).unwrap();
+    }
+    let predict = ["predict", "a.png", "--model", "run"];
+    place.run(&[&predict[..], &["--output", "rows.jsonl"]].concat()).ends_with(2).says(&["rows.jsonl is no file"]);
+    place.run(&[&predict[..], &["--annotate", "boxes"]].concat()).ends_with(2).says(&["boxes"]);
+    place.run(&["export", "run", "--out", "model.onnx"]).ends_with(2).says(&["model.onnx exists"]);
+    place.run(&["pack", "run", "--out", "packed.safetensors"]).ends_with(2).says(&["packed.safetensors exists"]);
 }
 
 #[test]
@@ -307,6 +362,13 @@ fn inputs_may_stand_in_a_list() {
     assert_eq!(paths(&["--files-from", "lines"]), ["a.png", "album/c.png"]);
     assert_eq!(paths(&["a.png", "--files-from", "zeros", "-0"]), ["a.png", "two\nlines.png"]);
     place.run(&["predict", "-", "--files-from", "-"]).ends_with(2).says(&["not both"]);
+    let mut command = assert_cmd::Command::new(VULTUS);
+    let output = command.args(["predict", "--files-from", "-"]).write_stdin("-\na.png\n").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not both"), "{output:?}");
+    // As Windows' editors write it.
+    place.write("marked", b"\xef\xbb\xbfa.png\r\n");
+    assert_eq!(paths(&["--files-from", "marked"]), ["a.png"]);
     place.run(&["predict", "--files-from", "absent"]).ends_with(2).says(&["absent"]);
     place.write("none", "\n");
     place.run(&["predict", "--files-from", "none"]).ends_with(0).says(&["note: none lists no picture"]);
@@ -428,6 +490,10 @@ fn a_drawing_that_fails_costs_no_result() {
     place.write("mine/a.png.png", "mine");
     predict("new.jsonl", &["a.png"], "mine").ends_with(2).says(&["mine is not empty", "new.jsonl is not there"]);
     assert!(!place.path("new.jsonl").exists());
+    place.write("mine/album/b.png.png", "mine");
+    predict("empty.jsonl", &["a.png"], "none").ends_with(0);
+    predict("empty.jsonl", &["a.png", "album"], "mine").ends_with(0);
+    assert_eq!(fs_err::read(place.path("mine/album/b.png.png")).unwrap(), b"mine");
     // A call that is refused leaves the rows as they are.
     let before = fs_err::read(place.path("rows.csv")).unwrap();
     predict("rows.csv", &["a.png"], "a.png/boxes").ends_with(2).says(&["a.png/boxes"]);

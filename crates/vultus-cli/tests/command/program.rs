@@ -156,6 +156,11 @@ impl Running {
         }
     }
 
+    /// Waits for its end, and gives the exit code.
+    pub fn wait(mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+
     /// Asks it to stop, as Ctrl-C does, and gives the exit code.
     pub fn interrupt(self) -> Option<i32> {
         self.signal("-INT")

@@ -56,6 +56,19 @@ fn without_a_config_the_reports_network_is_trained() {
     outcome.says(&["run directory: runs/train-001"]).prints(&["runs/train-001/report.html"]);
     let report = fs_err::read_to_string(place.path("runs/train-001/report.html")).unwrap();
     assert!(report.contains("1,715,207 parameters"));
+    // What is refused takes no number.
+    place.run(&["train", "--data", "absent"]).ends_with(2);
+    assert!(!place.path("runs/train-002").exists());
+}
+
+#[test]
+fn two_that_begin_at_once_take_a_number_each() {
+    let place = Place::with_config();
+    let running = ["one", "two"].map(|name| place.start(name, &["train", "--config", "small.toml"]));
+    running.into_iter().for_each(|running| assert_eq!(running.wait(), Some(0)));
+    for run in ["runs/train-001", "runs/train-002"] {
+        assert!(place.path(run).join("model.safetensors").exists(), "{run}");
+    }
 }
 
 #[test]
