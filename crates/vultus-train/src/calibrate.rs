@@ -25,7 +25,7 @@ pub struct Calibrated {
     pub after: Evaluation,
     /// On the splits that its file had figures of, as far as the data have the same images of them, as it is now.
     pub evaluations: Vec<Evaluation>,
-    /// Splits that its file had figures of and of which the data have other images, so that it has none now.
+    /// Splits that its file had figures of and of which the data have other images or none, so that it has none now.
     pub left_out: Vec<String>,
 }
 
@@ -51,19 +51,18 @@ pub fn calibrate(
     bundle.inference.temperature = fit_temperature(&probabilities, &labels);
     let after = on(&bundle, split)?.evaluation;
     let split = split_name::meant_by(split);
-    let present = dataset.splits();
     let (mut evaluations, mut left_out) = (Vec::new(), Vec::new());
     for figures in bundle.metrics.as_array().into_iter().flatten() {
-        let measured =
-            figures["split"].as_str().filter(|&name| name != split && present.iter().any(|other| other == name));
-        let Some(measured) = measured else { continue };
+        let Some(measured) = figures["split"].as_str() else { continue };
         // Older files tell of how many images a figure is, and not of which.
         let same = |again: &Evaluation| match figures["images_sha256"].as_str() {
             Some(images) => again.images_sha256.as_deref() == Some(images),
             None => figures["n"].as_u64().is_none_or(|n| n == again.n as u64),
         };
         match on(&bundle, measured) {
-            Ok(again) if same(&again.evaluation) => evaluations.push(again.evaluation),
+            // What chose the temperature measures it no more.
+            Ok(again) if measured == split && same(&again.evaluation) => {}
+            Ok(again) if measured != split && same(&again.evaluation) => evaluations.push(again.evaluation),
             Ok(_) | Err(_) => left_out.push(measured.to_owned()),
         }
     }
@@ -148,6 +147,12 @@ mod tests {
         let mut other = dataset(&[("mine", 100, 20), ("test", 11, 3)]);
         let without = again(first.clone(), &other);
         assert_eq!((without.bundle.metrics, without.left_out), (json!([]), vec!["test".to_owned()]));
+        let mine = dataset(&[("mine", 100, 20)]);
+        let absent = again(first.clone(), &mine);
+        assert_eq!((absent.bundle.metrics, absent.left_out), (json!([]), vec!["test".to_owned()]));
+        // Of the split that chooses the temperature nothing is kept, and nothing is said if it is the same.
+        let on_test = |data: &Dataset| calibrate(first.clone(), Views::default(), data, "test", &[]).unwrap().left_out;
+        assert_eq!((on_test(&data), on_test(&other)), (vec![], vec!["test".to_owned()]));
         // A file that tells only how many there were.
         let mut older = first.clone();
         older.metrics[0]["images_sha256"] = json!(null);

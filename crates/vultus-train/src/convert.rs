@@ -17,7 +17,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 use rayon::prelude::*;
-use vultus::persist::{folder_in, write_atomically};
+use vultus::persist::{write_atomically, write_together};
 
 use crate::dataset::{DataError, Dataset, Sample, split_name};
 use crate::source::fer_csv::{EMOTIONS, SIDE_PX};
@@ -121,32 +121,25 @@ fn write_folder(dataset: &Dataset, out: &Path) -> Result<(), DataError> {
             return Err(unwritable(out, format!("class `{name}` cannot be the name of a folder")));
         }
     }
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs_err::create_dir_all(parent)?;
-    let (unfinished, folder) = folder_in(parent)?;
-    for split in dataset.splits() {
-        // Step by step: a folder that was abandoned must not come back.
-        fs_err::create_dir(folder.path().join(&split))?;
-        for (class, name) in dataset.labels.names().iter().enumerate() {
-            let members: Vec<usize> =
-                dataset.indices_of(&split).into_iter().filter(|&index| dataset.samples[index].label == class).collect();
-            if members.is_empty() {
-                continue;
+    write_together(out, |folder| {
+        for split in dataset.splits() {
+            // Step by step: a folder that was abandoned must not come back.
+            fs_err::create_dir(folder.join(&split))?;
+            for (class, name) in dataset.labels.names().iter().enumerate() {
+                let of_class = |index: &usize| dataset.samples[*index].label == class;
+                let members: Vec<usize> = dataset.indices_of(&split).into_iter().filter(of_class).collect();
+                if members.is_empty() {
+                    continue;
+                }
+                let class_folder = folder.join(&split).join(name);
+                fs_err::create_dir(&class_folder)?;
+                members.par_iter().enumerate().try_for_each(|(number, &index)| {
+                    fs_err::write(class_folder.join(format!("im{number:06}.png")), png(&dataset.samples[index])?)
+                })?;
             }
-            let class_folder = folder.path().join(&split).join(name);
-            fs_err::create_dir(&class_folder)?;
-            members.par_iter().enumerate().try_for_each(|(number, &index)| {
-                fs_err::write(class_folder.join(format!("im{number:06}.png")), png(&dataset.samples[index])?)
-            })?;
         }
-    }
-    if out.exists() {
-        fs_err::remove_dir(out)?;
-    }
-    unfinished.finish(|| fs_err::rename(folder.path(), out))?;
-    // What was moved is not there to be cleaned up.
-    let _ = folder.keep();
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The number of each class in `fer2013.csv`, if all of the data set fits into that form.

@@ -89,7 +89,9 @@ impl Calibrate {
             of_repeats(&dataset, &split, &images).into_iter().chain(of_model(&facts, &dataset, &split, &images));
         flattering.for_each(|note| say(format_args!("note: {note}")));
         for other in others {
-            say(format_args!("note: split {other} has other images than the model's figures are of, and is left out"));
+            say(format_args!(
+                "note: the figures of split {other} are left out: the data have other images of it, or none"
+            ));
         }
         if let Some(note) = temperature::caveat(bundle.inference.temperature) {
             say(format_args!("note: {note}"));

@@ -1,5 +1,6 @@
 //! `vultus evaluate`.
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -92,6 +93,14 @@ impl Evaluate {
             bundles.push(bundle);
             facts.push(told);
         }
+        let mut others = self.models.iter().zip(&facts).skip(1);
+        if let Some((other, _)) = others.find(|(_, told)| told.labels != facts[0].labels) {
+            return Err(Failure::usage(anyhow!(
+                "{} and {} were taught different labels of the images (data.labels): no truth fits both",
+                self.models[0].display(),
+                other.display()
+            )));
+        }
         for bundle in &mut bundles {
             bundle.inference.views = self.views.change(bundle.inference.views)?;
         }
@@ -110,7 +119,11 @@ impl Evaluate {
             if let Some(unused) = groups.as_ref().and_then(|groups| groups.unused(&split, origins)) {
                 say(format_args!("note: {unused}"));
             }
-            notes = self.notes(&facts, &dataset, &split, &asked, config.is_some());
+            // The first model's cleaning is not that of the others.
+            let uncleaned = config.filter(|_| self.models.len() > 1 && !self.validation);
+            let uncleaned =
+                uncleaned.map(|config| read_sources(&config.data.sources, bundle, &facts[0])).transpose()?;
+            notes = self.notes(&facts, &dataset, uncleaned.as_ref(), &split, &asked);
             notes.iter().for_each(|note| say(format_args!("note: {note}")));
         }
         let mut assessment = assess(&bundles, &dataset, &split, &dropped, &self.without).map_err(with_option)?;
@@ -194,16 +207,23 @@ impl Evaluate {
         Ok((dataset, split))
     }
 
-    /// What flatters the figures on the `images` of `split`, model by model; `own` data are known to be those of the first one's
-    /// training.
+    /// What flatters the figures on the `images` of `split`, model by model. Data that were read `uncleaned`, too, and those of
+    /// one run, are known to be those of the first one's training.
     fn notes(
         &self,
         facts: &[TrainingFacts],
         dataset: &Dataset,
+        uncleaned: Option<&Dataset>,
         split: &str,
         images: &[usize],
-        own: bool,
     ) -> Vec<String> {
+        let own = self.on_own_data();
+        let origins: HashSet<&str> = images.iter().map(|&index| dataset.samples[index].origin.as_str()).collect();
+        let is_asked = |data: &Dataset, index: &usize| origins.contains(data.samples[*index].origin.as_str());
+        let uncleaned = uncleaned.map(|data| {
+            let indices = data.indices_of(split).into_iter().filter(|index| is_asked(data, index)).collect::<Vec<_>>();
+            (data, indices)
+        });
         let mut notes = Vec::new();
         // What was held out has a split of its own by now; of the data it was known a moment ago.
         let changed = facts[0].data_sha256.as_ref().is_some_and(|images| *images != fingerprint(dataset));
@@ -216,7 +236,11 @@ impl Evaluate {
             let sure = self.validation || (place == 0 && own);
             let whose = if self.models.len() > 1 { format!("{}: ", model.display()) } else { String::new() };
             notes.extend(of_role(facts, dataset, split, images, sure).map(|note| format!("{whose}{note}")));
-            notes.extend(of_model(facts, dataset, split, images).iter().map(|note| format!("{whose}{note}")));
+            let (data, images) = match &uncleaned {
+                Some((data, indices)) if place > 0 => (*data, &indices[..]),
+                _ => (dataset, images),
+            };
+            notes.extend(of_model(facts, data, split, images).iter().map(|note| format!("{whose}{note}")));
         }
         notes
     }

@@ -7,11 +7,12 @@ use std::time::Instant;
 use anyhow::anyhow;
 use vultus::wording::{counted, or_dash};
 use vultus_train::caveat;
+use vultus_train::checkpoint::CheckpointError;
 use vultus_train::config::{Monitor, TrainConfig};
 use vultus_train::dataset::Dataset;
 use vultus_train::fingerprint::{fingerprint_of, votes_fingerprint};
 use vultus_train::fit::{self, FitData, FitError, Observer};
-use vultus_train::prepare::{prepare, training_indices};
+use vultus_train::prepare::{Prepared, prepare, training_indices};
 use vultus_train::run::{RunDirectory, RunError, check_search_directory, describe_search};
 use vultus_train::search::journal::score_of;
 use vultus_train::search::results::SearchResults;
@@ -20,6 +21,7 @@ use vultus_train::search::{
     PlannedWork, Score, SearchConfig, SearchData, SearchError, SearchOutcome, Setting, Shard, TrialEnd, TrialRunner,
     TrialTask, run_search, settings, winner_config,
 };
+use vultus_train::train::TrainError;
 
 use super::train::{train_and_show, usage_or_data, usage_or_run};
 use super::{ConfigArguments, check_outside, invocation, quoted_path, run_directory_for};
@@ -134,21 +136,53 @@ fn check_winner(config: &TrainConfig, out: &Path) -> Result<(), Failure> {
     };
     for setting in settings(&config.search).map_err(Failure::usage)? {
         if is_winner(&saved, config, &setting)? {
-            return Ok(());
+            let new = winner_config(config, &setting).map_err(Failure::usage)?;
+            let prepared = prepare(&new).map_err(usage_or_data)?;
+            return open_winner(config, &setting, new, &prepared, &directory).map(drop);
         }
     }
     Err(other_winner(&directory))
 }
 
-/// Whether a run of the configuration `saved` is that of `setting`, but for what may be changed when a run goes on.
+/// Whether a run of the configuration `saved` is that of `setting`, but for where images and teachers lie, and epochs that it
+/// was given later.
 fn is_winner(saved: &TrainConfig, config: &TrainConfig, setting: &Setting) -> Result<bool, Failure> {
     let winner = winner_config(config, setting).map_err(Failure::usage)?;
-    Ok(fit::obstacles(saved, &winner).is_empty())
+    let looks_for_epochs = config.search.axes.iter().flat_map(|axis| &axis.keys).any(|key| key == "train.epochs");
+    let (has, wants) = (saved.train.epochs, winner.train.epochs);
+    let as_long = has == wants || (has > wants && !looks_for_epochs);
+    Ok(as_long && saved.train.keep == winner.train.keep && fit::obstacles(saved, &winner).is_empty())
 }
 
 fn other_winner(directory: &Path) -> Failure {
     let directory = directory.display();
-    Failure::usage(anyhow!("{directory} holds a run of another configuration: move it away, or give another --out"))
+    Failure::usage(anyhow!(
+        "{directory} holds a run of another configuration or other images: move it away, or give another --out"
+    ))
+}
+
+/// The run of `setting` that an earlier call has left in `directory`, if it is one of the images that are `prepared` for `new`,
+/// the winner's configuration now.
+fn open_winner(
+    config: &TrainConfig,
+    setting: &Setting,
+    new: TrainConfig,
+    prepared: &Prepared,
+    directory: &Path,
+) -> Result<(RunDirectory, TrainConfig), Failure> {
+    let (run, mut saved) = RunDirectory::open(directory).map_err(usage_or_run)?;
+    if !is_winner(&saved, config, setting)? {
+        return Err(other_winner(directory));
+    }
+    // They may have moved.
+    saved.data.sources = new.data.sources;
+    saved.train.targets.teachers = new.train.targets.teachers;
+    let Prepared { dataset, train, validation } = prepared;
+    match fit::resume_from(&saved, FitData { dataset, train, validation }, &run) {
+        Ok(_) => Ok((run, saved)),
+        Err(FitError::Checkpoint(CheckpointError::OtherRun { .. })) => Err(other_winner(directory)),
+        Err(error) => Err(TrainError::from(error).into()),
+    }
 }
 
 /// Trains the winner, or goes on with it where an earlier call was stopped.
@@ -164,13 +198,7 @@ fn train_winner(
     let (run, config, resume) = match RunDirectory::create(directory, &new) {
         Ok(run) => (run, new, false),
         Err(RunError::Exists(_)) => {
-            let (run, mut saved) = RunDirectory::open(directory).map_err(usage_or_run)?;
-            if !is_winner(&saved, config, winner)? {
-                return Err(other_winner(directory));
-            }
-            // They may have moved.
-            saved.data.sources = new.data.sources;
-            saved.train.targets.teachers = new.train.targets.teachers;
+            let (run, saved) = open_winner(config, winner, new, &prepared, directory)?;
             (run, saved, true)
         }
         Err(error) => return Err(usage_or_run(error)),

@@ -402,6 +402,16 @@ fn a_folder_is_not_converted_into_itself() {
             .ends_with(2)
             .says(&[out, "lies in faces, and would be read with it"]);
     }
+    // Empty ones are filled, by whatever name they go.
+    fs_err::create_dir(place.path("deep")).unwrap();
+    place.run(&["data", "convert", "faces", "deep/."]).ends_with(0);
+    #[cfg(unix)]
+    {
+        fs_err::create_dir(place.path("real")).unwrap();
+        std::os::unix::fs::symlink("real", place.path("link")).unwrap();
+        place.run(&["data", "convert", "faces", "link"]).ends_with(0);
+        assert_eq!(fs_err::read_dir(place.path("real")).unwrap().count(), 2);
+    }
     fs_err::create_dir(place.path("faces-2")).unwrap();
     place.run(&["data", "convert", "faces", "faces-2/all.parquet"]).ends_with(0);
     place.run(&["data", "convert", "faces", "faces/all.csv"]).ends_with(0);

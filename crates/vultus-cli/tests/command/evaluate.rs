@@ -213,6 +213,16 @@ fn what_flatters_a_test_is_told_before_and_after() {
     let model = ["evaluate", "clean/model.safetensors", "--data", "faces", "--split", "test"];
     place.run(&model).ends_with(0).says(&["note: 4 images of split test", left_out]);
 
+    // What the first one's cleaning took away, the other one has learnt.
+    place
+        .run(&["evaluate", "leaky", "clean"])
+        .ends_with(0)
+        .says(&["note: leaky: 4 images of split test also stand in"]);
+    place
+        .run(&["evaluate", "clean", "leaky"])
+        .ends_with(0)
+        .says(&["note: leaky: 4 images of split test also stand in"]);
+
     // The same picture twice is one witness.
     for (name, number) in [("happy/a", 16), ("happy/b", 16), ("sad/c", 17)] {
         place.write(&format!("twice/test/{name}.png"), png(number, 48));

@@ -223,6 +223,12 @@ fn votes_become_classes_and_targets() {
     // The model file remembers whose classes it learnt.
     let again = ["evaluate", "run/model.safetensors", "--data", source, "--split", "PublicTest", "--json"];
     assert_eq!(place.run(&again).ends_with(0).json()["n"], json!(7));
+    // Two truths are none.
+    place.train("plain", &["--data", source]);
+    for models in [["run", "plain"], ["plain", "run"]] {
+        let both = ["evaluate", models[0], models[1], "--data", source, "--split", "PublicTest"];
+        place.run(&both).ends_with(2).says(&["run", "plain", "different labels"]);
+    }
     let card = |more: &[&str]| {
         let card = ["card", "run/model.safetensors", "--data", source, "--command", "vultus train"];
         place.run(&[&card[..], more].concat())

@@ -335,8 +335,17 @@ fn a_search_is_no_run_and_its_model_is_the_winner() {
     place.run(&search("out", &other)).ends_with(0).says(&["note: out/winner is another model"]);
     let refused = place.run(&search("out", &[&other[..], &["--then-train"]].concat())).ends_with(2);
     refused.says(&["out/winner holds a run of another configuration"]);
+    for other in
+        [["--set", "train.epochs=4"], ["--set", "train.keep=last"], ["--set", "data.sources=[\"synthetic:13\"]"]]
+    {
+        let before = fs_err::read(place.path("out/winner/search-results.json")).unwrap();
+        let refused = place.run(&search("out", &[&other[..], &["--then-train"]].concat())).ends_with(2);
+        let refused = refused.says(&["out/winner holds a run of another configuration or other images"]);
+        assert!(!refused.stderr.contains("trial "), "{other:?}: {}", refused.stderr);
+        assert_eq!(fs_err::read(place.path("out/winner/search-results.json")).unwrap(), before);
+    }
     // One that was resumed with more epochs is still the winner; one that was never begun is begun.
-    place.run(&["train", "--resume", "--out", "out/winner", "--set", "train.epochs=3"]).ends_with(0);
+    place.run(&["train", "--resume", "--out", "out/winner", "--set", "train.epochs=4"]).ends_with(0);
     place.run(&search("out", &["--then-train"])).ends_with(0).prints(&["out/winner/report.html"]);
     fs_err::remove_dir_all(place.path("out/winner")).unwrap();
     place.write("out/winner/.lock", "");
