@@ -10,6 +10,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use vultus::analyze::RecordError;
 use vultus::batch::Source;
@@ -17,7 +19,10 @@ use vultus::decode::{DecodeError, is_named_as_picture};
 use vultus::picture_file::{self, LARGEST_FILE, is_hidden, name};
 
 use self::pattern::{Pattern, WholePath, here, is_pattern, listed};
-use crate::http;
+use crate::{http, interrupt};
+
+/// The code of a picture that was waited for until somebody asked to stop: nothing is known of it.
+pub const INTERRUPTED: &str = "interrupted";
 
 /// The argument that means stdin.
 const STDIN: &str = "-";
@@ -106,13 +111,12 @@ fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
     // What is no text is neither stdin nor an address.
     let text = path.to_str().unwrap_or_default().to_owned();
     if is_stdin(&path) {
-        return only(source(text, stdin));
+        return only(source(text, || unless_interrupted(stdin)));
     }
     if http::is_url(&text) {
         let url = text.clone();
-        return only(source(text, move || {
-            http::get(&url, LARGEST_FILE).map_err(|message| RecordError { code: "unreachable", message })
-        }));
+        let get = move || http::get(&url, LARGEST_FILE).map_err(|message| RecordError { code: "unreachable", message });
+        return only(source(text, || unless_interrupted(get)));
     }
     if !path.exists()
         && let Some((scheme, _)) =
@@ -237,7 +241,31 @@ fn stdin() -> Result<Vec<u8>, RecordError> {
 
 /// What somebody has named may be a pipe or a device as well.
 fn file(path: PathBuf) -> Source {
-    source(name(&path), move || Ok(picture_file::read_named(&path)?))
+    source(name(&path), move || {
+        let waits = path.metadata().is_ok_and(|there| !there.is_file());
+        let read = move || Ok(picture_file::read_named(&path)?);
+        if waits { unless_interrupted(read) } else { read() }
+    })
+}
+
+/// Reads what may never come, in a thread of its own: an interruption ends the wait.
+fn unless_interrupted(
+    read: impl FnOnce() -> Result<Vec<u8>, RecordError> + Send + 'static,
+) -> Result<Vec<u8>, RecordError> {
+    /// How often is looked for an interruption.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || sender.send(read()));
+    loop {
+        match receiver.recv_timeout(PAUSE) {
+            Ok(read) => return read,
+            Err(RecvTimeoutError::Disconnected) => return Err(RecordError::internal()),
+            Err(RecvTimeoutError::Timeout) if interrupt::requested() => {
+                return Err(RecordError { code: INTERRUPTED, message: "interrupted".to_owned() });
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
 }
 
 fn source(path: String, read: impl FnOnce() -> Result<Vec<u8>, RecordError> + Send + 'static) -> Source {

@@ -166,19 +166,19 @@ pub trait CellRows {
     fn finish(self: Box<Self>) -> anyhow::Result<()>;
 }
 
-/// Starts CSV or Parquet in `output` or on stdout. With `append`, the file has a beginning already.
+/// Starts CSV or Parquet in `output` or on stdout, or goes on with the rows in `begun`, which is that file.
 fn cell_rows(
     format: Format,
     columns: &[Column],
     output: Option<&Path>,
-    append: bool,
+    begun: Option<File>,
 ) -> Result<Box<dyn CellRows>, Failure> {
     match (format, output) {
         (Format::Parquet, Some(path)) => Ok(Box::new(parquet::ParquetRows::to_file(path, columns)?)),
         (Format::Parquet, None) => Ok(Box::new(parquet::ParquetRows::to_stdout(columns)?)),
         _ => {
-            let sink = Sink::open(output, append)?;
-            let has_header = append && output.is_some_and(|path| path.metadata().is_ok_and(|file| file.len() > 0));
+            let has_header = begun.as_ref().is_some_and(|file| file.metadata().is_ok_and(|file| file.len() > 0));
+            let sink = Sink::open(output, begun)?;
             Ok(Box::new(csv::CsvRows::new(sink, columns, has_header)?))
         }
     }
@@ -212,12 +212,17 @@ struct Sink {
 }
 
 impl Sink {
-    fn open(path: Option<&Path>, append: bool) -> io::Result<Self> {
+    /// stdout, a new file at `path`, or the one that is `begun` there, which is at its end.
+    fn open(path: Option<&Path>, begun: Option<File>) -> io::Result<Self> {
         let Some(path) = path else { return Ok(Self { writer: BufWriter::new(Box::new(io::stdout())), path: None }) };
-        let mut options = fs_err::OpenOptions::new();
-        let options = if append { options.append(true) } else { options.write(true).create_new(true) };
-        let file: File = options.open(path)?.into_parts().0;
-        lock_alone(&file, path)?;
+        let file = match begun {
+            Some(file) => file,
+            None => {
+                let new = fs_err::OpenOptions::new().write(true).create_new(true).open(path)?.into_parts().0;
+                lock_alone(&new, path)?;
+                new
+            }
+        };
         Ok(Self { writer: BufWriter::new(Box::new(file)), path: Some(path.to_owned()) })
     }
 

@@ -18,7 +18,7 @@ use vultus::persist::write_atomically;
 use super::{NewFolders, check_place_of_rows, ends_in, is_occupied, is_taken, quoted_path, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
 use crate::failure::{Failure, is_closed_pipe, usage_unless_of_the_system};
-use crate::inputs::{LeftOut, is_path, is_stdin, listed_in, sources};
+use crate::inputs::{INTERRUPTED, LeftOut, is_path, is_stdin, listed_in, sources};
 use crate::interrupt;
 use crate::message::say;
 use crate::progress::Pictures;
@@ -96,13 +96,15 @@ impl Predict {
         // Before the rows are touched, and the work that would be for nothing.
         let folders = [&self.annotate, &self.explain].into_iter().flatten().map(PathBuf::as_path);
         let folders = NewFolders::make(folders).map_err(Failure::usage)?;
-        let done = Arc::new(match (&self.output, append) {
+        let (done, begun) = match (&self.output, append) {
             (Some(output), true) => {
-                resume::take_up(output, format, &labels, can_be_done_again).map_err(usage_unless_of_the_system)?
+                let begun = resume::take_up(output, format, &labels, can_be_done_again);
+                begun.map(|(done, file)| (done, Some(file))).map_err(usage_unless_of_the_system)?
             }
-            _ => HashSet::new(),
-        });
-        let mut rows = Some(PictureRows::open(format, &labels, self.output.as_deref(), append)?);
+            _ => (HashSet::new(), None),
+        };
+        let done = Arc::new(done);
+        let mut rows = Some(PictureRows::open(format, &labels, self.output.as_deref(), begun)?);
         folders.keep();
 
         interrupt::listen()?;
@@ -128,6 +130,9 @@ impl Predict {
         };
         let draw: Option<&batch::Draw> = if drawings.is_empty() { None } else { Some(&draw) };
         batch::run(&analyzer, to_do(), draw, interrupt::requested, |record| {
+            if record.outcome.as_ref().is_err_and(|error| error.code == INTERRUPTED) {
+                return Ok(());
+            }
             let written = until_it_fails(&mut rows, |rows| {
                 rows.write(&record)?;
                 rows.flush()

@@ -32,8 +32,8 @@ impl FilmRows {
     /// Starts rows about classes `labels`, in `output` or on stdout: typed cells for CSV and Parquet, else JSON lines.
     pub fn open(format: Format, labels: &[String], output: Option<&Path>) -> Result<Self, Failure> {
         Ok(match format {
-            Format::Csv | Format::Parquet => Self::Cells(cell_rows(format, &columns(labels), output, false)?),
-            Format::Json | Format::Table => Self::Json(FilmJson(JsonLines(Sink::open(output, false)?))),
+            Format::Csv | Format::Parquet => Self::Cells(cell_rows(format, &columns(labels), output, None)?),
+            Format::Json | Format::Table => Self::Json(FilmJson(JsonLines(Sink::open(output, None)?))),
         })
     }
 

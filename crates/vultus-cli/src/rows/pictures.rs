@@ -1,6 +1,7 @@
 //! The rows of pictures: JSON has one line a picture; the other forms have one row a face, and one for a picture with an
 //! error.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -29,14 +30,19 @@ pub struct PictureCells {
 }
 
 impl PictureRows {
-    /// Starts rows in `format` about classes `labels`, in `output` or on stdout. With `append`, the file has a beginning
-    /// already.
-    pub fn open(format: Format, labels: &[String], output: Option<&Path>, append: bool) -> Result<Self, Failure> {
+    /// Starts rows in `format` about classes `labels`, in `output` or on stdout, or goes on with those in `begun`, which is
+    /// that file.
+    pub fn open(
+        format: Format,
+        labels: &[String],
+        output: Option<&Path>,
+        begun: Option<File>,
+    ) -> Result<Self, Failure> {
         Ok(match format {
             Format::Table => Self::Table(TableRows::new(labels)),
-            Format::Json => Self::Json(PictureJson(JsonLines(Sink::open(output, append)?))),
+            Format::Json => Self::Json(PictureJson(JsonLines(Sink::open(output, begun)?))),
             Format::Csv | Format::Parquet => Self::Cells(PictureCells {
-                rows: cell_rows(format, &columns(labels), output, append)?,
+                rows: cell_rows(format, &columns(labels), output, begun)?,
                 classes: labels.len(),
             }),
         })

@@ -22,7 +22,8 @@ const LONGEST_ROW: u64 = 64 << 20;
 const PASSING: [&str; 3] = ["unreachable", "unreadable", "unwritable"];
 
 /// Reads the paths that need no more rows in `path`, and cuts off what a killed process left unfinished, so that rows can be
-/// added. Of a CSV file the last picture is cut off, too, if it can be done again: faces of it may be missing.
+/// added. Of a CSV file the last picture is cut off, too, if it can be done again: faces of it may be missing. The file comes
+/// with them, at its end, and no other process can take it until it is closed.
 ///
 /// # Errors
 /// A file that is not of this form or about other classes, and what cannot be read or written.
@@ -31,9 +32,9 @@ pub fn take_up(
     format: Format,
     labels: &[String],
     can_be_done_again: impl Fn(&str) -> bool,
-) -> anyhow::Result<HashSet<String>> {
-    let file = fs_err::OpenOptions::new().read(true).write(true).open(path)?;
-    // Until it is read and cut off, so that no row of another process is taken for a torn one.
+) -> anyhow::Result<(HashSet<String>, std::fs::File)> {
+    let mut file = fs_err::OpenOptions::new().read(true).write(true).open(path)?;
+    // So that no row of another process is taken for a torn one.
     lock_alone(file.file(), path)?;
     let (done, length) = match format {
         Format::Json => json(&file, path, labels)?,
@@ -43,7 +44,8 @@ pub fn take_up(
     if file.metadata()?.len() != length {
         file.set_len(length)?;
     }
-    Ok(done)
+    file.seek(SeekFrom::End(0))?;
+    Ok((done, file.into_parts().0))
 }
 
 /// Paths, and the length of the complete lines.
@@ -216,6 +218,15 @@ mod tests {
         vec!["sad".to_owned()]
     }
 
+    fn take_up(
+        path: &Path,
+        format: Format,
+        labels: &[String],
+        can_be_done_again: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<HashSet<String>> {
+        super::take_up(path, format, labels, can_be_done_again).map(|(done, _)| done)
+    }
+
     /// Inputs without a picture.
     fn nothing(_: &str) -> bool {
         false
@@ -243,7 +254,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
         fs_err::write(&path, "{\"path\":\"c").unwrap();
-        let writing = crate::rows::Sink::open(Some(&path), true).unwrap();
+        let (_, begun) = super::take_up(&path, Format::Json, &labels(), nothing).unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"");
+        let mut writing = crate::rows::Sink::open(Some(&path), Some(begun)).unwrap();
+        std::io::Write::write_all(&mut writing, b"{\"path\":\"c").unwrap();
+        std::io::Write::flush(&mut writing).unwrap();
         let message = take_up(&path, Format::Json, &labels(), nothing).unwrap_err().to_string();
         assert!(message.contains("rows.jsonl is being written"), "{message}");
         drop(writing);

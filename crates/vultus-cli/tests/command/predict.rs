@@ -289,6 +289,12 @@ fn a_pipe_is_not_read_to_see_whether_it_can_be_read_again() {
     // Nobody writes into it now.
     place.run(&arguments).ends_with(0).says(&["1 picture has rows already"]);
     assert_eq!(fs_err::read(place.path("rows.csv")).unwrap(), rows);
+    // Whoever waits for it can be stopped, and has no row.
+    let mut running = place.start("waiting", &["predict", "a.png", "pipe", "--model", "run", "--output", "rows.jsonl"]);
+    running.wait_until("it writes rows", || place.path("rows.jsonl").exists());
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(running.signal("-TERM"), Some(130));
+    assert!(!fs_err::read_to_string(place.path("rows.jsonl")).unwrap().contains("pipe"));
 }
 
 #[cfg(unix)]
