@@ -55,7 +55,7 @@ fn a_run_is_evaluated_on_the_images_it_held_out() {
     assert_eq!(place.run(&[&file[..], &["--data", "synthetic:12"]].concat()).ends_with(0).stdout, outcome.stdout);
     let others = place.run(&[&file[..], &["--data", "synthetic:13"]].concat()).ends_with(2);
     others.says(&["not what the model was trained on"]);
-    place.run(&["evaluate", "run", "--validation", "--split", "test"]).ends_with(2);
+    place.run(&["evaluate", "run", "--validation", "--split", "test"]).ends_with(2).says(&["--validation", "--split"]);
     place.train("other", &["--set", "seed=2"]);
     place
         .run(&["evaluate", "run", "other", "--validation"])

@@ -329,7 +329,7 @@ fn a_search_is_no_run_and_its_model_is_the_winner() {
     place.run(&evaluate).ends_with(0).prints(&["test (14 images)"]);
     place.run(&["evaluate", "out"]).ends_with(0).prints(&["test (21 images)"]).says(&["kept in out/winner"]);
     place.run(&["report", "out"]).ends_with(0).prints(&["out/winner/report.html"]);
-    place.run(&search("out", &["--then-train", "--shard", "1/2"])).ends_with(2);
+    place.run(&search("out", &["--then-train", "--shard", "1/2"])).ends_with(2).says(&["--then-train", "--shard"]);
     // It would pass for the winner of another search.
     let other = ["--set", "train.batch_size=8"];
     place.run(&search("out", &other)).ends_with(0).says(&["note: out/winner is another model"]);

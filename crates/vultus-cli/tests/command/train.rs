@@ -57,7 +57,7 @@ fn without_a_config_the_reports_network_is_trained() {
     let report = fs_err::read_to_string(place.path("runs/train-001/report.html")).unwrap();
     assert!(report.contains("1,715,207 parameters"));
     // What is refused takes no number.
-    place.run(&["train", "--data", "absent"]).ends_with(2);
+    place.run(&["train", "--data", "absent"]).ends_with(2).says(&["absent"]);
     assert!(!place.path("runs/train-002").exists());
 }
 
