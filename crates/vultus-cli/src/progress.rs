@@ -10,6 +10,7 @@ use vultus::analyze::Record;
 use vultus::wording::counted;
 use vultus_train::caveat;
 use vultus_train::config::TrainConfig;
+use vultus_train::environment::Maker;
 use vultus_train::fit::{Observer, StepReport};
 use vultus_train::history::EpochRecord;
 use vultus_train::prepare::Prepared;
@@ -88,6 +89,14 @@ impl Observer for Progress {
     fn begins(&mut self, start: &Start) {
         let Start { path, taken, tensors } = start;
         self.line(&format!("begins with {taken} of {tensors} tensors of {path}"));
+    }
+
+    fn continues_elsewhere(&mut self, makers: &[Maker]) {
+        let makers: Vec<String> = makers.iter().map(Maker::to_string).collect();
+        self.line(&format!(
+            "note: this run was made by {}: sums may be rounded otherwise, and it does not end as one that was never stopped",
+            makers.join(", then by ")
+        ));
     }
 
     fn step(&mut self, report: &StepReport) {

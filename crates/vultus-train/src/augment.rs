@@ -42,7 +42,8 @@ const LARGEST_BLUR: f64 = 2.0;
 /// Standard deviation of the noise in grey levels at most.
 const LARGEST_NOISE: f64 = 50.0;
 
-/// Parts of a face's area that are erased (Zhong et al. 2020).
+/// Parts of a face's area that are erased (after Zhong et al. 2020, who draw a rectangle again that does not fit; this one's sides
+/// are cut).
 const ERASED_AREA: std::ops::Range<f64> = 0.02..0.33;
 
 /// Logarithm of the proportions of an erased rectangle at most, either way.
@@ -74,7 +75,7 @@ pub struct AugmentConfig {
     pub blur: f64,
     /// Adds Gaussian noise of a standard deviation up to 50 grey levels.
     pub noise: f64,
-    /// Probability that a rectangle of 2 to 33 % of the face is filled with random pixels (Zhong et al. 2020).
+    /// Probability that a rectangle of 2 to 33 % of the face is filled with random pixels (after Zhong et al. 2020).
     pub erasing: f64,
     /// Mixes each image with another of its batch, pixels and targets alike, by a share from Beta(mixup, mixup) (Zhang et
     /// al. 2018).

@@ -1,7 +1,7 @@
 //! The exponential moving average of a network's weights.
 //!
-//! In: the network after each update. Out: weights that wander less, which often classify better (Polyak & Juditsky 1992;
-//! Izmailov et al. 2018). It holds copies of its own and changes no tensor of the network; the running statistics of batch
+//! In: the network after each update. Out: weights that wander less, which often classify better (as equal shares
+//! of all do: Polyak & Juditsky 1992; Izmailov et al. 2018). It holds copies of its own and changes no tensor of the network; the running statistics of batch
 //! norms are averaged like everything else.
 
 use rayon::prelude::*;

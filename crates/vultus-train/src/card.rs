@@ -41,6 +41,12 @@ pub enum CardError {
          split"
     )]
     Validated(String),
+    /// The model, or one that led to it, learnt the split.
+    #[error(
+        "split {0} is what the model learnt, or one that it began with or learnt from, and a card tells of images that it has not \
+         seen: name another split"
+    )]
+    Learnt(String),
     /// All its images may have been learnt.
     #[error(
         "all images of split {split} stand in {train_split}, too, and a card tells of images that the model has not seen"
@@ -218,6 +224,9 @@ pub fn card(
     }
     if facts.chose_temperature(dataset, split, &dataset.indices_without(split, &dropped)) {
         return Err(CardError::Calibrated(split.to_owned()));
+    }
+    if facts.has_learnt(dataset, &dataset.indices_of(split)) {
+        return Err(CardError::Learnt(split.to_owned()));
     }
     let network = bundle.resolve().map_err(AssessError::from)?;
     let evaluate = |dataset: &Dataset| assess(std::slice::from_ref(bundle), dataset, split, &dropped, &[]);

@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
+use vultus::network::{FeatureShape, ResolvedLayer};
+use vultus::preprocess::Preprocessing;
 use vultus::wording::counted;
 
 use crate::clean::Policy;
-use crate::config::TrainConfig;
+use crate::config::{FitConfig, Keep, ScheduleKind, TrainConfig};
 use crate::dataset::split_name::VALIDATION;
 use crate::dataset::{Dataset, Removal, RemovalReason};
 use crate::facts::{SplitRole, TrainingFacts, load_with_facts};
@@ -49,6 +51,13 @@ pub enum Caveat {
         /// Its file.
         model: String,
     },
+    /// A model that the training begins with or learns from was made of images that will test the result.
+    LearntTest {
+        /// Its file.
+        model: String,
+        /// Their split.
+        split: String,
+    },
     /// The data have images to validate with, which test.
     UnusedValidation,
     /// No image of a class can be read, or its folder is empty.
@@ -56,10 +65,20 @@ pub enum Caveat {
         /// Its name.
         class: String,
     },
-    /// Teachers without a share in the targets.
-    IdleTeachers,
-    /// A seed for a part that validates, where no part does.
-    IdleValidationSeed,
+    /// A setting that does nothing beside another one.
+    Idle {
+        /// Its key.
+        key: &'static str,
+        /// The other one.
+        beside: &'static str,
+    },
+    /// Batches of one image, and a batch norm that has no other rows than the images.
+    LoneImages {
+        /// Whether all are such, and not just the last of an epoch.
+        all: bool,
+    },
+    /// Folds that differ from setting to setting of a search.
+    OtherFolds,
     /// A setting about FER+ votes, and no votes.
     NoVotes {
         /// Its key.
@@ -91,6 +110,11 @@ impl fmt::Display for Caveat {
                 "note: {model} was trained on these images, split otherwise, or was taught by a model that was: it may have learnt \
                  those that validate, and the scores may flatter"
             ),
+            Self::LearntTest { model, split } => write!(
+                formatter,
+                "note: {model} was trained on the images of split {split}, or was taught by a model that was, and the scores there \
+                 will flatter"
+            ),
             Self::UnusedValidation => formatter.write_str(
                 "note: split validation is evaluated like a test: data.validation_split=validation lets it validate in \
                  place of a part of the training images",
@@ -98,11 +122,16 @@ impl fmt::Display for Caveat {
             Self::LostClass { class } => {
                 write!(formatter, "note: no image of class {class} can be read, and the model will not know that class")
             }
-            Self::IdleTeachers => {
-                formatter.write_str("note: train.targets.teachers do nothing while train.targets.distillation is 0")
-            }
-            Self::IdleValidationSeed => formatter.write_str(
-                "note: train.validation_seed does nothing: no part of the training images is drawn to validate",
+            Self::Idle { key, beside } => write!(formatter, "note: {key} does nothing while {beside}"),
+            Self::LoneImages { all } => write!(
+                formatter,
+                "note: {} one image, which a batch norm behind flatten or dense makes nothing of: its variance is 0, and nothing in \
+                 front of it learns; use another train.batch_size",
+                if *all { "every batch has" } else { "the last batch of each epoch has" }
+            ),
+            Self::OtherFolds => formatter.write_str(
+                "note: settings with other search.folds or search.seed train on and are judged by other images: their order tells \
+                 nothing of what else differs",
             ),
             Self::NoVotes { key } => {
                 write!(formatter, "note: no image that is trained on has FER+ votes: {key} does nothing here")
@@ -122,18 +151,21 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     caveats.extend(copies(dataset.copies(validation, train), remedy));
     caveats.extend(few(validation.len()));
     let chosen = [&config.data.train_split, &config.data.validation_split];
+    let ancestors = ancestors([config]);
     for split in evaluated_splits(config, dataset).iter().filter(|split| !chosen.contains(split)) {
         let images = dataset.copies(&dataset.indices_of(split), train);
         caveats.extend((images > 0).then(|| Caveat::TestCopies { split: split.clone(), images }));
+        let images = dataset.indices_of(split);
+        let knowing = ancestors.iter().filter(|(_, facts)| facts.has_learnt(dataset, &images));
+        caveats.extend(knowing.map(|(model, _)| Caveat::LearntTest { model: model.clone(), split: split.clone() }));
     }
     caveats.extend(without_votes(config, dataset, train));
     caveats.extend(unused_validation(config, dataset));
     caveats.extend(lost_classes(dataset));
     caveats.extend(classes_without_images(config, dataset));
-    let targets = &config.train.targets;
-    let idle = targets.distillation == 0.0 && !targets.teachers.is_empty();
-    caveats.extend(idle.then_some(Caveat::IdleTeachers));
-    caveats.extend(idle_seed(config));
+    caveats.extend(idle(config));
+    caveats.extend(idle_beside_the_course(config));
+    caveats.extend(lone_images(config, dataset, train.len()));
     caveats.extend(knowing_validation(config, prepared).into_iter().map(|model| Caveat::Learnt { model }));
     caveats.into_iter().collect()
 }
@@ -141,10 +173,19 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
 /// The models that a run begins with or learns from and that may have learnt the images that validate, or had it from others that
 /// may have.
 pub(crate) fn knowing_validation(config: &TrainConfig, prepared: &Prepared) -> Vec<String> {
-    // Another split has not been trained on.
-    let part @ Validation::Part { .. } = config.validation() else { return Vec::new() };
-    let same_parts = |facts: &TrainingFacts| facts.validation() == Some(part) && facts.validation_known_to.is_empty();
-    learnt([config], &prepared.dataset, &config.data.train_split, same_parts)
+    let Prepared { dataset, validation, .. } = prepared;
+    match config.validation() {
+        part @ Validation::Part { .. } => {
+            let same_parts =
+                |facts: &TrainingFacts| facts.validation() == Some(part) && facts.validation_known_to.is_empty();
+            learnt([config], dataset, &config.data.train_split, same_parts)
+        }
+        Validation::Split(_) => {
+            let knowing = ancestors([config]).into_iter().filter(|(_, facts)| facts.has_learnt(dataset, validation));
+            knowing.map(|(model, _)| model).collect()
+        }
+        Validation::Nothing => Vec::new(),
+    }
 }
 
 /// Caveats of a search whose folds are made of the samples at `indices`. Of settings with other folds, those with the most
@@ -161,8 +202,12 @@ pub fn of_search(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> 
         parts.iter().map(|(train, validation)| dataset.copies(&pick(validation), &pick(train))).sum()
     };
     let mut caveats = BTreeSet::new();
-    caveats.extend(copies(folds.into_iter().map(copies_of).max().unwrap_or_default(), DROP_DUPLICATES));
+    caveats.extend(copies(folds.iter().copied().map(copies_of).max().unwrap_or_default(), DROP_DUPLICATES));
+    caveats.extend((folds.len() > 1).then_some(Caveat::OtherFolds));
     caveats.extend(configs.iter().flat_map(|config| without_votes(config, dataset, indices)));
+    // Beside some of the settings only, it is one of the things that are compared.
+    let idle_in_all = |caveat: &Caveat| configs.iter().all(|config| idle(config).any(|other| other == *caveat));
+    caveats.extend(configs.first().into_iter().flat_map(idle).filter(idle_in_all));
     // Every image validates in some fold.
     let models = learnt(&configs, dataset, &config.data.train_split, |_| false);
     caveats.extend(models.into_iter().map(|model| Caveat::Learnt { model }));
@@ -195,10 +240,53 @@ fn classes_without_images(config: &TrainConfig, dataset: &Dataset) -> Vec<Caveat
     source::empty_classes(&sources, dataset).into_iter().map(|class| Caveat::LostClass { class }).collect()
 }
 
-/// A seed of a part that validates, where none is drawn.
-fn idle_seed(config: &TrainConfig) -> Option<Caveat> {
+/// Settings of what is learnt that do nothing, in a run or in a trial of a search.
+fn idle(config: &TrainConfig) -> impl Iterator<Item = Caveat> + use<> {
+    let (targets, schedule) = (&config.train.targets, &config.train.schedule);
+    let taught = targets.distillation > 0.0;
+    let without_teachers = "train.targets.distillation is 0";
+    let found = [
+        (!taught && !targets.teachers.is_empty(), "train.targets.teachers", without_teachers),
+        (
+            !taught && targets.distillation_temperature != 1.0,
+            "train.targets.distillation_temperature",
+            without_teachers,
+        ),
+        (
+            schedule.kind == ScheduleKind::Constant && schedule.floor != 0.0,
+            "train.schedule.floor",
+            "train.schedule.type is constant",
+        ),
+    ];
+    let found = found.into_iter().filter(|(idle, ..)| *idle);
+    found.map(|(_, key, beside)| Caveat::Idle { key, beside })
+}
+
+/// Settings of what a run holds out, chooses and when it stops that do nothing; a search has rules of its own for these.
+fn idle_beside_the_course(config: &TrainConfig) -> impl Iterator<Item = Caveat> + use<> {
+    let train = &config.train;
     let drawn = matches!(config.validation(), Validation::Part { .. });
-    (config.train.validation_seed != 0 && !drawn).then_some(Caveat::IdleValidationSeed)
+    let chooses = train.keep == Keep::Best || train.early_stopping.patience > 0;
+    let nothing_chosen = "train.keep is last and train.early_stopping.patience is 0";
+    let found = [
+        (!drawn && train.validation_seed != 0, "train.validation_seed", "no part of the training images validates"),
+        (!chooses && train.monitor != FitConfig::default().monitor, "train.monitor", nothing_chosen),
+        (!chooses && train.early_stopping.min_delta != 0.0, "train.early_stopping.min_delta", nothing_chosen),
+    ];
+    let found = found.into_iter().filter(|(idle, ..)| *idle);
+    found.map(|(_, key, beside)| Caveat::Idle { key, beside })
+}
+
+/// Whether an epoch over `images` has batches of one, and the network a batch norm over the images alone.
+fn lone_images(config: &TrainConfig, dataset: &Dataset, images: usize) -> Option<Caveat> {
+    let Preprocessing { width, height, .. } = config.preprocessing;
+    let batch_size = config.train.batch_size;
+    let lone = batch_size == 1 || images % batch_size == 1;
+    let network =
+        config.network.resolve(width as usize, height as usize, dataset.labels.len()).ok().filter(|_| lone)?;
+    let over_images =
+        |layer: &ResolvedLayer| layer.kind() == "batch_norm" && matches!(layer.input, FeatureShape::Flat { .. });
+    network.every_layer().any(over_images).then_some(Caveat::LoneImages { all: batch_size == 1 })
 }
 
 fn few(images: usize) -> Option<Caveat> {
@@ -223,32 +311,40 @@ fn without_votes(config: &TrainConfig, dataset: &Dataset, indices: &[usize]) -> 
 }
 
 /// The models that `configs` begin with or learn from and that were trained on the images of `split`, unless in the
-/// `same_parts` by what their files say. One that cannot be read is none here: whoever needs it says why.
+/// `same_parts` by what their files say.
 fn learnt<'a>(
     configs: impl IntoIterator<Item = &'a TrainConfig>,
     dataset: &Dataset,
     split: &str,
     same_parts: impl Fn(&TrainingFacts) -> bool,
 ) -> Vec<String> {
+    let models = ancestors(configs);
+    if models.is_empty() {
+        return Vec::new();
+    }
+    let (images, all) = (split_fingerprint(dataset, split), fingerprint(dataset));
+    let indices = dataset.indices_of(split);
+    let knows = |facts: &TrainingFacts| {
+        // Older files tell of all splits together.
+        let known = match &facts.train_sha256 {
+            Some(learnt) => *learnt == images || facts.has_learnt(dataset, &indices),
+            None => facts.data_sha256.as_ref() == Some(&all),
+        };
+        known && !same_parts(facts)
+    };
+    models.into_iter().filter(|(_, facts)| knows(facts)).map(|(model, _)| model).collect()
+}
+
+/// The models that `configs` begin with or learn from, with what their files tell. One that cannot be read is none here: whoever
+/// needs it says why.
+pub(crate) fn ancestors<'a>(configs: impl IntoIterator<Item = &'a TrainConfig>) -> Vec<(String, TrainingFacts)> {
     let mut models: BTreeSet<&String> = BTreeSet::new();
     for config in configs {
         models.extend(Some(&config.train.start).filter(|start| !start.is_empty()));
         models.extend(config.train.targets.teachers.iter().filter(|_| config.train.targets.distillation > 0.0));
     }
-    if models.is_empty() {
-        return Vec::new();
-    }
-    let (images, all) = (split_fingerprint(dataset, split), fingerprint(dataset));
-    let knows = |model: &str| {
-        let facts = load_with_facts(Path::new(model)).map(|(_, facts)| facts).unwrap_or_default();
-        // Older files tell of all splits together.
-        let known = match &facts.train_sha256 {
-            Some(learnt) => *learnt == images,
-            None => facts.data_sha256.as_ref() == Some(&all),
-        };
-        known && !same_parts(&facts)
-    };
-    models.into_iter().filter(|model| knows(model)).cloned().collect()
+    let told = |model: &String| load_with_facts(Path::new(model)).ok().map(|(_, facts)| (model.clone(), facts));
+    models.into_iter().filter_map(told).collect()
 }
 
 /// What the samples at `images` of `split` did for the model, which flatters its figures; known for `sure` where they are its own.
@@ -291,6 +387,9 @@ pub fn of_model(facts: &TrainingFacts, dataset: &Dataset, split: &str, images: &
         let models = facts.validation_known_to.join(" and ");
         notes.push(format!("the training began with or learnt from {models}, which may have learnt these images"));
     }
+    if facts.has_learnt(dataset, &dataset.indices_of(split)) {
+        notes.push(format!("split {split} is what the model learnt, or one that it began with or learnt from"));
+    }
     // Of what it held out itself, cleaning left no copies out.
     let dropped = facts.drops_leaks() && split != held_out_split(train_split);
     notes.extend(of_copies(dataset, split, images, train_split, dropped));
@@ -306,7 +405,7 @@ pub fn of_repeats(dataset: &Dataset, split: &str, images: &[usize]) -> Option<St
 }
 
 /// The same where some also stand in another split, `train_split`, out of which the training may have left them (`dropped`).
-pub fn of_copies(dataset: &Dataset, split: &str, images: &[usize], train_split: &str, dropped: bool) -> Option<String> {
+fn of_copies(dataset: &Dataset, split: &str, images: &[usize], train_split: &str, dropped: bool) -> Option<String> {
     let copies = if split == train_split { 0 } else { dataset.copies(images, &dataset.indices_of(train_split)) };
     let verb = if copies == 1 { "stands" } else { "stand" };
     let without = if dropped { ", out of which the training left such images of its own data" } else { "" };
@@ -325,6 +424,7 @@ mod tests {
 
     use super::*;
     use crate::dataset::Sample;
+    use crate::fingerprint::pixels_fingerprint;
     use crate::model::initial_weights;
 
     /// Twelve training images of two classes, in turn; those at 0 and 10, and at 1 and 3, are equal.
@@ -430,7 +530,64 @@ mod tests {
         config.data.validation_split = "validation".to_owned();
         config.train.targets.teachers = vec!["a.safetensors".to_owned()];
         config.train.validation_seed = 3;
-        assert_eq!(beside_few(&config, &prepared), [lost, Caveat::IdleTeachers, Caveat::IdleValidationSeed]);
+        let idle = [
+            Caveat::Idle { key: "train.targets.teachers", beside: "train.targets.distillation is 0" },
+            Caveat::Idle { key: "train.validation_seed", beside: "no part of the training images validates" },
+        ];
+        assert_eq!(beside_few(&config, &prepared), [std::slice::from_ref(&lost), &idle].concat());
+    }
+
+    #[test]
+    fn settings_that_do_nothing_are_named() {
+        let mut prepared = prepared();
+        prepared.validation.clear();
+        let keys = |caveats: Vec<Caveat>| -> Vec<&str> {
+            let key = |caveat| if let Caveat::Idle { key, .. } = caveat { key } else { "" };
+            caveats.into_iter().map(key).collect()
+        };
+        let settings =
+            "[train]\nkeep = 'last'\nmonitor = 'val_loss'\nschedule.floor = 0.5\nearly_stopping.min_delta = 0.1
+            targets.distillation_temperature = 2";
+        let mut config = TrainConfig::from_toml(settings, "text").unwrap();
+        let of_trials = ["train.schedule.floor", "train.targets.distillation_temperature"];
+        let of_runs = ["train.early_stopping.min_delta", "train.monitor"];
+        assert_eq!(keys(beside_few(&config, &prepared)), [of_runs, of_trials].concat());
+        config.search = search("keys = [\"train.epochs\"]\nvalues = [1]").search;
+        assert_eq!(keys(of_search(&config, &prepared.dataset, &[2, 4, 5, 7])), of_trials);
+        config.search = search("keys = [\"train.schedule.type\"]\nvalues = ['constant', 'cosine']").search;
+        assert_eq!(keys(of_search(&config, &prepared.dataset, &[2, 4, 5, 7])), of_trials[1..]);
+        config.train.schedule.kind = ScheduleKind::Cosine;
+        config.train.early_stopping.patience = 3;
+        config.train.targets.distillation_temperature = 1.0;
+        assert_eq!(beside_few(&config, &prepared), []);
+    }
+
+    #[test]
+    fn batches_of_one_image_and_folds_that_differ_are_named() {
+        let mut prepared = prepared();
+        prepared.validation.clear();
+        let network = "[preprocessing]\nwidth = 2\nheight = 2\n[[network.layers]]\ntype = 'flatten'\n[[network.layers]]
+            type = 'batch_norm'";
+        let flat = TrainConfig::from_toml(network, "text").unwrap();
+        for (batch_size, named) in
+            [(1, Some(true)), (2, Some(false)), (4, Some(false)), (5, None), (9, None), (32, None)]
+        {
+            let mut config = flat.clone();
+            config.train.batch_size = batch_size;
+            let found = beside_few(&config, &prepared);
+            assert_eq!(found, Vec::from_iter(named.map(|all| Caveat::LoneImages { all })), "{batch_size} of 9");
+        }
+        // Of pixels one image has many.
+        let maps = network
+            .replace("'flatten'", "'conv'\nfilters = 2\nkernel = 1")
+            .replace("type = 'batch_norm'", "type = 'batch_norm'\n[[network.layers]]\ntype = 'flatten'");
+        let mut config = TrainConfig::from_toml(&maps, "text").unwrap();
+        config.train.batch_size = 1;
+        assert_eq!(beside_few(&config, &prepared), []);
+
+        let searched = search("keys = [\"search.folds\"]\nvalues = [2, 4]");
+        let found = of_search(&searched, &prepared.dataset, &[2, 4, 5, 6, 7, 8, 9, 11]);
+        assert_eq!(found, [Caveat::OtherFolds]);
     }
 
     #[test]
@@ -504,6 +661,37 @@ mod tests {
             save(facts(key, "other images", 2, 0.2));
             assert_eq!(beside_few(&config, &prepared), []);
         }
+        // Whole splits, whatever they were called: one that validates, one that tests, and what is trained on.
+        let mut known = prepared.clone();
+        for (index, split) in [(9, "val"), (10, "val"), (11, "test")] {
+            split.clone_into(&mut known.dataset.samples[index].split);
+        }
+        known.dataset.samples[10].image = GrayImage::from_pixel(2, 2, Luma([202]));
+        (known.train, known.validation) = ((0..9).collect(), vec![9, 10]);
+        config.data.validation_split = "val".to_owned();
+        let learnt_test = Caveat::LearntTest { model: path.clone(), split: "test".to_owned() };
+        for (images, caveats) in [
+            (&[9, 10][..], &named[..]),
+            (&[11], std::slice::from_ref(&learnt_test)),
+            (&[10, 11], &[]),
+            (&[0, 1, 2, 3, 4, 5, 6, 7, 8], &[]),
+        ] {
+            let learnt = pixels_fingerprint(&known.dataset, images);
+            save(json!({ "train_split": "other", "learnt_sha256": ["another", learnt] }));
+            assert_eq!(beside_few(&config, &known), caveats, "{images:?}");
+            let (_, facts) = load_with_facts(Path::new(&path)).unwrap();
+            let notes = |split: &str| of_model(&facts, &known.dataset, split, &known.dataset.indices_of(split));
+            let of_test = notes("test");
+            assert_eq!(
+                of_test.iter().any(|note| note.starts_with("split test is what the model learnt")),
+                images == [11]
+            );
+        }
+        config.data.validation_split.clear();
+        save(
+            json!({ "train_sha256": "other", "learnt_sha256": [pixels_fingerprint(&prepared.dataset, &prepared.dataset.indices_of("train"))] }),
+        );
+        assert_eq!(beside_few(&config, &prepared), named);
         // Test images were added since, and what was trained on is the same.
         let mut more = prepared.clone();
         let image = GrayImage::from_pixel(2, 2, Luma([201]));
@@ -518,7 +706,8 @@ mod tests {
         let mut config = search("keys = [\"train.epochs\"]\nvalues = [1]");
         config.train.targets.teachers = vec![path.clone()];
         let indices = [2, 4, 5, 7];
-        assert_eq!(of_search(&config, &prepared.dataset, &indices), [], "nobody asks the teacher");
+        let idle = [Caveat::Idle { key: "train.targets.teachers", beside: "train.targets.distillation is 0" }];
+        assert_eq!(of_search(&config, &prepared.dataset, &indices), idle, "nobody asks the teacher");
         config.train.targets.distillation = 0.5;
         assert_eq!(of_search(&config, &prepared.dataset, &indices), named);
         fs_err::remove_file(&path).unwrap();

@@ -109,11 +109,10 @@ pub struct FitConfig {
     /// Largest norm of the gradients of all parameters together, penalties included; longer ones are scaled down to it. 0
     /// leaves them alone.
     pub clip_norm: f64,
-    /// Decoupled weight decay (Loshchilov & Hutter 2019): each step first shrinks the kernels of convolutions and dense
-    /// layers by `learning rate * weight_decay`; biases and batch norms are left alone. 0 is off.
+    /// Decoupled weight decay (Loshchilov & Hutter 2019): each step first shrinks the kernels of convolutions, dense
+    /// layers and squeeze and excitation by `learning rate * weight_decay`; biases and batch norms are left alone. 0 is off.
     pub weight_decay: f64,
-    /// Decay of the exponential moving average of the weights that validates and becomes the model (Polyak & Juditsky
-    /// 1992), a step at a time; 0 is off. Early in training it is `(1 + n) / (10 + n)` after `n` earlier steps, where that is less.
+    /// Decay of the exponential moving average (EMA) of the weights that validates and becomes the model, a step at a time; 0 is off. Early in training it is `(1 + n) / (10 + n)` after `n` earlier steps, where that is less.
     pub average_decay: f64,
     /// Radius of sharpness-aware minimisation (Foret et al. 2021): each step takes the gradient where the weights are that far up
     /// the slope, for which it computes everything twice. 0 is off.
@@ -153,7 +152,8 @@ pub enum OptimizerConfig {
     Adam(AdamConfig),
     /// Stochastic gradient descent with momentum.
     Sgd(SgdConfig),
-    /// Muon (Jordan et al. 2024) for the kernels of hidden convolutions and dense layers, scaled as in Liu et al. 2025 so
+    /// Muon (Jordan et al. 2024) for the kernels of hidden convolutions, dense layers and squeeze and
+    /// excitation, scaled as in Liu et al. 2025 so
     /// that one learning rate does for all; Adam for depthwise kernels, the head, biases and batch norms.
     Muon(MuonConfig),
 }
@@ -223,7 +223,8 @@ pub enum ScheduleKind {
     Cosine,
     /// Linearly from the peak down to the floor; with a warm-up, a triangle.
     Triangular,
-    /// Up from a 25th of the peak and down to the floor, both along half a cosine (Smith & Topin 2018).
+    /// Up from a 25th of the peak and down to the floor, both along half a cosine (after Smith & Topin 2018, whose two
+    /// ways are straight).
     OneCycle,
 }
 

@@ -1,6 +1,7 @@
 //! What a run was made with: program, data, machine.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use vultus_kernels::simd::InstructionSet;
@@ -33,6 +34,33 @@ pub struct Environment {
     /// Models that the run began with or learns from and that may have learnt the images that validate, as each call found them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub validation_known_to: BTreeSet<String>,
+    /// What the run went on with, where that was not what it had begun with: results differ by rounding.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub continued_with: Vec<Maker>,
+    /// SHA-256 of the images that such models learnt, as each call found them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub learnt_sha256: BTreeSet<String>,
+}
+
+/// What the exact numbers of a training depend on, beside its configuration and its images.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Maker {
+    /// Version of the program.
+    pub version: String,
+    /// Git revision that it was built from, or `unknown`.
+    pub revision: String,
+    /// Name of the processor.
+    pub processor: String,
+    /// The instructions that the kernels use.
+    pub instructions: String,
+}
+
+impl fmt::Display for Maker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { version, revision, processor, instructions } = self;
+        write!(formatter, "{version} ({revision}), {processor}, {instructions}")
+    }
 }
 
 /// What only the program itself knows of its build and call.
@@ -45,6 +73,12 @@ pub struct Invocation {
 }
 
 impl Environment {
+    /// What it was begun with.
+    pub fn maker(&self) -> Maker {
+        let Self { version, revision, processor, instructions, .. } = self.clone();
+        Maker { version, revision, processor, instructions }
+    }
+
     /// The environment of this process.
     pub fn new(invocation: &Invocation, seed: u64, data_sha256: String) -> Self {
         Self {
@@ -59,6 +93,8 @@ impl Environment {
             threads: rayon::current_num_threads(),
             started: crate::tensorboard::seconds_since_1970() as u64,
             validation_known_to: BTreeSet::new(),
+            continued_with: Vec::new(),
+            learnt_sha256: BTreeSet::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! In: a bundle. Out: the facts that `train` and `calibrate` put there, for whoever evaluates, describes or continues the
 //! model. Files of other programs and of earlier versions lack some, or all.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::de::{DeserializeOwned, Error as _};
@@ -13,7 +14,8 @@ use vultus::bundle::{Bundle, BundleError, BundleFault};
 use crate::clean::CleaningConfig;
 use crate::config::LabelSource;
 use crate::dataset::{Dataset, split_name};
-use crate::fingerprint::{fingerprint, images_fingerprint, split_fingerprint};
+use crate::environment::Maker;
+use crate::fingerprint::{fingerprint, images_fingerprint, pixels_fingerprint, split_fingerprint};
 use crate::fit::Ended;
 use crate::source::synthetic::SyntheticConfig;
 use crate::validation::{Validation, held_out_split};
@@ -47,6 +49,9 @@ pub struct TrainingFacts {
     /// Instructions that the kernels used.
     #[serde(deserialize_with = "if_known")]
     pub instructions: Option<String>,
+    /// What it went on with, where that was not what it had begun with.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "if_known")]
+    pub continued_with: Vec<Maker>,
     /// Threads that shared the work.
     #[serde(deserialize_with = "if_known")]
     pub threads: Option<usize>,
@@ -68,6 +73,10 @@ pub struct TrainingFacts {
     /// Models that it began with or learnt from and that may have learnt the images that validated, by their names.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "if_known")]
     pub validation_known_to: Vec<String>,
+    /// SHA-256 of the images of each training that led to the model, with those that it held out: its own, and those of models
+    /// that it began with or learnt from, see [`pixels_fingerprint`].
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", deserialize_with = "if_known")]
+    pub learnt_sha256: BTreeSet<String>,
     /// How many images there were.
     #[serde(deserialize_with = "if_known")]
     pub images: Option<ImageCounts>,
@@ -171,6 +180,12 @@ impl TrainingFacts {
                 })
             }
         }
+    }
+
+    /// Whether the samples at `images`, all of them and no other, are those of a training that led to the model, whatever their
+    /// split was called there.
+    pub fn has_learnt(&self, dataset: &Dataset, images: &[usize]) -> bool {
+        !self.learnt_sha256.is_empty() && self.learnt_sha256.contains(&pixels_fingerprint(dataset, images))
     }
 
     /// Whether images of a split of this name chose the temperature after the training; others may have it, too.

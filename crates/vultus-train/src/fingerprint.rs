@@ -2,6 +2,7 @@
 //!
 //! In: a [`Dataset`], or a file. Out: hexadecimal digits that are equal exactly for equal contents, wherever these lie.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -42,19 +43,32 @@ pub fn fingerprint_of(dataset: &Dataset, indices: impl IntoIterator<Item = usize
 /// Of sizes, pixels and classes of the samples at `indices`, in whatever order they are and whatever their split is called.
 pub fn images_fingerprint(dataset: &Dataset, indices: &[usize]) -> String {
     let one = |&index: &usize| {
-        let sample = &dataset.samples[index];
-        let mut hash = Sha256::new();
-        hash.update(sample.image.width().to_le_bytes());
-        hash.update(sample.image.height().to_le_bytes());
-        hash.update(sample.image.as_raw());
-        hash.update(dataset.labels.name(sample.label).as_bytes());
+        let mut hash = pixels(dataset, index);
+        hash.update(dataset.labels.name(dataset.samples[index].label).as_bytes());
         hash.finalize()
     };
     let mut all: Vec<_> = indices.iter().map(one).collect();
     all.sort_unstable();
+    hexadecimal(&of_all(all).finalize())
+}
+
+/// Of the different sizes and pixels among the samples at `indices`, whatever their order, splits and classes are.
+pub fn pixels_fingerprint(dataset: &Dataset, indices: &[usize]) -> String {
+    let different: BTreeSet<_> = indices.iter().map(|&index| pixels(dataset, index).finalize()).collect();
+    hexadecimal(&of_all(different).finalize())
+}
+
+fn pixels(dataset: &Dataset, index: usize) -> Sha256 {
+    let image = &dataset.samples[index].image;
     let mut hash = Sha256::new();
-    all.iter().for_each(|one| hash.update(one));
-    hexadecimal(&hash.finalize())
+    hash.update(image.width().to_le_bytes());
+    hash.update(image.height().to_le_bytes());
+    hash.update(image.as_raw());
+    hash
+}
+
+fn of_all(hashes: impl IntoIterator<Item: AsRef<[u8]>>) -> Sha256 {
+    hashes.into_iter().fold(Sha256::new(), |hash, one| hash.chain_update(one))
 }
 
 /// Of the names, shapes and values of all tensors.
@@ -142,6 +156,9 @@ mod tests {
         other.samples[2].label = 1;
         assert_ne!(images_fingerprint(&other, &[0, 1, 2]), all);
         assert_ne!(images_fingerprint(&dataset(), &[0, 1]), all);
+        let pixels = pixels_fingerprint(&dataset(), &[0, 1, 2]);
+        assert_eq!(pixels_fingerprint(&dataset(), &[2, 0, 1, 0]), pixels);
+        assert_ne!(pixels_fingerprint(&dataset(), &[0, 1]), pixels);
     }
 
     #[test]

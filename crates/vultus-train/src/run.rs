@@ -237,10 +237,16 @@ pub(crate) fn describe_environment(path: &Path, now: Environment) -> io::Result<
     let path = environment_path(path);
     let environment = if path.exists() {
         let first: Environment = read_json(&path)?;
-        let commands = [first.commands.clone(), now.commands].concat();
+        let commands = [&first.commands[..], &now.commands].concat();
         // The files of some may be gone by now.
         let validation_known_to = &first.validation_known_to | &now.validation_known_to;
-        Environment { commands, seed: now.seed, data_sha256: now.data_sha256, validation_known_to, ..first }
+        let learnt_sha256 = &first.learnt_sha256 | &now.learnt_sha256;
+        let mut continued_with = first.continued_with.clone();
+        if *continued_with.last().unwrap_or(&first.maker()) != now.maker() {
+            continued_with.push(now.maker());
+        }
+        let Environment { seed, data_sha256, .. } = now;
+        Environment { commands, seed, data_sha256, validation_known_to, learnt_sha256, continued_with, ..first }
     } else {
         now
     };
@@ -352,6 +358,7 @@ fn lock(path: &Path) -> Result<File, RunError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::Maker;
 
     #[test]
     fn two_runs_do_not_share_a_directory() {
@@ -376,7 +383,11 @@ mod tests {
         let first = describe("vultus search", "a", "images");
         let second = describe("vultus search --shard 1/2", "b", "other images");
         let commands = ["vultus search", "vultus search --shard 1/2"].map(str::to_owned).to_vec();
-        assert_eq!(second, Environment { commands, data_sha256: "other images".to_owned(), ..first });
+        let continued_with = vec![second.continued_with[0].clone()];
+        assert_eq!(continued_with[0], Maker { revision: "b".to_owned(), ..first.maker() });
+        assert_eq!(second, Environment { commands, data_sha256: "other images".to_owned(), continued_with, ..first });
+        let third = describe("vultus search", "b", "other images");
+        assert_eq!(third.continued_with, second.continued_with);
     }
 
     #[test]

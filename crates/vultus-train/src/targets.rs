@@ -33,16 +33,24 @@ pub struct TargetConfig {
     /// Share of the teachers' answer, which they give on the very picture that the network sees (Hinton et al. 2015;
     /// Beyer et al. 2022). Smoothing and votes make up the rest.
     pub distillation: f64,
-    /// Teachers' probabilities are raised to the power of 1 / heat; above 1 they tell more of the classes that they hold
-    /// less probable.
-    pub heat: f64,
+    /// The temperature of the teachers' softmax (Hinton et al. 2015, section 2): their probabilities are raised to the power of its
+    /// inverse; above 1 they tell more of the classes that they hold less probable.
+    #[serde(alias = "heat")]
+    pub distillation_temperature: f64,
     /// Bundles whose probabilities are averaged; with the same classes and picture size as the network.
     pub teachers: Vec<String>,
 }
 
 impl Default for TargetConfig {
     fn default() -> Self {
-        Self { smoothing: 0.0, votes: 0.0, votes_head: 0.0, distillation: 0.0, heat: 1.0, teachers: Vec::new() }
+        Self {
+            smoothing: 0.0,
+            votes: 0.0,
+            votes_head: 0.0,
+            distillation: 0.0,
+            distillation_temperature: 1.0,
+            teachers: Vec::new(),
+        }
     }
 }
 
@@ -171,7 +179,7 @@ fn blend(row: &mut [f32], share: f32, other: &[f32]) {
 pub struct Teachers {
     members: Vec<Classifier>,
     share: f32,
-    heat: f32,
+    temperature: f32,
 }
 
 /// A bundle that cannot teach.
@@ -224,7 +232,8 @@ impl Teachers {
             let unusable = |fault| BundleError::Unusable { path: PathBuf::from(path), fault };
             members.push(Classifier::from_bundle(bundle).map_err(unusable)?);
         }
-        Ok(Some(Self { members, share: config.distillation as f32, heat: config.heat as f32 }))
+        let (share, temperature) = (config.distillation as f32, config.distillation_temperature as f32);
+        Ok(Some(Self { members, share, temperature }))
     }
 
     /// Puts the teachers' share into the labels of `targets` `[rows * columns]`, for `pixels` as the network sees them.
@@ -235,7 +244,7 @@ impl Teachers {
             let part = 1.0 / self.members.len() as f32;
             answers.iter_mut().zip(member.probabilities(pixels)).for_each(|(answer, p)| *answer += part * p);
         }
-        sharpen(&mut answers, classes, self.heat);
+        sharpen(&mut answers, classes, self.temperature);
         for (targets, answer) in targets.chunks_exact_mut(columns).zip(answers.chunks_exact(classes)) {
             blend(&mut targets[..classes], self.share, answer);
         }
@@ -343,11 +352,12 @@ mod tests {
         for (bundle, path) in bundles.iter().zip(&teachers) {
             bundle.save(&PathBuf::from(path)).unwrap();
         }
-        let config = TargetConfig { distillation: 0.75, heat: 2.0, teachers, ..TargetConfig::default() };
+        let config =
+            TargetConfig { distillation: 0.75, distillation_temperature: 2.0, teachers, ..TargetConfig::default() };
         let teachers = Teachers::load(&config, &bundles[0].labels, &bundles[0].preprocessing).unwrap().unwrap();
         let mut targets = [1.0, 0.0, 0.0, 1.0];
         teachers.teach(&[0.0, 1.0], 2, &mut targets);
-        // Their mean is 1/5 to 4/5; at a heat of 2 the odds of 4 become 2, and the labels keep a quarter.
+        // Their mean is 1/5 to 4/5; at a temperature of 2 the odds of 4 become 2, and the labels keep a quarter.
         close(&targets, &[0.25 + 0.75 / 3.0, 0.75 * 2.0 / 3.0, 0.75 / 3.0, 0.25 + 0.75 * 2.0 / 3.0]);
         // What stands behind the labels is not theirs.
         let mut targets = [1.0, 0.0, 0.3, 0.0, 1.0, 0.7];

@@ -16,14 +16,14 @@ use vultus::persist::write_atomically;
 
 use crate::assess::{AssessError, Assessment, assess};
 use crate::batches::dataset_probabilities;
-use crate::caveat::{knowing_validation, of_copies, of_repeats, of_role};
-use crate::clean::{CleaningConfig, Policy, rows_of_removed};
+use crate::caveat::{ancestors, knowing_validation, of_model, of_repeats, of_role};
+use crate::clean::{CleaningConfig, rows_of_removed};
 use crate::config::{DataConfig, Keep, Monitor, TrainConfig};
 use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
 use crate::facts::{ImageCounts, TrainingFacts, load_with_facts};
-use crate::fingerprint::{fingerprint, split_fingerprint};
+use crate::fingerprint::{fingerprint, pixels_fingerprint, split_fingerprint};
 use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, resume_from};
 use crate::history::EpochRecord;
 use crate::prepare::Prepared;
@@ -99,6 +99,9 @@ pub fn train(
     // First, so that a run that is refused stays as it was.
     let checkpoint = if resume { resume_from(config, data, run)? } else { None };
     let environment = describe(config, prepared, run, invocation)?;
+    if !environment.continued_with.is_empty() {
+        observer.continues_elsewhere(&[&[environment.maker()], &environment.continued_with[..]].concat());
+    }
     let fitted = fit(config, data, Some(run), checkpoint, observer)?;
     if fitted.ended == Ended::Interrupted {
         return Ok(Trained::Interrupted);
@@ -134,11 +137,10 @@ pub fn train(
     let mut evaluations = Vec::new();
     for split in splits {
         let mut assessment = assess(std::slice::from_ref(&bundle), dataset, &split, &[], &[])?;
-        let (images, dropped) = (dataset.indices_of(&split), config.cleaning.leaks == Policy::Drop);
-        let copies = of_copies(dataset, &split, &images, &config.data.train_split, dropped);
+        let images = dataset.indices_of(&split);
         let role = of_role(&facts, dataset, &split, &images, true);
-        assessment.evaluation.notes =
-            of_repeats(dataset, &split, &images).into_iter().chain(role).chain(copies).collect();
+        let notes = of_repeats(dataset, &split, &images).into_iter().chain(role);
+        assessment.evaluation.notes = notes.chain(of_model(&facts, dataset, &split, &images)).collect();
         assessment.name_models([run.path()]);
         if is_the_same
             && let Ok(earlier) = Evaluation::load(&evaluation_path(run.path(), &split))
@@ -206,6 +208,7 @@ fn describe(
     let knowing = knowing_validation(config, prepared);
     let environment = Environment {
         validation_known_to: knowing.iter().map(|path| last_names(Path::new(path), 2)).collect(),
+        learnt_sha256: ancestors([config]).into_iter().flat_map(|(_, facts)| facts.learnt_sha256).collect(),
         ..Environment::new(invocation, config.seed, fingerprint(dataset))
     };
     let environment = describe_environment(run.path(), environment)?;
@@ -234,6 +237,8 @@ fn training_facts(
     }
     let chosen = fitted.epoch.checked_sub(1).and_then(|index| fitted.history.get(index));
     let DataConfig { sources, synthetic, train_split, validation_split, labels, .. } = config.data.clone();
+    let mut learnt_sha256 = environment.learnt_sha256.clone();
+    learnt_sha256.insert(pixels_fingerprint(&prepared.dataset, &prepared.dataset.indices_of(&train_split)));
     TrainingFacts {
         version: Some(environment.version.clone()),
         revision: Some(environment.revision.clone()),
@@ -243,6 +248,7 @@ fn training_facts(
         platform: Some(environment.platform.clone()),
         processor: Some(environment.processor.clone()),
         instructions: Some(environment.instructions.clone()),
+        continued_with: environment.continued_with.clone(),
         threads: Some(environment.threads),
         started: Some(environment.started),
         sources: sources.iter().map(|source| source_name(source)).collect(),
@@ -253,6 +259,7 @@ fn training_facts(
         train_split: Some(train_split),
         validation_split: Some(validation_split),
         validation_known_to: environment.validation_known_to.iter().cloned().collect(),
+        learnt_sha256,
         images: Some(ImageCounts { train: prepared.train.len(), validation: prepared.validation.len() }),
         labels,
         cleaning: json!(config.cleaning),

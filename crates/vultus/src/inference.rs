@@ -152,7 +152,7 @@ fn add_view(views: &mut Vec<f32>, pixels: &[f32], width: usize, height: usize, (
 
 /// What a probability counts for that is smaller, before a temperature: it was too small for single precision, and a high temperature
 /// raises it as well.
-pub(crate) const LEAST_PROBABILITY: f32 = f32::MIN_POSITIVE;
+pub const LEAST_PROBABILITY: f32 = f32::MIN_POSITIVE;
 
 /// Raises each row of `classes` probabilities, at least 2^-126 each, to the power of `1 / temperature` and makes it sum to 1 again.
 pub fn sharpen(probabilities: &mut [f32], classes: usize, temperature: f32) {

@@ -82,10 +82,8 @@ impl Card {
         }
         let card = card(&bundle, &dataset, &split, &self.drop_class, &text).map_err(|error| match error {
             CardError::Assess(error) => with_option(error),
-            CardError::Trained(_) | CardError::Validated(_) | CardError::Calibrated(_) | CardError::Copies { .. } => {
-                Failure::usage(error)
-            }
             CardError::Template(_) => Failure::Run(error.into()),
+            error => Failure::usage(error),
         })?;
         write_new(&self.out, format!("{}\n", card.trim_end()).as_bytes())?;
         say(format_args!("written to {}", self.out.display()));

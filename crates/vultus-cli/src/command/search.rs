@@ -292,11 +292,13 @@ fn print_results(results: &SearchResults) -> io::Result<()> {
         Monitor::ValAccuracy => "mean",
         Monitor::ValLoss => "mean loss",
     };
-    let header = ["setting", mean, "deviation"].map(str::to_owned).into_iter();
+    let header = ["setting", mean, "deviation", "to the best"].map(str::to_owned).into_iter();
     let mut rows = table::table(header.chain((1..=folds).map(|fold| format!("fold {fold}"))));
     let number = |value: Option<f64>| or_dash(value, |value| format!("{value:.4}"));
     for row in &results.settings {
-        let mut line = vec![row.name(), number(row.mean), number(row.standard_deviation)];
+        let difference = row.difference.zip(row.difference_deviation);
+        let difference = or_dash(difference, |(mean, deviation)| format!("{mean:+.4} ± {deviation:.4}"));
+        let mut line = vec![row.name(), number(row.mean), number(row.standard_deviation), difference];
         line.extend(row.scores.iter().map(|score| number(*score)));
         rows.add_row(line);
     }

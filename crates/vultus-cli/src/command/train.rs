@@ -160,6 +160,7 @@ fn show(trained: &Trained, run: &RunDirectory) -> Result<(), Failure> {
     }
     for evaluation in &finished.evaluations {
         table::print_evaluation(evaluation)?;
+        evaluation.notes.iter().for_each(|note| say(format_args!("note: {note}")));
     }
     table::print(format_args!("model   {} (epoch {})", finished.bundle.display(), finished.epoch))?;
     table::print(format_args!("report  {}", finished.report.display()))?;

@@ -102,6 +102,27 @@ fn what_may_have_been_learnt_of_the_held_out_images_is_told() {
 }
 
 #[test]
+fn a_test_that_a_model_before_this_one_learnt_is_told() {
+    let place = Place::with_config();
+    place.train("first", &["--set", "data.train_split=test", "--set", "data.evaluate_splits=[\"train\"]"]);
+    let pupil = place.train("pupil", &["--set", "train.start=first/model.safetensors", "--set", "train.epochs=1"]);
+    let told = "split test is what the model learnt, or one that it began with or learnt from";
+    pupil.says(&["first/model.safetensors was trained on the images of split test", &format!("note: {told}")]);
+    let evaluation = read_json(&place.path("pupil/evaluation/test/evaluation.json"));
+    assert!(evaluation["notes"].to_string().contains(told), "{evaluation}");
+    // Its file knows it, too, and so do those that begin with it.
+    place.run(&["pack", "pupil", "--out", "pupil.safetensors"]).ends_with(0);
+    let data = ["--data", "synthetic:12", "--split", "test"];
+    place.run(&[&["evaluate", "pupil.safetensors"][..], &data].concat()).ends_with(0).says(&[told]);
+    place.run(&[&["calibrate", "pupil.safetensors", "--out", "other.safetensors"][..], &data].concat()).says(&[told]);
+    let card = ["card", "pupil.safetensors", "--command", "vultus train", "--out", "card.md"];
+    place.run(&[&card[..], &data].concat()).ends_with(2).says(&["split test is what the model learnt"]);
+    assert!(!place.path("card.md").exists());
+    let third = ["--set", "train.start=pupil.safetensors", "--set", "data.validation_split=test"];
+    place.train("third", &third).says(&["pupil.safetensors was trained on these images"]);
+}
+
+#[test]
 fn an_evaluation_is_one_object_with_the_promised_keys() {
     let place = Place::with_config();
     place.train("run", &[]);

@@ -170,6 +170,29 @@ fn a_finished_run_can_get_more_epochs() {
 }
 
 #[test]
+fn a_run_that_goes_on_with_other_instructions_says_so() {
+    let place = Place::with_config();
+    let last =
+        ["train", "--config", "small.toml", "--out", "run", "--set", "train.epochs=1", "--set", "train.keep=last"];
+    let resume = |epochs| ["train", "--resume", "--out", "run", "--set", epochs];
+    place.run_with(&last, &[("VULTUS_SIMD", "portable")]).ends_with(0);
+    let same = place.run_with(&resume("train.epochs=2"), &[("VULTUS_SIMD", "portable")]).ends_with(0);
+    assert!(!same.stderr.contains("was made by"), "{}", same.stderr);
+    let other = place.run(&resume("train.epochs=3")).ends_with(0);
+    let environment = read_json(&place.path("run/environment.json"));
+    assert_eq!(environment["instructions"], "portable");
+    let Some(continued) = environment["continued_with"].as_array() else {
+        eprintln!("SKIPPED: this processor has no other instructions than the portable ones");
+        return;
+    };
+    assert_eq!(continued.len(), 1, "{environment}");
+    assert_ne!(continued[0]["instructions"], "portable");
+    other.says(&["note: this run was made by", ", portable, then by"]);
+    // Whoever goes on with it later is told, too.
+    place.run(&resume("train.epochs=3")).ends_with(0).says(&["was made by"]);
+}
+
+#[test]
 fn a_run_is_resumed_only_with_its_own_configuration() {
     let place = Place::with_config();
     place.train("run", &[]);

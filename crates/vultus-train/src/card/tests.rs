@@ -9,7 +9,7 @@ use vultus::preprocess::Preprocessing;
 use super::*;
 use crate::config::TrainConfig;
 use crate::dataset::Sample;
-use crate::fingerprint::split_fingerprint;
+use crate::fingerprint::{pixels_fingerprint, split_fingerprint};
 use crate::model::initial_weights;
 
 fn dataset(labels: &[&str], samples: &[(&str, usize, u8)]) -> Dataset {
@@ -220,6 +220,11 @@ fn the_card_claims_what_is_known() {
     chosen_here.training["calibration"]["data_sha256"] = json!(split_fingerprint(&faces(), "test"));
     let error = card(&chosen_here, &faces(), "test", &[], &text()).unwrap_err().to_string();
     assert!(error.starts_with("the images of split test chose"), "{error}");
+    let mut learnt_here = calibrated.clone();
+    let images = faces().indices_of("test");
+    learnt_here.training["learnt_sha256"] = json!(["another", pixels_fingerprint(&faces(), &images)]);
+    let error = card(&learnt_here, &faces(), "test", &[], &text()).unwrap_err().to_string();
+    assert!(error.starts_with("split test is what the model learnt"), "{error}");
     let mut of_that_name = calibrated.clone();
     of_that_name.training["calibration"]["split"] = json!("test");
     let of_that_name = card(&of_that_name, &faces(), "test", &[], &text()).unwrap();

@@ -15,6 +15,7 @@ const POSITIVE: &str = "use a number from 1e-38 to 3e38";
 
 const BETA1: &str = "train.optimizer.beta1";
 const BETA2: &str = "train.optimizer.beta2";
+const DISTILLATION_TEMPERATURE: &str = "train.targets.distillation_temperature";
 const MOMENTUM: &str = "train.optimizer.momentum";
 
 /// An error unless it `holds`.
@@ -111,8 +112,8 @@ impl TrainConfig {
         for (key, share) in targets.shares() {
             require((0.0..=1.0).contains(&share), key, share.to_string(), "use a share from 0 to 1")?;
         }
-        let heat = targets.heat;
-        require(positive(heat), "train.targets.heat", format!("{heat:?}"), POSITIVE)?;
+        let temperature = targets.distillation_temperature;
+        require(positive(temperature), DISTILLATION_TEMPERATURE, format!("{temperature:?}"), POSITIVE)?;
         require(
             targets.distillation == 0.0 || !targets.teachers.is_empty(),
             "train.targets.distillation",

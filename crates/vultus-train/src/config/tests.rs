@@ -127,7 +127,7 @@ fn values_out_of_range_are_named() {
         ("train.optimizer={ type = \"sgd\", momentum = 0.99999999 }", "momentum"),
         ("train.optimizer={ type = \"muon\", momentum = 0.99999999 }", "momentum"),
         ("train.clip_norm=1e-50", "train.clip_norm"),
-        ("train.targets.heat=1e-50", "train.targets.heat"),
+        ("train.targets.distillation_temperature=1e-50", "train.targets.distillation_temperature"),
         ("data.evaluate_splits=[\"test\", \"test\"]", "every split once"),
     ] {
         let message = set(&[text]).unwrap_err().to_string();

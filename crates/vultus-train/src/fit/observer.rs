@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use crate::environment::Maker;
 use crate::history::EpochRecord;
 use crate::start::Start;
 
@@ -35,6 +36,9 @@ pub trait Observer {
     }
     /// Before the first step of a run that begins with a model's weights.
     fn begins(&mut self, _start: &Start) {}
+    /// Before the first step of a run that goes on, or went on, with another program or processor than it had begun with, all of
+    /// them in order: it does not end as one that was never stopped.
+    fn continues_elsewhere(&mut self, _makers: &[Maker]) {}
     /// After each step.
     fn step(&mut self, _report: &StepReport) {}
     /// After each epoch.

@@ -84,6 +84,13 @@ pub struct SettingResult {
     pub mean: Option<f64>,
     /// Sample standard deviation of the scores of a complete setting.
     pub standard_deviation: Option<f64>,
+    /// Mean of how far the score of each fold lies above that of the first complete setting; nothing for that one, for what is not
+    /// complete, and where the folds are not as many.
+    #[serde(default)]
+    pub difference: Option<f64>,
+    /// Sample standard deviation of these differences.
+    #[serde(default)]
+    pub difference_deviation: Option<f64>,
     /// Score of each fold in order; nothing where the trial is missing or diverged.
     pub scores: Vec<Option<f64>>,
     /// Why folds diverged.
@@ -97,6 +104,15 @@ impl SettingResult {
     pub fn name(&self) -> String {
         let parts = texts(&self.setting).into_iter().map(|(name, value)| format!("{name}={value}"));
         parts.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Folds are the same for all settings, and so are those that are hard: differences fold by fold are without that.
+    fn compare_with(&mut self, best: &[f64]) {
+        let scores: Option<Vec<f64>> = self.scores.iter().copied().collect();
+        let Some(scores) = scores.filter(|scores| !scores.is_empty() && scores.len() == best.len()) else { return };
+        let differences: Vec<f64> = scores.iter().zip(best).map(|(score, best)| score - best).collect();
+        self.difference = Some(mean(&differences));
+        self.difference_deviation = Some(standard_deviation(&differences));
     }
 }
 
@@ -150,6 +166,8 @@ impl SearchResults {
             let by_status = (a.status as u8).cmp(&(b.status as u8));
             by_status.then(better_first(a.mean).total_cmp(&better_first(b.mean)))
         });
+        let best: Option<Vec<f64>> = rows.first().and_then(|(_, best)| best.scores.iter().copied().collect());
+        rows.iter_mut().skip(1).for_each(|(_, row)| row.compare_with(best.as_deref().unwrap_or_default()));
         let ignored = journal.foreign(plan.trials.iter().map(|trial| trial.key.as_str()));
         let (order, settings) = rows.into_iter().unzip();
         let SearchConfig { method, score, monitor, .. } = *search;
@@ -208,8 +226,8 @@ impl SearchResults {
         Ok(paths)
     }
 
-    /// Writes the table: rank, a column for each axis, status, mean, standard deviation, a column for each fold,
-    /// seconds. Scores are fractions; cells without a value are empty, and only complete settings have a rank.
+    /// Writes the table: rank, a column for each axis, status, mean, standard deviation, difference and its deviation, a column for
+    /// each fold, seconds. Scores are fractions; cells without a value are empty, and only complete settings have a rank.
     ///
     /// # Errors
     /// A failed write, which names the file.
@@ -220,7 +238,8 @@ impl SearchResults {
         let axes = self.settings.first().map_or_else(Vec::new, |row| texts(&row.setting));
         let mut heading = vec!["rank".to_owned()];
         heading.extend(axes.into_iter().map(|(name, _)| name));
-        heading.extend(["status", "mean", "standard_deviation"].map(str::to_owned));
+        let figures = ["status", "mean", "standard_deviation", "difference", "difference_deviation"];
+        heading.extend(figures.map(str::to_owned));
         heading.extend((1..=folds).map(|fold| format!("fold_{fold}")));
         heading.push("seconds".to_owned());
         writer.write_record(&heading).map_err(|error| failed(error.to_string()))?;
@@ -241,7 +260,9 @@ fn cells(index: usize, row: &SettingResult, folds: usize) -> Vec<String> {
     };
     let mut cells = vec![rank];
     cells.extend(texts(&row.setting).into_iter().map(|(_, value)| value));
-    cells.extend([status.to_owned(), number(row.mean), number(row.standard_deviation)]);
+    cells.push(status.to_owned());
+    let figures = [row.mean, row.standard_deviation, row.difference, row.difference_deviation];
+    cells.extend(figures.map(number));
     cells.extend((0..folds).map(|fold| number(row.scores.get(fold).copied().flatten())));
     cells.push(format!("{:.1}", row.seconds));
     cells
@@ -265,6 +286,8 @@ fn setting_result(
         status,
         mean: known.as_deref().map(mean),
         standard_deviation: known.as_deref().map(standard_deviation),
+        difference: None,
+        difference_deviation: None,
         scores,
         diverged,
         seconds: trials.iter().flatten().fold(0.0, |sum, trial| sum + trial.seconds),
@@ -285,6 +308,8 @@ mod tests {
             status,
             mean: complete.then_some(0.5),
             standard_deviation: complete.then_some(0.125),
+            difference: None,
+            difference_deviation: None,
             scores,
             diverged: Vec::new(),
             seconds: 12.345,
@@ -311,10 +336,25 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("table.csv");
         results().write_table_csv(&path).unwrap();
-        let expected = "rank,F,note,status,mean,standard_deviation,fold_1,fold_2,fold_3,seconds\n\
-                        1,32/64,\"a, \"\"b\"\"\",complete,0.5,0.125,0.375,0.625,,12.3\n\
-                        ,64/128,\"a, \"\"b\"\"\",incomplete,,,,0.25,,12.3\n";
+        let expected = "rank,F,note,status,mean,standard_deviation,difference,difference_deviation,fold_1,fold_2,fold_3,seconds\n\
+                        1,32/64,\"a, \"\"b\"\"\",complete,0.5,0.125,,,0.375,0.625,,12.3\n\
+                        ,64/128,\"a, \"\"b\"\"\",incomplete,,,,,,0.25,,12.3\n";
         assert_eq!(fs_err::read_to_string(path).unwrap(), expected);
+    }
+
+    #[test]
+    fn settings_are_compared_with_the_best_fold_by_fold() {
+        let with = |scores: Vec<Option<f64>>| row(32, SettingStatus::Complete, scores);
+        let best = [0.375, 0.625, 0.75];
+        // python3 -c "import statistics as s; d = [-.125, -.25, 0]; print(s.mean(d), s.stdev(d))"
+        let mut other = with(vec![Some(0.25), Some(0.375), Some(0.75)]);
+        other.compare_with(&best);
+        assert_eq!((other.difference, other.difference_deviation), (Some(-0.125), Some(0.125)));
+        for scores in [vec![Some(0.5), None, Some(0.5)], vec![Some(0.5), Some(0.5)], Vec::new()] {
+            let mut other = with(scores);
+            other.compare_with(&best);
+            assert_eq!((other.difference, other.difference_deviation), (None, None));
+        }
     }
 
     #[test]
