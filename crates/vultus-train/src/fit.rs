@@ -97,7 +97,8 @@ pub fn fit(
         return Err(FitError::NoImages(config.data.train_split.clone()));
     }
     let _buffers = KeptBuffers;
-    let mut fitting = Fitting::new(config, data, run, checkpoint)?;
+    let lessons = Lessons::new(config, data)?;
+    let mut fitting = Fitting::new(config, data, lessons.source(config, data), run, checkpoint)?;
     let ended = fitting.run(observer)?;
     fitting.finish(ended)
 }
@@ -108,7 +109,8 @@ pub fn fit(
 /// # Errors
 /// See [`FitError`].
 pub fn check(config: &TrainConfig, data: FitData<'_>) -> Result<(), FitError> {
-    Fitting::new(config, data, None, None).map(drop)
+    let lessons = Lessons::new(config, data)?;
+    Fitting::new(config, data, lessons.source(config, data), None, None).map(drop)
 }
 
 /// How weights do on the validation part.
@@ -121,16 +123,53 @@ struct Validated {
     accuracy: f64,
 }
 
-/// State of a run while it goes on.
-struct Fitting<'a> {
-    config: &'a TrainConfig,
-    data: FitData<'a>,
-    run: Option<&'a RunDirectory>,
-    identity: String,
+/// What images teach, from the first step to the last.
+struct Lessons {
+    /// [`Dataset::places`].
+    places: Vec<usize>,
     class_weights: Vec<f32>,
     /// Targets of every sample of the data set.
     targets: Vec<f32>,
     teachers: Option<Teachers>,
+}
+
+impl Lessons {
+    fn new(config: &TrainConfig, data: FitData<'_>) -> Result<Self, FitError> {
+        let FitData { dataset, train, .. } = data;
+        let targets = &config.train.targets;
+        Ok(Self {
+            places: dataset.places(),
+            class_weights: match config.train.class_weights {
+                ClassWeights::None => vec![1.0; dataset.labels.len()],
+                ClassWeights::Balanced => class_weights(&dataset.class_counts(train)),
+            },
+            targets: targets.rows(dataset, train, config.data.labels),
+            teachers: Teachers::load(targets, &dataset.labels, &config.preprocessing)?,
+        })
+    }
+
+    fn source<'a>(&'a self, config: &'a TrainConfig, data: FitData<'a>) -> BatchSource<'a> {
+        BatchSource {
+            dataset: data.dataset,
+            places: &self.places,
+            preprocessing: &config.preprocessing,
+            targets: &self.targets,
+            teachers: self.teachers.as_ref(),
+            class_weights: &self.class_weights,
+            augmentation: &config.train.augmentation,
+            seed: config.seed,
+            batch_size: config.train.batch_size,
+        }
+    }
+}
+
+/// State of a run while it goes on.
+struct Fitting<'a> {
+    config: &'a TrainConfig,
+    data: FitData<'a>,
+    source: BatchSource<'a>,
+    run: Option<&'a RunDirectory>,
+    identity: String,
     start: Option<Start>,
     /// The network that becomes the model.
     resolved: ResolvedNetwork,
@@ -149,6 +188,7 @@ impl<'a> Fitting<'a> {
     fn new(
         config: &'a TrainConfig,
         data: FitData<'a>,
+        source: BatchSource<'a>,
         run: Option<&'a RunDirectory>,
         checkpoint: Option<Checkpoint>,
     ) -> Result<Self, FitError> {
@@ -198,14 +238,9 @@ impl<'a> Fitting<'a> {
             None => None,
         };
         Ok(Self {
-            class_weights: match config.train.class_weights {
-                ClassWeights::None => vec![1.0; labels.len()],
-                ClassWeights::Balanced => class_weights(&data.dataset.class_counts(data.train)),
-            },
-            targets: train.targets.rows(data.dataset, data.train, config.data.labels),
-            teachers: Teachers::load(&train.targets, labels, &config.preprocessing)?,
             config,
             data,
+            source,
             run,
             identity,
             start,
@@ -243,27 +278,10 @@ impl<'a> Fitting<'a> {
     /// Steps of one epoch from where it was left; `false` if the observer asked to stop.
     fn train_epoch(&mut self, observer: &mut dyn Observer) -> Result<bool, FitError> {
         let epoch = self.progress.epoch;
-        let batch_size = self.config.train.batch_size;
-        let steps = self.data.train.len().div_ceil(batch_size);
-        // Out of `self` while batches are made from them beside the steps.
-        let class_weights = std::mem::take(&mut self.class_weights);
-        let targets = std::mem::take(&mut self.targets);
-        let teachers = self.teachers.take();
-        let places = self.data.dataset.places();
-        let source = BatchSource {
-            dataset: self.data.dataset,
-            places: &places,
-            preprocessing: &self.config.preprocessing,
-            targets: &targets,
-            teachers: teachers.as_ref(),
-            class_weights: &class_weights,
-            augmentation: &self.config.train.augmentation,
-            seed: self.config.seed,
-            batch_size,
-        };
+        let steps = self.data.train.len().div_ceil(self.config.train.batch_size);
         let order = epoch_order(self.data.train, self.config.seed, epoch);
-        let finished = std::thread::scope(|scope| {
-            let batches = source.stream(scope, epoch, order, self.progress.step);
+        std::thread::scope(|scope| {
+            let batches = self.source.stream(scope, epoch, order, self.progress.step);
             let mut clock = Instant::now();
             while self.progress.step < steps {
                 if observer.stop_requested() {
@@ -296,9 +314,7 @@ impl<'a> Fitting<'a> {
                 }
             }
             Ok(true)
-        });
-        (self.class_weights, self.targets, self.teachers) = (class_weights, targets, teachers);
-        finished
+        })
     }
 
     fn train_step(&mut self, batch: Batch, steps: usize) -> Result<(), FitError> {
