@@ -72,20 +72,32 @@ fn taking_negative_numbers(command: clap::Command) -> clap::Command {
     options.mut_subcommands(taking_negative_numbers)
 }
 
-/// An option that is a setting is told by its key.
+/// What is no argument of a command, and is one of another or a setting, is told how to be said.
 fn with_tip(mut error: clap::Error) -> clap::Error {
-    let sets = |command: &clap::Command| command.get_arguments().any(|argument| argument.get_long() == Some("set"));
-    let command = std::env::args_os().nth(1).unwrap_or_default();
-    let unknown = error.kind() == ErrorKind::UnknownArgument;
-    if !unknown || !Arguments::command().find_subcommand(&command).is_some_and(sets) {
+    let program = Arguments::command();
+    let command = std::env::args_os().nth(1).and_then(|name| program.find_subcommand(&name));
+    let (Some(command), Some(ContextValue::String(unknown)), ErrorKind::UnknownArgument) =
+        (command, error.get(ContextKind::InvalidArg), error.kind())
+    else {
         return error;
+    };
+    let has = |option: &str| command.get_arguments().any(|argument| argument.get_long() == Some(option));
+    let mut tips = Vec::new();
+    if has("set") {
+        let keys = TrainConfig::default().keys_called(&unknown.trim_start_matches('-').replace('-', "_"));
+        tips.extend(keys.iter().map(|key| format!("settings are made by --set {key}=VALUE")));
     }
-    if let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) {
-        let keys = TrainConfig::default().keys_called(&option.trim_start_matches('-').replace('-', "_"));
-        let tips = keys.iter().map(|key| format!("settings are made by --set {key}=VALUE").into()).collect::<Vec<_>>();
-        if !tips.is_empty() {
-            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
-        }
+    if !unknown.starts_with('-') && has("data") && command.get_positionals().next().is_none() {
+        tips.push(format!("images are named by --data {unknown}"));
+    }
+    if let Some(positional) = command.get_positionals().next()
+        && ["--model", "--input", "--run", "--image"].contains(&unknown.as_str())
+    {
+        tips.push(format!("it is named without an option: vultus {} {}", command.get_name(), positional));
+    }
+    if !tips.is_empty() {
+        let tips = tips.into_iter().map(Into::into).collect();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
     }
     error
 }

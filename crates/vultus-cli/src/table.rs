@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use vultus::wording::{counted, or_dash, percent, percent_with_interval, points_with_interval};
 use vultus_train::evaluate::Evaluation;
-use vultus_train::evaluate::groups::{Attribute, ClassRate, GroupScores};
+use vultus_train::evaluate::groups::{Attribute, ClassRate, GroupScores, RESERVED};
 
 use crate::message::printable_lines;
 
@@ -90,7 +90,8 @@ pub fn print_evaluation(evaluation: &Evaluation) -> io::Result<()> {
     }
     print_table(&rows)?;
     print("")?;
-    let all = GroupScores::new("all images", evaluation);
+    let [all_images, _] = RESERVED;
+    let all = GroupScores::new(all_images, evaluation);
     evaluation.groups.iter().try_for_each(|attribute| print_groups(&all, attribute))
 }
 
@@ -112,7 +113,8 @@ fn print_groups(all: &GroupScores, attribute: &Attribute) -> io::Result<()> {
         ]);
     }
     if attribute.unknown > 0 {
-        rows.add_row(["(not known)".to_owned(), attribute.unknown.to_string()]);
+        let [_, not_known] = RESERVED;
+        rows.add_row([not_known.to_owned(), attribute.unknown.to_string()]);
     }
     print_table(&rows)?;
     if !attribute.same_classes() {

@@ -72,7 +72,7 @@ pub enum ApiError {
     #[error("this server fetches nothing: send the picture itself, as bytes or in base64, not its URL")]
     UrlRefused,
     /// A text that should be base64 and is not.
-    #[error("the picture is not valid base64, nor a data URI with base64")]
+    #[error("the picture is not valid base64, nor a data URI with base64; the server opens no paths")]
     NotBase64,
     /// More pictures than one request may hold, or more numbers than those of so many.
     #[error("a request may hold {}", counted(*limit, "picture"))]

@@ -60,6 +60,11 @@ pub enum Caveat {
     },
     /// The data have images to validate with, which test.
     UnusedValidation,
+    /// Folders that are taken for classes seem to hold those.
+    FoldersOfClasses {
+        /// Their names.
+        folders: Vec<String>,
+    },
     /// No image of a class can be read, or its folder is empty.
     LostClass {
         /// Its name.
@@ -119,6 +124,12 @@ impl fmt::Display for Caveat {
                 "note: split validation is evaluated like a test: data.validation_split=validation lets it validate in \
                  place of a part of the training images",
             ),
+            Self::FoldersOfClasses { folders } => write!(
+                formatter,
+                "note: {} are taken for classes, and hold folders alone, which may be the classes: name the folder in which those lie, \
+                 or the one in which train/ and test/ with them do",
+                folders.join(", ")
+            ),
             Self::LostClass { class } => {
                 write!(formatter, "note: no image of class {class} can be read, and the model will not know that class")
             }
@@ -162,7 +173,8 @@ pub fn of_run(config: &TrainConfig, prepared: &Prepared) -> Vec<Caveat> {
     caveats.extend(without_votes(config, dataset, train));
     caveats.extend(unused_validation(config, dataset));
     caveats.extend(lost_classes(dataset));
-    caveats.extend(classes_without_images(config, dataset));
+    let sources: Vec<Source> = config.data.sources.iter().filter_map(|text| Source::parse(text).ok()).collect();
+    caveats.extend(of_sources(&sources, dataset));
     caveats.extend(idle(config));
     caveats.extend(idle_beside_the_course(config));
     caveats.extend(lone_images(config, dataset, train.len()));
@@ -234,10 +246,11 @@ fn lost_classes(dataset: &Dataset) -> impl Iterator<Item = Caveat> {
     lost.map(|class| Caveat::LostClass { class: class.clone() })
 }
 
-/// Classes whose folders hold no image.
-fn classes_without_images(config: &TrainConfig, dataset: &Dataset) -> Vec<Caveat> {
-    let sources: Vec<Source> = config.data.sources.iter().filter_map(|text| Source::parse(text).ok()).collect();
-    source::empty_classes(&sources, dataset).into_iter().map(|class| Caveat::LostClass { class }).collect()
+/// Classes whose folders hold no image, and folders that are no classes, it seems.
+fn of_sources(sources: &[Source], dataset: &Dataset) -> Vec<Caveat> {
+    let nested = source::folders_of_classes(sources).map(|folders| Caveat::FoldersOfClasses { folders });
+    let empty = source::empty_classes(sources, dataset).into_iter().map(|class| Caveat::LostClass { class });
+    nested.chain(empty).collect()
 }
 
 /// Settings of what is learnt that do nothing, in a run or in a trial of a search.

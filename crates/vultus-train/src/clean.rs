@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use vultus::labels::Labels;
+use vultus::wording::counted;
 
 use crate::audit::{Blank, blank, groups_of_equal_pixels, has_conflict};
 use crate::dataset::{DataError, Dataset, Removal, RemovalReason, Sample};
@@ -228,7 +229,9 @@ fn drop_small_classes(dataset: &mut Dataset, minimum: usize, train_split: &str) 
         .iter()
         .enumerate()
         .filter(|&(_, &count)| count < minimum)
-        .map(|(class, count)| (class, format!("the class has {count} training images, fewer than {minimum}")))
+        .map(|(class, count)| {
+            (class, format!("the class has {}, fewer than {minimum}", counted(*count, "training image")))
+        })
         .collect();
     drop_classes(dataset, &dropped)
 }

@@ -81,8 +81,8 @@ pub enum DataError {
     #[error(
         "no images found in {}: {}", path.display(),
         if path.is_dir() {
-            "expected folders of classes with .png, .jpg, .jpeg, .bmp or .webp files, such folders inside train/ and test/, \
-             or .parquet files in the folder itself"
+            "expected folders of classes with .png, .jpg, .jpeg, .bmp or .webp files (a picture in the folder itself has no class), \
+             such folders inside train/ and test/, or .parquet files in the folder itself"
         } else {
             "it has no rows"
         }

@@ -264,6 +264,14 @@ pub fn environment_path(path: &Path) -> PathBuf {
     path.join("environment.json")
 }
 
+/// What the run at `path` was made with.
+///
+/// # Errors
+/// A file that is not there, cannot be read or is damaged, naming the path.
+pub fn read_environment(path: &Path) -> io::Result<Environment> {
+    read_json(&environment_path(path))
+}
+
 /// Where the run at `path` keeps its bundle.
 pub fn bundle_path(path: &Path) -> PathBuf {
     path.join(BUNDLE)

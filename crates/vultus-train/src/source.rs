@@ -121,13 +121,11 @@ impl Source {
             && !matches!((self, self.place()), (Self::Folder(_), Some(root)) if folder::lies_beside_splits(&root, path))
     }
 
-    /// The names of the classes that a folder of images has a folder for and no image of.
-    fn empty_classes(&self) -> Vec<String> {
+    /// The folder, where it is one of images.
+    fn image_folder(&self) -> Option<&Path> {
         match self {
-            Self::Folder(path) if parquet::files_in(path).is_ok_and(|files| files.is_empty()) => {
-                folder::empty_classes(path)
-            }
-            _ => Vec::new(),
+            Self::Folder(path) if parquet::files_in(path).is_ok_and(|files| files.is_empty()) => Some(path),
+            _ => None,
         }
     }
 
@@ -206,9 +204,17 @@ pub struct NamedSample {
     pub votes: Option<[u8; 10]>,
 }
 
-/// What to add to the columns of a csv file in which one is missing, if something else than commas stands between them.
-pub(crate) fn separator_hint(columns: &str) -> &'static str {
-    if columns.contains([';', '\t']) { "; commas must separate them, not semicolons or tabs" } else { "" }
+/// What to add to the columns of a csv file in which one is missing, if it is no text with commas.
+pub(crate) fn header_hint(columns: &str) -> &'static str {
+    if columns.trim().is_empty() {
+        "none, as in an empty file"
+    } else if columns.contains('\0') {
+        "; it looks like UTF-16: save it as UTF-8"
+    } else if columns.contains([';', '\t']) {
+        "; commas must separate them, not semicolons or tabs"
+    } else {
+        ""
+    }
 }
 
 /// What became of one image of a source.
@@ -216,8 +222,15 @@ pub type Reading = Result<NamedSample, Removal>;
 
 /// The names of the classes that a folder of images among `sources` has a folder for, and no image of `dataset`.
 pub fn empty_classes(sources: &[Source], dataset: &Dataset) -> BTreeSet<String> {
-    let empty = sources.iter().flat_map(Source::empty_classes);
+    let empty = sources.iter().filter_map(Source::image_folder).flat_map(folder::empty_classes);
     empty.filter(|class| dataset.labels.index_of(class).is_none()).collect()
+}
+
+/// Of each folder of images among `sources`, the folders in it that are taken for classes and seem to hold those; see
+/// [`folder::folders_of_classes`].
+pub fn folders_of_classes(sources: &[Source]) -> impl Iterator<Item = Vec<String>> {
+    let folders = sources.iter().filter_map(Source::image_folder).map(folder::folders_of_classes);
+    folders.filter(|folders| !folders.is_empty())
 }
 
 /// Reads and combines `sources`. Labels are the canonical names of all classes with a usable image, in alphabetical

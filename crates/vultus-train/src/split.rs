@@ -34,7 +34,8 @@ pub enum SplitError {
         folds: usize,
     },
     /// A class too small for a validation split.
-    #[error("class {class} has {}, a validation split needs at least 2: drop the class or add images", counted(*count, "image"))]
+    #[error("class {class} has {}, a validation split needs at least 2: add images, or leave such classes out \
+             (cleaning.minimum_count=2)", counted(*count, "image"))]
     TooFewForSplit {
         /// Index of the class.
         class: usize,
@@ -42,7 +43,8 @@ pub enum SplitError {
         count: usize,
     },
     /// A class that cannot be in every fold.
-    #[error("class {class} has {}, {folds} folds need at least {folds}: drop the class or use fewer folds", counted(*count, "image"))]
+    #[error("class {class} has {}, {folds} folds need at least {folds}: use fewer folds, or leave such classes out \
+             (cleaning.minimum_count={folds})", counted(*count, "image"))]
     TooFewForFolds {
         /// Index of the class.
         class: usize,

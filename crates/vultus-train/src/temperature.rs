@@ -38,7 +38,8 @@ pub fn caveat(temperature: f32) -> Option<String> {
     let is_inside = logarithm > RANGE.0 + 2.0 * PRECISION && logarithm < RANGE.1 - 2.0 * PRECISION;
     (!is_inside).then(|| {
         format!(
-            "temperature {temperature:.3}: one beyond the range that is looked at would fit the images better still"
+            "temperature {temperature:.3}: one beyond the range that is looked at would fit the images better still: they are too few, \
+             or nearly all answered right, or hardly better than by guessing"
         )
     })
 }

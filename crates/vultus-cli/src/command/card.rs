@@ -1,11 +1,13 @@
 //! `vultus card`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use vultus::persist::write_new;
 use vultus_train::card::{CardError, CardText, WholeTraining, card};
 use vultus_train::dataset::split_name;
 use vultus_train::facts::load_with_facts;
+use vultus_train::run::{bundle_path, environment_path, read_environment};
 use vultus_train::train::source_name;
 
 use super::evaluate::{check_dropped, default_split_of_data, read_sources, with_option};
@@ -28,9 +30,9 @@ pub struct Card {
     /// Class of the data to leave out, as one that the model does not know; may be given several times.
     #[arg(long, value_name = "NAME")]
     drop_class: Vec<String>,
-    /// The command of the model's last training, for the card.
+    /// The command of the model's last training, for the card. Without it, that of the run; a model file needs it.
     #[arg(long, value_name = "TEXT")]
-    command: String,
+    command: Option<String>,
     /// The command that trains the model from nothing, where the last training began with another model or learnt from some; it
     /// may train others, too.
     #[arg(long, value_name = "TEXT", requires = "hours")]
@@ -57,12 +59,27 @@ fn hours(text: &str) -> Result<f64, String> {
     if hours.is_finite() && hours >= 0.0 { Ok(hours) } else { Err("no number of hours".to_owned()) }
 }
 
+/// The commands that trained the run whose model is at `model`, one behind the other.
+fn command_of_run(model: &Path) -> Result<String, Failure> {
+    let run = model.parent().filter(|run| bundle_path(run) == model && environment_path(run).exists());
+    let Some(run) = run else {
+        let model = model.display();
+        return Err(Failure::usage(anyhow!("{model} is no run that knows its command: name it with --command")));
+    };
+    Ok(read_environment(run)?.commands.join(" && "))
+}
+
 impl Card {
     pub fn run(self) -> Result<(), Failure> {
         check_ending(&self.out, "md", "the card")?;
         check_new(&self.out)?;
         let name = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let (bundle, facts) = load_with_facts(&model_file(&self.model)?)?;
+        let model = model_file(&self.model)?;
+        let command = match self.command {
+            Some(command) => command,
+            None => command_of_run(&model)?,
+        };
+        let (bundle, facts) = load_with_facts(&model)?;
         let dataset = read_sources(&self.data, &bundle, &facts)?;
         check_dropped(&self.drop_class, &bundle, std::slice::from_ref(&facts), &dataset)?;
         let split = match &self.split {
@@ -72,8 +89,7 @@ impl Card {
         let whole = self.whole_command.zip(self.hours).map(|(command, hours)| WholeTraining { command, hours });
         let sources: Vec<String> = self.data.iter().map(|source| source_name(source)).collect();
         let measured_on = self.measured_on.or_else(|| self.dataset.is_none().then(|| sources.join(" and ")));
-        let text =
-            CardText { name, command: self.command, whole, dataset: self.dataset, measured_on, license: self.license };
+        let text = CardText { name, command, whole, dataset: self.dataset, measured_on, license: self.license };
         if dataset.indices_of(facts.train_split()).is_empty() {
             say(format_args!(
                 "note: the data have no split {}, so that nobody looked for copies of its images",

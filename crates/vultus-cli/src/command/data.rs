@@ -10,12 +10,13 @@ use vultus::preprocess::Preprocessing;
 use vultus::wording::counted;
 use vultus_train::audit::{Audit, Finding};
 use vultus_train::augment::sheet::rows;
+use vultus_train::caveat::Caveat;
 use vultus_train::clean::{faults, rows_of_removed};
 use vultus_train::config::TrainConfig;
 use vultus_train::convert::{Form, convert};
 use vultus_train::dataset::{DataError, Dataset};
 use vultus_train::figure::sheet::sheet;
-use vultus_train::source::{LoadOptions, Source, empty_classes, load};
+use vultus_train::source::{LoadOptions, Source, empty_classes, folders_of_classes, load};
 use vultus_train::statistics::Statistics;
 
 use super::train::usage_or_data;
@@ -278,6 +279,9 @@ fn read(sources: &[String]) -> Result<Dataset, Failure> {
         let folders = sources.iter().any(|source| matches!(source, Source::Folder(_)));
         let hint = if folders { "; if train/ and test/ lie further down, name that folder" } else { "" };
         say(format_args!("note: there is only one class, {only}{hint}"));
+    }
+    for folders in folders_of_classes(&sources) {
+        say(Caveat::FoldersOfClasses { folders });
     }
     for class in empty_classes(&sources, &dataset) {
         say(format_args!("note: there is a folder for class {class}, and no image of it"));

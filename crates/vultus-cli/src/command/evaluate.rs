@@ -380,6 +380,12 @@ pub fn default_split(dataset: &Dataset, apart: &[&str]) -> Result<String, Failur
     if let Some(name) = usual.into_iter().find(|&name| others.iter().any(|split| *split == name)) {
         return Ok(name.to_owned());
     }
+    if others.is_empty() {
+        let splits = splits.join(", ");
+        return Err(Failure::usage(anyhow!(
+            "the data has no split to measure on, only {splits}: name other images with --data, or a split with --split"
+        )));
+    }
     Err(Failure::usage(anyhow!("name the split with --split; the data has: {}", splits.join(", "))))
 }
 

@@ -93,6 +93,9 @@ fn an_unknown_key_in_an_override_is_named() {
         .says(&["unexpected argument '--epochs'", "settings are made by --set train.epochs=VALUE"]);
     options(&["--batch-size=3"]).says(&["--set train.batch_size=VALUE"]);
     assert!(!options(&["--lr", "3"]).stderr.contains("--set"));
+    options(&["faces"]).says(&["images are named by --data faces"]);
+    let unnamed = place.run(&["evaluate", "--model", "run"]).ends_with(2);
+    unnamed.says(&["it is named without an option: vultus evaluate"]);
     set("train.epochs=many").says(&["train.epochs=", "many", "a whole number"]);
     set("train.epochs=0").says(&["train.epochs is 0", "use 1 to 1000000"]);
     set("train.epochs=9223372036854775807").says(&["train.epochs is 9223372036854775807"]);

@@ -126,6 +126,16 @@ fn a_split_of_the_data_validates() {
     place.run(&file).ends_with(0).says(&["called like the one that validated the model"]);
     let card = ["card", "own", "--data", "apart", "--split", "val", "--command", "vultus train", "--out", "card.md"];
     place.run(&card).ends_with(2).says(&["called like the one that validated the model"]);
+    // A run knows its command, a model file does not.
+    place.write("other/test/happy/1.png", png(90, 48));
+    place.write("other/test/sad/2.png", png(91, 48));
+    let card = |model| ["card", model, "--data", "other", "--out", "card.md"];
+    place.run(&card("own/model.safetensors")).ends_with(0);
+    let text = fs_err::read_to_string(place.path("card.md")).unwrap();
+    assert!(text.contains("| last training | `") && text.contains("--data apart"), "{text}");
+    fs_err::rename(place.path("card.md"), place.path("first.md")).unwrap();
+    fs_err::copy(place.path("own/model.safetensors"), place.path("alone.safetensors")).unwrap();
+    place.run(&card("alone.safetensors")).ends_with(2).says(&["name it with --command"]);
     // However a folder is written, it is the same.
     let sources = |run: &str| {
         let config = fs_err::read_to_string(place.path(run).join("config.toml")).unwrap();

@@ -162,6 +162,10 @@ async fn pictures(kind: Kind, body: Bytes, most: usize) -> Answer<Vec<Answer<Byt
             read(body, move |body| from_json("`image` or `images`", json::<AnalyzeJson>(body)?.image, most)).await?
         }
         Kind::Raw if body.is_empty() => Vec::new(),
+        Kind::Raw if body.starts_with(b"image=") || body.starts_with(b"images=") => {
+            let detail = "the body is an encoded form: send multipart/form-data, JSON, or the bytes of a picture";
+            return Err(ApiError::Malformed(detail.to_owned()));
+        }
         Kind::Raw => vec![Ok(body)],
     };
     if pictures.is_empty() { Err(ApiError::NoPicture { expected: EXPECTED }) } else { Ok(pictures) }

@@ -65,6 +65,8 @@ async fn base64_is_analyzed() {
 async fn the_error_of_an_only_picture_is_the_answers() {
     let server = start(|_| {}).await;
     server.post("/v1/analyze", "image/png", "dear diary").await.fails(415, "not_an_image");
+    let encoded = server.post("/v1/analyze", "application/x-www-form-urlencoded", "image=iVBORw0KGgo").await;
+    encoded.fails(400, "malformed");
     let whole = png(30, 30, 9);
     server.post("/v1/analyze", "image/png", whole[..whole.len() - 20].to_vec()).await.fails(422, "damaged");
     server.post("/v1/analyze", "image/png", "").await.fails(400, "no_image");

@@ -10,10 +10,13 @@ use serde::{Deserialize, Serialize};
 use vultus::labels::Labels;
 
 use super::{Evaluation, EvaluationError, PredictionRow, Predictions, wilson_interval};
-use crate::source::separator_hint;
+use crate::source::header_hint;
 
 /// The column that names images as `predictions.csv` does.
 const ORIGIN: &str = "origin";
+
+/// What tables call all images, and those of no group.
+pub const RESERVED: [&str; 2] = ["all images", "(not known)"];
 
 /// Groups by one attribute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -195,12 +198,18 @@ impl GroupTable {
         if let Some(twice) = (1..names.len()).find(|&column| names[..column].contains(&names[column])) {
             return Err(fault(format!("two columns are called {:?}", names[twice])));
         }
-        let place = names.iter().position(|name| name == ORIGIN);
+        if let Some(name) = names.iter().find(|name| RESERVED.contains(&name.as_str())) {
+            return Err(fault(format!("a column is called {name:?}, as a row of the tables is")));
+        }
+        let place = names.iter().position(|name| name.eq_ignore_ascii_case(ORIGIN));
         let place = place.ok_or_else(|| {
-            let hint = separator_hint(&names.join(""));
+            let hint = header_hint(&names.join(""));
             fault(format!("column {ORIGIN} is missing; it has: {}{hint}", names.join(", ")))
         })?;
-        let attributes: Vec<String> = names.iter().filter(|name| *name != ORIGIN).cloned().collect();
+        // A column without a name is the number of the row, as pandas writes it.
+        let groups_by = |column: usize| column != place && !names[column].is_empty();
+        let attributes: Vec<String> =
+            names.iter().enumerate().filter(|(column, _)| groups_by(*column)).map(|(_, name)| name.clone()).collect();
         if attributes.is_empty() {
             return Err(fault(format!("beside {ORIGIN} there is no column to group by")));
         }
@@ -208,8 +217,17 @@ impl GroupTable {
         for (row, record) in (2..).zip(reader.records()) {
             let record = record.map_err(|error| fault(error.to_string()))?;
             first.get_or_insert_with(|| record[place].to_owned());
-            let others = record.iter().enumerate().filter(|(column, _)| *column != place);
+            if record.iter().any(|cell| cell.contains('\n')) {
+                let line = record.position().map_or(row, csv::Position::line);
+                return Err(fault(format!(
+                    "the row that begins in line {line} goes on over line ends: a quote in it is not closed"
+                )));
+            }
+            let others = record.iter().enumerate().filter(|(column, _)| groups_by(*column));
             let values: Vec<String> = others.map(|(_, cell)| cell.to_owned()).collect();
+            if let Some(name) = values.iter().find(|value| RESERVED.contains(&value.as_str())) {
+                return Err(fault(format!("line {row}: a group is called {name:?}, as a row of the tables is")));
+            }
             if let Some(earlier) = cells.insert(record[place].to_owned(), values.clone())
                 && earlier != values
             {
@@ -426,6 +444,25 @@ mod tests {
 
     fn both(one: &GroupScores, other: &GroupScores) -> Attribute {
         Attribute { name: "either".to_owned(), groups: vec![one.clone(), other.clone()], unknown: 0 }
+    }
+
+    #[test]
+    fn columns_without_a_name_are_passed_over_and_what_cannot_be_told_apart_is_refused() {
+        // As pandas writes a table, with its index.
+        let with_index = table(",Origin,age\n0,a,young\n1,b,old\n").unwrap();
+        assert_eq!(
+            (with_index.attributes, with_index.cells["b"].clone()),
+            (vec!["age".to_owned()], vec!["old".to_owned()])
+        );
+        for (text, message) in [
+            (",origin\n0,a\n", "no column to group by"),
+            ("origin,all images\na,b\n", "a column is called \"all images\""),
+            ("origin,age\na,young\nb,(not known)\n", "line 3: a group is called \"(not known)\""),
+            ("origin,age\na,young\nb,\"old\nc,old\n", "begins in line 3 goes on over line ends"),
+        ] {
+            let found = table(text).map(drop).unwrap_err().to_string();
+            assert!(found.contains(message), "{found}");
+        }
     }
 
     #[test]

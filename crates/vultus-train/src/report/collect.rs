@@ -14,7 +14,7 @@ use crate::environment::Environment;
 use crate::evaluate::Evaluation;
 use crate::evaluate::pictures::Pictures;
 use crate::history;
-use crate::run::{RunDirectory, check_lengths, environment_path, evaluation_directories, metrics_path, read_json};
+use crate::run::{RunDirectory, check_lengths, evaluation_directories, metrics_path, read_environment, read_json};
 use crate::search::SearchTable;
 use crate::statistics::Statistics;
 use crate::train::{Choice, source_name};
@@ -43,7 +43,7 @@ pub fn write_of_evaluation(directory: &Path, with_pictures: bool) -> Result<Path
 
 fn collect(run: &Path, with_pictures: bool) -> Result<ReportInput, ReportError> {
     let config = RunDirectory::config_of(run)?;
-    let environment: Environment = read_json(&environment_path(run))?;
+    let environment = read_environment(run)?;
     let data = run.join("data.json");
     let statistics: Statistics = read_json(&data)?;
     let counts = statistics.splits.iter().enumerate();

@@ -9,10 +9,11 @@ use std::path::Path;
 use csv::ByteRecord;
 use image::{DynamicImage, GrayImage};
 use rayon::prelude::*;
+use vultus::labels::canonical;
 use vultus::preprocess::Preprocessing;
 use vultus::wording::counted;
 
-use super::{NamedSample, Reading, separator_hint};
+use super::{NamedSample, Reading, header_hint};
 use crate::dataset::{DataError, Removal, RemovalReason, split_name};
 
 /// Class names by the number in the `emotion` column.
@@ -46,7 +47,7 @@ impl Columns {
                 path: path.to_owned(),
                 column,
                 // A file without a header has all pixels of a picture here.
-                found: format!("{:.120}{}", names.join(", "), separator_hint(&names.join(""))),
+                found: format!("{:.120}{}", names.join(", "), hint(&names)),
             })
         };
         Ok(Self {
@@ -67,6 +68,16 @@ impl Columns {
     }
 }
 
+/// What to say of columns that are not these.
+fn hint(names: &[String]) -> &'static str {
+    let lists_files = names.iter().any(|name| ["path", "file", "filename", "image"].contains(&name.as_str()));
+    if lists_files {
+        "; a list of files is not read: put the pictures into a folder for each class"
+    } else {
+        header_hint(&names.join(""))
+    }
+}
+
 /// Reads all rows.
 ///
 /// # Errors
@@ -82,6 +93,12 @@ pub fn read(path: &Path, preprocessing: &Preprocessing) -> Result<Vec<Reading>, 
         let batch: Vec<ByteRecord> = records.by_ref().take(ROWS_AT_ONCE).collect::<Result<_, _>>().map_err(failed)?;
         if batch.is_empty() {
             break;
+        }
+        if let Some(torn) = batch.iter().find(|record| record.iter().any(|cell| cell.contains(&b'\n'))) {
+            let line = torn.position().map_or(0, csv::Position::line);
+            let detail =
+                format!("the row that begins in line {line} goes on over line ends: a quote in it is not closed");
+            return Err(DataError::Csv { path: path.to_owned(), detail });
         }
         let first_row = readings.len();
         if let Some((column, split)) = columns.column_of_splits(&batch[0]).filter(|_| first_row == 0) {
@@ -103,8 +120,7 @@ fn read_row(columns: &Columns, record: &ByteRecord, origin: String, preprocessin
 
     let usage = columns.usage.map_or(Some("train".as_bytes()), cell);
     let split = usage.and_then(|usage| split_name::canonical(&text(usage)));
-    let emotion = cell(columns.emotion).and_then(|emotion| text(emotion).parse::<usize>().ok());
-    let label = emotion.and_then(|emotion| EMOTIONS.get(emotion).copied());
+    let label = cell(columns.emotion).and_then(|emotion| emotion_of(&text(emotion)));
     let removal = |reason, detail| Removal {
         origin: origin.clone(),
         split: split.unwrap_or_default().to_owned(),
@@ -122,7 +138,8 @@ fn read_row(columns: &Columns, record: &ByteRecord, origin: String, preprocessin
         ));
     };
     let Some(label) = label else {
-        let detail = format!("emotion `{}` is not a number from 0 to 6", text(emotion_cell));
+        let detail =
+            format!("emotion `{}` is no number from 0 to 6 and none of the names of these", text(emotion_cell));
         return Err(removal(RemovalReason::Unreadable, detail));
     };
     let Some(split) = split else {
@@ -138,6 +155,14 @@ fn read_row(columns: &Columns, record: &ByteRecord, origin: String, preprocessin
             Ok(NamedSample { image, label: label.to_owned(), split, origin, votes: None })
         }
         Err(detail) => Err(removal(RemovalReason::Unreadable, detail)),
+    }
+}
+
+/// The class that a cell names, by its number or, in any of its usual words, by its name.
+fn emotion_of(cell: &str) -> Option<&'static str> {
+    match cell.parse::<usize>() {
+        Ok(number) => EMOTIONS.get(number).copied(),
+        Err(_) => EMOTIONS.into_iter().find(|&emotion| emotion == canonical(cell)),
     }
 }
 
@@ -198,6 +223,24 @@ mod tests {
     }
 
     #[test]
+    fn emotions_may_be_named() {
+        let face = pixels(PIXELS, 1);
+        let rows = ["happy", "Sadness", "surprised", "6"].map(|emotion| format!("{emotion},{face}\n")).concat();
+        let labels =
+            read_text(&format!("emotion,pixels\n{rows}")).unwrap().into_iter().map(|sample| sample.unwrap().label);
+        assert_eq!(labels.collect::<Vec<_>>(), ["happy", "sad", "surprise", "neutral"]);
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_loses_no_rows() {
+        let face = pixels(PIXELS, 1);
+        let row = format!("3,{face},Training\n");
+        let text = format!("emotion,pixels,Usage\n{row}3,\"{face},Training\n{row}{row}");
+        let message = read_text(&text).unwrap_err().to_string();
+        assert!(message.contains("the row that begins in line 3 goes on over line ends"), "{message}");
+    }
+
+    #[test]
     fn without_a_usage_column_all_is_train() {
         let readings = read_text(&format!("emotion,pixels\n5,{}\n", pixels(PIXELS, 1))).unwrap();
         assert_eq!(readings[0].as_ref().unwrap().split, "train");
@@ -220,7 +263,7 @@ mod tests {
             format!("3,{},Training", pixels(PIXELS - 1, 5)),
             format!("3,{} 256,Training", pixels(PIXELS - 1, 5)),
             format!("7,{face},Training"),
-            format!("happy,{face},Training"),
+            format!("moody,{face},Training"),
             format!("3,{face},Sometimes"),
             "3,,Training".to_owned(),
             format!("4,{face},Training"),
@@ -232,7 +275,7 @@ mod tests {
             Some("2303 pixels, not 2304"),
             Some("pixel 2303 is `256`"),
             Some("emotion `7`"),
-            Some("emotion `happy`"),
+            Some("emotion `moody`"),
             Some("usage `Sometimes`"),
             Some("pixels are missing"),
             None,
@@ -259,6 +302,14 @@ mod tests {
             error.ends_with("the columns are: emotion;pixels; commas must separate them, not semicolons or tabs"),
             "{error}"
         );
+        for (text, hint) in [
+            ("path,label\na.png,happy\n", "path, label; a list of files is not read"),
+            ("", "the columns are: none, as in an empty file"),
+            ("\u{feff}e\0m\0o\0,\0p\0\n", "save it as UTF-8"),
+        ] {
+            let error = read_text(text).unwrap_err().to_string();
+            assert!(error.contains(hint), "{error}");
+        }
         assert!(matches!(read_text("emotion,pixels\n"), Err(DataError::NoImages { .. })));
     }
 

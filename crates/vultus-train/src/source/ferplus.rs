@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use vultus::labels::Labels;
 
-use super::{Reading, separator_hint};
+use super::{Reading, header_hint};
 use crate::dataset::{DataError, Dataset, Removal, RemovalReason, split_name};
 
 /// What can be voted for, in the order of the votes. `NF` is "not a face".
@@ -98,7 +98,7 @@ impl VoteFile {
                 column,
                 found: {
                     let names = header.iter().collect::<Vec<_>>().join(", ");
-                    format!("{names}{}", separator_hint(&names))
+                    format!("{names}{}", header_hint(&names))
                 },
             })
         };

@@ -75,6 +75,31 @@ pub fn empty_classes(root: &Path) -> Vec<String> {
     empty.into_iter().filter(|class| !full.contains(class)).collect()
 }
 
+/// Names of the folders in `root` that are taken for classes and seem to hold those in their turn: none holds a picture, and the same
+/// two folders or more lie in each, or all are called after splits. None where it is not so, or cannot be listed.
+pub fn folders_of_classes(root: &Path) -> Vec<String> {
+    let folders = Listing::of(root).unwrap_or_default().folders;
+    let insides: Vec<Listing> = folders.iter().filter_map(|(path, _)| Listing::of(path).ok()).collect();
+    let is_split = |name: &String| split_name::canonical(name).is_some();
+    let hold_folders = insides.iter().all(|inside| inside.pictures.is_empty() && !inside.folders.is_empty());
+    if folders.len() < 2
+        || insides.len() < folders.len()
+        || !hold_folders
+        || folders.iter().any(|(_, name)| is_split(name))
+    {
+        return Vec::new();
+    }
+    let names = |inside: &Listing| inside.folders.iter().map(|(_, name)| name.to_lowercase()).collect::<HashSet<_>>();
+    let common = insides.iter().map(names).reduce(|common, names| &common & &names).unwrap_or_default();
+    let called_after_split =
+        |name: &str| name.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|word| is_split(&word.to_owned()));
+    if common.len() >= 2 || folders.iter().all(|(_, name)| called_after_split(name)) {
+        folders.into_iter().map(|(_, name)| name).collect()
+    } else {
+        Vec::new()
+    }
+}
+
 /// What lies under a folder.
 #[derive(Default)]
 struct Found {
@@ -309,6 +334,30 @@ mod tests {
         };
         assert_eq!(origins("sad"), ["sad/b.png", "sad/more/c.png"]);
         assert_eq!(origins("happy"), ["happy/a.png"]);
+    }
+
+    #[test]
+    fn folders_that_seem_to_hold_classes_are_found() {
+        let found = |places: &[&str]| {
+            let root = tempfile::tempdir().unwrap();
+            places.iter().for_each(|place| write(root.path(), place, &png(1)));
+            folders_of_classes(root.path())
+        };
+        assert_eq!(
+            found(&["a/happy/1.png", "a/sad/2.png", "b/Happy/3.png", "b/sad/4.png", "b/fear/5.png"]),
+            ["a", "b"]
+        );
+        assert_eq!(found(&["Train_data/happy/1.png", "Test-data/sad/2.png"]), ["Test-data", "Train_data"]);
+        for classes in [
+            &["happy/1.png", "sad/2.png"][..],
+            // People in classes, some in both.
+            &["happy/ann/1.png", "happy/bob/2.png", "sad/ann/3.png"],
+            &["happy/ann/1.png", "happy/bob/2.png", "sad/ann/3.png", "sad/bob/4.png", "sad/5.png"],
+            &["train/happy/1.png", "train/sad/2.png", "test/happy/3.png", "test/sad/4.png"],
+            &["only/happy/1.png", "only/sad/1.png"],
+        ] {
+            assert_eq!(found(classes), [""; 0], "{classes:?}");
+        }
     }
 
     #[test]
