@@ -383,7 +383,8 @@ pub fn default_split(dataset: &Dataset, apart: &[&str]) -> Result<String, Failur
     if others.is_empty() {
         let splits = splits.join(", ");
         return Err(Failure::usage(anyhow!(
-            "the data has no split to measure on, only {splits}: name other images with --data, or a split with --split"
+            "beside what trains and what chooses ({splits}) the data has no split to measure on: name other images with --data, or a \
+             split with --split"
         )));
     }
     Err(Failure::usage(anyhow!("name the split with --split; the data has: {}", splits.join(", "))))

@@ -261,7 +261,7 @@ fn what_flatters_a_test_is_told_before_and_after() {
     // The split that validated is none to fall back on.
     let own = ["--data", "faces", "--set", "data.validation_split=test", "--set", "train.validation_fraction=0.0"];
     place.train("validated", &own);
-    place.run(&["evaluate", "validated"]).ends_with(2).says(&["name the split with --split", "train, test"]);
+    place.run(&["evaluate", "validated"]).ends_with(2).says(&["(train, test) the data has no split to measure on"]);
 }
 
 #[test]
