@@ -58,6 +58,16 @@ pub fn usage_unless_of_the_system(error: anyhow::Error) -> Failure {
     if error.chain().any(|cause| of_the_system(&cause)) { Failure::Run(error) } else { Failure::Usage(error) }
 }
 
+/// A folder that cannot be made: where a file is in its place, that is wrong with the request; else the system refuses it.
+pub fn usage_unless_refused(error: std::io::Error) -> Failure {
+    use std::io::ErrorKind::{AlreadyExists, NotADirectory};
+    if matches!(error.kind(), AlreadyExists | NotADirectory) {
+        Failure::usage(error)
+    } else {
+        Failure::Run(error.into())
+    }
+}
+
 /// The message with its causes, without those that it already tells.
 fn in_full(error: &anyhow::Error) -> String {
     let mut text = error.to_string();

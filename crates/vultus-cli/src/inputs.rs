@@ -124,6 +124,9 @@ fn argument(path: PathBuf, left_out: &LeftOut) -> Sources {
     {
         return only(failed(name(&path), format!("addresses begin with http:// or https://, not with {scheme}://")));
     }
+    if left_out.has(&path) || path.parent().is_some_and(|folder| left_out.has(here(folder))) {
+        return Box::new(std::iter::empty());
+    }
     if path.is_dir() {
         let name = name(&path);
         let mut pictures = Folder::new(path, None, left_out).peekable();

@@ -34,6 +34,9 @@ pub struct Environment {
     /// Models that the run began with or learns from and that may have learnt the images that validate, as each call found them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub validation_known_to: BTreeSet<String>,
+    /// SHA-256 of the model file that the run began with, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_sha256: Option<String>,
     /// What the run went on with, where that was not what it had begun with: results differ by rounding.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub continued_with: Vec<Maker>,
@@ -93,6 +96,7 @@ impl Environment {
             threads: rayon::current_num_threads(),
             started: crate::tensorboard::seconds_since_1970() as u64,
             validation_known_to: BTreeSet::new(),
+            start_sha256: None,
             continued_with: Vec::new(),
             learnt_sha256: BTreeSet::new(),
         }

@@ -224,16 +224,16 @@ pub fn describe_search(
     data_sha256: String,
 ) -> Result<(), RunError> {
     write_config(&search_config_path(path), config)?;
-    describe_environment(path, Environment::new(invocation, config.seed, data_sha256))?;
+    describe_environment(path, Environment::new(invocation, config.seed, data_sha256), true)?;
     Ok(())
 }
 
 /// Writes `environment.json` into the directory at `path`. Where there is one, it stays as it is, but for the command, which
-/// is added, and for seed and data, which are those of now.
+/// is added, for seed and data, which are those of now, and, if it `goes_on`, for what it goes on with.
 ///
 /// # Errors
 /// The system's refusal or a damaged file, naming the path.
-pub(crate) fn describe_environment(path: &Path, now: Environment) -> io::Result<Environment> {
+pub(crate) fn describe_environment(path: &Path, now: Environment, goes_on: bool) -> io::Result<Environment> {
     let path = environment_path(path);
     let environment = if path.exists() {
         let first: Environment = read_json(&path)?;
@@ -242,7 +242,7 @@ pub(crate) fn describe_environment(path: &Path, now: Environment) -> io::Result<
         let validation_known_to = &first.validation_known_to | &now.validation_known_to;
         let learnt_sha256 = &first.learnt_sha256 | &now.learnt_sha256;
         let mut continued_with = first.continued_with.clone();
-        if *continued_with.last().unwrap_or(&first.maker()) != now.maker() {
+        if goes_on && *continued_with.last().unwrap_or(&first.maker()) != now.maker() {
             continued_with.push(now.maker());
         }
         let Environment { seed, data_sha256, .. } = now;

@@ -23,7 +23,7 @@ use crate::dataset::{Dataset, RemovalReason};
 use crate::environment::{Environment, Invocation};
 use crate::evaluate::Evaluation;
 use crate::facts::{ImageCounts, TrainingFacts, load_with_facts};
-use crate::fingerprint::{fingerprint, pixels_fingerprint, split_fingerprint};
+use crate::fingerprint::{file_fingerprint, fingerprint, pixels_fingerprint, split_fingerprint};
 use crate::fit::{Ended, FitData, FitError, Fitted, Observer, best_epoch, fit, resume_from};
 use crate::history::EpochRecord;
 use crate::prepare::Prepared;
@@ -98,7 +98,8 @@ pub fn train(
     let data = FitData { dataset, train, validation };
     // First, so that a run that is refused stays as it was.
     let checkpoint = if resume { resume_from(config, data, run)? } else { None };
-    let environment = describe(config, prepared, run, invocation)?;
+    let goes_on = checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.progress.epoch < config.train.epochs);
+    let environment = describe(config, prepared, run, invocation, goes_on)?;
     if !environment.continued_with.is_empty() {
         observer.continues_elsewhere(&[&[environment.maker()], &environment.continued_with[..]].concat());
     }
@@ -195,23 +196,27 @@ pub(crate) fn evaluated_splits(config: &TrainConfig, dataset: &Dataset) -> Vec<S
     }
 }
 
-/// Writes `config.toml`, `environment.json`, `data.json` and `removed.csv`. A resumed run keeps its first environment and
+/// Writes `config.toml`, `environment.json`, `data.json` and `removed.csv`, of a run that `goes_on` or is only evaluated again. A resumed run keeps its first environment and
 /// adds its command; its test images may be others by now, and are what it will be evaluated on.
 fn describe(
     config: &TrainConfig,
     prepared: &Prepared,
     run: &RunDirectory,
     invocation: &Invocation,
+    goes_on: bool,
 ) -> Result<Environment, TrainError> {
     run.update_config(config)?;
     let dataset = &prepared.dataset;
     let knowing = knowing_validation(config, prepared);
+    let start = Path::new(&config.train.start);
     let environment = Environment {
+        // A run that goes on does not read it again.
+        start_sha256: file_fingerprint(start).ok().filter(|_| !config.train.start.is_empty()),
         validation_known_to: knowing.iter().map(|path| last_names(Path::new(path), 2)).collect(),
         learnt_sha256: ancestors([config]).into_iter().flat_map(|(_, facts)| facts.learnt_sha256).collect(),
         ..Environment::new(invocation, config.seed, fingerprint(dataset))
     };
-    let environment = describe_environment(run.path(), environment)?;
+    let environment = describe_environment(run.path(), environment, goes_on)?;
     write_json(&run.path().join("data.json"), &Statistics::compute(dataset))?;
     let removed = rows_of_removed(&dataset.removed)?;
     write_atomically(&run.path().join("removed.csv"), |file| file.write_all(&removed))?;

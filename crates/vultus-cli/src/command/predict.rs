@@ -17,7 +17,7 @@ use vultus::persist::write_atomically;
 
 use super::{NewFolders, check_place_of_rows, ends_in, is_occupied, is_taken, quoted_path, resolved, until_it_fails};
 use crate::analyzer::AnalyzerArguments;
-use crate::failure::{Failure, is_closed_pipe, usage_unless_of_the_system};
+use crate::failure::{Failure, is_closed_pipe, usage_unless_of_the_system, usage_unless_refused};
 use crate::inputs::{INTERRUPTED, LeftOut, is_path, is_stdin, listed_in, sources};
 use crate::interrupt;
 use crate::message::say;
@@ -95,7 +95,7 @@ impl Predict {
         };
         // Before the rows are touched, and the work that would be for nothing.
         let folders = [&self.annotate, &self.explain].into_iter().flatten().map(PathBuf::as_path);
-        let folders = NewFolders::make(folders).map_err(Failure::usage)?;
+        let folders = NewFolders::make(folders).map_err(usage_unless_refused)?;
         let (done, begun) = match (&self.output, append) {
             (Some(output), true) => {
                 let begun = resume::take_up(output, format, &labels, can_be_done_again);
@@ -129,7 +129,13 @@ impl Predict {
             draw(&analyzer, self.annotate.as_deref(), self.explain.as_deref(), &names.of(path), picture, analysis)
         };
         let draw: Option<&batch::Draw> = if drawings.is_empty() { None } else { Some(&draw) };
-        batch::run(&analyzer, to_do(), draw, interrupt::requested, |record| {
+        // In the order of the pictures, whichever of them is ready first.
+        let sources = to_do().inspect(|source| {
+            if draw.is_some() {
+                drop(names.of(&source.path));
+            }
+        });
+        batch::run(&analyzer, sources, draw, interrupt::requested, |record| {
             if record.outcome.as_ref().is_err_and(|error| error.code == INTERRUPTED) {
                 return Ok(());
             }
@@ -213,7 +219,11 @@ impl Predict {
                 };
                 return Err(Failure::usage(anyhow!("{shown} is not empty: name another folder, {way}")));
             }
-            if let Some(input) = self.inputs.iter().find(|input| is_path(input) && resolved(input).starts_with(whole)) {
+            let inside = |input: &&PathBuf| is_path(input) && resolved(input).starts_with(whole);
+            // A shell's `*` names the folder of an earlier call, too; its pictures are left out.
+            if let Some(input) = self.inputs.iter().find(inside)
+                && (!goes_on || self.inputs.iter().all(|input| inside(&input)))
+            {
                 return Err(Failure::usage(anyhow!("{} is in {shown}, which is for drawings", input.display())));
             }
         }
@@ -248,7 +258,7 @@ fn draw(
 /// Writes a picture, but over nothing: what is there is that of an earlier call, or somebody's.
 fn write_picture(path: &Path, picture: RgbImage) -> Result<(), RecordError> {
     let unwritable = |error: io::Error| RecordError { code: "unwritable", message: error.to_string() };
-    if is_occupied(path) {
+    if path.is_file() {
         return Ok(());
     }
     if let Some(folder) = path.parent() {

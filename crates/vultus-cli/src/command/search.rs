@@ -8,12 +8,12 @@ use anyhow::anyhow;
 use vultus::wording::{counted, or_dash};
 use vultus_train::caveat;
 use vultus_train::checkpoint::CheckpointError;
-use vultus_train::config::{Monitor, TrainConfig};
+use vultus_train::config::{Monitor, ScheduleKind, TrainConfig};
 use vultus_train::dataset::Dataset;
-use vultus_train::fingerprint::{fingerprint_of, votes_fingerprint};
+use vultus_train::fingerprint::{file_fingerprint, fingerprint_of, votes_fingerprint};
 use vultus_train::fit::{self, FitData, FitError, Observer};
 use vultus_train::prepare::{Prepared, prepare, training_indices};
-use vultus_train::run::{RunDirectory, RunError, check_search_directory, describe_search};
+use vultus_train::run::{RunDirectory, RunError, check_search_directory, describe_search, read_environment};
 use vultus_train::search::journal::score_of;
 use vultus_train::search::results::SearchResults;
 use vultus_train::search::trial::{check_settings, train_trial};
@@ -25,7 +25,7 @@ use vultus_train::train::TrainError;
 
 use super::train::{train_and_show, usage_or_data, usage_or_run};
 use super::{ConfigArguments, check_outside, invocation, quoted_path, run_directory_for};
-use crate::failure::Failure;
+use crate::failure::{Failure, usage_unless_refused};
 use crate::message::say;
 use crate::{interrupt, table};
 
@@ -53,7 +53,7 @@ impl Search {
     pub fn run(self) -> Result<(), Failure> {
         interrupt::listen()?;
         let config = self.settings.load(Some(&self.config))?;
-        let (out, _new) = run_directory_for(self.out.as_deref(), "search").map_err(Failure::usage)?;
+        let (out, _new) = run_directory_for(self.out.as_deref(), "search").map_err(usage_unless_refused)?;
         // All of it, so that nothing comes to light only when the winner is trained.
         check_search_directory(&out).map_err(usage_or_run)?;
         check_outside(&config.data.sources, &out, "with --out")?;
@@ -144,14 +144,18 @@ fn check_winner(config: &TrainConfig, out: &Path) -> Result<(), Failure> {
     Err(other_winner(&directory))
 }
 
-/// Whether a run of the configuration `saved` is that of `setting`, but for where images and teachers lie, and epochs that it
-/// was given later.
+/// Whether a run of the configuration `saved` is that of `setting`, but for where images, teachers and the model that it begins
+/// with lie, and epochs that it was given later, which change nothing of the earlier ones where the rate is constant.
 fn is_winner(saved: &TrainConfig, config: &TrainConfig, setting: &Setting) -> Result<bool, Failure> {
     let winner = winner_config(config, setting).map_err(Failure::usage)?;
+    let mut saved = saved.clone();
+    saved.train.start.clone_from(&winner.train.start);
+    let schedule = &winner.train.schedule;
+    let grows = schedule.kind == ScheduleKind::Constant && schedule.warmup == 0.0;
     let looks_for_epochs = config.search.axes.iter().flat_map(|axis| &axis.keys).any(|key| key == "train.epochs");
     let (has, wants) = (saved.train.epochs, winner.train.epochs);
-    let as_long = has == wants || (has > wants && !looks_for_epochs);
-    Ok(as_long && saved.train.keep == winner.train.keep && fit::obstacles(saved, &winner).is_empty())
+    let as_long = has == wants || (has > wants && grows && !looks_for_epochs);
+    Ok(as_long && saved.train.keep == winner.train.keep && fit::obstacles(&saved, &winner).is_empty())
 }
 
 fn other_winner(directory: &Path) -> Failure {
@@ -174,11 +178,21 @@ fn open_winner(
     if !is_winner(&saved, config, setting)? {
         return Err(other_winner(directory));
     }
-    // They may have moved.
+    // They may have moved, and are the same by what they hold.
+    let start = (!new.train.start.is_empty()).then(|| file_fingerprint(Path::new(&new.train.start))).transpose()?;
+    // One that was killed at once has not told yet what it begins with.
+    if read_environment(directory).is_ok_and(|made| made.start_sha256 != start) {
+        return Err(other_winner(directory));
+    }
+    saved.train.start = new.train.start;
     saved.data.sources = new.data.sources;
     saved.train.targets.teachers = new.train.targets.teachers;
     let Prepared { dataset, train, validation } = prepared;
     match fit::resume_from(&saved, FitData { dataset, train, validation }, &run) {
+        Ok(None) if run.bundle().exists() => Err(Failure::usage(anyhow!(
+            "{} has a model, and no checkpoints that tell whose: move it away, or give another --out",
+            directory.display()
+        ))),
         Ok(_) => Ok((run, saved)),
         Err(FitError::Checkpoint(CheckpointError::OtherRun { .. })) => Err(other_winner(directory)),
         Err(error) => Err(TrainError::from(error).into()),

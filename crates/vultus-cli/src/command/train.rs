@@ -14,7 +14,7 @@ use vultus_train::temperature;
 use vultus_train::train::{TrainError, Trained, train};
 
 use super::{ConfigArguments, check_outside, invocation, quoted_path, run_directory_for};
-use crate::failure::Failure;
+use crate::failure::{Failure, usage_unless_refused};
 use crate::message::say;
 use crate::progress::Progress;
 use crate::{interrupt, table};
@@ -47,10 +47,10 @@ impl Train {
         if !config.search.axes.is_empty() {
             say("note: one training, with the keys as they are: what [search] varies is for vultus search");
         }
-        let (out, _new) = run_directory_for(self.out.as_deref(), "train").map_err(Failure::usage)?;
+        let (out, _new) = run_directory_for(self.out.as_deref(), "train").map_err(usage_unless_refused)?;
         RunDirectory::check_new(&out).map_err(usage_or_run)?;
         check_outside(&config.data.sources, &out, "with --out")?;
-        // It is made last: a slip in the configuration does not use it up.
+        // Its configuration is written last: after a slip in it the directory is new, or gone again.
         let prepared = prepare(&config).map_err(usage_or_data)?;
         let Prepared { dataset, train, validation } = &prepared;
         fit::check(&config, FitData { dataset, train, validation }).map_err(Failure::usage)?;
@@ -81,6 +81,9 @@ impl Train {
                 "{} has {finished} finished epochs: train.epochs cannot be less",
                 out.display()
             )));
+        }
+        if finished > 0 && ![run.last_checkpoint(), run.best_checkpoint()].iter().any(|path| path.exists()) {
+            return Err(Failure::usage(anyhow!("{} has no checkpoints to go on from any more", out.display())));
         }
         say(format_args!("resuming {} after {finished} of {} epochs", out.display(), config.train.epochs));
         let prepared = prepare(&config).map_err(usage_or_data)?;

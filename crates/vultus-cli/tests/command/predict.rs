@@ -460,6 +460,19 @@ fn drawings_are_pictures_as_large_as_theirs_or_enlarged_for_their_text() {
         assert_eq!(fs_err::read_to_string(place.path(&output)).unwrap().lines().count(), 1, "{inputs}");
         fs_err::remove_dir_all(place.path("album/boxes")).unwrap();
     }
+    // A shell's `*` names the drawings of an earlier call and its rows, too.
+    let of_shell =
+        ["--model", "run", "--faces", "whole", "--annotate", "album/boxes", "--output", "album/rows.jsonl", "--resume"];
+    let pictures = fs_err::read_dir(place.path("album")).unwrap().map(|entry| entry.unwrap().path());
+    let pictures: Vec<String> = pictures.map(|path| path.display().to_string()).collect();
+    let more = [place.path("album/boxes"), place.path("album/rows.jsonl")].map(|path| path.display().to_string());
+    for named in [&pictures[..], &[&pictures[..], &more].concat()] {
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        place.run(&[&["predict"], &named[..], &of_shell].concat()).ends_with(0);
+    }
+    assert_eq!(fs_err::read_to_string(place.path("album/rows.jsonl")).unwrap().lines().count(), pictures.len());
+    fs_err::remove_dir_all(place.path("album/boxes")).unwrap();
+    fs_err::remove_file(place.path("album/rows.jsonl")).unwrap();
     predict(&["--annotate", "new", "--explain", "album/../new"]).ends_with(2).says(&["a folder each"]);
     // Stdin lies in no folder.
     place.run(&["predict", "-", "--model", "run", "--annotate", "new"]).ends_with(1).prints(&["\"empty\"", "stdin"]);
@@ -492,6 +505,11 @@ fn a_drawing_that_fails_costs_no_result() {
     fs_err::remove_file(place.path("boxes/album")).unwrap();
     predict("rows.jsonl", &["a.png", "album"], "boxes").ends_with(0).says(&["1 picture has rows already"]);
     assert!(place.path("boxes/album/b.png.png").exists());
+    // A folder in a drawing's place is none.
+    place.write("folder.png/c.png", png(3, 48));
+    place.write("folder", png(4, 48));
+    predict("third.jsonl", &["folder.png", "folder"], "third").ends_with(1);
+    assert!(fs_err::read_to_string(place.path("third.jsonl")).unwrap().contains("unwritable"));
     // Rows that are not there are not gone on with, and what lies in the folder is somebody's.
     place.write("mine/a.png.png", "mine");
     predict("new.jsonl", &["a.png"], "mine").ends_with(2).says(&["mine is not empty", "new.jsonl is not there"]);

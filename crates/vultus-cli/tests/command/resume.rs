@@ -188,8 +188,10 @@ fn a_run_that_goes_on_with_other_instructions_says_so() {
     assert_eq!(continued.len(), 1, "{environment}");
     assert_ne!(continued[0]["instructions"], "portable");
     other.says(&["note: this run was made by", ", portable, then by"]);
-    // Whoever goes on with it later is told, too.
+    // Whoever goes on with it later is told, too; what is only evaluated again has not been gone on with.
     place.run(&resume("train.epochs=3")).ends_with(0).says(&["was made by"]);
+    let only_evaluated = place.run_with(&resume("train.epochs=3"), &[("VULTUS_SIMD", "portable")]).ends_with(0);
+    assert_eq!(only_evaluated.stderr.matches(", then by").count(), 1, "{}", only_evaluated.stderr);
 }
 
 #[test]

@@ -227,6 +227,37 @@ fn a_winner_that_was_killed_is_finished_by_the_same_command() {
 }
 
 #[test]
+fn a_winner_is_known_by_what_it_began_with() {
+    let place = place_with_search(AXES);
+    place.write("small.toml", SMALL);
+    for (name, seed) in [("first", "1"), ("second", "2")] {
+        place.train(name, &["--set", &format!("seed={seed}"), "--set", "train.epochs=1"]);
+    }
+    let copy = |run: &str, to: &str| {
+        fs_err::copy(place.path(run).join("model.safetensors"), place.path(to)).unwrap();
+    };
+    copy("first", "start.safetensors");
+    let begins = ["--then-train", "--set", "train.start=start.safetensors", "--set", "train.epochs=1"];
+    place.run(&search("out", &begins)).ends_with(0);
+    let model = || fs_err::read(place.path("out/winner/model.safetensors")).unwrap();
+    // Where it lies does not matter, what it is does.
+    copy("first", "moved.safetensors");
+    let moved = begins
+        .map(|argument| if argument.starts_with("train.start") { "train.start=moved.safetensors" } else { argument });
+    place.run(&search("out", &moved)).ends_with(0);
+    let first = model();
+    copy("second", "start.safetensors");
+    place.run(&search("out", &begins)).ends_with(2).says(&["holds a run of another configuration or other images"]);
+    assert!(model() == first, "the winner was replaced");
+    copy("first", "start.safetensors");
+    fs_err::remove_dir_all(place.path("out/winner/checkpoints")).unwrap();
+    place.run(&search("out", &begins)).ends_with(2).says(&["no checkpoints that tell whose"]);
+    let resumed = ["train", "--resume", "--out", "out/winner"];
+    place.run(&resumed).ends_with(2).says(&["has no checkpoints to go on from any more"]);
+    assert!(model() == first, "the winner was replaced");
+}
+
+#[test]
 fn a_class_with_fewer_images_than_folds_is_named() {
     let place = place_with_search(AXES);
     for number in 0..6 {

@@ -85,7 +85,7 @@ pub struct SettingResult {
     /// Sample standard deviation of the scores of a complete setting.
     pub standard_deviation: Option<f64>,
     /// Mean of how far the score of each fold lies above that of the first complete setting; nothing for that one, for what is not
-    /// complete, and where the folds are not as many.
+    /// complete, and where the folds are others.
     #[serde(default)]
     pub difference: Option<f64>,
     /// Sample standard deviation of these differences.
@@ -166,8 +166,13 @@ impl SearchResults {
             let by_status = (a.status as u8).cmp(&(b.status as u8));
             by_status.then(better_first(a.mean).total_cmp(&better_first(b.mean)))
         });
-        let best: Option<Vec<f64>> = rows.first().and_then(|(_, best)| best.scores.iter().copied().collect());
-        rows.iter_mut().skip(1).for_each(|(_, row)| row.compare_with(best.as_deref().unwrap_or_default()));
+        if let Some((best, others)) = rows.split_first_mut()
+            && let Some(scores) = best.1.scores.iter().copied().collect::<Option<Vec<f64>>>()
+        {
+            let folds = |place: usize| (plan.settings[place].folds, plan.settings[place].fold_seed);
+            let on_the_same = others.iter_mut().filter(|(place, _)| folds(*place) == folds(best.0));
+            on_the_same.for_each(|(_, row)| row.compare_with(&scores));
+        }
         let ignored = journal.foreign(plan.trials.iter().map(|trial| trial.key.as_str()));
         let (order, settings) = rows.into_iter().unzip();
         let SearchConfig { method, score, monitor, .. } = *search;
